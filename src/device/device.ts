@@ -1,0 +1,102 @@
+import type { DType, FloatDType } from './dtype.ts';
+import type { OPS, OpName } from './ops.ts';
+
+/** A device address. On the CPU an ordinary pointer. */
+export type DevicePtr = number;
+
+type ArgValues<N extends OpName> = { [K in keyof (typeof OPS)[N]['args']]: number };
+
+/** The kernel table of one device: `ops.rms_norm(x, weight, out, rows, n, eps)`, arguments in the table's order, stream bound. Throws `KernelError`. */
+export type Ops = { readonly [N in OpName]: (...args: number[]) => void };
+
+/** Named arguments of an op, for tests and debug checks. */
+export type OpArgs<N extends OpName> = ArgValues<N>;
+
+/** Memory that the host writes or reads and the device sees: on CUDA pinned memory beside device memory, on the CPU the same bytes. */
+export interface StagingBuffer {
+  /** Address for kernels. */
+  readonly ptr: DevicePtr;
+  readonly byteLength: number;
+  /** The host's view of the bytes. */
+  readonly host: ArrayBuffer;
+  /** Enqueues host → device of the first `bytes`. */
+  upload(bytes?: number): void;
+  /** Enqueues device → host of the first `bytes`; valid after the event recorded behind it. */
+  download(bytes?: number): void;
+  free(): void;
+}
+
+/** Rows of a checkpoint tensor as mapped from the file: row-major, `ld` elements between rows. */
+export interface MatrixSource {
+  readonly ptr: number;
+  readonly dtype: FloatDType;
+  readonly rows: number;
+  readonly cols: number;
+  readonly ld: number;
+}
+
+/** A weight in the kernels' own layout; only `linear` sees inside. */
+export interface PackedLinear {
+  readonly ptr: DevicePtr;
+  readonly dtype: DType;
+  /** Output features. */
+  readonly n: number;
+  /** Input features. */
+  readonly k: number;
+  readonly bytes: number;
+}
+
+/** A point in the stream. */
+export type DeviceEvent = number;
+
+/**
+ * One device with one stream. Nothing above `device/` knows which one it is.
+ * Ops and copies are enqueued and run in order while the host goes on; `wait(record())` waits for all that was enqueued before.
+ */
+export interface Device {
+  readonly type: 'cpu' | 'cuda' | 'cuda-emulation';
+  /** For logs: "CPU, 2 threads, AVX2" or "NVIDIA H100 80GB". */
+  readonly description: string;
+  /** Type of hidden states and of every `act` argument. */
+  readonly activationDtype: FloatDType;
+  readonly ops: Ops;
+
+  /** Zero-filled memory (lazily backed on the CPU). `purpose` is for the memory report and for the error text. */
+  alloc(bytes: number, purpose: string): DevicePtr;
+  free(ptr: DevicePtr): void;
+  staging(bytes: number, purpose: string): StagingBuffer;
+
+  /** Concatenates the sources' rows into one packed weight of `dtype`. All sources have the same number of columns. */
+  packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear;
+  /** A row-major copy of a matrix in `dtype`, for `embedding`. */
+  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr;
+  /** A vector as float32: norm weights, biases, rope tables. */
+  uploadVector(values: Float32Array, purpose: string): DevicePtr;
+
+  /** Bytes of one KV block (keys and values) of one layer. */
+  kvBlockBytes(numKvHeads: number, headDim: number, blockSize: number, dtype: DType): number;
+
+  /** Bytes that may still be allocated, and all there are. */
+  memoryInfo(): { freeBytes: number; totalBytes: number };
+  /** Bytes allocated so far, by purpose. */
+  memoryReport(): Record<string, number>;
+
+  record(): DeviceEvent;
+  /** True when the event's work is done; never blocks. */
+  query(event: DeviceEvent): boolean;
+  /** Waits; on the CPU the calling thread helps with the work. */
+  wait(event: DeviceEvent): void;
+  close(): void;
+}
+
+/** A native call that refused its arguments. */
+export class KernelError extends Error {
+  constructor(
+    readonly op: string,
+    readonly code: number,
+    message: string,
+  ) {
+    super(message);
+    this.name = 'KernelError';
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * The kernel table: every op that both native libraries export, with the types of its arguments.
+ *
+ * The `bun:ffi` symbols of the CPU library and of the CUDA library are made from this table, and so are the debug checks.
+ * An op `rms_norm` is the C function `int32_t bao_rms_norm(void* stream, …)`. It ENQUEUES work on the stream and returns at once:
+ * 0, or an error code for arguments that can't be right (see `ERROR_TEXT`). Work on one stream runs in order.
+ *
+ * Conventions
+ * - `act` is the device's activation type: float32 on the CPU, bfloat16 or float16 on CUDA. All pointers are device addresses;
+ *   a pointer marked `?` may be 0.
+ * - Row-major; `ld*` is the distance between rows, in elements.
+ * - A row's result never depends on the other rows of the batch, nor on the number of threads: reductions have one fixed order.
+ */
+export type ArgType = 'ptr' | 'ptr?' | 'i32' | 'i64' | 'f32';
+
+export interface OpSpec {
+  readonly doc: string;
+  /** Argument name to type, in ABI order, after the stream. */
+  readonly args: Readonly<Record<string, ArgType>>;
+}
+
+export const OPS = {
+  gather_token_ids: {
+    doc: 'out[i] = token_table[slots[i] * ld_table + positions[i]], i < num_tokens. Ids of the step, read from the persistent token table (i32), so that a token sampled on the device needs no trip to the host.',
+    args: { token_table: 'ptr', ld_table: 'i64', slots: 'ptr', positions: 'ptr', out: 'ptr', num_tokens: 'i32' },
+  },
+  embedding: {
+    doc: 'out[i, :] = table[ids[i], :] * scale as act; an id outside [0, vocab_size) gives zeros. table is row-major [vocab_size, hidden_size] of table_dtype.',
+    args: {
+      ids: 'ptr',
+      table: 'ptr',
+      table_dtype: 'i32',
+      out: 'ptr',
+      num_tokens: 'i32',
+      hidden_size: 'i32',
+      vocab_size: 'i32',
+      scale: 'f32',
+    },
+  },
+  rms_norm: {
+    doc: 'out = x / sqrt(mean(x²) + eps) * weight, per row of n. weight is float32 [n]. out may be x.',
+    args: { x: 'ptr', weight: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', eps: 'f32' },
+  },
+  fused_add_rms_norm: {
+    doc: 'residual += x; out = rms_norm(residual) * weight. x, residual, out: act [rows, n]; out may be x.',
+    args: { x: 'ptr', residual: 'ptr', weight: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', eps: 'f32' },
+  },
+  linear: {
+    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a packed weight (see Device.packLinear) of w_dtype with n rows and k columns; bias is float32 [n] or 0; accumulation in float32 in one fixed order over k. Rows of out are ld_out apart, of x ld_x.',
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      w: 'ptr',
+      w_dtype: 'i32',
+      bias: 'ptr?',
+      out: 'ptr',
+      ld_out: 'i64',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
+  qk_norm_rope: {
+    doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation.',
+    args: {
+      qkv: 'ptr',
+      ld_qkv: 'i64',
+      positions: 'ptr',
+      cos_sin: 'ptr?',
+      q_weight: 'ptr?',
+      k_weight: 'ptr?',
+      eps: 'f32',
+      num_tokens: 'i32',
+      num_heads: 'i32',
+      num_kv_heads: 'i32',
+      head_dim: 'i32',
+      rotary_dim: 'i32',
+      interleaved: 'i32',
+    },
+  },
+  reshape_and_cache: {
+    doc: 'Writes key and value rows (act, num_kv_heads * head_dim, rows ld_kv apart) into the paged cache at slot_mapping[i] = block * block_size + offset (i32; negative: skipped). The layout inside a block belongs to the kernels; a block of one layer takes kv_block_bytes (Device.kvBlockBytes) for K and V together.',
+    args: {
+      key: 'ptr',
+      value: 'ptr',
+      ld_kv: 'i64',
+      slot_mapping: 'ptr',
+      kv_cache: 'ptr',
+      cache_dtype: 'i32',
+      num_tokens: 'i32',
+      num_kv_heads: 'i32',
+      head_dim: 'i32',
+      block_size: 'i32',
+    },
+  },
+  paged_attention: {
+    doc: 'Causal attention of a mixed varlen batch over the paged cache (the new keys are already in it). Sequence s owns query rows query_start_loc[s]..query_start_loc[s+1] (i32, num_seqs + 1), which are the last ones of its seq_lens[s] tokens; block_tables is i32 [num_seqs, ld_block_table]. sliding_window 0: none, else a query at p sees keys in (p - window, p]. soft_cap 0: none, else scores = cap * tanh(scores / cap). sinks: float32 [num_heads] or 0, a logit that joins the softmax without a value. out: act, rows ld_out apart, num_heads * head_dim.',
+    args: {
+      q: 'ptr',
+      ld_q: 'i64',
+      kv_cache: 'ptr',
+      cache_dtype: 'i32',
+      block_tables: 'ptr',
+      ld_block_table: 'i32',
+      seq_lens: 'ptr',
+      query_start_loc: 'ptr',
+      num_seqs: 'i32',
+      num_heads: 'i32',
+      num_kv_heads: 'i32',
+      head_dim: 'i32',
+      block_size: 'i32',
+      scale: 'f32',
+      sliding_window: 'i32',
+      soft_cap: 'f32',
+      sinks: 'ptr?',
+      out: 'ptr',
+      ld_out: 'i64',
+    },
+  },
+  act_and_mul: {
+    doc: 'out[i, :n] = act(gate_up[i, :n]) * gate_up[i, n:2n]. kind 0: SiLU, 1: GELU (tanh), 2: GELU (erf).',
+    args: { gate_up: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', kind: 'i32' },
+  },
+  gather_rows: {
+    doc: 'out[i, :n] = x[indices[i], :n], i < rows. indices i32. The last hidden state of each request before the logits.',
+    args: { x: 'ptr', indices: 'ptr', out: 'ptr', rows: 'i32', n: 'i32' },
+  },
+  sample: {
+    doc: "Chooses one token per row of logits (float32 [rows, vocab_size]) by the row's SamplingRow (see sampling/sampling-row.ts; params is an array of them, lists an i32 pool that they point into, bitmasks i32 words of grammar masks) and writes it to sampled[row] (i32) and to token_table[slot * ld_table + num_tokens] (skipped where slot is negative). token_table also is the history that penalties and bad words read. write_processed 1: the processed logits replace the raw ones.",
+    args: {
+      logits: 'ptr',
+      rows: 'i32',
+      vocab_size: 'i32',
+      params: 'ptr',
+      lists: 'ptr',
+      bitmasks: 'ptr?',
+      token_table: 'ptr',
+      ld_table: 'i64',
+      sampled: 'ptr',
+      write_processed: 'i32',
+    },
+  },
+  logprobs: {
+    doc: 'Log probabilities (nats) of logits rows: for row i the entry 0 is the token targets[i] (i32), entries 1..top_n the top_n best, descending, ties by lower id. ids i32 and values float32 are [rows, top_n + 1]; ranks i32 [rows] is the 1-based rank of the target (1 + number of tokens with a greater logit). as_logits 1: logits instead of log probabilities.',
+    args: {
+      logits: 'ptr',
+      rows: 'i32',
+      vocab_size: 'i32',
+      targets: 'ptr',
+      top_n: 'i32',
+      ids: 'ptr',
+      values: 'ptr',
+      ranks: 'ptr',
+      as_logits: 'i32',
+    },
+  },
+  copy_blocks: {
+    doc: "Copies whole KV blocks inside one layer's cache: pairs i32 [num_pairs, 2] of (source, destination).",
+    args: { kv_cache: 'ptr', pairs: 'ptr', num_pairs: 'i32', block_bytes: 'i64' },
+  },
+} as const satisfies Record<string, OpSpec>;
+
+export type OpName = keyof typeof OPS;
+
+/** What an op returns when its arguments can't be right. */
+export const ERROR_TEXT: Readonly<Record<number, string>> = {
+  1: 'a shape is negative, zero or not a multiple of what the kernel needs',
+  2: 'a data type that this kernel does not know',
+  3: 'a pointer is null',
+  4: 'the stream is closed',
+  5: 'out of memory',
+};

@@ -1,0 +1,121 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { FinishReason, SchedulerStats } from './messages.ts';
+
+/** What the server needs of an engine; AsyncLLM is the implementation, tests may use their own. */
+export interface EngineClient {
+  readonly config: BaoConfig;
+  /** null with `--skip-tokenizer-init`. */
+  readonly tokenizer: Tokenizer | null;
+
+  /** Text to ids, off the main thread when long. Throws ValidationError when there is no tokenizer. */
+  encode(text: string, options: { addSpecialTokens: boolean }): Promise<Int32Array>;
+  /** Conversation to prompt text by the model's chat template. Throws ValidationError for what the template refuses. */
+  renderChat(input: ChatTemplateInput): string;
+
+  /**
+   * Checks the request against the model's limits and queues it; outputs then arrive through `sink` until one with `finished`.
+   * Throws ValidationError (the client's mistake), QueueFullError, EngineDeadError.
+   */
+  addRequest(request: GenerateRequest, sink: OutputSink): void;
+  /** The same as an async iterator; leaving the loop aborts the request. */
+  generate(request: GenerateRequest): AsyncGenerator<RequestOutput, void, void>;
+  /** Frees the request's resources within a step; its sink gets no more calls. Unknown ids are ignored. */
+  abort(requestId: string): void;
+
+  health(): HealthStatus;
+  resetPrefixCache(): Promise<boolean>;
+  /** Latest counters, one entry a core. */
+  stats(): SchedulerStats[];
+  /** Requests that are queued or running, as this client knows them. */
+  readonly numUnfinishedRequests: number;
+}
+
+export interface GenerateRequest {
+  requestId: string;
+  promptTokenIds: Int32Array;
+  params: SamplingParams;
+  /** Lower is sooner. Default 0. */
+  priority?: number;
+  cacheSalt?: string | null;
+  loraName?: string | null;
+  /** Core chosen by the client of the API (`X-data-parallel-rank`). */
+  dataParallelRank?: number | null;
+  /** Milliseconds since the epoch; default now. */
+  arrivalTimeMs?: number;
+}
+
+export interface OutputSink {
+  onOutput(output: RequestOutput): void;
+  /** The request can't be finished (engine died, …). No output follows. */
+  onError(error: Error): void;
+}
+
+export interface TokenLogprob {
+  tokenId: number;
+  logprob: number;
+  /** 1-based. */
+  rank: number;
+  /** The token's text as it appears in the output; '' without a tokenizer. */
+  decodedToken: string;
+}
+
+/** Log probabilities at one position: the chosen token first, then the best ones (which may repeat it). null for a prompt's first token. */
+export type PositionLogprobs = TokenLogprob[] | null;
+
+export interface CompletionOutput {
+  /** 0..n-1 */
+  index: number;
+  /** All text so far, or only the new text with outputKind 'delta'. */
+  text: string;
+  tokenIds: number[];
+  logprobs: PositionLogprobs[] | null;
+  finishReason: FinishReason | null;
+  /** The stop string or stop token id that ended it. */
+  stopReason: string | number | null;
+}
+
+export interface RequestOutput {
+  requestId: string;
+  promptTokenIds: Int32Array;
+  /** One entry a prompt token, the first null; with the first output that has it all, if asked for. */
+  promptLogprobs: PositionLogprobs[] | null;
+  /** With 'delta' and 'cumulative' those that changed, with 'final-only' all n. */
+  outputs: CompletionOutput[];
+  finished: boolean;
+  numCachedTokens: number;
+}
+
+export type HealthStatus = { healthy: true } | { healthy: false; reason: string };
+
+/** The client's mistake: HTTP 400. `message` is complete; param and value are those of OpenAI's error object. */
+export class ValidationError extends Error {
+  constructor(
+    message: string,
+    readonly param: string | null = null,
+    readonly value: unknown = undefined,
+  ) {
+    super(message);
+    this.name = 'ValidationError';
+  }
+}
+
+/** Too much is queued already: HTTP 503 with Retry-After. */
+export class QueueFullError extends Error {
+  constructor(
+    message: string,
+    readonly retryAfterSeconds: number,
+  ) {
+    super(message);
+    this.name = 'QueueFullError';
+  }
+}
+
+/** An engine core is gone or stuck: HTTP 500 for what was running, 503 for what comes. */
+export class EngineDeadError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'EngineDeadError';
+  }
+}

@@ -1,0 +1,107 @@
+import type { SamplingParams } from '../sampling/sampling-params.ts';
+
+/** Every type that crosses a Worker boundary. The codec is in `codec.ts`. */
+
+export type FinishReason = 'stop' | 'length' | 'abort' | 'error' | 'repetition';
+
+/** Client → core: one sequence to generate (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
+export interface EngineCoreRequest {
+  /** u32 chosen by the client, unique among its live requests; answers carry it instead of the id. */
+  handle: number;
+  /** For logs and traces. */
+  requestId: string;
+  promptTokenIds: Int32Array;
+  samplingParams: SamplingParams;
+  /** Ids that end the text unless `ignoreEos`. */
+  eosTokenIds: number[];
+  /** Milliseconds since the epoch. */
+  arrivalTimeMs: number;
+  /** Lower is sooner (`--scheduling-policy priority`). */
+  priority: number;
+  cacheSalt: string | null;
+  /** Adapter name, null for the base model. */
+  loraName: string | null;
+}
+
+export interface AbortMessage {
+  handles: number[];
+}
+
+/** Client → core: a call by name (`resetPrefixCache`, `stats`, …); arguments and result are JSON. */
+export interface UtilityCall {
+  callId: number;
+  method: string;
+  argsJson: string;
+}
+
+export interface UtilityResult {
+  callId: number;
+  /** null on success. */
+  error: string | null;
+  resultJson: string;
+}
+
+/** Log probabilities of `numPositions` tokens: entry 0 of a position is the token itself, then the best ones. */
+export interface LogprobsTensors {
+  numPositions: number;
+  /** top_n + 1 */
+  width: number;
+  /** [numPositions, width] */
+  tokenIds: Int32Array;
+  /** nats, [numPositions, width] */
+  logprobs: Float32Array;
+  /** 1-based rank of entry 0, [numPositions] */
+  ranks: Int32Array;
+}
+
+/** Core → client: what one step did for one request. */
+export interface EngineCoreOutput {
+  handle: number;
+  newTokenIds: number[];
+  newLogprobs: LogprobsTensors | null;
+  /** Positions 1.. of the prompt, in order; several pieces when the prompt was chunked. */
+  newPromptLogprobs: LogprobsTensors | null;
+  finishReason: FinishReason | null;
+  /** The stop token id that ended it, if one did and it is not EOS. */
+  stopReason: number | null;
+  /** Prompt tokens found in the prefix cache; valid with the first output. */
+  numCachedTokens: number;
+  /** Set on the first output: when the request was first scheduled, milliseconds since the epoch; 0 otherwise. */
+  firstScheduledMs: number;
+  numPreemptions: number;
+}
+
+/** Counters of a core, sent with outputs at most a few times a second. Totals count since start. */
+export interface SchedulerStats {
+  numRunning: number;
+  numWaiting: number;
+  /** 0..1 */
+  kvCacheUsage: number;
+  prefixCacheQueries: number;
+  prefixCacheHits: number;
+  numPreemptions: number;
+  numSteps: number;
+  /** Tokens computed by all steps, prompt and generation. */
+  numScheduledTokens: number;
+  /** Time of steps so far and the part of it spent outside the device (schedule, build, update), milliseconds. */
+  stepMs: number;
+  hostMs: number;
+}
+
+export interface EngineCoreOutputs {
+  /** When the step ended, milliseconds since the epoch. */
+  timestampMs: number;
+  outputs: EngineCoreOutput[];
+  /** Tokens of the step (for `iteration_tokens_total`). */
+  numStepTokens: number;
+  stats: SchedulerStats | null;
+}
+
+export type ClientMessage =
+  | { type: 'add'; request: EngineCoreRequest }
+  | { type: 'abort'; abort: AbortMessage }
+  | { type: 'utility'; call: UtilityCall };
+
+export type CoreMessage =
+  | { type: 'outputs'; outputs: EngineCoreOutputs }
+  | { type: 'utility-result'; result: UtilityResult };

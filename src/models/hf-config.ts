@@ -1,0 +1,48 @@
+import type { FloatDType } from '../device/dtype.ts';
+
+/** Rotary embedding as config.json describes it, of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`), in one form. */
+export interface RopeParameters {
+  ropeType: 'default' | 'linear' | 'dynamic' | 'llama3' | 'yarn' | 'longrope';
+  theta: number;
+  /** Share of head_dim that is rotated. */
+  partialRotaryFactor: number;
+  factor: number;
+  originalMaxPositionEmbeddings: number | null;
+  lowFreqFactor: number;
+  highFreqFactor: number;
+  betaFast: number;
+  betaSlow: number;
+  attentionFactor: number | null;
+  mscale: number | null;
+  mscaleAllDim: number | null;
+  truncate: boolean;
+  shortFactor: number[] | null;
+  longFactor: number[] | null;
+}
+
+/** config.json of a decoder model, checked and with transformers' defaults filled in. */
+export interface HfConfig {
+  /** Every field as in the file, for what a model file reads beyond the common ones. */
+  raw: Readonly<Record<string, unknown>>;
+  architectures: string[];
+  modelType: string;
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  numHiddenLayers: number;
+  numAttentionHeads: number;
+  numKeyValueHeads: number;
+  headDim: number;
+  hiddenAct: string;
+  rmsNormEps: number;
+  maxPositionEmbeddings: number;
+  tieWordEmbeddings: boolean;
+  attentionBias: boolean;
+  mlpBias: boolean;
+  rope: RopeParameters;
+  /** Window of each layer in tokens, 0: full attention. Length numHiddenLayers. */
+  slidingWindows: number[];
+  bosTokenId: number | null;
+  eosTokenIds: number[];
+  torchDtype: FloatDType;
+}

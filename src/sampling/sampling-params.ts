@@ -1,0 +1,64 @@
+/** How a request's tokens are chosen and when it ends. vLLM's SamplingParams, resolved: every default is filled in, so nothing is undefined. */
+export interface SamplingParams {
+  n: number;
+  /** 0 is greedy. */
+  temperature: number;
+  topP: number;
+  /** 0: all. */
+  topK: number;
+  minP: number;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  /** null: a seed is drawn when the request enters the engine. */
+  seed: number | null;
+  maxTokens: number;
+  minTokens: number;
+  ignoreEos: boolean;
+  stop: string[];
+  stopTokenIds: number[];
+  includeStopStrInOutput: boolean;
+  /** Number of best tokens with log probabilities; null: none, 0: only the sampled one's, -1: the whole vocabulary. */
+  logprobs: number | null;
+  promptLogprobs: number | null;
+  /** Token id to bias. */
+  logitBias: [id: number, bias: number][];
+  allowedTokenIds: number[] | null;
+  /** Token ids of each bad word, one or more spellings of it. */
+  badWordsTokenIds: number[][];
+  skipSpecialTokens: boolean;
+  spacesBetweenSpecialTokens: boolean;
+  /** False: text is not wanted (`--skip-tokenizer-init`). */
+  detokenize: boolean;
+  outputKind: RequestOutputKind;
+}
+
+/** What an output carries: all so far, only what is new, or nothing before the end. */
+export type RequestOutputKind = 'cumulative' | 'delta' | 'final-only';
+
+export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
+  n: 1,
+  temperature: 1,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seed: null,
+  maxTokens: 16,
+  minTokens: 0,
+  ignoreEos: false,
+  stop: [],
+  stopTokenIds: [],
+  includeStopStrInOutput: false,
+  logprobs: null,
+  promptLogprobs: null,
+  logitBias: [],
+  allowedTokenIds: null,
+  badWordsTokenIds: [],
+  skipSpecialTokens: true,
+  spacesBetweenSpecialTokens: true,
+  detokenize: true,
+  outputKind: 'cumulative',
+};

@@ -1,0 +1,51 @@
+import type { LogprobsTensors } from '../engine/messages.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
+
+/** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */
+export interface NewRequestData {
+  /** The core's own number of the request. */
+  key: number;
+  requestId: string;
+  /** Prompt and, after a preemption, output. */
+  tokenIds: Int32Array;
+  numPromptTokens: number;
+  samplingParams: SamplingParams;
+  eosTokenIds: number[];
+  /** Seed of every draw, fixed when the request entered the core. */
+  seed: bigint;
+  loraName: string | null;
+  /** Block ids by KV cache group, covering what this step computes. */
+  blockIds: number[][];
+  /** Tokens whose keys and values are in the cache already. */
+  numComputedTokens: number;
+  numScheduledTokens: number;
+}
+
+/** A request that the worker holds. */
+export interface CachedRequestData {
+  key: number;
+  /** Blocks to append, by KV cache group. */
+  newBlockIds: number[][];
+  numComputedTokens: number;
+  numScheduledTokens: number;
+  /** Draft tokens to verify behind the last known token; empty without speculation. */
+  specTokenIds: number[];
+}
+
+/** One step's work: plain data, so that it can cross to workers in other threads. Order: as scheduled, running requests before new ones. */
+export interface SchedulerOutput {
+  newRequests: NewRequestData[];
+  cachedRequests: CachedRequestData[];
+  totalNumScheduledTokens: number;
+  /** Requests to forget, finished, aborted or preempted since the step before; they may come back as new. */
+  releasedKeys: number[];
+}
+
+/** What a step gave: entry i belongs to `keys[i]`, which are the requests of the SchedulerOutput, cached ones first. */
+export interface ModelRunnerOutput {
+  keys: number[];
+  /** Empty where the prompt is not all computed yet. */
+  sampledTokenIds: number[][];
+  logprobs: (LogprobsTensors | null)[];
+  promptLogprobs: (LogprobsTensors | null)[];
+}
