@@ -24,6 +24,10 @@ export const OPS = {
     doc: 'out[i] = token_table[slots[i] * ld_table + positions[i]], i < num_tokens. Ids of the step, read from the persistent token table (i32), so that a token sampled on the device needs no trip to the host.',
     args: { token_table: 'ptr', ld_table: 'i64', slots: 'ptr', positions: 'ptr', out: 'ptr', num_tokens: 'i32' },
   },
+  copy_bytes: {
+    doc: "Copies bytes inside the device's memory; the ranges do not overlap. Token ids of a new request from staging into the token table.",
+    args: { src: 'ptr', dst: 'ptr', bytes: 'i64' },
+  },
   embedding: {
     doc: 'out[i, :] = table[ids[i], :] * scale as act; an id outside [0, vocab_size) gives zeros. table is row-major [vocab_size, hidden_size] of table_dtype.',
     args: {

@@ -39,7 +39,10 @@ export interface HfConfig {
   tieWordEmbeddings: boolean;
   attentionBias: boolean;
   mlpBias: boolean;
+  /** Of the full attention layers. */
   rope: RopeParameters;
+  /** Rotary embedding of each layer, null: none. Layers that rotate alike share one object. Length numHiddenLayers. */
+  layerRopes: (RopeParameters | null)[];
   /** Window of each layer in tokens, 0: full attention. Length numHiddenLayers. */
   slidingWindows: number[];
   bosTokenId: number | null;

@@ -14,7 +14,7 @@ export interface AttentionMetadata {
 export interface ForwardContext {
   numTokens: number;
   numSeqs: number;
-  /** i32 [numTokens] */
+  /** i32 [numTokens]: places in the sequence, plus the model's {@link CausalLM.positionOffset} of that sequence. */
   positions: DevicePtr;
   /** i32 [numSeqs]: tokens of each sequence, this step's included. */
   seqLens: DevicePtr;
@@ -33,8 +33,14 @@ export interface CausalLM {
   kvCacheSpecs(): Map<string, KvCacheSpec>;
   /** Gives each attention layer its cache. */
   bindKvCache(caches: Map<string, DevicePtr>): void;
+  /**
+   * What to add to the positions of a sequence, for models whose rotary embedding depends on the sequence's length (longrope, dynamic).
+   * Decide it once, when the worker takes the request in, by the prompt's length: all keys of a sequence must be rotated alike, whatever
+   * the chunks and the batch. Keys of different offsets differ, so the offset belongs in the prefix cache's extra keys. Absent: 0.
+   */
+  positionOffset?(numPromptTokens: number): number;
   /** Final hidden states, act [numTokens, hiddenSize], in the model's own workspace until the next forward. inputIds: i32 [numTokens]. */
   forward(inputIds: DevicePtr, context: ForwardContext): DevicePtr;
-  /** Logits float32 [rows, vocabSize], in the model's own workspace, of act hidden [rows, hiddenSize]. rows <= maxLogitRows given at load. */
+  /** Logits float32 [rows, vocabSize], in the model's own workspace, of act hidden [rows, hiddenSize]. rows <= maxLogitRows given at load. Valid until the next computeLogits or forward. */
   computeLogits(hidden: DevicePtr, rows: number): DevicePtr;
 }

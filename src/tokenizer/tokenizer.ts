@@ -5,6 +5,8 @@ export interface Tokenizer {
   readonly specialTokenIds: ReadonlySet<number>;
   readonly bosTokenId: number | null;
   readonly eosTokenId: number | null;
+  /** Texts by name ("bos_token"), as chat templates refer to them. */
+  readonly specialTokens?: ReadonlyMap<string, string>;
   encode(text: string, options: { addSpecialTokens: boolean }): Int32Array;
   decode(ids: ArrayLike<number>, options: { skipSpecialTokens: boolean }): string;
   /** The vocabulary's own spelling ("Ġthe"), null for an unknown id. */
@@ -12,6 +14,15 @@ export interface Tokenizer {
   tokenToId(token: string): number | null;
   /** The bytes that a token stands for in the middle of a text (byte-level and byte-fallback tokens included); null for an unknown id. */
   tokenBytes(id: number): Uint8Array | null;
+  /** Encodes on another thread, where the implementation can. */
+  encodeAsync?(text: string, options: { addSpecialTokens: boolean }): Promise<Int32Array>;
+  /** Set where decoding is nothing but joining the tokens' bytes; absent or null where a token's text depends on its neighbours. */
+  readonly byteDecoding?: ByteDecoding | null;
+}
+
+export interface ByteDecoding {
+  /** Spaces that are cut off the start of a text, if they are there (SentencePiece puts one before the first word). */
+  stripStart: number;
 }
 
 export interface ChatMessage {

@@ -1,0 +1,28 @@
+// What a chunk of a task may know and use.
+#pragma once
+
+#include "abi.h"
+
+namespace bao {
+
+struct ChunkContext {
+  int32_t chunk;
+  int32_t num_chunks;
+  // 0 (the caller) to num_threads - 1.
+  int32_t thread;
+  int32_t num_threads;
+  // This is the thread's first chunk of the task. What it leaves in its scratch is there in its later ones.
+  bool first_of_thread;
+  // This thread's own scratch, Stream::reserve's `scratch_bytes`, 64-byte aligned.
+  void* scratch;
+  // Shared by all chunks, Stream::reserve's `workspace_bytes`, 64-byte aligned; keeps its contents from one task to the next
+  // of the same op.
+  void* workspace;
+  // 0 when the task starts: for chunks that share out work whose amount was not known when the task was enqueued.
+  int64_t* counter;
+
+  // 0, 1, 2, ... over all chunks of the task.
+  __attribute__((always_inline)) int64_t next_item() const { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+};
+
+}  // namespace bao

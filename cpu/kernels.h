@@ -1,0 +1,176 @@
+// The kernels that are compiled once per instruction set: their arguments, and one table of function pointers per set.
+// Every function here is a task's chunk function (see chunk.h and stream.h).
+#pragma once
+
+#include "abi.h"
+#include "chunk.h"
+#include "row_kernels.h"
+
+namespace bao {
+
+// Packed weights: panels of kPanelColumns output features over all of k, one after another, zero-padded to whole
+// panels and an even k.
+//   float32, float16  [n / 32][k][32]
+//   bfloat16          [n / 32][k / 2][32][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
+constexpr int64_t kPanelColumns = 32;
+
+struct LinearArgs {
+  const float* x;
+  int64_t ld_x;
+  const void* w;
+  const float* bias;
+  float* out;
+  int64_t ld_out;
+  int64_t m, n, k;
+  int32_t w_dtype;
+  // x lies packed in the workspace (see pack_activations).
+  int32_t packed;
+  // A chunk is rows_per_chunk rows (a multiple of tile_rows) by panels_per_chunk panels; chunks of the same panels are neighbours.
+  int32_t rows_per_chunk;
+  int32_t panels_per_chunk;
+};
+
+// x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2], float32, or bfloat16 for bfloat16 dot products; an odd k is
+// padded with zeros. A chunk is one tile.
+struct PackActivationsArgs {
+  const float* x;
+  int64_t ld_x;
+  int64_t m, k;
+  int32_t w_dtype;
+};
+
+// One block of one layer holds K as [num_kv_heads][head_dim][block_size], so that keys are vector lanes, then V as
+// [num_kv_heads][block_size][padded_head_dim].
+static constexpr int64_t padded_head_dim(int64_t head_dim) { return round_up(head_dim, 16); }
+static constexpr int64_t kv_block_elements(int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
+  return num_kv_heads * block_size * (head_dim + padded_head_dim(head_dim));
+}
+
+struct ReshapeAndCacheArgs {
+  const float* key;
+  const float* value;
+  int64_t ld_kv;
+  const int32_t* slot_mapping;
+  void* kv_cache;
+  int32_t cache_dtype;
+  int32_t num_tokens, num_kv_heads, head_dim, block_size;
+  int32_t tokens_per_chunk;
+};
+
+struct PagedAttentionArgs {
+  const float* q;
+  int64_t ld_q;
+  const void* kv_cache;
+  const int32_t* block_tables;
+  const int32_t* seq_lens;
+  const int32_t* query_start_loc;
+  const float* sinks;
+  float* out;
+  int64_t ld_out;
+  int32_t cache_dtype;
+  int32_t ld_block_table;
+  int32_t num_seqs, num_heads, num_kv_heads, head_dim, block_size;
+  float scale;
+  int32_t sliding_window;
+  float soft_cap;
+  // Partial results that the workspace has room for; 0: contexts are never split over threads.
+  int32_t max_partials;
+};
+// Keys are taken in tiles and ranges that start at absolute positions, so that a query's result is the same in every batch.
+constexpr int64_t kKeyTile = 64;
+constexpr int64_t kKeyRange = 512;
+// Rows (queries times heads of a group) that a work item has at most, unless one query alone has more.
+constexpr int64_t kAttentionRows = 48;
+static constexpr int64_t attention_item_rows(int64_t group) { return group > kAttentionRows ? group : kAttentionRows; }
+// Floats of one partial result: per row its maximum, its sum and its weighted values.
+static constexpr int64_t attention_partial_floats(int64_t group, int64_t head_dim) {
+  return attention_item_rows(group) * (padded_head_dim(head_dim) + 16);
+}
+static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
+  const int64_t rows = attention_item_rows(group) + 16, dim = padded_head_dim(head_dim);
+  return rows * (3 * dim + kKeyTile + 8) + kKeyTile * 2 * dim + 1024;
+}
+
+struct RmsNormArgs {
+  const float* x;
+  // nullptr: plain norm of x; else residual += x comes first.
+  float* residual;
+  const float* weight;
+  float* out;
+  int32_t rows, n;
+  float eps;
+  int32_t rows_per_chunk;
+};
+
+struct QkNormRopeArgs {
+  float* qkv;
+  int64_t ld_qkv;
+  const int32_t* positions;
+  const float* cos_sin;
+  const float* q_weight;
+  const float* k_weight;
+  float eps;
+  int32_t num_tokens, num_heads, num_kv_heads, head_dim, rotary_dim, interleaved;
+  int32_t tokens_per_chunk;
+};
+
+struct ActAndMulArgs {
+  const float* gate_up;
+  float* out;
+  int64_t rows, n;
+  int32_t kind;
+  // A chunk is one row's columns_per_chunk columns, or rows_per_chunk whole rows.
+  int32_t rows_per_chunk;
+  int32_t columns_per_chunk;
+};
+
+struct EmbeddingArgs {
+  const int32_t* ids;
+  const void* table;
+  float* out;
+  int32_t table_dtype;
+  int32_t num_tokens, hidden_size, vocab_size;
+  float scale;
+  int32_t tokens_per_chunk;
+};
+
+// rows x cols elements of one float type to another. `pack` 1: into panels, source row i becoming output feature n_offset + i.
+// A chunk is 32 rows.
+struct ConvertArgs {
+  const void* source;
+  int64_t ld;
+  int64_t rows, cols;
+  int32_t source_dtype;
+  int32_t dtype;
+  void* destination;
+  int64_t n_offset;
+};
+constexpr int64_t kConvertRows = 32;
+
+struct KernelTable {
+  Isa isa;
+  // Rows of x that one register tile holds.
+  int32_t tile_rows;
+  // Rows of x up to which it is read in place, not packed first. (Bfloat16 dot products pack per thread, up to tile_rows.)
+  int32_t thin_rows;
+  // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
+  int32_t bf16_dot;
+  void (*linear)(const LinearArgs&, const ChunkContext&);
+  void (*pack_activations)(const PackActivationsArgs&, const ChunkContext&);
+  void (*paged_attention)(const PagedAttentionArgs&, const ChunkContext&);
+  void (*merge_attention)(const PagedAttentionArgs&, const ChunkContext&);
+  void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const ChunkContext&);
+  void (*rms_norm)(const RmsNormArgs&, const ChunkContext&);
+  void (*qk_norm_rope)(const QkNormRopeArgs&, const ChunkContext&);
+  void (*act_and_mul)(const ActAndMulArgs&, const ChunkContext&);
+  void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
+  void (*convert_matrix)(const ConvertArgs&, const ChunkContext&);
+  void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
+  // Searches and sums in rows of logits, for sampling: kRowKernels of kernels/row_kernels.cpp.
+  const RowKernels* rows;
+};
+
+// The table of the best instruction set that runs here and is not above `isa` (-1: no bound).
+const KernelTable* kernel_table(int32_t isa);
+
+}  // namespace bao

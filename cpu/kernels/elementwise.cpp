@@ -1,0 +1,140 @@
+// Activations, the embedding lookup, and the conversions of weights at load.
+#include "simd.h"
+
+namespace bao::BAO_ISA {
+namespace {
+
+BAO_INLINE F silu(F x) { return x / (1.0f + exp(-x)); }
+
+BAO_INLINE F gelu_tanh(F x) {
+  const F inner = 0.7978845608f * fma(0.044715f * x * x, x, x);
+  return 0.5f * x * (1.0f + tanh(inner));
+}
+
+// erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
+BAO_INLINE F gelu_erf(F x) {
+  const F z = x * 0.7071067812f;
+  const F magnitude = max(z, -z);
+  const F t = 1.0f / fma(magnitude, set1(0.3275911f), set1(1.0f));
+  F p = set1(1.061405429f);
+  p = fma(p, t, set1(-1.453152027f));
+  p = fma(p, t, set1(1.421413741f));
+  p = fma(p, t, set1(-0.284496736f));
+  p = fma(p, t, set1(0.254829592f));
+  const F tail = p * t * exp(-magnitude * magnitude);
+  // 1 + erf(z), without cancellation where z is negative.
+  return 0.5f * x * (z < F{} ? tail : 2.0f - tail);
+}
+
+template <class Activation>
+BAO_INLINE void act_and_mul_row(const float* gate, const float* up, float* out, int64_t n, Activation act) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, act(load(gate + i)) * load(up + i));
+  if (i < n) store_n(out + i, act(load_n(gate + i, n - i)) * load_n(up + i, n - i), n - i);
+}
+
+template <class T>
+BAO_INLINE void convert_row(const T* source, float scale, float* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i) * scale);
+  if (i < n) store_n(out + i, load_n(source + i, n - i) * scale, n - i);
+}
+
+template <class S, class D>
+BAO_INLINE void convert_row(const S* source, D* out, int64_t n) {
+  if constexpr (std::is_same_v<S, D>) {
+    std::memcpy(out, source, static_cast<size_t>(n) * sizeof(S));
+  } else {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i));
+    if (i < n) store_n(out + i, load_n(source + i, n - i), n - i);
+  }
+}
+
+// Columns that are converted at a time: rows of a panel take turns, so that its lines are written whole while in the cache.
+constexpr int64_t kPackDepth = 64;
+
+template <class D>
+BAO_INLINE void scatter_into_panel(const D* values, int64_t count, D* panel, int64_t k0, int64_t column) {
+  if constexpr (std::is_same_v<D, BFloat16>) {
+    for (int64_t i = 0; i < count; i++) panel[(k0 + i) / 2 * 2 * kPanelColumns + column * 2 + (k0 + i) % 2] = values[i];
+  } else {
+    for (int64_t i = 0; i < count; i++) panel[(k0 + i) * kPanelColumns + column] = values[i];
+  }
+}
+
+}  // namespace
+
+void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
+  const int64_t column_chunks = ceil_div(a.n, a.columns_per_chunk);
+  const int64_t row_begin = c.chunk / column_chunks * a.rows_per_chunk;
+  const int64_t row_end = min(a.rows, row_begin + a.rows_per_chunk);
+  const int64_t column = c.chunk % column_chunks * a.columns_per_chunk;
+  const int64_t columns = min(a.columns_per_chunk, a.n - column);
+  for (int64_t row = row_begin; row < row_end; row++) {
+    const float* gate = a.gate_up + row * 2 * a.n + column;
+    float* out = a.out + row * a.n + column;
+    if (a.kind == 0) {
+      act_and_mul_row(gate, gate + a.n, out, columns, [](F x) { return silu(x); });
+    } else if (a.kind == 1) {
+      act_and_mul_row(gate, gate + a.n, out, columns, [](F x) { return gelu_tanh(x); });
+    } else {
+      act_and_mul_row(gate, gate + a.n, out, columns, [](F x) { return gelu_erf(x); });
+    }
+  }
+}
+
+void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
+  const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
+  for (int64_t i = begin; i < end; i++) {
+    float* out = a.out + i * a.hidden_size;
+    const int64_t id = a.ids[i];
+    if (id < 0 || id >= a.vocab_size) {
+      std::memset(out, 0, static_cast<size_t>(a.hidden_size) * sizeof(float));
+      continue;
+    }
+    with_dtype(a.table_dtype, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      convert_row(static_cast<const T*>(a.table) + id * a.hidden_size, a.scale, out, static_cast<int64_t>(a.hidden_size));
+    });
+  }
+}
+
+void convert_matrix(const ConvertArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
+  const int64_t end = min(a.rows, begin + kConvertRows);
+  with_dtype(a.source_dtype, [&](auto* source_type) {
+    with_dtype(a.dtype, [&](auto* type) {
+      using S = std::remove_pointer_t<decltype(source_type)>;
+      using D = std::remove_pointer_t<decltype(type)>;
+      for (int64_t row = begin; row < end; row++) {
+        convert_row(static_cast<const S*>(a.source) + row * a.ld, static_cast<D*>(a.destination) + row * a.cols, a.cols);
+      }
+    });
+  });
+}
+
+void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
+  const int64_t end = min(a.rows, begin + kConvertRows);
+  const int64_t panel_elements = round_up(a.cols, 2) * kPanelColumns;
+  with_dtype(a.source_dtype, [&](auto* source_type) {
+    with_dtype(a.dtype, [&](auto* type) {
+      using S = std::remove_pointer_t<decltype(source_type)>;
+      using D = std::remove_pointer_t<decltype(type)>;
+      for (int64_t k0 = 0; k0 < a.cols; k0 += kPackDepth) {
+        const int64_t count = min(kPackDepth, a.cols - k0);
+        for (int64_t row = begin; row < end; row++) {
+          const int64_t n = a.n_offset + row;
+          D values[kPackDepth];
+          convert_row(static_cast<const S*>(a.source) + row * a.ld + k0, values, count);
+          scatter_into_panel(values, count, static_cast<D*>(a.destination) + n / kPanelColumns * panel_elements, k0,
+                             n % kPanelColumns);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace bao::BAO_ISA

@@ -1,0 +1,83 @@
+// Dense products: packing of weights and the linear op.
+#include <algorithm>
+
+#include "kernels.h"
+#include "stream.h"
+
+using namespace bao;
+
+namespace {
+
+// Rows of x that share a pass over a part of the weights; a multiple of every kernel's tile_rows.
+constexpr int64_t kRowsPerChunk = 96;
+constexpr int64_t kMaxPanelsPerChunk = 8;
+// Enough chunks that the last one is a small part of the work.
+constexpr int64_t kChunksPerThread = 8;
+
+int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
+  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.w_dtype};
+  return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, stream.kernels().tile_rows));
+}
+
+}  // namespace
+
+BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
+                              float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (m < 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
+  if (!is_float_dtype(w_dtype)) return kBadDType;
+  if (m == 0) return kOk;
+  if (!x || !w || !out) return kNullPointer;
+
+  const KernelTable& kernels = stream->kernels();
+  const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, w_dtype,
+                  m > (dot ? kernels.tile_rows : kernels.thin_rows), m, 1};
+  if (args.packed) {
+    args.rows_per_chunk = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerChunk)), kernels.tile_rows));
+    if (const int32_t error = stream->reserve(0, packed_bytes)) return error;
+    if (const int32_t error = enqueue_pack(*stream, args)) return error;
+  } else if (dot) {
+    if (const int32_t error = stream->reserve(packed_bytes, 0)) return error;
+  }
+  const int64_t row_chunks = ceil_div(m, args.rows_per_chunk);
+  const int64_t share = panels * row_chunks / (stream->num_threads() * kChunksPerThread);
+  args.panels_per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  return stream->enqueue(kernels.linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
+}
+
+// Bytes of a packed weight, or -1 for a shape or type that there is none of.
+BAO_EXPORT int64_t bao_packed_linear_bytes(int32_t n, int32_t k, int32_t dtype) {
+  if (n <= 0 || k <= 0 || !is_float_dtype(dtype)) return -1;
+  return round_up(n, kPanelColumns) * round_up(k, 2) * float_dtype_bytes(dtype);
+}
+
+// Enqueues the packing of source [rows, cols] (rows ld apart) as output features n_offset to n_offset + rows of a weight with
+// cols input features. The destination, bao_packed_linear_bytes, starts zero-filled; the source is read when the task runs.
+BAO_EXPORT int32_t bao_pack_linear(void* handle, const void* source, int32_t source_dtype, int32_t rows, int32_t cols, int64_t ld,
+                                   int32_t n_offset, void* destination, int32_t dtype) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || cols <= 0 || n_offset < 0 || ld < cols) return kBadShape;
+  if (!is_float_dtype(source_dtype) || !is_float_dtype(dtype)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!source || !destination) return kNullPointer;
+  const ConvertArgs args{source, ld, rows, cols, source_dtype, dtype, destination, n_offset};
+  return stream->enqueue(stream->kernels().pack_linear, args, ceil_div(rows, kConvertRows));
+}
+
+// Enqueues destination [rows, cols] = source [rows, cols] (rows ld apart) in another type.
+BAO_EXPORT int32_t bao_convert_matrix(void* handle, const void* source, int32_t source_dtype, int32_t rows, int32_t cols,
+                                      int64_t ld, void* destination, int32_t dtype) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || cols <= 0 || ld < cols) return kBadShape;
+  if (!is_float_dtype(source_dtype) || !is_float_dtype(dtype)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!source || !destination) return kNullPointer;
+  const ConvertArgs args{source, ld, rows, cols, source_dtype, dtype, destination, 0};
+  return stream->enqueue(stream->kernels().convert_matrix, args, ceil_div(rows, kConvertRows));
+}

@@ -1,0 +1,270 @@
+#include "stream.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <new>
+
+#include "kernels.h"
+#include "platform.h"
+
+namespace bao {
+namespace {
+
+constexpr uint32_t kOpen = 0xba05eedu;
+constexpr uint32_t kClosed = 0;
+// Long enough to bridge the gaps of a step (the host between two ops, a chunk of another thread), short beside a millisecond.
+constexpr auto kSpinTime = std::chrono::microseconds(200);
+constexpr int kPausesPerClockRead = 32;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// True as soon as `ready` is, false after kSpinTime.
+template <class Ready>
+bool spin(Ready ready) {
+  std::chrono::steady_clock::time_point deadline{};
+  for (;;) {
+    for (int i = 0; i < kPausesPerClockRead; i++) {
+      if (ready()) return true;
+      pause();
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (deadline == std::chrono::steady_clock::time_point{}) deadline = now + kSpinTime;
+    if (now >= deadline) return ready();
+  }
+}
+
+}  // namespace
+
+Stream::Stream(int32_t num_threads, const KernelTable* kernels)
+    : num_threads_(num_threads),
+      kernels_(kernels),
+      magic_(kOpen),
+      ring_(new Task[kCapacity]),
+      thread_states_(static_cast<size_t>(num_threads)) {
+  threads_.reserve(static_cast<size_t>(num_threads));
+  try {
+    for (int32_t i = 1; i < num_threads; i++) threads_.emplace_back([this, i] { pool_thread(i); });
+  } catch (...) {
+    stop_threads();
+    throw;
+  }
+}
+
+void Stream::stop_threads() {
+  stopping_.store(true, std::memory_order_seq_cst);
+  wake();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void Stream::close() {
+  wait(record());
+  magic_ = kClosed;
+  stop_threads();
+  for (ThreadState& state : thread_states_) std::free(state.scratch.data);
+  thread_states_.clear();
+  std::free(workspace_.data);
+  ring_.reset();
+}
+
+Stream* Stream::from(void* handle) {
+  Stream* stream = static_cast<Stream*>(handle);
+  return stream && stream->magic_ == kOpen ? stream : nullptr;
+}
+
+bool Stream::grow(Buffer& buffer, size_t bytes) {
+  if (bytes <= buffer.bytes) return true;
+  const size_t rounded = (bytes + 4095) / 4096 * 4096;
+  void* data = rounded >= bytes ? std::aligned_alloc(4096, rounded) : nullptr;
+  if (!data) return false;
+  std::free(buffer.data);
+  buffer = {data, rounded};
+  return true;
+}
+
+int32_t Stream::reserve(size_t scratch_bytes, size_t workspace_bytes) {
+  if (scratch_bytes <= thread_states_.front().scratch.bytes && workspace_bytes <= workspace_.bytes) return kOk;
+  wait(record());
+  if (!grow(workspace_, workspace_bytes)) return kOutOfMemory;
+  // The caller's buffer grows last: it stands for all of them in the test above.
+  for (size_t i = thread_states_.size(); i-- > 0;) {
+    if (!grow(thread_states_[i].scratch, scratch_bytes)) return kOutOfMemory;
+  }
+  return kOk;
+}
+
+Task& Stream::acquire_slot() {
+  const int64_t number = head_.load(std::memory_order_relaxed);
+  if (number - done_.load(std::memory_order_acquire) >= kCapacity) wait(number - kCapacity + 1);
+  return ring_[static_cast<size_t>(number % kCapacity)];
+}
+
+void Stream::publish(Task& task, int32_t num_chunks) {
+  const int64_t number = head_.load(std::memory_order_relaxed);
+  task.num_chunks = num_chunks;
+  task.unfinished.store(num_chunks, std::memory_order_relaxed);
+  task.counter = 0;
+  task.ticket.store(static_cast<uint64_t>(number) << 32 | static_cast<uint32_t>(num_chunks), std::memory_order_release);
+  head_.store(number + 1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
+}
+
+bool Stream::claimable() const {
+  const int64_t number = done_.load(std::memory_order_acquire);
+  if (number == head_.load(std::memory_order_acquire)) return false;
+  const uint64_t ticket = ring_[static_cast<size_t>(number % kCapacity)].ticket.load(std::memory_order_acquire);
+  return ticket >> 32 == static_cast<uint32_t>(number) && static_cast<uint32_t>(ticket) != 0;
+}
+
+bool Stream::run_one_chunk(int32_t thread) {
+  const int64_t number = done_.load(std::memory_order_acquire);
+  if (number == head_.load(std::memory_order_acquire)) return false;
+  Task& task = ring_[static_cast<size_t>(number % kCapacity)];
+  uint64_t ticket = task.ticket.load(std::memory_order_acquire);
+  do {
+    if (ticket >> 32 != static_cast<uint32_t>(number) || static_cast<uint32_t>(ticket) == 0) return false;
+  } while (!task.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+
+  // From here on the slot is this task's until the chunk is counted as finished.
+  ThreadState& state = thread_states_[static_cast<size_t>(thread)];
+  const ChunkContext context{
+      task.num_chunks - static_cast<int32_t>(static_cast<uint32_t>(ticket)),
+      task.num_chunks,
+      thread,
+      num_threads_,
+      state.last_task != number,
+      state.scratch.data,
+      workspace_.data,
+      &task.counter,
+  };
+  state.last_task = number;
+  task.invoke(task, context);
+  if (task.unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    done_.store(number + 1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
+  }
+  return true;
+}
+
+template <class Reached>
+void Stream::park(Reached reached) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  // Pairs with the store to head_ or done_ that comes before the load of sleepers_: either that thread sees the sleeper, or
+  // the test below sees its store.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  condition_.wait(lock, reached);
+  sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void Stream::wake() {
+  { const std::lock_guard<std::mutex> lock(mutex_); }
+  condition_.notify_all();
+}
+
+void Stream::pool_thread(int32_t thread) {
+  const auto ready = [this] { return claimable() || stopping_.load(std::memory_order_acquire); };
+  for (;;) {
+    while (run_one_chunk(thread)) {
+    }
+    if (stopping_.load(std::memory_order_acquire)) return;
+    if (!spin(ready)) park(ready);
+  }
+}
+
+bool Stream::query(int64_t event) {
+  if (done_.load(std::memory_order_acquire) >= event) return true;
+  // Without a pool nobody else would ever get there: polling makes progress, chunk by chunk.
+  if (num_threads_ == 1) run_one_chunk(0);
+  return done_.load(std::memory_order_acquire) >= event;
+}
+
+void Stream::wait(int64_t event) {
+  const int64_t last = head_.load(std::memory_order_relaxed);
+  const int64_t target = event < last ? event : last;
+  const auto reached = [this, target] { return done_.load(std::memory_order_acquire) >= target; };
+  const auto ready = [this, &reached] { return reached() || claimable(); };
+  while (!reached()) {
+    if (run_one_chunk(0)) continue;
+    if (!spin(ready)) park(ready);
+  }
+}
+
+}  // namespace bao
+
+using bao::Stream;
+
+// A stream of `num_threads` threads, the waiting caller included, and kernels of at most the given Isa (-1: the best that runs
+// here). nullptr where the threads or the memory can't be had.
+BAO_EXPORT void* bao_stream_create(int32_t num_threads, int32_t isa) {
+  if (num_threads < 1 || num_threads > 4096) return nullptr;
+  try {
+    return new Stream(num_threads, bao::kernel_table(isa));
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Finishes what is enqueued first. A late op on the handle is refused with an error code.
+BAO_EXPORT int32_t bao_stream_destroy(void* handle) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  stream->close();
+  return bao::kOk;
+}
+
+// The event of all that was enqueued so far, or -1 for a closed stream.
+BAO_EXPORT int64_t bao_stream_record(void* handle) {
+  Stream* stream = Stream::from(handle);
+  return stream ? stream->record() : -1;
+}
+
+// 1 when the event is reached, 0 when not yet, -1 for a closed stream.
+BAO_EXPORT int32_t bao_stream_query(void* handle, int64_t event) {
+  Stream* stream = Stream::from(handle);
+  return stream ? stream->query(event) : -1;
+}
+
+BAO_EXPORT int32_t bao_stream_wait(void* handle, int64_t event) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  stream->wait(event);
+  return bao::kOk;
+}
+
+// The instruction set in use.
+BAO_EXPORT int32_t bao_stream_isa(void* handle) {
+  Stream* stream = Stream::from(handle);
+  return stream ? stream->kernels().isa : -1;
+}
+
+namespace {
+
+struct CopyArgs {
+  const char* source;
+  char* destination;
+  int64_t bytes;
+};
+constexpr int64_t kCopyGrain = 1 << 18;
+
+void copy_chunk(const CopyArgs& a, const bao::ChunkContext& c) {
+  const int64_t begin = c.chunk * kCopyGrain;
+  const int64_t bytes = a.bytes - begin < kCopyGrain ? a.bytes - begin : kCopyGrain;
+  std::memcpy(a.destination + begin, a.source + begin, static_cast<size_t>(bytes));
+}
+
+}  // namespace
+
+BAO_EXPORT int32_t bao_copy_bytes(void* handle, const char* source, char* destination, int64_t bytes) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  if (bytes < 0) return bao::kBadShape;
+  if (bytes > 0 && (!source || !destination)) return bao::kNullPointer;
+  return stream->enqueue(copy_chunk, CopyArgs{source, destination, bytes}, bao::ceil_div(bytes, kCopyGrain));
+}

@@ -1,0 +1,159 @@
+/**
+ * Builds the CPU kernel library with the C++ compiler that is there, once per content: sources, flags, compiler.
+ * Run directly it prints the library's path.
+ */
+
+import { suffix } from 'bun:ffi';
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, join } from 'node:path';
+
+const ROOT = join(import.meta.dir, '..');
+const SOURCES = join(ROOT, 'cpu');
+const LIBRARY = `libbao-cpu.${suffix}`;
+
+/** No fast-math: reductions keep their written order, and a product is fused with a sum only where the code says `fma`. */
+const FLAGS = [
+  '-std=c++17',
+  '-O3',
+  '-fPIC',
+  '-fvisibility=hidden',
+  '-fno-math-errno',
+  '-fno-trapping-math',
+  '-ffp-contract=off',
+  '-pthread',
+  '-Wall',
+  '-Wextra',
+];
+/** GCC's own AVX-512 header reads a variable before it is set, on purpose (GCC bug 105593). */
+const KERNEL_FLAGS = ['-fno-exceptions', '-fno-rtti', '-Wno-uninitialized', '-Wno-maybe-uninitialized', '-Wno-psabi'];
+
+const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
+const AVX512 = [...AVX2, '-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512'];
+/** Flags that cpu/kernels is compiled with, once for each entry. */
+const INSTRUCTION_SETS: Record<string, string[]> =
+  process.arch === 'x64'
+    ? { portable: [], avx2: AVX2, avx512: AVX512, avx512_bf16: [...AVX512, '-mavx512bf16'] }
+    : { portable: [] };
+
+interface CompileJob {
+  source: string;
+  object: string;
+  flags: string[];
+}
+
+/**
+ * Path of the library, built first where this content has not been built yet. The cache is `.cache/native/<hash>/` in the
+ * checkout, or under `BAO_CACHE_DIR`. Throws an Error of one sentence where no compiler is found, or with the compiler's output.
+ */
+export async function ensureCpuLibrary(options: { quiet?: boolean } = {}): Promise<string> {
+  const compiler = findCompiler();
+  const cache = join(process.env.BAO_CACHE_DIR || join(ROOT, '.cache'), 'native');
+  const folder = join(cache, contentHash(compiler));
+  const library = join(folder, LIBRARY);
+  if (existsSync(library)) return library;
+
+  const scratch = join(cache, `build-${process.pid}-${crypto.randomUUID()}`);
+  mkdirSync(scratch, { recursive: true });
+  try {
+    const built = await build(compiler, scratch, progressLine(options.quiet ?? false));
+    mkdirSync(folder, { recursive: true });
+    renameSync(built, library);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+  return library;
+}
+
+function findCompiler(): string {
+  const wanted = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'];
+  for (const name of wanted) {
+    const path = Bun.which(name);
+    if (path) return path;
+  }
+  throw new Error(
+    `no C++ compiler: ${wanted.join(', ')} not found. Install one (Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) or name it in CXX.`,
+  );
+}
+
+function filesWith(folder: string, extension: RegExp): string[] {
+  return readdirSync(folder)
+    .filter((name) => extension.test(name))
+    .sort()
+    .map((name) => join(folder, name));
+}
+
+/** The compiler counts by its file's identity, so that a cache hit needs no run of it. */
+function contentHash(compiler: string): string {
+  const binary = realpathSync(compiler);
+  const { size, mtimeMs } = statSync(binary);
+  let hash = Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, INSTRUCTION_SETS, binary, size, mtimeMs, process.platform]));
+  for (const folder of [SOURCES, join(SOURCES, 'kernels')]) {
+    for (const file of filesWith(folder, /\.(cpp|h)$/)) {
+      hash = Bun.hash(basename(file), hash);
+      hash = Bun.hash(readFileSync(file), hash);
+    }
+  }
+  return hash.toString(16).padStart(16, '0');
+}
+
+function compileJobs(scratch: string): CompileJob[] {
+  const jobs: CompileJob[] = [];
+  for (const source of filesWith(join(SOURCES, 'kernels'), /\.cpp$/)) {
+    for (const [isa, flags] of Object.entries(INSTRUCTION_SETS)) {
+      const object = join(scratch, `${basename(source, '.cpp')}.${isa}.o`);
+      jobs.push({ source, object, flags: [...FLAGS, ...KERNEL_FLAGS, ...flags] });
+    }
+  }
+  for (const source of filesWith(SOURCES, /\.cpp$/)) {
+    jobs.push({ source, object: join(scratch, `${basename(source, '.cpp')}.o`), flags: FLAGS });
+  }
+  // The largest files first, so that no core is left alone with one at the end.
+  return jobs.sort((a, b) => statSync(b.source).size - statSync(a.source).size);
+}
+
+async function build(compiler: string, scratch: string, progress: (text: string, last?: boolean) => void) {
+  const started = performance.now();
+  const jobs = compileJobs(scratch);
+  const waiting = [...jobs];
+  let finished = 0;
+  const worker = async () => {
+    for (let job = waiting.shift(); job; job = waiting.shift()) {
+      progress(`building the CPU kernels with ${basename(compiler)}: ${finished} of ${jobs.length} files`);
+      await run(compiler, [...job.flags, '-c', job.source, '-o', job.object]);
+      finished++;
+    }
+  };
+  const workers = await Promise.allSettled(Array.from({ length: availableParallelism() }, worker));
+  const failed = workers.find((result) => result.status === 'rejected');
+  if (failed) throw failed.reason;
+
+  const library = join(scratch, LIBRARY);
+  await run(compiler, ['-shared', '-pthread', ...jobs.map((job) => job.object), '-o', library]);
+  progress(`built the CPU kernels in ${((performance.now() - started) / 1000).toFixed(1)} s`, true);
+  return library;
+}
+
+async function run(compiler: string, args: string[]): Promise<void> {
+  const child = Bun.spawn([compiler, ...args], { stdout: 'ignore', stderr: 'pipe' });
+  const [errors, code] = await Promise.all([new Response(child.stderr).text(), child.exited]);
+  if (code !== 0) throw new Error(`${compiler} ${args.join(' ')} failed with exit code ${code}:\n${errors}`);
+}
+
+/** One line on stderr that is rewritten on a terminal; elsewhere only the last one is printed. */
+function progressLine(quiet: boolean): (text: string, last?: boolean) => void {
+  return (text, last = false) => {
+    if (quiet) return;
+    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}${last ? '\n' : ''}`);
+    else if (last) process.stderr.write(`${text}\n`);
+  };
+}
+
+if (import.meta.main) {
+  try {
+    console.log(await ensureCpuLibrary());
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  }
+}

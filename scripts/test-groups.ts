@@ -1,0 +1,35 @@
+export interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+/** Which test files run in one process, in order: all unit tests together, then each end-to-end test alone. No empty group. */
+export function groupTestFiles(files: readonly string[], filters: readonly string[]): string[][] {
+  const wanted = files
+    .map((file) => `./${file.replaceAll('\\', '/')}`)
+    .filter((file) => filters.length === 0 || filters.some((part) => file.includes(part.replace(/^\.\//, ''))))
+    .sort();
+  const isEndToEnd = (file: string) => file.startsWith('./test/e2e/');
+  const unit = wanted.filter((file) => !isEndToEnd(file));
+  return [...(unit.length > 0 ? [unit] : []), ...wanted.filter(isEndToEnd).map((file) => [file])];
+}
+
+/** Totals of a JUnit report as `bun test` writes it; zeros for an empty one. */
+export function countResults(junit: string): Counts {
+  const root = /<testsuites\b[^>]*>/.exec(junit)?.[0] ?? '';
+  const attribute = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(root)?.[1] ?? 0);
+  const failed = attribute('failures') + attribute('errors');
+  const skipped = attribute('skipped');
+  return { passed: attribute('tests') - failed - skipped, failed, skipped };
+}
+
+/** Whether a JUnit report knows of a test file. */
+export function isReported(junit: string, file: string): boolean {
+  return junit.includes(`<testsuite name="${file.replace(/^\.\//, '')}"`);
+}
+
+/** `12 passed, 0 failed`, and `, 1 skipped` if any. */
+export function sumLine({ passed, failed, skipped }: Counts): string {
+  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;
+}

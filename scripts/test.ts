@@ -1,0 +1,59 @@
+/**
+ * `bun run test [PATH…] [options of bun test]`: unit tests in one process, then each file of test/e2e in a process of its own, one after another,
+ * since they start servers. The last line is the sum: `N passed, N failed`.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type Counts, countResults, groupTestFiles, isReported, sumLine } from './test-groups.ts';
+
+const ROOT = resolve(import.meta.dir, '..');
+
+/** Words up to the first option choose files by a part of their path; the rest is for `bun test`. */
+function splitArguments(argv: readonly string[]): { filters: string[]; options: string[] } {
+  const args = argv.filter((word) => word !== '--');
+  const firstOption = args.findIndex((word) => word.startsWith('-'));
+  const end = firstOption < 0 ? args.length : firstOption;
+  return { filters: args.slice(0, end), options: args.slice(end) };
+}
+
+async function runGroup(files: readonly string[], options: readonly string[], report: string): Promise<Counts> {
+  const child = Bun.spawn(
+    [process.execPath, 'test', ...files, '--reporter=junit', `--reporter-outfile=${report}`, ...options],
+    { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  const exitCode = await child.exited;
+  const junit = (await Bun.file(report).exists()) ? readFileSync(report, 'utf8') : '';
+  const counts = countResults(junit);
+  if (exitCode === 0) return counts;
+  // A file that can't be loaded, or whose process died, is not in the report, and has not passed. (With options it may have no test that was asked for.)
+  const unreported = options.length === 0 ? files.filter((file) => !isReported(junit, file)) : [];
+  if (unreported.length > 0 || counts.failed === 0) {
+    console.error(
+      `bun test ended with ${child.signalCode ?? `code ${exitCode}`}; did not finish: ${unreported.join(' ')}`,
+    );
+  }
+  return { ...counts, failed: Math.max(1, counts.failed + unreported.length) };
+}
+
+const { filters, options } = splitArguments(process.argv.slice(2));
+const groups = groupTestFiles([...new Bun.Glob('test/**/*.test.ts').scanSync(ROOT)], filters);
+if (groups.length === 0) {
+  console.error(`No test file matches ${filters.join(', ')}.`);
+  process.exit(1);
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'bao-test-'));
+const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+try {
+  for (const [index, files] of groups.entries()) {
+    const counts = await runGroup(files, options, join(folder, `${index}.xml`));
+    total.passed += counts.passed;
+    total.failed += counts.failed;
+    total.skipped += counts.skipped;
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+console.log(sumLine(total));
+process.exit(total.failed > 0 ? 1 : 0);

@@ -1,0 +1,169 @@
+import { UsageError } from '../config/config-error.ts';
+import type { ListFlag } from '../config/flags/flag.ts';
+import { type Flag, type FlagValues, flagByAlias, flagByName } from '../config/flags/index.ts';
+import { unknownFlag } from '../config/flags/unknown-flag.ts';
+import {
+  expected,
+  isJsonObject,
+  type JsonObject,
+  mergeObjects,
+  parseMember,
+  parseText,
+  parseWords,
+} from '../config/parse-value.ts';
+
+/** The command line of `bao serve`, read but not resolved. */
+export interface ServeArgs {
+  /** Flags that the operator gave, by field. */
+  given: Partial<FlagValues>;
+  /** `--config`; its flags go behind those given here. */
+  configFile: string | null;
+  /** null: no help wanted; '' the whole, else what of it. */
+  help: string | null;
+}
+
+/**
+ * Reads `[MODEL] [flags]`: `--flag value`, `--flag=value`, `--flag` and `--no-flag` for booleans, `--list a b` or `--list a --list b`,
+ * `--json '{"a": 1}'`, `--json.a 1` and `--json.a+ 1` (append to a list). Underscores in a flag's name count as dashes. Behind `--` all is MODEL.
+ *
+ * @throws UsageError
+ */
+export async function parseServeArgs(argv: readonly string[]): Promise<ServeArgs> {
+  const reader = new ArgReader(argv);
+  while (!reader.done) await reader.readNext();
+  return reader.result();
+}
+
+/** One dash or two and a letter; `-1` and `-` are values. */
+function looksLikeFlag(word: string): boolean {
+  return /^--?[a-z]/i.test(word) || word === '--';
+}
+
+interface WrittenFlag {
+  /** As the operator wrote it, dashes included, value excluded: for errors. */
+  origin: string;
+  /** Behind `=`; null without. */
+  inline: string | null;
+}
+
+class ArgReader {
+  private position = 0;
+  private configFile: string | null = null;
+  private help: string | null = null;
+  private readonly positionals: string[] = [];
+  private readonly given: Record<string, unknown> = {};
+
+  constructor(private readonly argv: readonly string[]) {}
+
+  get done(): boolean {
+    return this.position >= this.argv.length;
+  }
+
+  async readNext(): Promise<void> {
+    const word = this.argv[this.position++]!;
+    if (word === '--') {
+      this.positionals.push(...this.argv.slice(this.position));
+      this.position = this.argv.length;
+    } else if (looksLikeFlag(word)) {
+      await this.readFlag(word);
+    } else {
+      this.positionals.push(word);
+    }
+  }
+
+  result(): ServeArgs {
+    const [model, ...rest] = this.positionals;
+    if (rest.length > 0) throw new UsageError(`Unexpected argument "${rest[0]}": one model is served, "${model}".`);
+    if (model !== undefined) {
+      if (this.given.model !== undefined && this.given.model !== model) {
+        throw new UsageError(`The model is named twice: "${model}" and --model "${this.given.model}".`);
+      }
+      this.given.model = model;
+    }
+    return { given: this.given as Partial<FlagValues>, configFile: this.configFile, help: this.help };
+  }
+
+  private async readFlag(word: string): Promise<void> {
+    const equals = word.indexOf('=');
+    const origin = equals < 0 ? word : word.slice(0, equals);
+    const written: WrittenFlag = { origin, inline: equals < 0 ? null : word.slice(equals + 1) };
+    if (!origin.startsWith('--')) return this.readShort(written);
+
+    const [name, ...path] = origin.slice(2).split('.') as [string, ...string[]];
+    if (name === 'help') this.help = written.inline ?? '';
+    else if (name === 'config') this.configFile = this.takeValue(written, 'a YAML file');
+    else await this.readLong(name, path, written);
+  }
+
+  private async readShort(written: WrittenFlag): Promise<void> {
+    if (written.origin === '-h') {
+      this.help = written.inline ?? '';
+      return;
+    }
+    const flag = flagByAlias(written.origin);
+    if (flag === undefined) throw await unknownFlag(written.origin.slice(1));
+    this.set(flag, written);
+  }
+
+  private async readLong(name: string, path: string[], written: WrittenFlag): Promise<void> {
+    const flag = flagByName(name);
+    if (flag !== undefined) return path.length === 0 ? this.set(flag, written) : this.setMember(flag, path, written);
+    const positive = /^no[-_]/.test(name) ? flagByName(name.slice(3)) : undefined;
+    if (positive === undefined || path.length > 0) throw await unknownFlag(name);
+    if (positive.spec.type !== 'boolean') {
+      throw new UsageError(`${written.origin} does not exist: --${positive.name} takes ${expected(positive.spec)}.`);
+    }
+    if (written.inline !== null) throw new UsageError(`${written.origin} takes no value.`);
+    this.given[positive.field] = false;
+  }
+
+  private set({ spec, field }: Flag, written: WrittenFlag): void {
+    if (spec.type === 'boolean') {
+      this.given[field] = written.inline === null ? true : parseText(spec, written.inline, written.origin);
+    } else if (spec.type === 'list') {
+      const before = (this.given[field] as string[] | undefined) ?? [];
+      this.given[field] = [...before, ...parseWords(spec, this.takeWords(spec, written))];
+    } else {
+      const value = parseText(spec, this.takeValue(written, expected(spec)), written.origin);
+      const before = this.given[field];
+      this.given[field] = isJsonObject(before) && isJsonObject(value) ? mergeObjects(before, value) : value;
+    }
+  }
+
+  private setMember({ name, spec, field }: Flag, path: string[], written: WrittenFlag): void {
+    if (spec.type !== 'json')
+      throw new UsageError(`${written.origin}: --${name} has no members; it takes ${expected(spec)}.`);
+    if (path.some((key) => key === '' || key === '+')) throw new UsageError(`${written.origin} names an empty member.`);
+    const base = (this.given[field] as JsonObject | undefined) ?? {};
+    const value = parseMember(this.takeValue(written, 'a value'));
+    const last = path.at(-1)!;
+    if (!last.endsWith('+')) {
+      this.given[field] = mergeObjects(base, nest(path, value));
+      return;
+    }
+    const listPath = [...path.slice(0, -1), last.slice(0, -1)];
+    const before = listPath.reduce<unknown>((at, key) => (isJsonObject(at) ? at[key] : undefined), base) ?? [];
+    if (!Array.isArray(before))
+      throw new UsageError(`${written.origin} appends to a list, but ${listPath.join('.')} is none.`);
+    this.given[field] = mergeObjects(base, nest(listPath, before.concat(value)));
+  }
+
+  private takeValue(written: WrittenFlag, what: string): string {
+    if (written.inline !== null) return written.inline;
+    const next = this.argv[this.position];
+    if (next === undefined || looksLikeFlag(next)) throw new UsageError(`${written.origin} needs a value: ${what}.`);
+    this.position++;
+    return next;
+  }
+
+  private takeWords(spec: ListFlag, written: WrittenFlag): string[] {
+    if (written.inline !== null) return [written.inline];
+    const words = [this.takeValue(written, expected(spec))];
+    while (!this.done && !looksLikeFlag(this.argv[this.position]!)) words.push(this.argv[this.position++]!);
+    return words;
+  }
+}
+
+function nest(path: readonly string[], value: unknown): JsonObject {
+  return path.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value) as JsonObject;
+}

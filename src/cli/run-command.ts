@@ -1,0 +1,41 @@
+import { ConfigError, UsageError } from '../config/config-error.ts';
+import { LoadError } from '../loader/load-error.ts';
+
+/** Loaded when asked for: `--version` needs none of a server. */
+const COMMANDS: Readonly<Record<string, (argv: readonly string[]) => Promise<void>>> = {
+  serve: async (argv) => (await import('./serve.ts')).serve(argv),
+};
+
+/** `bao COMMAND …`. Throws UsageError for an unknown command, and what the command throws. */
+export async function runCommand(argv: readonly string[]): Promise<void> {
+  const [command, ...rest] = argv;
+  if (command === undefined || command === 'help' || command === '--help' || command === '-h') {
+    const { MAIN_HELP } = await import('./help.ts');
+    process.stdout.write(MAIN_HELP);
+    return;
+  }
+  if (command === '--version' || command === '-v') {
+    const { VERSION } = await import('./version.ts');
+    process.stdout.write(`${VERSION}\n`);
+    return;
+  }
+  if (Object.hasOwn(COMMANDS, command)) return COMMANDS[command]!(rest);
+
+  const { closest } = await import('../config/flags/unknown-flag.ts');
+  const [alike] = await closest(command, Object.keys(COMMANDS));
+  throw new UsageError(
+    `Unknown command "${command}": ${alike ? `did you mean bao ${alike}?` : 'bao --help lists them.'}`,
+  );
+}
+
+/** Exit code and text for what a command threw: one sentence for the operator's mistakes, a stack for ours. */
+export function explainFailure(error: unknown): { exitCode: number; text: string } {
+  if (error instanceof ConfigError) return { exitCode: error.exitCode, text: `bao: ${error.message}` };
+  if (error instanceof LoadError || isTold(error)) return { exitCode: 1, text: `bao: ${error.message}` };
+  return { exitCode: 1, text: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+}
+
+/** A core that can't start says why in one sentence, and its stack with --log-level debug. Told by its name: importing the class would load the engine. */
+function isTold(error: unknown): error is Error {
+  return error instanceof Error && error.name === 'CoreStartupError';
+}

@@ -1,0 +1,31 @@
+import { availableParallelism } from 'node:os';
+import { configWarnings } from '../config/checks.ts';
+import { EngineArgs } from '../config/engine-args.ts';
+import { describeNonDefaultArgs } from '../config/non-default-args.ts';
+import { configureLogging, logger } from '../logging/logger.ts';
+import { parseServeArgs } from './parse-args.ts';
+import { VERSION } from './version.ts';
+
+const log = logger('serve');
+
+/** `bao serve`; ends the process when the server has stopped. Throws ConfigError before any weight is read, and what `runServer` throws. */
+export async function serve(argv: readonly string[]): Promise<void> {
+  const args = await parseServeArgs(argv);
+  if (args.help !== null) {
+    const { serveHelp } = await import('./help.ts');
+    process.stdout.write(await serveHelp(args.help, process.stdout.columns ?? 0));
+    return;
+  }
+
+  const engineArgs = await EngineArgs.fromCliArgs(args);
+  configureLogging({ level: engineArgs.values.logLevel, format: engineArgs.values.logFormat });
+  const nonDefault = describeNonDefaultArgs(engineArgs.values);
+  log.info(`Bao ${VERSION}${nonDefault === '' ? '' : `, flags:\n${nonDefault}`}`);
+
+  const config = await engineArgs.createEngineConfig();
+  for (const warning of configWarnings(config, availableParallelism())) log.warn(warning);
+
+  const { runServer } = await import('../server/run-server.ts');
+  // Not left to the event loop: a core that hangs would keep the process.
+  process.exit(await runServer(config));
+}

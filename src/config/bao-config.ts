@@ -1,0 +1,87 @@
+import type { FloatDType } from '../device/dtype.ts';
+import type { HfConfig } from '../models/hf-config.ts';
+import type { GroupValues } from './flags/index.ts';
+
+/**
+ * The configuration of a whole server: plain data that survives structuredClone, made by `EngineArgs.createEngineConfig` and read-only from then on.
+ * A field is the camelCase of its flag; what a flag leaves to be decided (null, auto) is decided here, except where its doc says otherwise.
+ */
+export interface BaoConfig {
+  model: ModelConfig;
+  load: LoadConfig;
+  cache: CacheConfig;
+  parallel: ParallelConfig;
+  scheduler: SchedulerConfig;
+  device: DeviceConfig;
+  frontend: FrontendConfig;
+  observability: ObservabilityConfig;
+  logging: LoggingConfig;
+  plugins: PluginConfig;
+}
+
+type ModelFlagsAsGiven = Omit<
+  GroupValues<'model'>,
+  'tokenizer' | 'hfToken' | 'hfOverrides' | 'dtype' | 'maxModelLen' | 'generationConfig' | 'overrideGenerationConfig'
+>;
+
+export interface ModelConfig extends ModelFlagsAsGiven {
+  /** The model as the operator named it. */
+  model: string;
+  /** Names for clients, at least one; the first is the canonical one. */
+  servedModelName: string[];
+  /** Local folder with config.json and the weights. */
+  folder: string;
+  /** Local folder with tokenizer.json; null with `--skip-tokenizer-init`. */
+  tokenizerFolder: string | null;
+  hf: HfConfig;
+  dtype: FloatDType;
+  /** Tokens of prompt and output together. */
+  maxModelLen: number;
+  /** `--max-model-len auto`: a core may lower maxModelLen to what its KV cache has room for. */
+  maxModelLenAuto: boolean;
+  /** Of config.json and generation_config.json together, ascending. */
+  eosTokenIds: number[];
+  defaultSamplingParams: DefaultSamplingParams;
+}
+
+/** Defaults for what a request leaves out, in the API's names. */
+export interface DefaultSamplingParams {
+  temperature?: number;
+  top_p?: number;
+  top_k?: number;
+  min_p?: number;
+  repetition_penalty?: number;
+  max_tokens?: number;
+}
+
+export type LoadConfig = GroupValues<'load'>;
+
+export interface CacheConfig extends Omit<GroupValues<'cache'>, 'kvCacheDtype'> {
+  kvCacheDtype: FloatDType;
+  /** Bytes for the KV cache of one core; null: the worker decides, from the memory there is. */
+  kvCacheMemoryBytes: number | null;
+  /** Blocks of each core's KV cache; known when the cores are ready. */
+  numGpuBlocks?: number;
+}
+
+export type ParallelConfig = GroupValues<'parallel'>;
+
+export interface SchedulerConfig extends GroupValues<'scheduler'> {
+  maxNumSeqs: number;
+  maxNumBatchedTokens: number;
+}
+
+export interface DeviceConfig extends GroupValues<'device'> {
+  device: Exclude<GroupValues<'device'>['device'], 'auto'>;
+  /** Of all cores together; null: the device decides. */
+  cpuThreads: number | null;
+}
+
+export interface FrontendConfig extends GroupValues<'frontend'> {
+  /** Jinja text, read from the file if a file was given; null: the model's own. */
+  chatTemplate: string | null;
+}
+
+export type ObservabilityConfig = GroupValues<'observability'>;
+export type LoggingConfig = GroupValues<'logging'>;
+export type PluginConfig = GroupValues<'plugins'>;

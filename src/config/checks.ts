@@ -1,0 +1,124 @@
+import { existsSync } from 'node:fs';
+import type { BaoConfig } from './bao-config.ts';
+import { ConfigError, UsageError } from './config-error.ts';
+import type { FlagValues } from './flags/index.ts';
+
+const BLOCK_SIZES = [8, 16, 32, 64, 128];
+/** Of sun_path, less its closing zero. */
+const UNIX_PATH_LIMIT = 107;
+
+/** Flags against each other, before the model is looked at. Throws UsageError (or ConfigError for files that are not there). */
+export function checkFlags(values: FlagValues): void {
+  checkRanges(values);
+  checkListening(values);
+  checkTls(values);
+  checkFrontend(values);
+}
+
+function checkRanges(values: FlagValues): void {
+  const { gpuMemoryUtilization, watermark, blockSize, cpuThreads, dataParallelSize } = values;
+  if (!(gpuMemoryUtilization > 0 && gpuMemoryUtilization <= 1)) {
+    throw new UsageError(`--gpu-memory-utilization must be above 0 and at most 1, not ${gpuMemoryUtilization}.`);
+  }
+  if (!(watermark >= 0 && watermark < 1)) {
+    throw new UsageError(`--watermark must be at least 0 and below 1, not ${watermark}.`);
+  }
+  if (!BLOCK_SIZES.includes(blockSize)) {
+    throw new UsageError(`--block-size must be one of ${BLOCK_SIZES.join(', ')}, not ${blockSize}.`);
+  }
+  if (cpuThreads !== null && cpuThreads < dataParallelSize) {
+    throw new UsageError(
+      `--cpu-threads ${cpuThreads} is less than --data-parallel-size ${dataParallelSize}: each engine core needs a thread.`,
+    );
+  }
+}
+
+function checkListening({ uds, host, apiServerCount, rootPath }: FlagValues): void {
+  if (uds !== null) {
+    if (host !== null)
+      throw new UsageError(
+        '--uds and --host exclude each other: the server listens on a socket file or on an address.',
+      );
+    if (apiServerCount > 1)
+      throw new UsageError('--uds needs --api-server-count 1: a socket file is listened on by one thread.');
+    if (Buffer.byteLength(uds) > UNIX_PATH_LIMIT) {
+      throw new UsageError(`--uds: the path is longer than the ${UNIX_PATH_LIMIT} bytes that a socket may have.`);
+    }
+  }
+  if (rootPath !== null && !/^\/[^?#]*$/.test(rootPath)) {
+    throw new UsageError(`--root-path must begin with a slash ("/llm"), not "${rootPath}".`);
+  }
+}
+
+function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs }: FlagValues): void {
+  if (sslKeyfile !== null && sslCertfile === null) throw new UsageError('--ssl-keyfile needs --ssl-certfile.');
+  if (sslCertfile !== null && sslKeyfile === null) throw new UsageError('--ssl-certfile needs --ssl-keyfile.');
+  if (sslCaCerts !== null && sslKeyfile === null)
+    throw new UsageError('--ssl-ca-certs needs --ssl-keyfile and --ssl-certfile.');
+  if (sslCertReqs > 0 && sslCaCerts === null) {
+    throw new UsageError(
+      `--ssl-cert-reqs ${sslCertReqs} needs --ssl-ca-certs, to check the clients' certificates against.`,
+    );
+  }
+  const files = { 'ssl-keyfile': sslKeyfile, 'ssl-certfile': sslCertfile, 'ssl-ca-certs': sslCaCerts };
+  for (const [flag, path] of Object.entries(files)) {
+    if (path !== null && !existsSync(path)) throw new ConfigError(`--${flag}: ${path} does not exist.`);
+  }
+}
+
+function checkFrontend(values: FlagValues): void {
+  const { fingerprintMode, fingerprintValue, apiKey, servedModelName, skipTokenizerInit, tokenizer } = values;
+  if (fingerprintMode === 'custom' && fingerprintValue === null) {
+    throw new UsageError('--fingerprint-mode custom needs --fingerprint-value.');
+  }
+  if (fingerprintMode !== 'custom' && fingerprintValue !== null) {
+    throw new UsageError(`--fingerprint-value needs --fingerprint-mode custom, not ${fingerprintMode}.`);
+  }
+  if (apiKey.includes('')) throw new UsageError('--api-key must not be empty.');
+  if (servedModelName.includes('')) throw new UsageError('--served-model-name must not be empty.');
+  if (skipTokenizerInit && tokenizer !== null) {
+    throw new UsageError('--tokenizer and --skip-tokenizer-init exclude each other.');
+  }
+}
+
+/** The resolved configuration against the model. Throws ConfigError. */
+export function checkConfig({ scheduler, model }: BaoConfig): void {
+  const { maxNumBatchedTokens, maxNumSeqs, enableChunkedPrefill, longPrefillTokenThreshold } = scheduler;
+  if (maxNumBatchedTokens < model.maxModelLen && !enableChunkedPrefill) {
+    throw new ConfigError(
+      `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-model-len ${model.maxModelLen}: without chunked prefill a step must hold the longest prompt.`,
+    );
+  }
+  if (maxNumBatchedTokens < maxNumSeqs) {
+    throw new ConfigError(
+      `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-num-seqs ${maxNumSeqs}: each running request needs one token of a step.`,
+    );
+  }
+  if (longPrefillTokenThreshold > model.maxModelLen) {
+    throw new ConfigError(
+      `--long-prefill-token-threshold ${longPrefillTokenThreshold} is more than --max-model-len ${model.maxModelLen}, so that it would never count.`,
+    );
+  }
+}
+
+/** What works but is likely not meant, one sentence each. `cores`: CPU cores that this process may use. */
+export function configWarnings(config: BaoConfig, cores: number): string[] {
+  const warnings: string[] = [];
+  const { dataParallelSize } = config.parallel;
+  const { cpuThreads } = config.device;
+  const { apiServerCount } = config.frontend;
+  if (dataParallelSize > cores) {
+    warnings.push(
+      `--data-parallel-size ${dataParallelSize} is more than the ${cores} CPU cores there are: engine cores will wait for each other.`,
+    );
+  }
+  if (cpuThreads !== null && cpuThreads > cores) {
+    warnings.push(
+      `--cpu-threads ${cpuThreads} is more than the ${cores} CPU cores there are: threads will wait for each other.`,
+    );
+  }
+  if (apiServerCount > cores) {
+    warnings.push(`--api-server-count ${apiServerCount} is more than the ${cores} CPU cores there are.`);
+  }
+  return warnings;
+}

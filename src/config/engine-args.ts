@@ -1,0 +1,189 @@
+import { join } from 'node:path';
+import type { FloatDType } from '../device/dtype.ts';
+import { LoadError } from '../loader/load-error.ts';
+import { HfConfigError } from '../models/config-fields.ts';
+import type { HfConfig } from '../models/hf-config.ts';
+import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
+import { checkConfig, checkFlags } from './checks.ts';
+import { ConfigError } from './config-error.ts';
+import { readEnvironment } from './environment.ts';
+import { fieldName } from './flags/flag.ts';
+import { defaultFlagValues, FLAG_GROUPS, type FlagValues, type GroupKey, type GroupValues } from './flags/index.ts';
+import { readGenerationDefaults } from './generation-config.ts';
+import { resolveMaxModelLen } from './max-model-len.ts';
+import { mergeObjects } from './parse-value.ts';
+import { readChatTemplate } from './read-chat-template.ts';
+import { readJsonFile } from './read-json-file.ts';
+
+/** vLLM's defaults for a server on the CPU: its 256 and 8192 are for GPUs, where a step of that size takes no longer than a small one. */
+const DEFAULT_MAX_NUM_SEQS = 128;
+const DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048;
+
+export interface ModelFolderOptions {
+  revision: string | null;
+  downloadDir: string | null;
+  hfToken: string | null;
+  /** False: configuration and tokenizer only. */
+  weights: boolean;
+}
+
+/** Where models come from; a test has its own. */
+export interface ModelEnvironment {
+  resolveModelFolder(model: string, options: ModelFolderOptions): Promise<string>;
+  parseHfConfig(raw: unknown, source: string): HfConfig;
+}
+
+/** What an operator gave, from all sources together, with defaults for the rest: one value a flag, nothing resolved. */
+export class EngineArgs {
+  readonly values: Readonly<FlagValues>;
+
+  constructor(given: Partial<FlagValues> = {}) {
+    this.values = { ...defaultFlagValues(), ...given };
+  }
+
+  /**
+   * Command line over environment over config file over defaults.
+   *
+   * @throws UsageError
+   */
+  static async fromCliArgs(
+    args: { given: Partial<FlagValues>; configFile: string | null },
+    environment: Readonly<Record<string, string | undefined>> = process.env,
+  ): Promise<EngineArgs> {
+    const fromFile = args.configFile === null ? {} : await readFlagsOf(args.configFile);
+    return new EngineArgs({ ...fromFile, ...readEnvironment(environment), ...args.given });
+  }
+
+  /**
+   * Finds the model (downloading it if need be), reads its configuration and decides all that the flags leave open. No weight is read.
+   *
+   * @throws ConfigError in one sentence
+   */
+  async createEngineConfig(environment?: ModelEnvironment): Promise<BaoConfig> {
+    checkFlags(this.values);
+    const chatTemplate = readChatTemplate(this.values.chatTemplate);
+    const model = await this.resolveModel(environment ?? (await defaultEnvironment()));
+    const cache = this.group('cache');
+    const config: BaoConfig = {
+      model,
+      load: this.group('load'),
+      cache: { ...cache, kvCacheDtype: cache.kvCacheDtype === 'auto' ? model.dtype : cache.kvCacheDtype },
+      parallel: this.group('parallel'),
+      scheduler: this.resolveScheduler(model.maxModelLen),
+      // `auto` has one device to choose from.
+      device: { ...this.group('device'), device: 'cpu' },
+      frontend: { ...this.group('frontend'), chatTemplate },
+      observability: this.group('observability'),
+      logging: this.group('logging'),
+      plugins: this.group('plugins'),
+    };
+    checkConfig(config);
+    return config;
+  }
+
+  private group<Key extends GroupKey>(key: Key): GroupValues<Key> {
+    const fields = Object.keys(FLAG_GROUPS[key].flags).map((name) => fieldName(name) as keyof FlagValues);
+    return structuredClone(Object.fromEntries(fields.map((field) => [field, this.values[field]]))) as GroupValues<Key>;
+  }
+
+  private async resolveModel(environment: ModelEnvironment): Promise<ModelConfig> {
+    const {
+      tokenizer,
+      hfToken,
+      hfOverrides,
+      dtype,
+      maxModelLen,
+      generationConfig,
+      overrideGenerationConfig,
+      ...asGiven
+    } = this.group('model');
+    const hub = { downloadDir: this.values.downloadDir, hfToken };
+    return tellOperator(async () => {
+      const folder = await environment.resolveModelFolder(asGiven.model, {
+        ...hub,
+        revision: asGiven.revision,
+        weights: this.values.loadFormat !== 'dummy',
+      });
+      const hf = await readHfConfig(folder, hfOverrides, environment);
+      const defaults = await readGenerationDefaults(folder, generationConfig, overrideGenerationConfig);
+      return {
+        ...asGiven,
+        servedModelName: asGiven.servedModelName.length > 0 ? asGiven.servedModelName : [asGiven.model],
+        folder,
+        tokenizerFolder: asGiven.skipTokenizerInit
+          ? null
+          : tokenizer === null
+            ? folder
+            : await environment.resolveModelFolder(tokenizer, {
+                ...hub,
+                revision: asGiven.tokenizerRevision,
+                weights: false,
+              }),
+        hf,
+        dtype: resolveDtype(dtype, hf.torchDtype),
+        maxModelLen: resolveMaxModelLen(maxModelLen, hf),
+        maxModelLenAuto: maxModelLen === -1,
+        eosTokenIds: [...new Set([...hf.eosTokenIds, ...defaults.eosTokenIds])].sort((a, b) => a - b),
+        defaultSamplingParams: defaults.samplingParams,
+      };
+    });
+  }
+
+  private resolveScheduler(maxModelLen: number): SchedulerConfig {
+    const given = this.group('scheduler');
+    const maxNumBatchedTokens = given.maxNumBatchedTokens ?? defaultMaxNumBatchedTokens(given, maxModelLen);
+    return {
+      ...given,
+      maxNumBatchedTokens,
+      maxNumSeqs: given.maxNumSeqs ?? Math.min(DEFAULT_MAX_NUM_SEQS, maxNumBatchedTokens),
+    };
+  }
+}
+
+function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen: number): number {
+  const maxNumSeqs = given.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS;
+  const budget = Math.max(DEFAULT_MAX_NUM_BATCHED_TOKENS, given.enableChunkedPrefill ? 0 : maxModelLen);
+  // More than all requests at full length can never be scheduled; less than one token for each could not run.
+  return Math.max(Math.min(budget, maxNumSeqs * maxModelLen), maxNumSeqs);
+}
+
+/** float32 checkpoints are computed in bfloat16: half the memory traffic, and the CPU's dot products take it. */
+function resolveDtype(flag: GroupValues<'model'>['dtype'], checkpoint: FloatDType): FloatDType {
+  if (flag === 'auto') return checkpoint === 'float32' ? 'bfloat16' : checkpoint;
+  if (flag === 'half') return 'float16';
+  return flag === 'float' ? 'float32' : flag;
+}
+
+async function readHfConfig(
+  folder: string,
+  overrides: Readonly<Record<string, unknown>>,
+  environment: ModelEnvironment,
+): Promise<HfConfig> {
+  const path = join(folder, 'config.json');
+  const raw = await readJsonFile(path);
+  if (raw === null) throw new ConfigError(`${folder} is no model folder: it has no config.json.`);
+  return environment.parseHfConfig(mergeObjects(raw, overrides), path);
+}
+
+/** Errors of the loader and of the model's configuration are the operator's to mend. */
+async function tellOperator<Result>(action: () => Promise<Result>): Promise<Result> {
+  try {
+    return await action();
+  } catch (error) {
+    if (error instanceof LoadError || error instanceof HfConfigError) throw new ConfigError(error.message);
+    throw error;
+  }
+}
+
+async function defaultEnvironment(): Promise<ModelEnvironment> {
+  const [{ resolveModelFolder }, { parseHfConfig }] = await Promise.all([
+    import('../loader/model-folder.ts'),
+    import('../models/parse-hf-config.ts'),
+  ]);
+  return { resolveModelFolder, parseHfConfig };
+}
+
+async function readFlagsOf(path: string): Promise<Partial<FlagValues>> {
+  const { readConfigFile } = await import('./config-file.ts');
+  return readConfigFile(path);
+}

@@ -1,0 +1,190 @@
+import type { FlagTable } from './flag.ts';
+
+const listening = {
+  host: {
+    type: 'string',
+    default: null,
+    env: 'BAO_HOST',
+    help: 'Address to listen on; by default all of them.',
+  },
+  port: {
+    type: 'int',
+    default: 8000,
+    min: 0,
+    max: 65535,
+    env: 'BAO_PORT',
+    help: 'Port to listen on; 0: a free one, named in the log.',
+  },
+  uds: {
+    type: 'string',
+    default: null,
+    metavar: 'PATH',
+    help: 'Unix domain socket to listen on, in place of host and port.',
+  },
+  'root-path': {
+    type: 'string',
+    default: null,
+    metavar: 'PATH',
+    help: 'Path under which a proxy publishes this server ("/llm"); routes answer with and without it.',
+  },
+  'api-server-count': {
+    type: 'int',
+    default: 1,
+    min: 1,
+    aliases: ['-asc'],
+    help: 'Threads that answer HTTP and tokenize, on one port.',
+  },
+  'shutdown-timeout': {
+    type: 'int',
+    default: 0,
+    min: 0,
+    metavar: 'SECONDS',
+    help: 'How long running requests may go on after the first SIGINT or SIGTERM; 0: they are aborted at once.',
+  },
+  'request-body-limit': {
+    type: 'bytes',
+    default: 32 * 2 ** 20,
+    min: 1,
+    help: 'Largest request body; a larger one is answered 413.',
+  },
+} as const satisfies FlagTable;
+
+const security = {
+  'api-key': {
+    type: 'list',
+    default: [],
+    env: 'BAO_API_KEY',
+    secret: true,
+    metavar: 'KEY',
+    help: 'Keys of which a request must bring one as a bearer token; several are allowed.',
+  },
+  'ssl-keyfile': { type: 'string', default: null, metavar: 'FILE', help: 'Private key for TLS, PEM.' },
+  'ssl-certfile': { type: 'string', default: null, metavar: 'FILE', help: 'Certificate chain for TLS, PEM.' },
+  'ssl-ca-certs': {
+    type: 'string',
+    default: null,
+    metavar: 'FILE',
+    help: 'Authorities against which certificates of clients are checked, PEM.',
+  },
+  'ssl-cert-reqs': {
+    type: 'int',
+    default: 0,
+    min: 0,
+    max: 2,
+    help: 'Certificate of the client: 0 not asked for, 1 asked for, 2 required.',
+  },
+  'allowed-origins': {
+    type: 'list',
+    default: [],
+    metavar: 'ORIGIN',
+    help: 'Origins that browsers may call from (CORS); * is any.',
+  },
+  'allowed-methods': { type: 'list', default: ['*'], metavar: 'METHOD', help: 'Methods that CORS allows.' },
+  'allowed-headers': { type: 'list', default: ['*'], metavar: 'HEADER', help: 'Request headers that CORS allows.' },
+  'allow-credentials': { type: 'boolean', default: false, help: 'Let browsers send credentials (CORS).' },
+} as const satisfies FlagTable;
+
+const chat = {
+  'chat-template': {
+    type: 'string',
+    default: null,
+    metavar: 'FILE|TEXT',
+    help: "Jinja chat template, as a file or as text, in place of the model's own.",
+  },
+  'chat-template-content-format': {
+    type: 'string',
+    choices: ['auto', 'string', 'openai'],
+    default: 'auto',
+    help: "How the template sees a message's content: one string, or the list of parts as in the OpenAI API; auto looks at the template.",
+  },
+  'default-chat-template-kwargs': {
+    type: 'json',
+    default: {},
+    help: "Variables for the chat template ('{\"enable_thinking\": false}') that a request's chat_template_kwargs may replace.",
+  },
+  'trust-request-chat-template': {
+    type: 'boolean',
+    default: false,
+    help: 'Let a request bring a chat template of its own.',
+  },
+  'response-role': {
+    type: 'string',
+    default: 'assistant',
+    metavar: 'ROLE',
+    help: "Role of the answer's message.",
+  },
+} as const satisfies FlagTable;
+
+const answers = {
+  'return-tokens-as-token-ids': {
+    type: 'boolean',
+    default: false,
+    help: 'Write tokens in log probabilities as "token_id:123".',
+  },
+  'enable-prompt-tokens-details': {
+    type: 'boolean',
+    default: false,
+    help: 'Report prompt tokens found in the prefix cache in the usage.',
+  },
+  'enable-force-include-usage': {
+    type: 'boolean',
+    default: false,
+    help: 'Close every stream with its usage, asked for or not.',
+  },
+  'enable-server-load-tracking': {
+    type: 'boolean',
+    default: false,
+    help: 'Count requests in progress for /load.',
+  },
+  'enable-tokenizer-info-endpoint': {
+    type: 'boolean',
+    default: false,
+    help: "Serve the tokenizer's configuration and chat template at /tokenizer_info.",
+  },
+  'enable-request-id-headers': {
+    type: 'boolean',
+    default: false,
+    help: "Give every answer an X-Request-Id header, the client's own where it sent one.",
+  },
+  'fingerprint-mode': {
+    type: 'string',
+    choices: ['full', 'hash', 'custom', 'none'],
+    default: 'full',
+    help: 'system_fingerprint of answers: version and configuration in clear (full), their hash, the text of fingerprint-value (custom), or none.',
+  },
+  'fingerprint-value': {
+    type: 'string',
+    default: null,
+    metavar: 'TEXT',
+    help: 'system_fingerprint with fingerprint-mode custom.',
+  },
+} as const satisfies FlagTable;
+
+const logs = {
+  'enable-log-requests': {
+    type: 'boolean',
+    default: false,
+    help: 'Log each request with its sampling parameters, and with log-level debug its prompt.',
+  },
+  'max-log-len': {
+    type: 'int',
+    default: null,
+    min: 0,
+    metavar: 'LENGTH',
+    help: 'Most characters or token ids of a prompt in the log; by default all.',
+  },
+  'disable-uvicorn-access-log': {
+    type: 'boolean',
+    default: false,
+    help: 'No line in the log for each answered request.',
+  },
+  'disable-access-log-for-endpoints': {
+    type: 'list',
+    default: [],
+    separator: ',',
+    metavar: 'PATHS',
+    help: 'Paths whose requests are not in the access log: /health,/metrics.',
+  },
+} as const satisfies FlagTable;
+
+export const frontendFlags = { ...listening, ...security, ...chat, ...answers, ...logs } as const satisfies FlagTable;

@@ -1,0 +1,97 @@
+import type { FlagTable } from './flag.ts';
+
+export const modelFlags = {
+  model: {
+    type: 'string',
+    default: 'demo',
+    help: 'The model: a folder, a Hugging Face Hub id, or an embedded model (demo, demo-draft). The same as the argument behind `bao serve`.',
+  },
+  'served-model-name': {
+    type: 'list',
+    default: [],
+    metavar: 'NAME',
+    help: 'Names under which clients ask for the model; the first one is in the answers. By default the model as it was given.',
+  },
+  tokenizer: {
+    type: 'string',
+    default: null,
+    metavar: 'MODEL',
+    help: "Folder or Hub id of the tokenizer, where it is not the model's own.",
+  },
+  'tokenizer-mode': {
+    type: 'string',
+    choices: ['auto', 'native', 'js'],
+    default: 'auto',
+    help: "Implementation of the tokenizer: native (the tokenizers library), js (@huggingface/tokenizers), or auto: js, and native for what js can't read.",
+  },
+  'skip-tokenizer-init': {
+    type: 'boolean',
+    default: false,
+    help: 'Serve without a tokenizer: prompts are token ids, and so are the answers.',
+  },
+  revision: {
+    type: 'string',
+    default: null,
+    help: 'Branch, tag or commit of the model on the Hub.',
+  },
+  'tokenizer-revision': {
+    type: 'string',
+    default: null,
+    metavar: 'REVISION',
+    help: 'Branch, tag or commit of the tokenizer on the Hub.',
+  },
+  'hf-token': {
+    type: 'string',
+    default: null,
+    secret: true,
+    metavar: 'TOKEN',
+    help: 'Access token for the Hub. By default HF_TOKEN of the environment, or the one that `hf auth login` has stored.',
+  },
+  'hf-overrides': {
+    type: 'json',
+    default: {},
+    help: 'Members of config.json to replace before it is read; objects are merged.',
+  },
+  dtype: {
+    type: 'string',
+    choices: ['auto', 'bfloat16', 'float16', 'float32', 'half', 'float'],
+    default: 'auto',
+    help: 'Type of weights and computation. auto: float16 for float16 checkpoints, bfloat16 for bfloat16 and float32 ones. half is float16, float is float32.',
+  },
+  'max-model-len': {
+    type: 'tokens',
+    default: null,
+    min: -1,
+    auto: true,
+    help: 'Longest prompt and output together. Takes 32k (32,000) and 32K (32,768); auto or -1 is the longest that the KV cache has room for. By default what config.json says.',
+  },
+  seed: {
+    type: 'int',
+    default: 0,
+    min: 0,
+    help: 'Seed from which requests without one of their own draw theirs.',
+  },
+  'max-logprobs': {
+    type: 'int',
+    default: 20,
+    min: -1,
+    help: 'Most log probabilities that a request may ask for at a position; -1: the whole vocabulary.',
+  },
+  'logprobs-mode': {
+    type: 'string',
+    choices: ['raw_logprobs', 'processed_logprobs', 'raw_logits', 'processed_logits'],
+    default: 'raw_logprobs',
+    help: "What log probabilities are taken of: the model's own logits (raw) or those after penalties, bias and temperature (processed); or these logits themselves.",
+  },
+  'generation-config': {
+    type: 'string',
+    default: 'auto',
+    metavar: 'auto|vllm|FOLDER',
+    help: "Where default sampling parameters come from: the model's generation_config.json (auto), nowhere (vllm), or the file in another folder.",
+  },
+  'override-generation-config': {
+    type: 'json',
+    default: {},
+    help: 'Default sampling parameters that go before those of generation_config.json: \'{"temperature": 0.5}\'.',
+  },
+} as const satisfies FlagTable;

@@ -1,0 +1,18 @@
+import type { FlagTable } from './flag.ts';
+
+export const parallelFlags = {
+  'data-parallel-size': {
+    type: 'int',
+    default: 1,
+    min: 1,
+    aliases: ['-dp'],
+    metavar: 'CORES',
+    help: 'Number of engine cores, each with the whole model and its own KV cache; requests are balanced over them.',
+  },
+  'distributed-executor-backend': {
+    type: 'string',
+    default: 'uni',
+    metavar: 'uni|NAME',
+    help: "Executor that runs the model: uni (the core's own thread), or one that a plugin has registered under this name.",
+  },
+} as const satisfies FlagTable;

@@ -1,0 +1,78 @@
+const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
+const NO_REMOTE_CODE = 'no code of a model repository is ever run';
+const NO_TOOLS = 'tool calls are not parsed';
+const NO_REASONING = 'reasoning is not parsed';
+const NO_LORA = 'adapters are not served';
+const NO_SPECULATION = 'there is no speculative decoding';
+const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
+const TEXT_ONLY = 'models read text only';
+const NO_TRACES = 'traces are not exported';
+const GENERATE_ONLY = 'models generate text only';
+const ONE_MACHINE = 'engine cores run in one process on one machine';
+
+/** vLLM's flags that people are likely to bring along, with the reason why Bao refuses them. */
+const REASONS: Readonly<Record<string, string>> = {
+  'tensor-parallel-size': ONE_DEVICE,
+  'pipeline-parallel-size': ONE_DEVICE,
+  'enable-expert-parallel': ONE_DEVICE,
+  'data-parallel-address': ONE_MACHINE,
+  'data-parallel-backend': ONE_MACHINE,
+  'data-parallel-rank': ONE_MACHINE,
+  'data-parallel-size-local': ONE_MACHINE,
+  headless: ONE_MACHINE,
+  nnodes: ONE_MACHINE,
+  'trust-remote-code': NO_REMOTE_CODE,
+  'code-revision': NO_REMOTE_CODE,
+  'enable-auto-tool-choice': NO_TOOLS,
+  'tool-call-parser': NO_TOOLS,
+  'tool-parser-plugin': NO_TOOLS,
+  'tool-server': NO_TOOLS,
+  'reasoning-parser': NO_REASONING,
+  'enable-lora': NO_LORA,
+  'lora-modules': NO_LORA,
+  'max-loras': NO_LORA,
+  'max-lora-rank': NO_LORA,
+  'max-cpu-loras': NO_LORA,
+  'speculative-config': NO_SPECULATION,
+  'spec-model': NO_SPECULATION,
+  'spec-method': NO_SPECULATION,
+  'spec-tokens': NO_SPECULATION,
+  'enforce-eager': NO_GPU,
+  'cudagraph-capture-sizes': NO_GPU,
+  'max-cudagraph-capture-size': NO_GPU,
+  'compilation-config': NO_GPU,
+  'attention-backend': NO_GPU,
+  'cpu-offload-gb': NO_GPU,
+  'swap-space': 'preempted requests are computed again, not swapped out',
+  quantization: 'weights are computed in the type that --dtype names',
+  'limit-mm-per-prompt': TEXT_ONLY,
+  'allowed-local-media-path': TEXT_ONLY,
+  'mm-processor-kwargs': TEXT_ONLY,
+  'otlp-traces-endpoint': NO_TRACES,
+  'collect-detailed-traces': NO_TRACES,
+  runner: GENERATE_ONLY,
+  convert: GENERATE_ONLY,
+  task: GENERATE_ONLY,
+  'pooler-config': GENERATE_ONLY,
+  'structured-outputs-config': 'structured output is not served',
+  'guided-decoding-backend': 'structured output is not served',
+  'enable-sleep-mode': 'the engine does not sleep',
+  middleware: 'middleware is Python; routes are added with --plugin',
+  'worker-cls': 'workers are not replaceable; an executor of a plugin is named by --distributed-executor-backend',
+  'logits-processors': 'logits processors are Python',
+  'enable-log-outputs': 'answers are never logged',
+  'disable-log-requests': 'requests are logged only with --enable-log-requests',
+  'disable-fastapi-docs': 'no API documentation is served',
+  'uvicorn-log-level': 'one level holds for all parts: --log-level',
+  'use-v2-block-manager': 'there is one block manager',
+};
+
+/** Why Bao refuses a flag of vLLM's (without dashes in front); null for a flag that is not in the list. */
+export function unsupportedReason(flag: string): string | null {
+  return Object.hasOwn(REASONS, flag) ? REASONS[flag]! : null;
+}
+
+/** For the test that none of them is in the table. */
+export function unsupportedFlags(): string[] {
+  return Object.keys(REASONS);
+}

@@ -1,0 +1,177 @@
+import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
+import { availableThreads, systemMemory } from './cpu-resources.ts';
+import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, StagingBuffer } from './device.ts';
+import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from './dtype.ts';
+import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
+
+export interface CpuDeviceOptions {
+  /** The kernel library (see scripts/build-cpu.ts). */
+  libraryPath: string;
+  /** Threads that work on the stream, the waiting caller among them. Default: `availableThreads()`. */
+  threads?: number;
+  /** Highest instruction set to use. Default: the best that runs here. */
+  isa?: CpuIsa;
+  /** Check pointers and integers of every op. Default: whether BAO_DEBUG_KERNELS is 1. */
+  debug?: boolean;
+}
+
+interface Allocation {
+  bytes: number;
+  purpose: string;
+}
+
+const ISA_NAMES = Object.keys(ISA_CODES) as CpuIsa[];
+const ISA_TEXT: Record<CpuIsa, string> = {
+  portable: 'portable kernels',
+  avx2: 'AVX2',
+  avx512: 'AVX-512',
+  avx512_bf16: 'AVX-512 BF16',
+};
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+}
+
+/** The host's processor and memory. One thread at a time may use it. */
+export class CpuDevice implements Device {
+  readonly type = 'cpu';
+  readonly activationDtype = 'float32';
+  readonly threads: number;
+  readonly isa: CpuIsa;
+  readonly description: string;
+  readonly ops: Ops;
+
+  readonly #library: CpuLibrary;
+  readonly #stream: number;
+  readonly #allocations = new Map<DevicePtr, Allocation>();
+  #closed = false;
+
+  constructor(options: CpuDeviceOptions) {
+    this.threads = options.threads ?? availableThreads();
+    this.#library = openCpuLibrary(options.libraryPath);
+    this.#stream = this.#library.bao_stream_create(this.threads, options.isa ? ISA_CODES[options.isa] : -1);
+    if (!this.#stream)
+      throw new Error(`a stream of ${this.threads} threads can't be had (from 1 to 4096 are possible)`);
+    this.isa = ISA_NAMES[this.#library.bao_stream_isa(this.#stream)]!;
+    this.description = `CPU, ${this.threads} thread${this.threads === 1 ? '' : 's'}, ${ISA_TEXT[this.isa]}`;
+    const ops = bindOps(this.#library.ops, this.#stream);
+    const debug = options.debug ?? process.env.BAO_DEBUG_KERNELS === '1';
+    this.ops = debug ? checkedOps(ops, (address) => this.#bytesFrom(address)) : ops;
+  }
+
+  /** Throws an Error with the purpose where the memory can't be had. */
+  alloc(bytes: number, purpose: string): DevicePtr {
+    const ptr = Number.isSafeInteger(bytes) && bytes > 0 ? this.#library.bao_memory_alloc(bytes) : 0;
+    if (!ptr) throw new Error(`can't allocate ${bytes} bytes (${gibibytes(bytes)}) for ${purpose}`);
+    this.#allocations.set(ptr, { bytes, purpose });
+    return ptr;
+  }
+
+  /** Waits for the stream first: enqueued ops may still use the memory. */
+  free(ptr: DevicePtr): void {
+    if (!this.#allocations.delete(ptr))
+      throw new Error(`free of ${ptr}, which was not allocated here or is freed already`);
+    this.wait(this.record());
+    this.#library.bao_memory_free(ptr);
+  }
+
+  /** The host's view is the device's memory itself. It must not be touched after `free`. */
+  staging(bytes: number, purpose: string): StagingBuffer {
+    const ptr = this.alloc(bytes, purpose);
+    const host = toArrayBuffer(ptr as Pointer, 0, bytes);
+    return { ptr, byteLength: bytes, host, upload() {}, download() {}, free: () => this.free(ptr) };
+  }
+
+  /** Reads the sources before it returns. */
+  packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear {
+    const n = sources.reduce((rows, source) => rows + source.rows, 0);
+    const k = sources[0]?.cols ?? 0;
+    const bytes = this.#library.bao_packed_linear_bytes(n, k, DTYPE_CODES[dtype]);
+    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
+      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
+      throw new Error(`${purpose}: can't pack ${shapes.join(', ') || 'nothing'} as ${dtype}`);
+    }
+    const ptr = this.alloc(bytes, purpose);
+    let offset = 0;
+    for (const source of sources) {
+      const { ptr: from, rows, cols, ld } = source;
+      const fromType = DTYPE_CODES[source.dtype];
+      const toType = DTYPE_CODES[dtype];
+      const code = this.#library.bao_pack_linear(this.#stream, from, fromType, rows, cols, ld, offset, ptr, toType);
+      if (code !== 0) refuse('pack_linear', code, { from, fromType, rows, cols, ld, offset, ptr, toType });
+      offset += rows;
+    }
+    this.wait(this.record());
+    return { ptr, dtype, n, k, bytes };
+  }
+
+  /** Reads the source before it returns. */
+  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
+    const { ptr: from, rows, cols, ld } = source;
+    const to = this.alloc(rows * cols * dtypeBytes(dtype), purpose);
+    const fromType = DTYPE_CODES[source.dtype];
+    const toType = DTYPE_CODES[dtype];
+    const code = this.#library.bao_convert_matrix(this.#stream, from, fromType, rows, cols, ld, to, toType);
+    if (code !== 0) refuse('convert_matrix', code, { from, fromType, rows, cols, ld, to, toType });
+    this.wait(this.record());
+    return to;
+  }
+
+  uploadVector(values: Float32Array, purpose: string): DevicePtr {
+    const ptr = this.alloc(Math.max(4, values.byteLength), purpose);
+    new Float32Array(toArrayBuffer(ptr as Pointer, 0, values.byteLength)).set(values);
+    return ptr;
+  }
+
+  kvBlockBytes(numKvHeads: number, headDim: number, blockSize: number, dtype: DType): number {
+    const bytes = this.#library.bao_kv_block_bytes(numKvHeads, headDim, blockSize, DTYPE_CODES[dtype]);
+    if (bytes > 0) return bytes;
+    throw new Error(
+      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16 and float16`,
+    );
+  }
+
+  memoryInfo(): { freeBytes: number; totalBytes: number } {
+    return systemMemory();
+  }
+
+  memoryReport(): Record<string, number> {
+    const report: Record<string, number> = {};
+    for (const { bytes, purpose } of this.#allocations.values()) report[purpose] = (report[purpose] ?? 0) + bytes;
+    return report;
+  }
+
+  record(): DeviceEvent {
+    return this.#library.bao_stream_record(this.#stream);
+  }
+
+  query(event: DeviceEvent): boolean {
+    return this.#library.bao_stream_query(this.#stream, event) !== 0;
+  }
+
+  wait(event: DeviceEvent): void {
+    this.#library.bao_stream_wait(this.#stream, event);
+  }
+
+  /** Finishes the stream's work and frees all memory. The library stays loaded: other Workers may use it. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#library.bao_stream_destroy(this.#stream);
+    for (const ptr of this.#allocations.keys()) this.#library.bao_memory_free(ptr);
+    this.#allocations.clear();
+  }
+
+  #bytesFrom(address: number): number {
+    for (const [ptr, { bytes }] of this.#allocations) {
+      if (address >= ptr && address < ptr + bytes) return ptr + bytes - address;
+    }
+    return 0;
+  }
+}
+
+/** Opens the CPU as a device. Throws an Error where the library can't be loaded. */
+export function createCpuDevice(options: CpuDeviceOptions): CpuDevice {
+  return new CpuDevice(options);
+}

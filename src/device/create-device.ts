@@ -1,0 +1,41 @@
+import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
+import { createCpuDevice } from './cpu-device.ts';
+import type { CpuIsa } from './cpu-library.ts';
+import { availableThreads } from './cpu-resources.ts';
+import type { Device } from './device.ts';
+
+export interface DeviceOptions {
+  /** CPU: threads of all engine cores together; null: as many as can run at once. */
+  threads?: number | null;
+  /** This engine core among `numCores` that share the machine. */
+  coreIndex?: number;
+  numCores?: number;
+  /** CPU: the kernel library; built where needed when left out. */
+  libraryPath?: string;
+  /** CPU: highest instruction set to use. */
+  isa?: CpuIsa;
+}
+
+/** Threads of one of `numCores` engine cores: an even share, at least one. */
+export function shareOfThreads(total: number, coreIndex: number, numCores: number): number {
+  return Math.max(1, Math.floor(total / numCores) + (coreIndex < total % numCores ? 1 : 0));
+}
+
+async function openCpu(options: DeviceOptions): Promise<Device> {
+  const { threads, coreIndex = 0, numCores = 1, isa } = options;
+  const libraryPath = options.libraryPath ?? (await ensureCpuLibrary({ quiet: true }));
+  return createCpuDevice({
+    libraryPath,
+    threads: shareOfThreads(threads ?? availableThreads(), coreIndex, numCores),
+    isa,
+  });
+}
+
+const OPENERS: Record<string, (options: DeviceOptions) => Promise<Device>> = { cpu: openCpu, auto: openCpu };
+
+/** Opens a device by the name that `--device` has for it. Throws an Error that says what is missing. */
+export async function createDevice(type: string, options: DeviceOptions = {}): Promise<Device> {
+  const open = OPENERS[type];
+  if (!open) throw new Error(`unknown device "${type}"; known are: ${Object.keys(OPENERS).join(', ')}`);
+  return open(options);
+}

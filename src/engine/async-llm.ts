@@ -1,0 +1,234 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import { ChatTemplate } from '../tokenizer/chat-template.ts';
+import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
+import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
+import { TokenizerPool } from '../tokenizer/tokenizer-pool.ts';
+import { CoreConnection, type CoreLinkEnd } from './core-link.ts';
+import {
+  type EngineClient,
+  EngineDeadError,
+  type GenerateRequest,
+  type HealthStatus,
+  type OutputSink,
+  QueueFullError,
+  type RequestOutput,
+  ValidationError,
+} from './engine-client.ts';
+import { InputProcessor } from './input-processor.ts';
+import { LoadBalancer } from './load-balancer.ts';
+import type { CoreMessage, SchedulerStats, UtilityResult } from './messages.ts';
+import { type EngineObserver, NO_OBSERVER } from './observer.ts';
+import { OutputProcessor } from './output-processor.ts';
+import { OutputQueue } from './output-queue.ts';
+
+const RETRY_AFTER_SECONDS = 1;
+
+/** What an AsyncLLM reads from the model's folder before it can take requests. */
+export interface Preprocessing {
+  tokenizer: Tokenizer;
+  chatTemplate: ChatTemplate;
+  pool: TokenizerPool;
+}
+
+/** Tokenizer and chat template of the configured model; null with `--skip-tokenizer-init`. */
+export async function loadPreprocessing(config: BaoConfig): Promise<Preprocessing | null> {
+  const { tokenizerFolder, tokenizerMode } = config.model;
+  if (tokenizerFolder === null) return null;
+  const tokenizer = await createTokenizer(tokenizerFolder, { mode: tokenizerMode });
+  const chatTemplate = ChatTemplate.fromFolder(tokenizerFolder, {
+    tokenizer,
+    override: config.frontend.chatTemplate,
+    contentFormat: config.frontend.chatTemplateContentFormat,
+    defaultKwargs: config.frontend.defaultChatTemplateKwargs,
+  });
+  const pool = new TokenizerPool(tokenizer, { folder: tokenizerFolder, mode: tokenizerMode });
+  return { tokenizer, chatTemplate, pool };
+}
+
+/** The engine as a server's front end sees it: requests in, outputs out, over the rings of one or more cores. */
+export class AsyncLLM implements EngineClient {
+  private readonly connections: CoreConnection[];
+  private readonly inputs: InputProcessor;
+  private readonly outputs: OutputProcessor;
+  private readonly balancer: LoadBalancer;
+  private readonly latestStats: SchedulerStats[] = [];
+  private readonly utilityCalls = new Map<number, PromiseWithResolvers<string>>();
+  private nextCallId = 1;
+  private deadReason: string | null = null;
+
+  constructor(
+    readonly config: BaoConfig,
+    links: readonly CoreLinkEnd[],
+    private readonly preprocessing: Preprocessing | null,
+    private readonly observer: EngineObserver = NO_OBSERVER,
+  ) {
+    this.inputs = new InputProcessor(config);
+    this.outputs = new OutputProcessor(this.tokenizer, {
+      ...bindObserver(observer),
+      onStats: (coreIndex, stats) => {
+        this.latestStats[coreIndex] = stats;
+        observer.onStats(coreIndex, stats);
+      },
+    });
+    this.connections = links.map(
+      (link) => new CoreConnection(link, (message) => this.onMessage(link.coreIndex, message)),
+    );
+    this.balancer = new LoadBalancer(this.connections);
+  }
+
+  get tokenizer(): Tokenizer | null {
+    return this.preprocessing?.tokenizer ?? null;
+  }
+
+  get numUnfinishedRequests(): number {
+    return this.outputs.numUnfinishedRequests;
+  }
+
+  async encode(text: string, options: { addSpecialTokens: boolean }): Promise<Int32Array> {
+    return this.requirePreprocessing().pool.encode(text, options);
+  }
+
+  renderChat(input: ChatTemplateInput): string {
+    return this.requirePreprocessing().chatTemplate.render(input);
+  }
+
+  addRequest(request: GenerateRequest, sink: OutputSink): void {
+    if (this.deadReason !== null) throw new EngineDeadError(this.deadReason);
+    if (this.outputs.has(request.requestId)) {
+      throw new ValidationError(`Request id ${request.requestId} already running.`, 'request_id', request.requestId);
+    }
+    const coreRequests = this.inputs.process(request);
+    this.checkQueue();
+    const coreIndex = this.chooseCore(request);
+    this.outputs.add(request, coreIndex, coreRequests, sink);
+    for (const coreRequest of coreRequests) this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
+  }
+
+  async *generate(request: GenerateRequest): AsyncGenerator<RequestOutput, void, void> {
+    const queue = new OutputQueue();
+    this.addRequest(request, queue);
+    try {
+      yield* queue;
+    } finally {
+      this.abort(request.requestId);
+    }
+  }
+
+  abort(requestId: string): void {
+    const removed = this.outputs.remove(requestId);
+    if (removed === null || removed.handles.length === 0) return;
+    this.connections[removed.coreIndex]!.send({ type: 'abort', abort: { handles: removed.handles } });
+  }
+
+  health(): HealthStatus {
+    return this.deadReason === null ? { healthy: true } : { healthy: false, reason: this.deadReason };
+  }
+
+  async resetPrefixCache(): Promise<boolean> {
+    const results = await Promise.all(this.connections.map((each) => this.callUtility(each, 'resetPrefixCache')));
+    return results.every((result) => result === true);
+  }
+
+  stats(): SchedulerStats[] {
+    return this.latestStats;
+  }
+
+  /** Fails what is running and everything that comes, with this reason. */
+  markDead(reason: string): void {
+    if (this.deadReason !== null) return;
+    this.deadReason = reason;
+    const error = new EngineDeadError(reason);
+    this.outputs.failAll(error);
+    for (const call of this.utilityCalls.values()) call.reject(error);
+    this.utilityCalls.clear();
+  }
+
+  /** Fails what is running, e.g. because the server stops. */
+  failAll(error: Error): void {
+    this.outputs.failAll(error);
+  }
+
+  /** Tells the cores to stop when they are done with the present step. */
+  async shutdownCores(): Promise<void> {
+    await Promise.all(this.connections.map((each) => this.callUtility(each, 'shutdown').catch(() => {})));
+  }
+
+  close(): void {
+    for (const connection of this.connections) connection.close();
+    this.preprocessing?.pool.close();
+  }
+
+  private onMessage(coreIndex: number, message: CoreMessage): void {
+    if (message.type === 'utility-result') {
+      this.onUtilityResult(message.result);
+      return;
+    }
+    const { toAbort } = this.outputs.process(coreIndex, message.outputs);
+    if (toAbort.length > 0) this.connections[coreIndex]!.send({ type: 'abort', abort: { handles: toAbort } });
+  }
+
+  private chooseCore(request: GenerateRequest): number {
+    const rank = request.dataParallelRank ?? null;
+    if (rank === null) return this.balancer.choose(request.promptTokenIds);
+    if (!(rank >= 0 && rank < this.connections.length)) {
+      throw new ValidationError(
+        `data_parallel_rank ${rank} is out of range [0, ${this.connections.length}).`,
+        'data_parallel_rank',
+        rank,
+      );
+    }
+    return rank;
+  }
+
+  private checkQueue(): void {
+    const limit = this.config.scheduler.maxNumQueuedReqs;
+    if (limit === null) return;
+    let queued = 0;
+    for (const connection of this.connections) queued += connection.status.numWaiting + connection.numUnreceived;
+    if (queued >= limit && queued > 0) {
+      this.observer.onRejected('queue_full');
+      throw new QueueFullError(
+        `The server has ${queued} requests waiting, the limit is ${limit}. Please retry later.`,
+        RETRY_AFTER_SECONDS,
+      );
+    }
+  }
+
+  private callUtility(connection: CoreConnection, method: string, args: unknown[] = []): Promise<unknown> {
+    if (this.deadReason !== null) return Promise.reject(new EngineDeadError(this.deadReason));
+    const callId = this.nextCallId++;
+    const call = Promise.withResolvers<string>();
+    this.utilityCalls.set(callId, call);
+    connection.send({ type: 'utility', call: { callId, method, argsJson: JSON.stringify(args) } });
+    return call.promise.then((json) => JSON.parse(json) as unknown);
+  }
+
+  private onUtilityResult(result: UtilityResult): void {
+    const call = this.utilityCalls.get(result.callId);
+    this.utilityCalls.delete(result.callId);
+    if (result.error === null) call?.resolve(result.resultJson);
+    else call?.reject(new Error(result.error));
+  }
+
+  private requirePreprocessing(): Preprocessing {
+    if (this.preprocessing === null) {
+      throw new ValidationError(
+        'The server was started with --skip-tokenizer-init: give the prompt as token ids (`prompt` of /v1/completions as a list of integers).',
+        'prompt',
+      );
+    }
+    return this.preprocessing;
+  }
+}
+
+/** An observer's methods as own properties, so that one can be replaced. */
+function bindObserver(observer: EngineObserver): EngineObserver {
+  return {
+    onStep: (coreIndex, step) => observer.onStep(coreIndex, step),
+    onFirstToken: (coreIndex, times) => observer.onFirstToken(coreIndex, times),
+    onInterTokenLatency: (coreIndex, latencyMs) => observer.onInterTokenLatency(coreIndex, latencyMs),
+    onFinished: (coreIndex, sequence) => observer.onFinished(coreIndex, sequence),
+    onStats: (coreIndex, stats) => observer.onStats(coreIndex, stats),
+    onRejected: (reason) => observer.onRejected(reason),
+  };
+}

@@ -1,0 +1,85 @@
+import type { BaoConfig } from '../../config/bao-config.ts';
+import { type Executor, getExecutorClass } from '../../executor/executor.ts';
+import { estimateMaxModelLen, getKvCacheConfig, maxConcurrency } from '../../kv-cache/kv-cache-config.ts';
+import type { KvCacheConfig } from '../../kv-cache/kv-cache-spec.ts';
+import { logger } from '../../logging/logger.ts';
+import { Scheduler } from '../../scheduler/scheduler.ts';
+import type { ClientConnection } from '../core-link.ts';
+import type { CoreStatus } from '../core-status.ts';
+import { EngineCore } from './engine-core.ts';
+import type { CoreReady } from './handshake.ts';
+
+const log = logger('core');
+
+export interface EngineCoreContext {
+  config: BaoConfig;
+  coreIndex: number;
+  status: CoreStatus;
+  connections: ClientConnection[];
+  /** Called once the native libraries are loaded: Workers load them one after another. */
+  onLibrariesLoaded(): void;
+}
+
+/** Device, model, KV cache and scheduler of one core, ready to run. Throws what the operator should read. */
+export async function createEngineCore(context: EngineCoreContext): Promise<{ core: EngineCore; ready: CoreReady }> {
+  const { config, coreIndex } = context;
+  const createExecutor = await getExecutorClass(config.parallel.distributedExecutorBackend);
+  const executor = createExecutor({ config, coreIndex });
+  await executor.initDevice();
+  context.onLibrariesLoaded();
+  await executor.loadModel();
+  const { kvCache, maxModelLen } = sizeKvCache(config, executor);
+  executor.initializeFromConfig(kvCache);
+
+  const { scheduler, cache } = config;
+  const core = new EngineCore(
+    executor,
+    new Scheduler(
+      {
+        maxNumSeqs: scheduler.maxNumSeqs,
+        maxNumBatchedTokens: scheduler.maxNumBatchedTokens,
+        maxModelLen,
+        longPrefillTokenThreshold: scheduler.longPrefillTokenThreshold,
+        enableChunkedPrefill: scheduler.enableChunkedPrefill,
+        policy: scheduler.schedulingPolicy,
+        watermark: scheduler.watermark,
+        enablePrefixCaching: cache.enablePrefixCaching,
+      },
+      kvCache,
+    ),
+    context.connections,
+    context.status,
+    { maxInFlight: scheduler.asyncScheduling ? 2 : 1, seed: config.model.seed + coreIndex },
+  );
+  return { core, ready: describe(kvCache, maxModelLen) };
+}
+
+function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheConfig; maxModelLen: number } {
+  const specs = executor.kvCacheSpecs();
+  const availableBytes = executor.determineAvailableMemory();
+  const sizing = {
+    maxModelLen: config.model.maxModelLen,
+    maxNumBatchedTokens: config.scheduler.maxNumBatchedTokens,
+    numBlocksOverride: config.cache.numGpuBlocksOverride,
+  };
+  const maxModelLen = config.model.maxModelLenAuto
+    ? Math.min(sizing.maxModelLen, estimateMaxModelLen(specs, availableBytes, sizing))
+    : sizing.maxModelLen;
+  const kvCache = getKvCacheConfig(specs, availableBytes, { ...sizing, maxModelLen });
+  const tokens = kvCache.numBlocks * config.cache.blockSize;
+  log.info(`KV cache: ${kvCache.numBlocks} blocks of ${config.cache.blockSize} tokens, ${tokens} tokens in all`);
+  log.info(
+    `Maximum concurrency for ${maxModelLen} tokens per request: ${maxConcurrency(kvCache, maxModelLen).toFixed(2)}x`,
+  );
+  return { kvCache, maxModelLen };
+}
+
+function describe(kvCache: KvCacheConfig, maxModelLen: number): CoreReady {
+  return {
+    numGpuBlocks: kvCache.numBlocks,
+    blockSize: kvCache.groups[0]!.spec.blockSize,
+    maxModelLen,
+    kvCacheBytes: kvCache.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0),
+    maxConcurrency: maxConcurrency(kvCache, maxModelLen),
+  };
+}

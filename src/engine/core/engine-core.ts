@@ -1,0 +1,270 @@
+import type { Executor, PendingStep } from '../../executor/executor.ts';
+import { logger } from '../../logging/logger.ts';
+import { Request } from '../../scheduler/request.ts';
+import type { RequestUpdate, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
+import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
+import { wallClockMs } from '../clock.ts';
+import type { ClientConnection } from '../core-link.ts';
+import type { CoreStatus } from '../core-status.ts';
+import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats, UtilityCall } from '../messages.ts';
+import { SeedSequence } from './seed-sequence.ts';
+
+const log = logger('core');
+
+/** Counters go to the client at most this often. */
+const STATS_INTERVAL_MS = 250;
+const IDLE_SLEEP_MS = 1000;
+/** While a client's ring is full. */
+const FLUSH_SLEEP_MS = 1;
+
+export interface EngineCoreOptions {
+  /** Steps that may be enqueued at once: 2 with async scheduling, else 1. */
+  maxInFlight: number;
+  /** Seed of the seeds of requests that bring none. */
+  seed: number;
+}
+
+interface StepInFlight {
+  scheduled: SchedulerOutput;
+  pending: PendingStep;
+}
+
+/** The busy loop of one core: read rings, schedule, execute, update, write rings. Never waits for a client. */
+export class EngineCore {
+  private readonly inFlight: StepInFlight[] = [];
+  /** By client, by handle: the key of a live request. */
+  private readonly keys: Map<number, number>[];
+  private readonly seeds: SeedSequence;
+  private nextKey = 1;
+  private stopping = false;
+  /** Released while no step was due; goes along with the next one. */
+  private releasedKeys: number[] = [];
+  private readonly firstScheduledMs = new Map<number, number>();
+  private numSteps = 0;
+  private numScheduledTokens = 0;
+  private stepMs = 0;
+  private deviceMs = 0;
+  private statsSentMs = 0;
+
+  constructor(
+    private readonly executor: Executor,
+    private readonly scheduler: SchedulerInterface,
+    private readonly connections: readonly ClientConnection[],
+    private readonly status: CoreStatus,
+    private readonly options: EngineCoreOptions,
+  ) {
+    this.keys = connections.map(() => new Map());
+    this.seeds = new SeedSequence(options.seed);
+  }
+
+  /** Runs until a client asks for `shutdown`. An error that escapes means that the core can't go on. */
+  run(): void {
+    while (!this.stopping) {
+      this.status.countLoopTurn();
+      this.receive();
+      if (this.scheduler.hasRequests() || this.inFlight.length > 0) {
+        this.status.state = 'busy';
+        this.turn();
+      } else if (!this.stopping) {
+        this.idle();
+      }
+      for (const connection of this.connections) connection.flush();
+    }
+  }
+
+  shutdown(): void {
+    for (const { pending } of this.inFlight) pending.wait();
+    this.executor.shutdown();
+    for (const connection of this.connections) connection.close();
+  }
+
+  private idle(): void {
+    if (this.numSteps > 0 && this.statsSentMs !== Number.POSITIVE_INFINITY) {
+      this.sendStats();
+      // Once is enough until the next step.
+      this.statsSentMs = Number.POSITIVE_INFINITY;
+    }
+    this.status.state = 'idle';
+    const flushing = this.connections.some((connection) => connection.hasPendingOutput);
+    this.status.sleep(flushing ? FLUSH_SLEEP_MS : IDLE_SLEEP_MS, () =>
+      this.connections.some((connection) => connection.hasInput),
+    );
+  }
+
+  /** Enqueues what may be enqueued, then finishes the oldest step. */
+  private turn(): void {
+    const started = performance.now();
+    while (this.inFlight.length < this.options.maxInFlight) {
+      const scheduled = this.scheduler.schedule();
+      this.releasedKeys.push(...scheduled.releasedKeys);
+      if (scheduled.totalNumScheduledTokens === 0) break;
+      scheduled.releasedKeys = this.releasedKeys;
+      this.releasedKeys = [];
+      this.noteFirstScheduled(scheduled);
+      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
+    }
+    const step = this.inFlight.shift();
+    if (step !== undefined) this.finish(step);
+    this.stepMs += performance.now() - started;
+  }
+
+  private finish({ scheduled, pending }: StepInFlight): void {
+    const waited = performance.now();
+    const result = pending.wait();
+    this.deviceMs += performance.now() - waited;
+    this.numSteps++;
+    this.numScheduledTokens += scheduled.totalNumScheduledTokens;
+    this.status.addProgress(scheduled.totalNumScheduledTokens);
+    const updates = this.scheduler.updateFromOutput(scheduled, result);
+    this.publishLoad();
+    this.sendOutputs(updates, scheduled.totalNumScheduledTokens);
+  }
+
+  private noteFirstScheduled(scheduled: SchedulerOutput): void {
+    if (scheduled.newRequests.length === 0) return;
+    const now = wallClockMs();
+    for (const { key } of scheduled.newRequests) {
+      if (!this.firstScheduledMs.has(key)) this.firstScheduledMs.set(key, now);
+    }
+  }
+
+  private sendOutputs(updates: readonly RequestUpdate[], numStepTokens: number): void {
+    const now = wallClockMs();
+    const byClient: EngineCoreOutput[][] = this.connections.map(() => []);
+    for (const update of updates) {
+      byClient[update.request.clientIndex]!.push(this.toOutput(update));
+      if (update.finishReason !== null) this.forget(update.request);
+    }
+    const statsDue = now - this.statsSentMs >= STATS_INTERVAL_MS || this.statsSentMs === Number.POSITIVE_INFINITY;
+    if (statsDue) this.statsSentMs = now;
+    byClient.forEach((outputs, clientIndex) => {
+      const stats = statsDue && clientIndex === 0 ? this.stats() : null;
+      if (outputs.length === 0 && stats === null) return;
+      this.connections[clientIndex]!.send({
+        type: 'outputs',
+        // Only one client counts the step.
+        outputs: { timestampMs: now, numStepTokens: clientIndex === 0 ? numStepTokens : 0, outputs, stats },
+      });
+    });
+  }
+
+  private toOutput(update: RequestUpdate): EngineCoreOutput {
+    const { request } = update;
+    const firstScheduledMs = this.firstScheduledMs.get(request.key) ?? 0;
+    return {
+      handle: request.handle,
+      newTokenIds: update.newTokenIds,
+      newLogprobs: update.newLogprobs,
+      newPromptLogprobs: update.newPromptLogprobs,
+      finishReason: update.finishReason,
+      stopReason: update.stopReason,
+      numCachedTokens: update.isFirst ? Math.max(0, request.numCachedTokens) : 0,
+      firstScheduledMs: update.isFirst ? firstScheduledMs : 0,
+      numPreemptions: update.finishReason === null ? 0 : request.numPreemptions,
+    };
+  }
+
+  private sendStats(): void {
+    this.connections[0]?.send({
+      type: 'outputs',
+      outputs: { timestampMs: wallClockMs(), numStepTokens: 0, outputs: [], stats: this.stats() },
+    });
+  }
+
+  private stats(): SchedulerStats {
+    return {
+      ...this.scheduler.stats(),
+      numSteps: this.numSteps,
+      numScheduledTokens: this.numScheduledTokens,
+      stepMs: this.stepMs,
+      hostMs: this.stepMs - this.deviceMs,
+    };
+  }
+
+  private publishLoad(): void {
+    const { numRunning, numWaiting, kvCacheUsage } = this.scheduler.stats();
+    this.status.setLoad(numRunning, numWaiting, kvCacheUsage);
+  }
+
+  private receive(): void {
+    let received = false;
+    this.connections.forEach((connection, clientIndex) => {
+      for (let message = connection.receive(); message !== null; message = connection.receive()) {
+        received = true;
+        this.handle(message, clientIndex);
+      }
+    });
+    if (received) this.publishLoad();
+  }
+
+  private handle(message: ClientMessage, clientIndex: number): void {
+    switch (message.type) {
+      case 'add':
+        this.addRequest(message.request, clientIndex);
+        break;
+      case 'abort':
+        this.abort(message.abort.handles, clientIndex);
+        break;
+      case 'utility':
+        this.answer(message.call, clientIndex);
+        break;
+    }
+  }
+
+  private addRequest(message: EngineCoreRequest, clientIndex: number): void {
+    const key = this.nextKey++;
+    const { seed } = message.samplingParams;
+    this.keys[clientIndex]!.set(message.handle, key);
+    this.scheduler.addRequest(
+      new Request({
+        ...message,
+        key,
+        clientIndex,
+        seed: seed === null ? this.seeds.next() : BigInt(seed),
+        positionOffset: this.executor.positionOffset(message.promptTokenIds.length),
+      }),
+    );
+  }
+
+  private abort(handles: readonly number[], clientIndex: number): void {
+    const live = this.keys[clientIndex]!;
+    const keys = handles.map((handle) => live.get(handle)).filter((key) => key !== undefined);
+    for (const handle of handles) live.delete(handle);
+    for (const key of keys) this.firstScheduledMs.delete(key);
+    this.scheduler.finishRequests(keys, 'abort');
+  }
+
+  private forget(request: Request): void {
+    this.keys[request.clientIndex]!.delete(request.handle);
+    this.firstScheduledMs.delete(request.key);
+  }
+
+  private answer(call: UtilityCall, clientIndex: number): void {
+    let error: string | null = null;
+    let result: unknown = null;
+    try {
+      result = this.utility(call);
+    } catch (thrown) {
+      error = thrown instanceof Error ? thrown.message : String(thrown);
+    }
+    this.connections[clientIndex]!.send({
+      type: 'utility-result',
+      result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
+    });
+  }
+
+  private utility(call: UtilityCall): unknown {
+    switch (call.method) {
+      case 'resetPrefixCache':
+        return this.scheduler.resetPrefixCache();
+      case 'stats':
+        return this.stats();
+      case 'shutdown':
+        log.debug('Asked to stop');
+        this.stopping = true;
+        return null;
+      default:
+        throw new Error(`Unknown utility call ${call.method}`);
+    }
+  }
+}

@@ -1,0 +1,169 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import { logger } from '../logging/logger.ts';
+import type { CoreReady, FromCore, ToCore } from './core/handshake.ts';
+import { type CoreLinkEnd, createCoreLink } from './core-link.ts';
+import { CoreStatus } from './core-status.ts';
+
+const log = logger('engine');
+
+/** A Worker that has not even started to run our code by then never will. */
+const HELLO_TIMEOUT_MS = 60_000;
+
+/** A running core as the process that launched it sees it. */
+export interface CoreHandle {
+  readonly coreIndex: number;
+  readonly status: CoreStatus;
+  readonly ready: CoreReady;
+  /** Settles when the core has ended: null after a stop that was asked for, else the reason. */
+  readonly ended: Promise<string | null>;
+  terminate(): void;
+}
+
+export interface CoreEngines {
+  cores: CoreHandle[];
+  /** The clients' ends of the connections: `links[client][core]`. */
+  links: CoreLinkEnd[][];
+}
+
+/** An engine core that could not start; the message is the core's own. */
+export class CoreStartupError extends Error {
+  constructor(
+    readonly coreIndex: number,
+    message: string,
+    readonly coreStack: string,
+  ) {
+    super(message);
+    this.name = 'CoreStartupError';
+  }
+}
+
+/**
+ * Starts one Worker per data-parallel rank and waits until all are ready. Native libraries are loaded by one Worker after another:
+ * Workers that `dlopen` at the same moment have crashed the process.
+ */
+export async function launchCoreEngines(config: BaoConfig, numClients: number): Promise<CoreEngines> {
+  const links: CoreLinkEnd[][] = Array.from({ length: numClients }, () => []);
+  const starting: StartingCore[] = [];
+  for (let coreIndex = 0; coreIndex < config.parallel.dataParallelSize; coreIndex++) {
+    const status = CoreStatus.create(numClients);
+    const ends = links.map((clientLinks, clientIndex) => {
+      const link = createCoreLink(coreIndex, clientIndex, status);
+      clientLinks.push(link.client);
+      return link.core;
+    });
+    starting.push(new StartingCore(config, coreIndex, status, ends));
+  }
+  try {
+    for (const core of starting) await core.loadLibraries();
+    const cores = await Promise.all(starting.map((core) => core.whenReady()));
+    return { cores, links };
+  } catch (error) {
+    for (const core of starting) core.terminate();
+    throw error;
+  }
+}
+
+class StartingCore {
+  private readonly worker: Worker;
+  private readonly hello = Promise.withResolvers<void>();
+  private readonly libraries = Promise.withResolvers<void>();
+  private readonly ready = Promise.withResolvers<CoreReady>();
+  private readonly ended = Promise.withResolvers<string | null>();
+
+  constructor(
+    private readonly config: BaoConfig,
+    private readonly coreIndex: number,
+    private readonly status: CoreStatus,
+    private readonly clients: CoreLinkEnd[],
+  ) {
+    this.worker = new Worker(new URL('./core/core-worker.ts', import.meta.url).href, { name: `core ${coreIndex}` });
+    this.worker.onmessage = (event: MessageEvent<FromCore>) => this.onMessage(event.data);
+    this.worker.onerror = (event) => this.fail(event.message || 'the Worker failed', event.message);
+    this.worker.addEventListener('close', () => this.fail('the Worker ended unexpectedly', ''));
+    // Rejections are seen by whoever waits for the stage that the core is in.
+    for (const stage of [this.hello, this.libraries, this.ready]) stage.promise.catch(() => {});
+  }
+
+  async loadLibraries(): Promise<void> {
+    await withDeadline(this.hello.promise, HELLO_TIMEOUT_MS, `Engine core ${this.coreIndex} did not start`);
+    const init: ToCore = {
+      type: 'INIT',
+      config: this.config,
+      coreIndex: this.coreIndex,
+      status: this.status.buffer,
+      clients: this.clients,
+    };
+    this.worker.postMessage(init, this.clients.map((end) => end.port));
+    await withDeadline(
+      this.libraries.promise,
+      this.readyTimeoutMs,
+      `Engine core ${this.coreIndex} did not load its libraries`,
+    );
+  }
+
+  async whenReady(): Promise<CoreHandle> {
+    const ready = await withDeadline(
+      this.ready.promise,
+      this.readyTimeoutMs,
+      `Engine core ${this.coreIndex} is not ready (BAO_ENGINE_READY_TIMEOUT_S sets the deadline)`,
+    );
+    return {
+      coreIndex: this.coreIndex,
+      status: this.status,
+      ready,
+      ended: this.ended.promise,
+      terminate: () => this.terminate(),
+    };
+  }
+
+  terminate(): void {
+    this.worker.terminate();
+  }
+
+  private get readyTimeoutMs(): number {
+    return Number(process.env.BAO_ENGINE_READY_TIMEOUT_S ?? 600) * 1000;
+  }
+
+  private onMessage(message: FromCore): void {
+    switch (message.type) {
+      case 'HELLO':
+        this.hello.resolve();
+        break;
+      case 'LIBRARIES':
+        this.libraries.resolve();
+        break;
+      case 'READY': {
+        const { type: _, ...ready } = message;
+        this.ready.resolve(ready);
+        break;
+      }
+      case 'FAILED':
+        this.fail(message.error, message.stack);
+        break;
+      case 'STOPPED':
+        this.ended.resolve(null);
+        break;
+    }
+  }
+
+  private fail(error: string, stack: string): void {
+    const failure = new CoreStartupError(this.coreIndex, error, stack);
+    for (const stage of [this.hello, this.libraries, this.ready]) stage.reject(failure);
+    this.status.state = 'failed';
+    if (stack) log.debug(`Engine core ${this.coreIndex} failed`, { stack });
+    this.ended.resolve(error);
+  }
+}
+
+/** The promise's value, or an error that says how long was waited for what. */
+async function withDeadline<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} within ${timeoutMs / 1000} s.`)), timeoutMs);
+  });
+  try {
+    return await Promise.race([promise, deadline]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,63 @@
+import type { FinishReason, SchedulerStats } from './messages.ts';
+
+/** When things happened to one sequence, milliseconds since the epoch. */
+export class SequenceTimes {
+  firstScheduledMs = 0;
+  firstTokenMs = 0;
+  lastTokenMs = 0;
+  cachedTokens = 0;
+
+  constructor(readonly arrivalMs: number) {}
+
+  /** No token has come yet. */
+  get isFirst(): boolean {
+    return this.firstTokenMs === 0;
+  }
+
+  onFirstToken(firstScheduledMs: number, nowMs: number): void {
+    this.firstScheduledMs = firstScheduledMs;
+    this.firstTokenMs = nowMs;
+    this.lastTokenMs = nowMs;
+  }
+
+  /** Milliseconds since the token before. */
+  onToken(nowMs: number): number {
+    const latency = nowMs - this.lastTokenMs;
+    this.lastTokenMs = nowMs;
+    return latency;
+  }
+}
+
+export interface FinishedSequence {
+  finishReason: FinishReason;
+  times: SequenceTimes;
+  finishedMs: number;
+  numPromptTokens: number;
+  numGenerationTokens: number;
+  maxTokens: number;
+  n: number;
+  numPreemptions: number;
+}
+
+/** Hears what the engine does: metrics, the periodic log line. Calls are on the hot path. */
+export interface EngineObserver {
+  onStep(
+    coreIndex: number,
+    step: { numPromptTokens: number; numGenerationTokens: number; numStepTokens: number },
+  ): void;
+  onFirstToken(coreIndex: number, times: SequenceTimes): void;
+  onInterTokenLatency(coreIndex: number, latencyMs: number): void;
+  onFinished(coreIndex: number, sequence: FinishedSequence): void;
+  onStats(coreIndex: number, stats: SchedulerStats): void;
+  /** A request was refused because of the server's load. */
+  onRejected(reason: string): void;
+}
+
+export const NO_OBSERVER: EngineObserver = {
+  onStep() {},
+  onFirstToken() {},
+  onInterTokenLatency() {},
+  onFinished() {},
+  onStats() {},
+  onRejected() {},
+};

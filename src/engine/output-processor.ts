@@ -1,0 +1,248 @@
+import { OutputText } from '../tokenizer/output-text.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type {
+  CompletionOutput,
+  GenerateRequest,
+  OutputSink,
+  PositionLogprobs,
+  RequestOutput,
+} from './engine-client.ts';
+import { LogprobsDecoder } from './logprobs-decoder.ts';
+import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason } from './messages.ts';
+import { type EngineObserver, SequenceTimes } from './observer.ts';
+
+/** A request of the API with its n sequences. */
+class ParentRequest {
+  numUnfinished: number;
+  numCachedTokens = 0;
+  promptLogprobs: PositionLogprobs[] | null = null;
+  promptLogprobsSent = false;
+  /** Outputs of sequences that have ended, for outputKind 'final-only'. */
+  readonly finals: CompletionOutput[] = [];
+
+  constructor(
+    readonly request: GenerateRequest,
+    readonly coreIndex: number,
+    readonly handles: readonly number[],
+    readonly sink: OutputSink,
+  ) {
+    this.numUnfinished = handles.length;
+    if (request.params.promptLogprobs !== null) this.promptLogprobs = [null];
+  }
+}
+
+/** One sequence on its way from tokens to text. */
+class Sequence {
+  readonly tokenIds: number[] = [];
+  readonly logprobs: PositionLogprobs[] | null;
+  text = '';
+
+  constructor(
+    readonly parent: ParentRequest,
+    readonly index: number,
+    readonly outputText: OutputText | null,
+    readonly times: SequenceTimes,
+  ) {
+    this.logprobs = parent.request.params.logprobs === null ? null : [];
+  }
+}
+
+/** What became of a step's outputs beyond what the sinks were told. */
+export interface ProcessedOutputs {
+  /** Sequences that ended here (stop string) and not yet in their core: by core index, their handles. */
+  toAbort: number[];
+}
+
+/** Turns a core's outputs into RequestOutputs: text, stop strings, log probabilities, times. One for each core connection's client. */
+export class OutputProcessor {
+  private readonly sequences = new Map<number, Sequence>();
+  private readonly parents = new Map<string, ParentRequest>();
+  private readonly logprobsDecoder: LogprobsDecoder;
+
+  constructor(
+    private readonly tokenizer: Tokenizer | null,
+    private readonly observer: EngineObserver,
+  ) {
+    this.logprobsDecoder = new LogprobsDecoder(tokenizer);
+  }
+
+  get numUnfinishedRequests(): number {
+    return this.parents.size;
+  }
+
+  has(requestId: string): boolean {
+    return this.parents.has(requestId);
+  }
+
+  add(
+    request: GenerateRequest,
+    coreIndex: number,
+    coreRequests: readonly EngineCoreRequest[],
+    sink: OutputSink,
+  ): void {
+    const handles = coreRequests.map((each) => each.handle);
+    const parent = new ParentRequest(request, coreIndex, handles, sink);
+    this.parents.set(request.requestId, parent);
+    coreRequests.forEach((coreRequest, index) => {
+      const { samplingParams: params, promptTokenIds, arrivalTimeMs } = coreRequest;
+      const outputText =
+        this.tokenizer !== null && params.detokenize ? new OutputText(this.tokenizer, params, promptTokenIds) : null;
+      const times = new SequenceTimes(arrivalTimeMs);
+      this.sequences.set(coreRequest.handle, new Sequence(parent, index, outputText, times));
+    });
+  }
+
+  /** Forgets a request; gives the handles that its core still works on and the core. */
+  remove(requestId: string): { coreIndex: number; handles: number[] } | null {
+    const parent = this.parents.get(requestId);
+    if (parent === undefined) return null;
+    this.parents.delete(requestId);
+    const handles = parent.handles.filter((handle) => this.sequences.has(handle));
+    for (const handle of handles) {
+      this.finishSequence(handle, this.sequences.get(handle)!, 'abort', 0, Date.now());
+    }
+    return { coreIndex: parent.coreIndex, handles };
+  }
+
+  /** Every open request gets the error, and is forgotten. */
+  failAll(error: Error): void {
+    const parents = [...this.parents.values()];
+    this.parents.clear();
+    this.sequences.clear();
+    for (const parent of parents) parent.sink.onError(error);
+  }
+
+  process(coreIndex: number, batch: EngineCoreOutputs): ProcessedOutputs {
+    const toAbort: number[] = [];
+    let numPromptTokens = 0;
+    let numGenerationTokens = 0;
+    for (const output of batch.outputs) {
+      const sequence = this.sequences.get(output.handle);
+      // Its client has left, or a stop string ended it; the core hears of that soon.
+      if (sequence === undefined) continue;
+      numGenerationTokens += output.newTokenIds.length;
+      if (sequence.times.isFirst && output.newTokenIds.length > 0) {
+        numPromptTokens += sequence.parent.request.promptTokenIds.length;
+      }
+      this.processOutput(coreIndex, sequence, output, batch.timestampMs, toAbort);
+    }
+    this.observer.onStep(coreIndex, { numPromptTokens, numGenerationTokens, numStepTokens: batch.numStepTokens });
+    if (batch.stats !== null) this.observer.onStats(coreIndex, batch.stats);
+    return { toAbort };
+  }
+
+  private processOutput(
+    coreIndex: number,
+    sequence: Sequence,
+    output: EngineCoreOutput,
+    nowMs: number,
+    toAbort: number[],
+  ): void {
+    const { parent } = sequence;
+    if (output.newTokenIds.length > 0) this.observeTimes(coreIndex, sequence, output, nowMs);
+    if (output.newPromptLogprobs !== null && sequence.index === 0) {
+      parent.promptLogprobs?.push(...this.logprobsDecoder.decode(output.newPromptLogprobs));
+    }
+
+    let { finishReason } = output;
+    let stopReason: string | number | null = output.stopReason;
+    let newText = '';
+    const { newTokenIds } = output;
+    if (sequence.outputText !== null) {
+      const { text, stop } = sequence.outputText.push(newTokenIds, finishReason === 'stop');
+      newText = text;
+      if (stop !== null) {
+        if (finishReason === null) toAbort.push(output.handle);
+        finishReason = 'stop';
+        stopReason = stop;
+      } else if (finishReason !== null) {
+        newText += sequence.outputText.finish();
+      }
+    }
+    const newLogprobs = output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs);
+    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, finishReason, stopReason);
+    if (finishReason !== null) {
+      this.finishSequence(output.handle, sequence, finishReason, output.numPreemptions, nowMs);
+    }
+    this.emit(sequence, completion, newTokenIds.length > 0);
+  }
+
+  private observeTimes(coreIndex: number, sequence: Sequence, output: EngineCoreOutput, nowMs: number): void {
+    const { times, parent } = sequence;
+    if (times.isFirst) {
+      parent.numCachedTokens = Math.max(parent.numCachedTokens, output.numCachedTokens);
+      times.cachedTokens = output.numCachedTokens;
+      times.onFirstToken(output.firstScheduledMs, nowMs);
+      this.observer.onFirstToken(coreIndex, times);
+    } else {
+      this.observer.onInterTokenLatency(coreIndex, times.onToken(nowMs));
+    }
+  }
+
+  private finishSequence(
+    handle: number,
+    sequence: Sequence,
+    finishReason: FinishReason,
+    numPreemptions: number,
+    nowMs: number,
+  ): void {
+    const { parent, times } = sequence;
+    this.sequences.delete(handle);
+    parent.numUnfinished--;
+    if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
+    this.observer.onFinished(parent.coreIndex, {
+      finishReason,
+      times,
+      finishedMs: nowMs,
+      numPromptTokens: parent.request.promptTokenIds.length,
+      numGenerationTokens: sequence.tokenIds.length,
+      maxTokens: parent.request.params.maxTokens,
+      n: parent.request.params.n,
+      numPreemptions,
+    });
+  }
+
+  private emit(sequence: Sequence, completion: CompletionOutput, hasTokens: boolean): void {
+    const { parent } = sequence;
+    const finished = parent.numUnfinished === 0;
+    let outputs = [completion];
+    if (parent.request.params.outputKind === 'final-only') {
+      if (completion.finishReason !== null) parent.finals.push(completion);
+      if (!finished) return;
+      outputs = parent.finals.sort((a, b) => a.index - b.index);
+    } else if (!hasTokens && completion.finishReason === null) {
+      return;
+    }
+    const promptLogprobs = parent.promptLogprobsSent ? null : parent.promptLogprobs;
+    parent.promptLogprobsSent = true;
+    const output: RequestOutput = {
+      requestId: parent.request.requestId,
+      promptTokenIds: parent.request.promptTokenIds,
+      promptLogprobs,
+      outputs,
+      finished,
+      numCachedTokens: parent.numCachedTokens,
+    };
+    parent.sink.onOutput(output);
+  }
+}
+
+/** Adds the news to the sequence and gives what its output kind tells. */
+function accumulate(
+  sequence: Sequence,
+  newText: string,
+  newTokenIds: number[],
+  newLogprobs: PositionLogprobs[] | null,
+  finishReason: FinishReason | null,
+  stopReason: string | number | null,
+): CompletionOutput {
+  for (const id of newTokenIds) sequence.tokenIds.push(id);
+  const { index } = sequence;
+  if (sequence.parent.request.params.outputKind === 'delta') {
+    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, finishReason, stopReason };
+  }
+  sequence.text += newText;
+  if (newLogprobs !== null) sequence.logprobs?.push(...newLogprobs);
+  const { text, tokenIds, logprobs } = sequence;
+  return { index, text, tokenIds, logprobs, finishReason, stopReason };
+}

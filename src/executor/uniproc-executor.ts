@@ -1,0 +1,45 @@
+import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import { Worker } from '../worker/worker.ts';
+import type { Executor, ExecutorContext, PendingStep } from './executor.ts';
+
+/** One worker in the core's own thread. */
+export class UniProcExecutor implements Executor {
+  private readonly worker: Worker;
+
+  constructor({ config, coreIndex }: ExecutorContext) {
+    this.worker = new Worker(config, coreIndex);
+  }
+
+  initDevice(): Promise<void> {
+    return this.worker.initDevice();
+  }
+
+  loadModel(): Promise<void> {
+    return this.worker.loadModel();
+  }
+
+  kvCacheSpecs(): Map<string, KvCacheSpec> {
+    return this.worker.kvCacheSpecs();
+  }
+
+  determineAvailableMemory(): number {
+    return this.worker.determineAvailableMemory();
+  }
+
+  initializeFromConfig(config: KvCacheConfig): void {
+    this.worker.initializeFromConfig(config);
+  }
+
+  positionOffset(numPromptTokens: number): number {
+    return this.worker.positionOffset(numPromptTokens);
+  }
+
+  execute(scheduled: SchedulerOutput): PendingStep {
+    return this.worker.execute(scheduled);
+  }
+
+  shutdown(): void {
+    this.worker.shutdown();
+  }
+}

@@ -1,0 +1,129 @@
+import type { Device, DevicePtr } from '../device/device.ts';
+import { DTYPE_CODES, type DType, dtypeBytes } from '../device/dtype.ts';
+import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { ForwardContext } from '../models/model.ts';
+import type { HeadCounts } from './linear.ts';
+import type { RotaryEmbedding } from './rotary-embedding.ts';
+
+export interface AttentionOptions extends HeadCounts {
+  /** "model.layers.0.self_attn" */
+  layerName: string;
+  headDim: number;
+  /** Multiplies the scores. */
+  scale: number;
+  /** null: queries and keys are not rotated. */
+  rotary: RotaryEmbedding | null;
+  /** Norms over each query and key head; their weights are float32 [headDim] on the device. */
+  qkNorm: { qWeight: DevicePtr; kWeight: DevicePtr; eps: number } | null;
+  /** Tokens that a query sees, itself included; 0: all. */
+  slidingWindow: number;
+  /** Scores become cap * tanh(scores / cap); 0: off. */
+  softCap: number;
+  kvCacheDtype: DType;
+  blockSize: number;
+}
+
+/** The part of an attention layer that has no weights of its own: norm and rotation of q and k, cache write, paged attention. */
+export class Attention {
+  private readonly cacheDtypeCode: number;
+  private readonly qSize: number;
+  private readonly kvSize: number;
+  private readonly elementBytes: number;
+  private kvCache: DevicePtr = 0;
+
+  constructor(
+    private readonly device: Device,
+    private readonly options: AttentionOptions,
+  ) {
+    this.elementBytes = dtypeBytes(device.activationDtype);
+    this.cacheDtypeCode = DTYPE_CODES[options.kvCacheDtype];
+    this.qSize = options.numHeads * options.headDim;
+    this.kvSize = options.numKvHeads * options.headDim;
+  }
+
+  get layerName(): string {
+    return this.options.layerName;
+  }
+
+  kvCacheSpec(): KvCacheSpec {
+    const { numKvHeads, headDim, blockSize, slidingWindow, kvCacheDtype } = this.options;
+    return {
+      kind: slidingWindow === 0 ? 'full' : 'sliding-window',
+      blockSize,
+      numKvHeads,
+      headDim,
+      dtype: kvCacheDtype,
+      slidingWindow,
+      pageBytes: this.device.kvBlockBytes(numKvHeads, headDim, blockSize, kvCacheDtype),
+    };
+  }
+
+  bindKvCache(kvCache: DevicePtr): void {
+    this.kvCache = kvCache;
+  }
+
+  /** act qkv [numTokens, q | k | v], changed in place, to act out [numTokens, numHeads * headDim]. */
+  forward(qkv: DevicePtr, out: DevicePtr, context: ForwardContext): void {
+    const { numHeads, numKvHeads, headDim, blockSize, layerName, scale, slidingWindow, softCap } = this.options;
+    const { slotMapping, blockTables, ldBlockTable } = context.attention(layerName);
+    const { ops } = this.device;
+    const ldQkv = this.qSize + 2 * this.kvSize;
+    const key = qkv + this.qSize * this.elementBytes;
+    const value = key + this.kvSize * this.elementBytes;
+
+    this.normAndRotate(qkv, ldQkv, context);
+    ops.reshape_and_cache(
+      key,
+      value,
+      ldQkv,
+      slotMapping,
+      this.kvCache,
+      this.cacheDtypeCode,
+      context.numTokens,
+      numKvHeads,
+      headDim,
+      blockSize,
+    );
+    ops.paged_attention(
+      qkv,
+      ldQkv,
+      this.kvCache,
+      this.cacheDtypeCode,
+      blockTables,
+      ldBlockTable,
+      context.seqLens,
+      context.queryStartLoc,
+      context.numSeqs,
+      numHeads,
+      numKvHeads,
+      headDim,
+      blockSize,
+      scale,
+      slidingWindow,
+      softCap,
+      0,
+      out,
+      this.qSize,
+    );
+  }
+
+  private normAndRotate(qkv: DevicePtr, ldQkv: number, context: ForwardContext): void {
+    const { numHeads, numKvHeads, headDim, rotary, qkNorm } = this.options;
+    if (rotary === null && qkNorm === null) return;
+    this.device.ops.qk_norm_rope(
+      qkv,
+      ldQkv,
+      context.positions,
+      rotary?.cosSin ?? 0,
+      qkNorm?.qWeight ?? 0,
+      qkNorm?.kWeight ?? 0,
+      qkNorm?.eps ?? 0,
+      context.numTokens,
+      numHeads,
+      numKvHeads,
+      headDim,
+      rotary?.rotaryDim ?? 0,
+      0,
+    );
+  }
+}

@@ -1,0 +1,71 @@
+import type { DevicePtr } from '../device/device.ts';
+import { type DType, dtypeBytes } from '../device/dtype.ts';
+import type { ForwardContext } from '../models/model.ts';
+import { Attention } from './attention.ts';
+import type { LayerContext } from './layer-context.ts';
+import { type HeadCounts, headsOfRank, type OutputSource, QKVParallelLinear, RowParallelLinear } from './linear.ts';
+import { loadNormWeight, type NormWeightOptions } from './rms-norm.ts';
+import type { RotaryEmbedding } from './rotary-embedding.ts';
+import type { WorkspaceBuffer } from './workspace.ts';
+
+export interface SelfAttentionOptions extends HeadCounts {
+  /** Module name, which is also the layer's name in the KV cache: "model.layers.0.self_attn". */
+  prefix: string;
+  hiddenSize: number;
+  headDim: number;
+  /** Of q, k and v, in this order. */
+  qkv: readonly OutputSource[];
+  qkvBias: boolean;
+  outBias: boolean;
+  scale: number;
+  rotary: RotaryEmbedding | null;
+  /** null: no norms of q and k; else how their weights are read and the norm's epsilon. */
+  qkNorm: (NormWeightOptions & { eps: number }) | null;
+  slidingWindow: number;
+  softCap: number;
+  kvCacheDtype: DType;
+  blockSize: number;
+  maxNumTokens: number;
+}
+
+/** Multi-head attention with its projections. */
+export class SelfAttention {
+  readonly attention: Attention;
+  private readonly qkvProj: QKVParallelLinear;
+  private readonly oProj: RowParallelLinear;
+  private readonly qkv: WorkspaceBuffer;
+  private readonly attended: WorkspaceBuffer;
+
+  constructor(context: LayerContext, options: SelfAttentionOptions) {
+    const { device, weights, workspace } = context;
+    const { prefix, hiddenSize, headDim, qkNorm, maxNumTokens } = options;
+    const elementBytes = dtypeBytes(device.activationDtype);
+    this.qkvProj = new QKVParallelLinear(context, options.qkv, hiddenSize, options, options.qkvBias);
+    this.oProj = new RowParallelLinear(
+      context,
+      `${prefix}.o_proj`,
+      options.numHeads * headDim,
+      hiddenSize,
+      options.outBias,
+    );
+    this.attention = new Attention(device, {
+      ...options,
+      ...headsOfRank(options, context.tensorParallel),
+      layerName: prefix,
+      qkNorm: qkNorm && {
+        qWeight: loadNormWeight(device, weights, `${prefix}.q_norm`, headDim, qkNorm),
+        kWeight: loadNormWeight(device, weights, `${prefix}.k_norm`, headDim, qkNorm),
+        eps: qkNorm.eps,
+      },
+    });
+    this.qkv = workspace.scratch('attention', 'qkv', maxNumTokens * this.qkvProj.outFeatures * elementBytes);
+    this.attended = workspace.scratch('attention', 'attended', maxNumTokens * this.oProj.inFeatures * elementBytes);
+  }
+
+  /** act x [numTokens, hiddenSize] to out of the same shape; out may be x. */
+  forward(x: DevicePtr, out: DevicePtr, context: ForwardContext): void {
+    this.qkvProj.forward(x, this.qkv.ptr, context.numTokens);
+    this.attention.forward(this.qkv.ptr, this.attended.ptr, context);
+    this.oProj.forward(this.attended.ptr, out, context.numTokens);
+  }
+}

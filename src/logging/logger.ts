@@ -1,0 +1,92 @@
+import { fstatSync, writeSync } from 'node:fs';
+import { formatJson, formatText } from './format.ts';
+
+export const LOG_LEVELS = ['debug', 'info', 'warning', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export const LOG_FORMATS = ['text', 'json'] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
+
+/** Facts beside the text: `key=value` on a terminal, members in JSON. Names that hold secrets (apiKey, hfToken, authorization, …) are masked. */
+export type LogFields = Readonly<Record<string, unknown>>;
+
+export interface LogRecord {
+  time: Date;
+  level: LogLevel;
+  /** The component that speaks: "scheduler", "server". */
+  name: string;
+  /** Which thread speaks ("core 0"), null on the main thread. */
+  thread: string | null;
+  text: string;
+  fields: LogFields;
+}
+
+export interface Logger {
+  debug(text: string, fields?: LogFields): void;
+  info(text: string, fields?: LogFields): void;
+  warn(text: string, fields?: LogFields): void;
+  error(text: string, fields?: LogFields): void;
+}
+
+export interface LoggingOptions {
+  level: LogLevel;
+  format: LogFormat;
+  thread: string | null;
+  color: boolean;
+  /** Where finished lines go; the default is standard error, written synchronously, so that none is lost at exit and those up to PIPE_BUF (4096 bytes on Linux) of several threads never mix. */
+  write: (line: string) => void;
+}
+
+const options: LoggingOptions = {
+  level: 'info',
+  format: 'text',
+  thread: null,
+  color: !process.env.NO_COLOR && isTerminal(2),
+  write: writeToStderr,
+};
+
+/** Sets how this thread logs; what is left out stays as it is. Each Worker calls it once, with its own thread name. Returns the options before. */
+export function configureLogging(changes: Partial<LoggingOptions>): LoggingOptions {
+  const before = { ...options };
+  Object.assign(options, changes);
+  return before;
+}
+
+/** The logger of a component. Cheap; make one per module: `const log = logger('scheduler')`. */
+export function logger(name: string): Logger {
+  return {
+    debug: (text, fields) => emit('debug', name, text, fields),
+    info: (text, fields) => emit('info', name, text, fields),
+    warn: (text, fields) => emit('warning', name, text, fields),
+    error: (text, fields) => emit('error', name, text, fields),
+  };
+}
+
+function emit(level: LogLevel, name: string, text: string, fields: LogFields = {}): void {
+  if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(options.level)) return;
+  const record: LogRecord = { time: new Date(), level, name, thread: options.thread, text, fields };
+  options.write(options.format === 'json' ? formatJson(record) : formatText(record, options.color));
+}
+
+/** `process.stderr.isTTY` would do, but loads Bun's terminal streams: 15 ms of a start. A pipe or a file is no character device. */
+function isTerminal(descriptor: number): boolean {
+  try {
+    return fstatSync(descriptor).isCharacterDevice();
+  } catch {
+    return false;
+  }
+}
+
+function writeToStderr(line: string): void {
+  const bytes = Buffer.from(line);
+  let offset = 0;
+  while (offset < bytes.length) {
+    try {
+      offset += writeSync(2, bytes, offset);
+    } catch (error) {
+      // A pipe that is full for the moment: try again. Any other failure (reader gone) leaves nobody to tell.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+}

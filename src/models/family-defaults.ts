@@ -1,0 +1,107 @@
+import type { ConfigFields } from './config-fields.ts';
+
+/**
+ * What transformers takes for a field that config.json leaves out, where a family differs from Llama.
+ * Source: the configuration classes of transformers 5.
+ */
+export interface FamilyDefaults {
+  maxPositionEmbeddings: number;
+  rmsNormEps: number;
+  ropeTheta: number;
+  /** Rope base of sliding window layers, null: as the others. */
+  ropeLocalTheta: number | null;
+  hiddenAct: string;
+  tieWordEmbeddings: boolean;
+  /** null: as many as attention heads. */
+  numKeyValueHeads: number | null;
+  /** null: hidden size / attention heads. */
+  headDim: number | null;
+  /** Tokens, null: no window. */
+  slidingWindow: number | null;
+  /** Whether the window counts only with `use_sliding_window`. */
+  slidingWindowIsOptIn: boolean;
+  /** Which layers have the window when `layer_types` is absent. */
+  isSlidingLayer: (layer: number, fields: ConfigFields) => boolean;
+  bosTokenId: number | null;
+  eosTokenIds: number[];
+}
+
+const LLAMA: FamilyDefaults = {
+  maxPositionEmbeddings: 2048,
+  rmsNormEps: 1e-6,
+  ropeTheta: 10_000,
+  ropeLocalTheta: null,
+  hiddenAct: 'silu',
+  tieWordEmbeddings: false,
+  numKeyValueHeads: null,
+  headDim: null,
+  slidingWindow: null,
+  slidingWindowIsOptIn: false,
+  isSlidingLayer: () => true,
+  bosTokenId: 1,
+  eosTokenIds: [2],
+};
+
+const QWEN2: FamilyDefaults = {
+  ...LLAMA,
+  maxPositionEmbeddings: 32_768,
+  slidingWindow: 4096,
+  slidingWindowIsOptIn: true,
+  isSlidingLayer: (layer, fields) => layer >= fields.nonNegativeInt('max_window_layers', 28),
+  bosTokenId: null,
+  eosTokenIds: [],
+};
+
+const GEMMA: FamilyDefaults = {
+  ...LLAMA,
+  maxPositionEmbeddings: 8192,
+  hiddenAct: 'gelu_pytorch_tanh',
+  tieWordEmbeddings: true,
+  numKeyValueHeads: 4,
+  headDim: 256,
+  slidingWindow: 4096,
+  bosTokenId: 2,
+  eosTokenIds: [1],
+};
+
+const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
+  llama: LLAMA,
+  mistral: { ...LLAMA, maxPositionEmbeddings: 131_072, numKeyValueHeads: 8, slidingWindow: 4096 },
+  qwen2: QWEN2,
+  qwen3: { ...QWEN2, headDim: 128 },
+  phi3: { ...LLAMA, maxPositionEmbeddings: 4096, rmsNormEps: 1e-5, eosTokenIds: [32_000] },
+  granite: LLAMA,
+  smollm3: {
+    ...LLAMA,
+    maxPositionEmbeddings: 32_768,
+    ropeTheta: 2_000_000,
+    tieWordEmbeddings: true,
+    numKeyValueHeads: 4,
+    slidingWindowIsOptIn: true,
+    isSlidingLayer: (layer, fields) => !smolLm3Rotates(layer, fields),
+    bosTokenId: 128_000,
+    eosTokenIds: [128_001],
+  },
+  gemma3_text: {
+    ...GEMMA,
+    maxPositionEmbeddings: 131_072,
+    ropeTheta: 1_000_000,
+    ropeLocalTheta: 10_000,
+    isSlidingLayer: (layer, fields) => (layer + 1) % fields.positiveInt('sliding_window_pattern', 6) !== 0,
+  },
+};
+
+/** Defaults of a `model_type`; Llama's for one that is not known here, as a plugin's model may be. */
+export function familyDefaults(modelType: string): FamilyDefaults {
+  return FAMILIES[modelType] ?? LLAMA;
+}
+
+/** SmolLM3 leaves rotation out of the layers whose entry in `no_rope_layers` is 0, every fourth by default. */
+export function smolLm3Rotates(layer: number, fields: ConfigFields): boolean {
+  const flags = fields.flagsOrNull('no_rope_layers');
+  if (flags === null) return (layer + 1) % fields.positiveInt('no_rope_layer_interval', 4) !== 0;
+  const flag = flags[layer];
+  if (flag === undefined)
+    throw fields.error('no_rope_layers', `has ${flags.length} entries; expected one for each layer`);
+  return flag !== 0;
+}

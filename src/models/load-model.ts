@@ -1,0 +1,117 @@
+import type { Device } from '../device/device.ts';
+import type { DType, FloatDType } from '../device/dtype.ts';
+import type { TensorParallel } from '../layers/layer-context.ts';
+import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
+import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
+import { Workspace } from '../layers/workspace.ts';
+import type { TensorView, WeightSource } from '../loader/weight-source.ts';
+import { logger } from '../logging/logger.ts';
+import { isJsonObject, show } from './config-fields.ts';
+import type { HfConfig } from './hf-config.ts';
+import type { CausalLM } from './model.ts';
+import { modelFactory } from './registry.ts';
+
+const log = logger('models');
+
+export interface LoadModelOptions {
+  device: Device;
+  config: HfConfig;
+  weights: WeightSource;
+  /** Type that weights are kept in. */
+  dtype: FloatDType;
+  kvCacheDtype: DType;
+  /** Tokens in a KV cache block. */
+  blockSize: number;
+  /** Most tokens in a step. */
+  maxNumTokens: number;
+  /** Most rows of logits at once. */
+  maxLogitRows: number;
+  /** Longest sequence in tokens. */
+  maxModelLen: number;
+  tensorParallel: TensorParallel;
+  /** How linear layers keep their weights; in `dtype` when absent. */
+  linearMethod?: LinearMethod;
+}
+
+/**
+ * Builds the model that config.json names and reads its weights to the device. Warns about tensors that no layer read.
+ * Throws an Error that names an unknown architecture (and the known ones), or the tensor that is missing or misshapen.
+ */
+export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
+  const { device, config, maxModelLen } = options;
+  const linearMethod = options.linearMethod ?? defaultLinearMethod(config);
+  if (options.tensorParallel.size !== 1) {
+    throw new Error(
+      `Tensor parallel size is ${options.tensorParallel.size}; no device here can add up the ranks' outputs, so it must be 1.`,
+    );
+  }
+  const createModel = await modelFactory(config.architectures);
+  const weights = new TrackedWeights(options.weights);
+  const workspace = new Workspace(device);
+  const { headDim, maxPositionEmbeddings } = config;
+  const rotaryEmbeddings = new RotaryEmbeddings(device, config.layerRopes, {
+    headDim,
+    maxPositionEmbeddings,
+    maxModelLen,
+  });
+  const model = createModel({ ...options, linearMethod, weights, workspace, rotaryEmbeddings });
+  workspace.allocate();
+  warnOfUnread(weights.unread());
+  return model;
+}
+
+/** Weights as they are, unless the checkpoint says that they are something else. */
+function defaultLinearMethod(config: HfConfig): LinearMethod {
+  const quantization = config.raw.quantization_config;
+  if (isJsonObject(quantization)) {
+    throw new Error(
+      `The checkpoint's weights are quantized (quant_method ${show(quantization.quant_method)}); no method is known for them.`,
+    );
+  }
+  return unquantizedLinearMethod;
+}
+
+/** Remembers which tensors were read. */
+class TrackedWeights implements WeightSource {
+  private readonly read = new Set<string>();
+
+  constructor(private readonly source: WeightSource) {}
+
+  get totalBytes(): number {
+    return this.source.totalBytes;
+  }
+
+  has(name: string): boolean {
+    return this.source.has(name);
+  }
+
+  get(name: string, shape?: readonly number[]): TensorView {
+    this.read.add(name);
+    return this.source.get(name, shape);
+  }
+
+  names(): string[] {
+    return this.source.names();
+  }
+
+  close(): void {
+    this.source.close();
+  }
+
+  unread(): string[] {
+    return this.source.names().filter((name) => !this.read.has(name));
+  }
+}
+
+/** Tensors that checkpoints carry and no forward pass needs: tables that are computed, and the copy of a tied embedding. */
+const NEEDLESS = /(^|\.)(rotary_emb\.inv_freq|lm_head\.weight|masked_bias)$/;
+const MAX_NAMED = 5;
+
+function warnOfUnread(names: readonly string[]): void {
+  const unread = names.filter((name) => !NEEDLESS.test(name));
+  if (unread.length === 0) return;
+  const more = unread.length > MAX_NAMED ? ` and ${unread.length - MAX_NAMED} more` : '';
+  log.warn(
+    `The model has no use for ${unread.length} of the checkpoint's tensors: ${unread.slice(0, MAX_NAMED).join(', ')}${more}`,
+  );
+}

@@ -1,0 +1,261 @@
+import type { DefaultSamplingParams } from '../config/bao-config.ts';
+import { ValidationError } from '../engine/engine-client.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { PythonFloat, parameterError, pythonFloat, pythonInt, pythonList, pythonQuote } from './parameter-error.ts';
+import type { RequestOutputKind, SamplingParams } from './sampling-params.ts';
+
+/** The sampling fields of a request, in the API's names; null and undefined mean that the request leaves them to the server. */
+export interface SamplingFields {
+  n?: number | null;
+  temperature?: number | null;
+  top_p?: number | null;
+  top_k?: number | null;
+  min_p?: number | null;
+  repetition_penalty?: number | null;
+  presence_penalty?: number | null;
+  frequency_penalty?: number | null;
+  seed?: number | null;
+  min_tokens?: number | null;
+  ignore_eos?: boolean | null;
+  stop?: string | string[] | null;
+  stop_token_ids?: number[] | null;
+  include_stop_str_in_output?: boolean | null;
+  logit_bias?: Record<string, number> | null;
+  allowed_token_ids?: number[] | null;
+  bad_words?: string[] | null;
+  skip_special_tokens?: boolean | null;
+  spaces_between_special_tokens?: boolean | null;
+}
+
+/** What the fields are resolved against. */
+export interface SamplingContext {
+  /** The model's defaults, for what the request leaves out. */
+  defaults: DefaultSamplingParams;
+  maxTokens: number;
+  logprobs: number | null;
+  promptLogprobs: number | null;
+  outputKind: RequestOutputKind;
+  vocabSize: number;
+  /** `--max-logprobs`; -1: the whole vocabulary. */
+  maxLogprobs: number;
+  /** null with `--skip-tokenizer-init`. */
+  tokenizer: Tokenizer | null;
+}
+
+/** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
+const MIN_TEMPERATURE = 1e-2;
+const MAX_SEQUENCES = 16384;
+/** Token sequences, both spellings of a word counted (VLLM_MAX_NUM_BAD_WORDS). */
+const MAX_BAD_WORDS = 128;
+
+/**
+ * Fills in every default and checks the values, in vLLM's order and with its messages.
+ *
+ * @throws ValidationError that names the first field at fault
+ */
+export function resolveSamplingParams(fields: SamplingFields, context: SamplingContext): SamplingParams {
+  const { defaults } = context;
+  const params: SamplingParams = {
+    n: fields.n ?? 1,
+    temperature: raiseTemperature(fields.temperature ?? defaults.temperature ?? 1),
+    topP: fields.top_p ?? defaults.top_p ?? 1,
+    topK: fields.top_k ?? defaults.top_k ?? 0,
+    minP: fields.min_p ?? defaults.min_p ?? 0,
+    repetitionPenalty: fields.repetition_penalty ?? defaults.repetition_penalty ?? 1,
+    presencePenalty: fields.presence_penalty ?? 0,
+    frequencyPenalty: fields.frequency_penalty ?? 0,
+    seed: fields.seed === -1 ? null : (fields.seed ?? null),
+    maxTokens: context.maxTokens,
+    minTokens: fields.min_tokens ?? 0,
+    ignoreEos: fields.ignore_eos ?? false,
+    stop: typeof fields.stop === 'string' ? [fields.stop] : (fields.stop ?? []),
+    stopTokenIds: [...new Set(fields.stop_token_ids)],
+    includeStopStrInOutput: fields.include_stop_str_in_output ?? false,
+    logprobs: context.logprobs,
+    promptLogprobs: context.promptLogprobs,
+    logitBias: resolveLogitBias(fields.logit_bias ?? {}),
+    allowedTokenIds: fields.allowed_token_ids ?? null,
+    badWordsTokenIds: [],
+    skipSpecialTokens: fields.skip_special_tokens ?? true,
+    spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
+    detokenize: context.tokenizer !== null,
+    outputKind: context.outputKind,
+  };
+  const badWords = [...new Set(fields.bad_words)];
+  checkRanges(params);
+  checkStops(params, badWords);
+  if (params.topK === -1) params.topK = 0;
+  if (params.temperature === 0) makeGreedy(params);
+  checkLogprobs(params, context);
+  checkTokenIds(params, context.vocabSize);
+  params.badWordsTokenIds = tokenizeBadWords(badWords, context.tokenizer);
+  return params;
+}
+
+function raiseTemperature(temperature: number): number {
+  return temperature > 0 && temperature < MIN_TEMPERATURE ? MIN_TEMPERATURE : temperature;
+}
+
+/** Greedy sampling looks at nothing but the best token. */
+function makeGreedy(params: SamplingParams): void {
+  params.topP = 1;
+  params.topK = 0;
+  params.minP = 0;
+  if (params.n > 1) throw new ValidationError(`n must be 1 when using greedy sampling, got ${params.n}.`);
+}
+
+function resolveLogitBias(bias: Record<string, number>): [number, number][] {
+  const entries = Object.entries(bias);
+  const unusable = entries.map(([key]) => key).filter((key) => !/^\s*[+-]?\d+\s*$/.test(key));
+  if (unusable.length > 0) {
+    throw parameterError(
+      `logit_bias contains key(s) that cannot be converted to integer token IDs: ${pythonList(unusable)}`,
+      'logit_bias',
+      unusable,
+    );
+  }
+  return [...new Map(entries.map(([key, value]) => [Number(key), Math.min(100, Math.max(-100, value))]))];
+}
+
+function checkRanges(params: SamplingParams): void {
+  if (params.n < 1) throw new ValidationError(`n must be at least 1, got ${pythonInt(params.n)}.`);
+  if (params.n > MAX_SEQUENCES) {
+    throw new ValidationError(`n must be at most ${MAX_SEQUENCES}, got ${pythonInt(params.n)}.`);
+  }
+  checkPenalty('presence_penalty', params.presencePenalty);
+  checkPenalty('frequency_penalty', params.frequencyPenalty);
+  const repetition = pythonFloat(params.repetitionPenalty);
+  if (!Number.isFinite(params.repetitionPenalty)) {
+    throw new ValidationError(`repetition_penalty must be a finite number, got ${repetition}.`);
+  }
+  if (params.repetitionPenalty <= 0) {
+    throw new ValidationError(`repetition_penalty must be greater than zero, got ${repetition}.`);
+  }
+  checkTemperature(params.temperature);
+  if (!(params.topP > 0 && params.topP <= 1)) throw floatError('top_p', 'must be in (0, 1]', params.topP);
+  if (params.topK < -1) {
+    throw new ValidationError(`top_k must be 0 (disable), or at least 1, got ${pythonInt(params.topK)}.`);
+  }
+  if (!(params.minP >= 0 && params.minP <= 1)) {
+    throw new ValidationError(`min_p must be in [0, 1], got ${pythonFloat(params.minP)}.`);
+  }
+  checkLengths(params);
+}
+
+function checkPenalty(name: string, value: number): void {
+  if (!(value >= -2 && value <= 2)) throw new ValidationError(`${name} must be in [-2, 2], got ${pythonFloat(value)}.`);
+}
+
+function checkTemperature(temperature: number): void {
+  if (!Number.isFinite(temperature)) throw floatError('temperature', 'must be a finite number', temperature);
+  if (temperature < 0) throw floatError('temperature', 'must be non-negative', temperature);
+  if (temperature > 2) throw floatError('temperature', 'must be in [0, 2]', temperature);
+}
+
+function floatError(name: string, rule: string, value: number): ValidationError {
+  return parameterError(`${name} ${rule}, got ${pythonFloat(value)}.`, name, new PythonFloat(value));
+}
+
+function checkLengths({ maxTokens, minTokens, logprobs, promptLogprobs }: SamplingParams): void {
+  if (maxTokens < 1) {
+    throw parameterError(`max_tokens must be at least 1, got ${pythonInt(maxTokens)}.`, 'max_tokens', maxTokens);
+  }
+  if (minTokens < 0) {
+    throw new ValidationError(`min_tokens must be greater than or equal to 0, got ${pythonInt(minTokens)}.`);
+  }
+  if (minTokens > maxTokens) {
+    throw new ValidationError(
+      `min_tokens must be less than or equal to max_tokens=${maxTokens}, got ${pythonInt(minTokens)}.`,
+    );
+  }
+  checkCount('logprobs', logprobs);
+  checkCount('prompt_logprobs', promptLogprobs);
+}
+
+function checkCount(name: string, value: number | null): void {
+  if (value !== null && value < -1) {
+    throw parameterError(`${name} must be non-negative or -1, got ${pythonInt(value)}.`, name, value);
+  }
+}
+
+function checkStops(params: SamplingParams, badWords: string[]): void {
+  if (params.stop.includes('')) throw new ValidationError('stop cannot contain an empty string.');
+  if (params.stop.length > 0 && !params.detokenize) {
+    throw new ValidationError(
+      'stop strings need a tokenizer, and this server runs with --skip-tokenizer-init.',
+      'stop',
+    );
+  }
+  if (badWords.includes('')) {
+    throw new ValidationError(`bad_words cannot contain an empty string. Got bad_words=${pythonList(badWords)}`);
+  }
+}
+
+function checkLogprobs(params: SamplingParams, context: SamplingContext): void {
+  const max = context.maxLogprobs === -1 ? context.vocabSize : context.maxLogprobs;
+  const check = (kind: string, name: string, value: number | null) => {
+    const requested = value === -1 ? context.vocabSize : (value ?? 0);
+    if (requested <= max) return;
+    const sentence = `Requested ${kind} logprobs of ${pythonInt(requested)}, which is greater than max allowed: ${max}`;
+    throw parameterError(sentence, name, requested);
+  };
+  check('sample', 'logprobs', params.logprobs);
+  check('prompt', 'prompt_logprobs', params.promptLogprobs);
+}
+
+function checkTokenIds(params: SamplingParams, vocabSize: number): void {
+  const outside = (ids: number[]) => ids.filter((id) => id < 0 || id >= vocabSize);
+  const check = (name: string, ids: number[]) => {
+    const unknown = outside(ids);
+    if (unknown.length === 0) return;
+    const sentence = `token_id(s) ${pythonList(unknown)} in ${name} contain out-of-vocab token ids. Vocabulary size: ${vocabSize}`;
+    throw parameterError(sentence, name, unknown);
+  };
+  check(
+    'logit_bias',
+    params.logitBias.map(([id]) => id),
+  );
+  check('stop_token_ids', params.stopTokenIds);
+  const allowed = params.allowedTokenIds;
+  if (allowed === null) return;
+  if (allowed.length === 0) {
+    throw parameterError('allowed_token_ids is not None and empty!', 'allowed_token_ids', allowed);
+  }
+  const unknown = outside(allowed);
+  if (unknown.length > 0) {
+    throw parameterError('allowed_token_ids contains out-of-vocab token id!', 'allowed_token_ids', unknown);
+  }
+}
+
+/**
+ * A word may open a text or follow a space: both spellings are banned, the second where it is a token sequence of its own of the same length
+ * (otherwise banning it would ban the space).
+ */
+function tokenizeBadWords(words: string[], tokenizer: Tokenizer | null): number[][] {
+  if (words.length === 0) return [];
+  if (tokenizer === null) {
+    throw new ValidationError(
+      'bad_words needs a tokenizer, and this server runs with --skip-tokenizer-init.',
+      'bad_words',
+    );
+  }
+  const sequences: number[][] = [];
+  for (const word of words) {
+    const text = word.trimStart();
+    const bare = [...tokenizer.encode(text, { addSpecialTokens: false })];
+    if (bare.length === 0) {
+      throw parameterError(
+        `bad_words entries must tokenize to at least one token, ${pythonQuote(word)} does not.`,
+        'bad_words',
+        words,
+      );
+    }
+    sequences.push(bare);
+    const spaced = [...tokenizer.encode(` ${text}`, { addSpecialTokens: false })];
+    if (spaced.length === bare.length && spaced[0] !== bare[0]) sequences.push(spaced);
+    if (sequences.length > MAX_BAD_WORDS) {
+      throw parameterError(`Too many bad words after tokenization. The max number is ${MAX_BAD_WORDS}.`, 'bad_words');
+    }
+  }
+  return sequences;
+}

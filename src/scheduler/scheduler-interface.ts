@@ -1,0 +1,60 @@
+import type { FinishReason, LogprobsTensors, SchedulerStats } from '../engine/messages.ts';
+import type { Request } from './request.ts';
+import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
+
+/** What a step did for one request. */
+export interface RequestUpdate {
+  request: Request;
+  /** Tokens that the request keeps; those behind a stop are dropped. */
+  newTokenIds: number[];
+  /** Of `newTokenIds`. */
+  newLogprobs: LogprobsTensors | null;
+  /** Prompt positions that no update before had, in order. */
+  newPromptLogprobs: LogprobsTensors | null;
+  /** null while it goes on. A finished request is forgotten by the scheduler. */
+  finishReason: FinishReason | null;
+  /** The stop token id that ended it, if one did and it is not EOS. */
+  stopReason: number | null;
+  /** The request's first update. */
+  isFirst: boolean;
+}
+
+/** The scheduler's part of the counters; the core adds times. */
+export type SchedulerCounters = Pick<
+  SchedulerStats,
+  'numRunning' | 'numWaiting' | 'kvCacheUsage' | 'prefixCacheQueries' | 'prefixCacheHits' | 'numPreemptions'
+>;
+
+/** Draft tokens proposed for a request, to be verified in its next step. */
+export interface DraftTokens {
+  key: number;
+  tokenIds: number[];
+}
+
+/**
+ * Decides which request gets how many tokens in a step. Events in, decisions out: no clock, no randomness, no device.
+ *
+ * `schedule` may be called again before the update of the step before it (async scheduling); updates come in the order of the schedules.
+ */
+export interface SchedulerInterface {
+  /** Takes a request in. Throws RangeError for one that could never run: no prompt, or no room for one token behind it. */
+  addRequest(request: Request): void;
+  /**
+   * Ends requests from outside (abort, error): their blocks are free at once, results of steps in flight are dropped, no update follows.
+   * Unknown keys are ignored.
+   */
+  finishRequests(keys: readonly number[], reason: FinishReason): void;
+  /** The next step. With nothing to compute `totalNumScheduledTokens` is 0; `releasedKeys` must reach the worker all the same. */
+  schedule(): SchedulerOutput;
+  /** Takes a step's results in; one update for each request that has something new. */
+  updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[];
+  /** Drafts for the next step of requests that run; those of others are ignored. */
+  updateDraftTokens(drafts: readonly DraftTokens[]): void;
+  /** True while a request waits or runs. */
+  hasRequests(): boolean;
+  readonly numRunning: number;
+  readonly numWaiting: number;
+  /** Forgets all cached prefixes; false, and nothing done, while blocks are in use. */
+  resetPrefixCache(): boolean;
+  stats(): SchedulerCounters;
+}

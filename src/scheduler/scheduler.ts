@@ -1,0 +1,415 @@
+import type { FinishReason, LogprobsTensors } from '../engine/messages.ts';
+import { blocksPerRequest } from '../kv-cache/kv-cache-config.ts';
+import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
+import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import { checkStop, type Stop } from './check-stop.ts';
+import type { Request } from './request.ts';
+import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
+import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
+import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
+import { sliceLogprobs } from './slice-logprobs.ts';
+
+export interface SchedulerOptions {
+  /** Most requests in a step. */
+  maxNumSeqs: number;
+  /** Token budget of a step: prompts, generation and drafts together. */
+  maxNumBatchedTokens: number;
+  /** Most tokens of a request, prompt and output. */
+  maxModelLen: number;
+  /** False: a prompt that does not fit into what is left of the budget waits for a later step. */
+  enableChunkedPrefill: boolean;
+  /** Most tokens of one request in a step, with chunked prefill; 0: only the budget counts. */
+  longPrefillTokenThreshold: number;
+  policy: SchedulingPolicy;
+  /** Share of the KV blocks, 0..1, left free when a waiting request joins running ones. */
+  watermark: number;
+  enablePrefixCaching: boolean;
+  /** Slots behind a request's tokens for the keys that a drafter writes. Default 0. */
+  numLookaheadTokens?: number;
+}
+
+const NO_TOKENS: number[] = [];
+
+/**
+ * Continuous batching as in vLLM v1. Every request has tokens (known, in flight, drafted) and a count of those computed; a step lets requests catch up,
+ * running ones first, then waiting ones, within one token budget. Prefill, chunked prefill, decode, recompute after a preemption and verification
+ * of drafts are all that one rule.
+ *
+ * A running request that finds no free block preempts the last in the policy's order, itself at worst. The first can take the blocks of all others and one
+ * request of full length always fits, so the first always goes on and everyone finishes.
+ *
+ * Async scheduling. `numComputedTokens` moves when a step is scheduled, and a token that a step in flight will sample counts as a placeholder, so the
+ * next step can be scheduled as if it were known. If its request then finishes, or is aborted, the later result is dropped; that step may still
+ * write to the blocks given back, but in stream order before whoever gets them. If its request is preempted, the token in flight is kept when it arrives:
+ * the request stays at the front of the queue until then, since its new start must know all its tokens.
+ */
+export class Scheduler implements SchedulerInterface {
+  private readonly kvCache: KVCacheManager;
+  private readonly order: RequestOrder;
+  private readonly waiting: RequestQueue;
+  /** In the policy's order, so the last one is the one to preempt, and it is never scheduled yet when another one needs its blocks. */
+  private readonly running: Request[] = [];
+  /** Unfinished requests. */
+  private readonly requests = new Map<number, Request>();
+  private readonly numWatermarkBlocks: number;
+  private readonly runningAllocation: AllocateOptions;
+  /** Requests that the worker holds and must forget. */
+  private releasedKeys: number[] = [];
+  private nextSequence = 0;
+  private numPreemptions = 0;
+  /** A request that found too few free blocks, and how many there were: not worth another look before there are more. */
+  private blocked: { request: Request; numFreeBlocks: number } | null = null;
+
+  /** Throws Error when the options could leave a request waiting forever. */
+  constructor(
+    private readonly options: SchedulerOptions,
+    kvCacheConfig: KvCacheConfig,
+  ) {
+    const { numLookaheadTokens = 0 } = options;
+    checkEveryRequestFits(options, numLookaheadTokens, kvCacheConfig);
+    this.runningAllocation = { numLookaheadTokens };
+    this.kvCache = new KVCacheManager(kvCacheConfig, options);
+    this.order = requestOrder(options.policy);
+    this.waiting = new RequestQueue(this.order);
+    this.numWatermarkBlocks = Math.floor(options.watermark * kvCacheConfig.numBlocks);
+  }
+
+  get numRunning(): number {
+    return this.running.length;
+  }
+
+  get numWaiting(): number {
+    return this.waiting.size;
+  }
+
+  hasRequests(): boolean {
+    return this.requests.size > 0;
+  }
+
+  addRequest(request: Request): void {
+    const { maxModelLen } = this.options;
+    if (request.numPromptTokens < 1 || request.numPromptTokens > maxModelLen) {
+      const found = `request ${request.requestId} has a prompt of ${request.numPromptTokens} tokens`;
+      throw new RangeError(`${found}; it must have 1 to ${maxModelLen}`);
+    }
+    request.sequence = this.nextSequence++;
+    this.requests.set(request.key, request);
+    this.waiting.push(request);
+  }
+
+  finishRequests(keys: readonly number[], reason: FinishReason): void {
+    let finished = false;
+    for (const key of keys) {
+      const request = this.requests.get(key);
+      if (request === undefined) continue;
+      this.finish(request, reason);
+      finished = true;
+    }
+    if (finished) this.dropFinishedFromRunning();
+  }
+
+  schedule(): SchedulerOutput {
+    const step: SchedulerOutput = {
+      newRequests: [],
+      cachedRequests: [],
+      totalNumScheduledTokens: 0,
+      releasedKeys: NO_TOKENS,
+    };
+    const numPreemptionsBefore = this.numPreemptions;
+    this.scheduleRunning(step);
+    // Who joins now would only take the blocks that someone has just been preempted for.
+    if (this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    step.releasedKeys = this.releasedKeys;
+    this.releasedKeys = [];
+    return step;
+  }
+
+  updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[] {
+    const { cachedRequests, newRequests } = scheduled;
+    const updates: RequestUpdate[] = [];
+    let finished = false;
+    for (let i = 0; i < result.keys.length; i++) {
+      const entry = cachedRequests[i] ?? newRequests[i - cachedRequests.length];
+      if (entry?.key !== result.keys[i])
+        throw new Error(`result ${i} of a step is of request ${result.keys[i]}, not ${entry?.key}`);
+      const request = this.requests.get(entry.key);
+      if (request === undefined) continue;
+      const update = this.updateRequest(request, entry, result, i);
+      if (update === null) continue;
+      updates.push(update);
+      finished ||= update.finishReason !== null;
+    }
+    if (finished) this.dropFinishedFromRunning();
+    return updates;
+  }
+
+  updateDraftTokens(drafts: readonly DraftTokens[]): void {
+    for (const { key, tokenIds } of drafts) {
+      const request = this.requests.get(key);
+      // Behind a token in flight they would not continue the text that they were made for.
+      if (request?.status === 'running' && request.numOutputPlaceholders === 0) request.specTokenIds = tokenIds;
+    }
+  }
+
+  resetPrefixCache(): boolean {
+    return this.kvCache.resetPrefixCache();
+  }
+
+  stats(): SchedulerCounters {
+    const { queries, hits } = this.kvCache.prefixCacheStats;
+    return {
+      numRunning: this.running.length,
+      numWaiting: this.waiting.size,
+      kvCacheUsage: this.kvCache.usage,
+      prefixCacheQueries: queries,
+      prefixCacheHits: hits,
+      numPreemptions: this.numPreemptions,
+    };
+  }
+
+  private scheduleRunning(step: SchedulerOutput): void {
+    for (let i = 0; i < this.running.length; i++) {
+      const budget = this.budgetLeft(step);
+      if (budget === 0) break;
+      const request = this.running[i]!;
+      const numNewTokens = Math.min(this.numTokensToCompute(request), this.limitOfRequest(), budget);
+      if (numNewTokens === 0) continue;
+      const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
+      if (newBlockIds === null) break;
+      step.cachedRequests.push(this.scheduleCached(request, numNewTokens, newBlockIds));
+      step.totalNumScheduledTokens += numNewTokens;
+    }
+  }
+
+  private scheduleWaiting(step: SchedulerOutput): void {
+    while (this.running.length < this.options.maxNumSeqs) {
+      const budget = this.budgetLeft(step);
+      const request = this.waiting.peek();
+      if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
+      const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
+      const numMissing = request.numTokens - (hit?.numTokens ?? 0);
+      if (!this.options.enableChunkedPrefill && numMissing > budget) break;
+      const numNewTokens = Math.min(numMissing, this.limitOfRequest(), budget);
+      const blockIds = this.kvCache.allocateSlots(request, numNewTokens, {
+        ...this.runningAllocation,
+        hit,
+        numReservedBlocks: this.running.length > 0 ? this.numWatermarkBlocks : 0,
+      });
+      if (blockIds === null) {
+        this.blocked = { request, numFreeBlocks: this.kvCache.numFreeBlocks };
+        break;
+      }
+      step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
+      step.totalNumScheduledTokens += numNewTokens;
+    }
+  }
+
+  private budgetLeft(step: SchedulerOutput): number {
+    return this.options.maxNumBatchedTokens - step.totalNumScheduledTokens;
+  }
+
+  private limitOfRequest(): number {
+    const { enableChunkedPrefill, longPrefillTokenThreshold } = this.options;
+    return enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : Number.POSITIVE_INFINITY;
+  }
+
+  /** How far a running request is behind; 0 while only an update can tell how it goes on. */
+  private numTokensToCompute(request: Request): number {
+    const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
+    const { maxTokens } = request.samplingParams;
+    const { maxModelLen } = this.options;
+    if (numOutputPlaceholders > 0) {
+      const isLastInFlight =
+        numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
+      if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
+    }
+    // Of d drafts up to d + 1 tokens come.
+    const numDrafts = Math.min(
+      request.specTokenIds.length,
+      maxTokens - numOutputTokens - 1,
+      maxModelLen - numTokens - 1,
+    );
+    return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
+  }
+
+  private allocateOrPreempt(request: Request, numNewTokens: number): number[][] | null {
+    for (;;) {
+      const newBlockIds = this.kvCache.allocateSlots(request, numNewTokens, this.runningAllocation);
+      if (newBlockIds !== null) return newBlockIds;
+      const victim = this.running.pop()!;
+      this.preempt(victim);
+      if (victim === request) return null;
+    }
+  }
+
+  /** Recompute later: the blocks go, the tokens stay. What is left of its blocks in the prefix cache then shortens the way. */
+  private preempt(request: Request): void {
+    this.kvCache.free(request);
+    request.status = 'preempted';
+    request.numComputedTokens = 0;
+    request.specTokenIds = NO_TOKENS;
+    request.numPreemptions++;
+    this.numPreemptions++;
+    this.releasedKeys.push(request.key);
+    this.waiting.push(request);
+  }
+
+  private scheduleCached(request: Request, numNewTokens: number, newBlockIds: number[][]): CachedRequestData {
+    const { key, numComputedTokens, specTokenIds } = request;
+    const numDrafts = Math.max(0, numComputedTokens + numNewTokens - request.numTokens - request.numOutputPlaceholders);
+    request.specTokenIds = NO_TOKENS;
+    request.numSpecTokensInFlight = numDrafts;
+    this.advance(request, numNewTokens);
+    return {
+      key,
+      newBlockIds,
+      numComputedTokens,
+      numScheduledTokens: numNewTokens,
+      specTokenIds: numDrafts === 0 ? NO_TOKENS : specTokenIds.slice(0, numDrafts),
+    };
+  }
+
+  private admit(request: Request, hit: PrefixHit | null, numNewTokens: number, blockIds: number[][]): NewRequestData {
+    const numHitTokens = hit?.numTokens ?? 0;
+    this.waiting.remove(request);
+    if (request.numCachedTokens < 0) {
+      request.numCachedTokens = numHitTokens;
+      if (hit !== null) this.kvCache.recordPrefixCacheQuery(request.numTokens, numHitTokens);
+    }
+    request.status = 'running';
+    request.numComputedTokens = numHitTokens;
+    this.insertRunning(request);
+    this.advance(request, numNewTokens);
+    return {
+      key: request.key,
+      requestId: request.requestId,
+      tokenIds: request.tokenIds.slice(),
+      numPromptTokens: request.numPromptTokens,
+      samplingParams: request.samplingParams,
+      eosTokenIds: request.eosTokenIds,
+      seed: request.seed,
+      loraName: request.loraName,
+      blockIds,
+      numComputedTokens: numHitTokens,
+      numScheduledTokens: numNewTokens,
+    };
+  }
+
+  /** A step that catches up with all tokens samples one. */
+  private advance(request: Request, numNewTokens: number): void {
+    request.numComputedTokens += numNewTokens;
+    if (request.numComputedTokens >= request.numTokens + request.numOutputPlaceholders) request.numOutputPlaceholders++;
+  }
+
+  private insertRunning(request: Request): void {
+    let at = this.running.length;
+    while (at > 0 && this.order(this.running[at - 1]!, request) > 0) at--;
+    this.running.splice(at, 0, request);
+  }
+
+  private isBlocked(request: Request): boolean {
+    return this.blocked?.request === request && this.kvCache.numFreeBlocks <= this.blocked.numFreeBlocks;
+  }
+
+  /** Log probabilities of prompt positions come from computing them. */
+  private readsPrefixCache(request: Request): boolean {
+    return (
+      request.samplingParams.promptLogprobs === null || request.numPromptLogprobsSent >= request.numPromptTokens - 1
+    );
+  }
+
+  private updateRequest(
+    request: Request,
+    { numComputedTokens: numComputedBefore }: CachedRequestData | NewRequestData,
+    result: ModelRunnerOutput,
+    i: number,
+  ): RequestUpdate | null {
+    const sampled = result.sampledTokenIds[i]!;
+    if (sampled.length > 0) this.settleInFlight(request, sampled.length);
+    const { newTokenIds, stop } = this.appendTokens(request, sampled);
+    const newPromptLogprobs = takePromptLogprobs(request, numComputedBefore, result.promptLogprobs[i]!);
+    if (newTokenIds.length === 0 && newPromptLogprobs === null) return null;
+
+    // Tokens that were in flight when their slots were allocated can be hashed only now.
+    if (request.status === 'running') this.kvCache.cacheBlocks(request, request.numComputedTokens);
+    if (stop !== null) this.finish(request, stop.finishReason);
+    const isFirst = !request.hasOutput;
+    request.hasOutput = true;
+    return {
+      request,
+      newTokenIds,
+      newLogprobs: sliceLogprobs(result.logprobs[i]!, 0, newTokenIds.length),
+      newPromptLogprobs,
+      finishReason: stop?.finishReason ?? null,
+      stopReason: stop?.stopReason ?? null,
+      isFirst,
+    };
+  }
+
+  /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */
+  private settleInFlight(request: Request, numSampled: number): void {
+    const numRejected = request.numSpecTokensInFlight + 1 - numSampled;
+    if (request.numOutputPlaceholders === 0 || numRejected < 0) {
+      throw new Error(`request ${request.requestId} was given ${numSampled} tokens, more than it asked for`);
+    }
+    request.numOutputPlaceholders--;
+    request.numSpecTokensInFlight = 0;
+    if (request.status === 'running') request.numComputedTokens -= numRejected;
+  }
+
+  private appendTokens(request: Request, sampled: number[]): { newTokenIds: number[]; stop: Stop | null } {
+    for (let i = 0; i < sampled.length; i++) {
+      request.appendToken(sampled[i]!);
+      const stop = checkStop(request, this.options.maxModelLen);
+      if (stop !== null) return { newTokenIds: i + 1 < sampled.length ? sampled.slice(0, i + 1) : sampled, stop };
+    }
+    return { newTokenIds: sampled, stop: null };
+  }
+
+  /** Callers drop the request from `running` afterwards, for all that finish at once. */
+  private finish(request: Request, reason: FinishReason): void {
+    if (request.status === 'running') {
+      this.kvCache.free(request);
+      this.releasedKeys.push(request.key);
+    } else {
+      this.waiting.remove(request);
+    }
+    request.status = `finished-${reason}`;
+    this.requests.delete(request.key);
+  }
+
+  private dropFinishedFromRunning(): void {
+    let kept = 0;
+    for (const request of this.running) if (request.status === 'running') this.running[kept++] = request;
+    this.running.length = kept;
+  }
+}
+
+/** Position `i` of a piece is prompt position `numComputedBefore + 1 + i`; after a preemption they are computed, but not sent, again. */
+function takePromptLogprobs(
+  request: Request,
+  numComputedBefore: number,
+  piece: LogprobsTensors | null,
+): LogprobsTensors | null {
+  if (piece === null) return null;
+  const start = Math.max(0, request.numPromptLogprobsSent - numComputedBefore);
+  if (start >= piece.numPositions) return null;
+  request.numPromptLogprobsSent = numComputedBefore + piece.numPositions;
+  return sliceLogprobs(piece, start, piece.numPositions);
+}
+
+function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {
+  const { maxModelLen, maxNumBatchedTokens, enableChunkedPrefill } = options;
+  if (!enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
+    const found = `max_num_batched_tokens ${maxNumBatchedTokens} is less than max_model_len ${maxModelLen}`;
+    throw new Error(`${found}: without chunked prefill a longer prompt could never be scheduled`);
+  }
+  const needed = blocksPerRequest(config.groups, {
+    maxModelLen,
+    maxNumBatchedTokens: maxNumBatchedTokens + numLookaheadTokens,
+  });
+  if (config.numBlocks <= needed) {
+    const found = `${config.numBlocks} KV blocks are too few`;
+    throw new Error(`${found}: one request of max_model_len ${maxModelLen} takes ${needed}, and one stays empty`);
+  }
+}

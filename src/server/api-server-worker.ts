@@ -1,0 +1,80 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { CoreLinkEnd } from '../engine/core-link.ts';
+import { configureLogging } from '../logging/logger.ts';
+import { loadPlugins } from '../plugins/plugins.ts';
+import { ApiServer } from './api-server.ts';
+
+/** Messages between the main thread and a front end in a Worker (`--api-server-count`). */
+export type ToApiServer =
+  | { type: 'INIT'; config: BaoConfig; serverIndex: number; port: number }
+  | { type: 'CORES'; config: BaoConfig; links: CoreLinkEnd[] }
+  | { type: 'DRAIN'; timeoutMs: number }
+  | { type: 'ENGINE_DEAD'; reason: string }
+  /** Answer with this front end's metrics. */
+  | { type: 'SNAPSHOT'; callId: number }
+  /** The answer to COLLECT: all front ends' metrics. */
+  | { type: 'COLLECTED'; callId: number; snapshots: unknown[] };
+
+export type FromApiServer =
+  | { type: 'HELLO' }
+  | { type: 'READY' }
+  | { type: 'FAILED'; error: string }
+  | { type: 'DRAINED' }
+  | { type: 'SNAPSHOT_TAKEN'; callId: number; snapshot: unknown }
+  | { type: 'COLLECT'; callId: number };
+
+declare const self: Worker;
+
+const tell = (message: FromApiServer) => self.postMessage(message);
+
+let server: ApiServer | null = null;
+const cores = Promise.withResolvers<{ config: BaoConfig; links: CoreLinkEnd[] }>();
+const collections = new Map<number, (snapshots: unknown[]) => void>();
+let nextCallId = 1;
+
+self.onmessage = (event: MessageEvent<ToApiServer>) => {
+  const message = event.data;
+  switch (message.type) {
+    case 'INIT':
+      start(message).catch((error: Error) => tell({ type: 'FAILED', error: error.message }));
+      break;
+    case 'CORES':
+      cores.resolve(message);
+      break;
+    case 'DRAIN':
+      server?.drain(message.timeoutMs).then(() => tell({ type: 'DRAINED' }));
+      break;
+    case 'ENGINE_DEAD':
+      server?.markDead(message.reason);
+      break;
+    case 'SNAPSHOT':
+      server?.metricsSnapshot().then((snapshot) => tell({ type: 'SNAPSHOT_TAKEN', callId: message.callId, snapshot }));
+      break;
+    case 'COLLECTED':
+      collections.get(message.callId)?.(message.snapshots);
+      collections.delete(message.callId);
+      break;
+  }
+};
+
+async function start({ config, serverIndex, port }: Extract<ToApiServer, { type: 'INIT' }>): Promise<void> {
+  configureLogging({
+    level: config.logging.logLevel,
+    format: config.logging.logFormat,
+    thread: `api server ${serverIndex}`,
+  });
+  await loadPlugins(config.plugins.plugin);
+  server = new ApiServer(config, { reusePort: true, port });
+  await server.open(cores.promise, collect);
+  tell({ type: 'READY' });
+}
+
+function collect(): Promise<unknown[]> {
+  const callId = nextCallId++;
+  return new Promise((resolve) => {
+    collections.set(callId, resolve);
+    tell({ type: 'COLLECT', callId });
+  });
+}
+
+tell({ type: 'HELLO' });

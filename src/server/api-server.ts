@@ -1,0 +1,96 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import { AsyncLLM, loadPreprocessing } from '../engine/async-llm.ts';
+import type { CoreLinkEnd } from '../engine/core-link.ts';
+import { EngineDeadError } from '../engine/engine-client.ts';
+import { createMetrics, type ServerMetrics } from '../metrics/server-metrics.ts';
+import { addPluginRoutes } from '../plugins/plugins.ts';
+import { type FetchHandler, type Listener, listen } from './listener.ts';
+
+const DRAIN_POLL_MS = 10;
+
+/**
+ * One HTTP front end: socket, app and the engine's client, in the main thread or in a Worker. `starting` from the bind until `open`;
+ * `draining` from the first signal: what runs goes on, what comes is refused.
+ */
+export class ApiServer {
+  private readonly listener: Listener;
+  private engine: AsyncLLM | null = null;
+  private metrics: ServerMetrics | null = null;
+  private phase: 'starting' | 'open' | 'draining' = 'starting';
+
+  constructor(
+    private readonly config: BaoConfig,
+    options: { reusePort: boolean; port?: number },
+  ) {
+    this.listener = listen(config.frontend, () => this.unavailable('The server is starting.'), options);
+  }
+
+  get url(): string {
+    return this.listener.url;
+  }
+
+  /**
+   * Loads tokenizer and app while the cores start, then lets requests in.
+   *
+   * @param cores settles when the engine cores are ready, with this front end's links to them and the configuration as they resolved it
+   * @param collect snapshots of all front ends' metrics, where there are several
+   */
+  async open(
+    cores: Promise<{ config: BaoConfig; links: CoreLinkEnd[] }>,
+    collect: (() => Promise<unknown[]>) | null = null,
+  ): Promise<AsyncLLM> {
+    const [{ createApp }, preprocessing, { config, links }] = await Promise.all([
+      import('./app.ts'),
+      loadPreprocessing(this.config),
+      cores,
+    ]);
+    const metrics = createMetrics(config, collect);
+    const engine = new AsyncLLM(config, links, preprocessing, metrics.observer);
+    const app = createApp(engine, { metrics: metrics.http, routes: addPluginRoutes });
+    this.engine = engine;
+    this.metrics = metrics;
+    this.phase = 'open';
+    this.listener.setHandler(this.guard((request, server) => app.fetch(request, { server })));
+    return engine;
+  }
+
+  /** This front end's part of the metrics. */
+  metricsSnapshot(): Promise<unknown> {
+    return this.metrics?.snapshot() ?? Promise.resolve([]);
+  }
+
+  /** Refuses new requests and waits until the running ones have ended, at most so long; those left get an error. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.phase = 'draining';
+    const deadline = performance.now() + timeoutMs;
+    while (this.numRunning > 0 && performance.now() < deadline) await Bun.sleep(DRAIN_POLL_MS);
+    this.engine?.failAll(new EngineDeadError('The server is shutting down.'));
+    // Answers that were just finished or failed must still get out.
+    await Bun.sleep(DRAIN_POLL_MS);
+    this.metrics?.close();
+    await this.listener.stop(true);
+  }
+
+  markDead(reason: string): void {
+    this.engine?.markDead(reason);
+  }
+
+  private get numRunning(): number {
+    return this.engine?.numUnfinishedRequests ?? 0;
+  }
+
+  /** While draining only what reads the server's state is answered. */
+  private guard(handler: FetchHandler): FetchHandler {
+    return (request, server) =>
+      this.phase === 'draining' && !new URL(request.url).pathname.endsWith('/metrics')
+        ? this.unavailable('The server is shutting down.')
+        : handler(request, server);
+  }
+
+  private unavailable(message: string): Response {
+    return Response.json(
+      { error: { message, type: 'ServiceUnavailableError', param: null, code: 503 } },
+      { status: 503, headers: { 'Retry-After': '1' } },
+    );
+  }
+}

@@ -1,0 +1,90 @@
+import { Hono } from 'hono';
+import { getPath } from 'hono/utils/url';
+import { VERSION } from '../cli/version.ts';
+import type { EngineClient } from '../engine/engine-client.ts';
+import { logger } from '../logging/logger.ts';
+import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
+import { systemFingerprint } from './fingerprint.ts';
+import { requireApiKey } from './middleware/auth.ts';
+import { cors } from './middleware/cors.ts';
+import { observe } from './middleware/observe.ts';
+import { requestId } from './middleware/request-id.ts';
+import { registerChatCompletions } from './routes/chat-completions.ts';
+import { registerCompletions } from './routes/completions.ts';
+import { registerModels } from './routes/models.ts';
+import { registerStatus } from './routes/status.ts';
+import { registerTokenize } from './routes/tokenize.ts';
+import type { AppOptions, ServerApp, ServerContext, ServerEnv } from './server-context.ts';
+
+const log = logger('server');
+
+/**
+ * The HTTP API over an engine: `app.fetch(request, { server })` answers a request; the Bun server, where given, tells the access log who asks.
+ */
+export function createApp(engine: EngineClient, options: AppOptions = {}): ServerApp {
+  const { config } = engine;
+  const { frontend } = config;
+  const serverInfo = options.serverInfo ?? { version: VERSION };
+  const context: ServerContext = {
+    engine,
+    config,
+    serverInfo,
+    systemFingerprint: systemFingerprint(config, serverInfo.version),
+    load: { active: 0 },
+  };
+  const app: ServerApp = new Hono<ServerEnv>({ getPath: pathUnder(frontend.rootPath) });
+  const silent = new Set(frontend.disableAccessLogForEndpoints);
+  app.use(
+    requestId(frontend.enableRequestIdHeaders),
+    observe({
+      logs: (path) => !frontend.disableUvicornAccessLog && !silent.has(path),
+      observeHttp: options.metrics?.observeHttp?.bind(options.metrics),
+    }),
+  );
+  if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
+  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey));
+
+  registerStatus(app, context, options.metrics);
+  registerModels(app, context);
+  registerChatCompletions(app, context);
+  registerCompletions(app, context);
+  registerTokenize(app, context);
+  // Plugins see a plain app: what this one keeps per request is none of their business.
+  options.routes?.(app as unknown as Hono);
+  refuseOtherMethods(app);
+
+  app.notFound(() => detailResponse(404, 'Not Found'));
+  app.onError((error, c) => {
+    const id = c.get('requestId');
+    const apiError = toApiError(error, id);
+    if (isUnexpected(error))
+      log.error(`${c.req.method} ${c.req.path} has failed (request id ${id})`, { error: error.stack });
+    // Nobody reads this answer, and a Response can't have nginx's status in every runtime.
+    if (apiError.status === CLIENT_CLOSED_REQUEST) return new Response(null, { status: CLIENT_CLOSED_REQUEST });
+    return errorResponse(apiError);
+  });
+  return app;
+}
+
+/** Paths count with and without `--root-path` in front: some proxies strip it, some don't. */
+function pathUnder(rootPath: string | null): (request: Request) => string {
+  const root = (rootPath ?? '').replace(/\/+$/, '');
+  if (root === '') return (request) => getPath(request);
+  const prefix = root.startsWith('/') ? root : `/${root}`;
+  return (request) => {
+    const path = getPath(request);
+    return path === prefix || path.startsWith(`${prefix}/`) ? path.slice(prefix.length) || '/' : path;
+  };
+}
+
+/** 405 with Allow on every path that has routes, for the methods that none of them takes. */
+function refuseOtherMethods(app: ServerApp): void {
+  const methods = new Map<string, Set<string>>();
+  for (const { path, method } of app.routes) {
+    if (method === 'ALL') continue;
+    methods.set(path, (methods.get(path) ?? new Set()).add(method));
+  }
+  for (const [path, allowed] of methods) {
+    app.all(path, () => detailResponse(405, 'Method Not Allowed', { Allow: [...allowed].join(', ') }));
+  }
+}

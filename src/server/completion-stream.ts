@@ -1,0 +1,116 @@
+import type { CompletionOutput, RequestOutput } from '../engine/engine-client.ts';
+import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
+import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
+import { completionLogprobsJson, countCharacters } from './logprobs-json.ts';
+import type { StreamEncoder } from './stream-generation.ts';
+import { StreamInterval } from './stream-interval.ts';
+import type { StreamUsage } from './usage.ts';
+
+/** One choice of a stream. */
+interface ChoiceState {
+  interval: StreamInterval;
+  numTokens: number;
+  /** Characters sent, from which `text_offset` counts. */
+  numCharacters: number;
+  hasStarted: boolean;
+}
+
+/** Turns the outputs of one request per prompt into the events of a completion stream. */
+export class CompletionStreamEncoder implements StreamEncoder {
+  readonly #open: string;
+  readonly #choices: ChoiceState[];
+  readonly #numPromptTokens: number[];
+  readonly #numCachedTokens: number[];
+  /** No chunk has more than text. */
+  readonly #isPlain: boolean;
+
+  constructor(
+    private readonly format: CompletionFormat,
+    private readonly usage: StreamUsage,
+    numPrompts: number,
+    interval: number,
+  ) {
+    this.#open = `data: ${openAnswer(format.head, 'text_completion')}`;
+    this.#choices = Array.from({ length: numPrompts * format.n }, () => ({
+      interval: new StreamInterval(interval),
+      numTokens: 0,
+      numCharacters: 0,
+      hasStarted: false,
+    }));
+    this.#numPromptTokens = Array.from({ length: numPrompts }, () => 0);
+    this.#numCachedTokens = [...this.#numPromptTokens];
+    this.#isPlain = format.logprobs === null && !format.returnTokenIds && format.echo === null && !usage.continuous;
+  }
+
+  /** Events for one output of the engine; '' where there is nothing to tell yet. */
+  encode(promptIndex: number, output: RequestOutput): string {
+    this.#numPromptTokens[promptIndex] = output.promptTokenIds.length;
+    this.#numCachedTokens[promptIndex] = output.numCachedTokens;
+    let events = '';
+    for (const delta of output.outputs) {
+      const index = promptIndex * this.format.n + delta.index;
+      const due = this.#choices[index]!.interval.push(delta);
+      if (due !== null) events += this.#chunk(index, promptIndex, output, due);
+    }
+    return events;
+  }
+
+  /** Events after the last output. */
+  end(): string {
+    if (!this.usage.atEnd) return '';
+    const usage = usageMember({
+      promptTokens: sum(this.#numPromptTokens),
+      completionTokens: sum(this.#choices.map(({ numTokens }) => numTokens)),
+      cachedTokens: this.format.reportCachedTokens ? sum(this.#numCachedTokens) : null,
+    });
+    return `${this.#open}]${usage}${fingerprintMember(this.format.head)}}\n\n`;
+  }
+
+  #chunk(index: number, promptIndex: number, output: RequestOutput, delta: CompletionOutput): string {
+    const state = this.#choices[index]!;
+    state.numTokens += delta.tokenIds.length;
+    if (this.#isPlain && delta.finishReason === null) {
+      if (delta.text === '') return '';
+      return `${this.#open}{"index":${index},"text":${JSON.stringify(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
+    }
+    const { format } = this;
+    const isFirst = !state.hasStarted;
+    const shown = this.#shown(isFirst, promptIndex, output, delta);
+    const carriesTokens = shown.tokenIds.length > 0 && (format.returnTokenIds || format.logprobs !== null);
+    if (shown.text === '' && delta.finishReason === null && !carriesTokens) return '';
+    state.hasStarted = true;
+    const prompt = isFirst && format.returnTokenIds ? tokenIdsMember('prompt_token_ids', output.promptTokenIds) : '';
+    const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', delta.tokenIds) : '';
+    const logprobs = this.#logprobs(shown, state.numCharacters);
+    state.numCharacters += countCharacters(shown.text);
+    const choice = `{"index":${index},"text":${JSON.stringify(shown.text)},"logprobs":${logprobs}${finishMembers(delta)}${prompt}${tokenIds}}`;
+    const fingerprint = delta.finishReason !== null && !this.usage.atEnd ? fingerprintMember(format.head) : '';
+    return `${this.#open}${choice}]${this.#continuousUsage(state, promptIndex)}${fingerprint}}\n\n`;
+  }
+
+  #shown(isFirst: boolean, promptIndex: number, output: RequestOutput, delta: CompletionOutput): ShownOutput {
+    const { format } = this;
+    if (format.echo !== null && isFirst) return withEcho(output, delta, format.echo[promptIndex]!, format);
+    if (format.promptOnly) return { text: '', tokenIds: [], logprobs: [] };
+    return { text: delta.text, tokenIds: delta.tokenIds, logprobs: delta.logprobs ?? [] };
+  }
+
+  #logprobs(shown: ShownOutput, offset: number): string {
+    const { logprobs } = this.format;
+    if (logprobs === null || shown.tokenIds.length === 0) return 'null';
+    return completionLogprobsJson(shown.tokenIds, shown.logprobs, logprobs, offset);
+  }
+
+  #continuousUsage({ numTokens }: ChoiceState, promptIndex: number): string {
+    if (!this.usage.continuous) return '';
+    return usageMember({
+      promptTokens: this.#numPromptTokens[promptIndex]!,
+      completionTokens: numTokens,
+      cachedTokens: null,
+    });
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

@@ -1,0 +1,202 @@
+import { EngineDeadError, type GenerateRequest, type RequestOutput, ValidationError } from '../engine/engine-client.ts';
+import { logger } from '../logging/logger.ts';
+import { resolveSamplingParams } from '../sampling/resolve-sampling-params.ts';
+import type { RequestOutputKind, SamplingParams } from '../sampling/sampling-params.ts';
+import { ApiError, ClientDisconnectedError, toApiError } from './errors.ts';
+import type { GenerationFields } from './protocol/generation-fields.ts';
+import { randomId } from './request-id.ts';
+import type { ServerContext } from './server-context.ts';
+
+const log = logger('server');
+
+/** What a route adds to the fields that all have. */
+export interface GenerationPlan {
+  n: number | null | undefined;
+  maxTokens: number;
+  logprobs: number | null;
+  promptLogprobs: number | null;
+  outputKind: RequestOutputKind;
+}
+
+/** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, and what fits. */
+export function resolveMaxTokens(context: ServerContext, requested: number | null, promptLength: number): number {
+  const { maxModelLen, defaultSamplingParams } = context.config.model;
+  const wanted = requested ?? defaultSamplingParams.max_tokens ?? Number.POSITIVE_INFINITY;
+  return Math.min(wanted, maxModelLen - promptLength);
+}
+
+/** @throws ValidationError that names the field at fault */
+export function samplingParams(context: ServerContext, fields: GenerationFields, plan: GenerationPlan): SamplingParams {
+  const { model } = context.config;
+  return resolveSamplingParams(
+    { ...fields, n: plan.n },
+    {
+      defaults: model.defaultSamplingParams,
+      maxTokens: plan.maxTokens,
+      logprobs: plan.logprobs,
+      promptLogprobs: plan.promptLogprobs,
+      outputKind: plan.outputKind,
+      vocabSize: model.hf.vocabSize,
+      maxLogprobs: model.maxLogprobs,
+      tokenizer: context.engine.tokenizer,
+    },
+  );
+}
+
+/** Where in the queue, and on which core, a request runs. */
+export interface Placement {
+  priority: number;
+  cacheSalt: string | null;
+  loraName: string | null;
+  dataParallelRank: number | null;
+}
+
+/** @throws ValidationError for a priority or a rank that this server does not have */
+export function placement(
+  context: ServerContext,
+  fields: GenerationFields,
+  headers: Headers,
+  loraName: string | null,
+): Placement {
+  const { scheduler, parallel } = context.config;
+  const priority = integerHeader(headers, 'X-Vllm-Priority') ?? fields.priority ?? 0;
+  if (priority !== 0 && scheduler.schedulingPolicy !== 'priority') {
+    throw new ValidationError(`Got priority ${priority} but priority scheduling is not enabled.`, 'priority');
+  }
+  const rank = integerHeader(headers, 'X-data-parallel-rank');
+  if (rank !== null && (rank < 0 || rank >= parallel.dataParallelSize)) {
+    throw new ValidationError(`data_parallel_rank ${rank} is out of range [0, ${parallel.dataParallelSize}).`);
+  }
+  const cacheSalt = typeof fields.cache_salt === 'string' ? fields.cache_salt : null;
+  return { priority, cacheSalt, loraName, dataParallelRank: rank };
+}
+
+/** A header that isn't an integer counts as absent, as in vLLM: proxies add what they like. */
+function integerHeader(headers: Headers, name: string): number | null {
+  const text = headers.get(name);
+  return text !== null && /^\s*[+-]?\d{1,15}\s*$/.test(text) ? Number(text) : null;
+}
+
+/** An id for the engine: a client's own id may be in use twice, and abort must hit one request only. */
+export function engineRequestId(responseId: string): string {
+  return `${responseId}-${randomId()}`;
+}
+
+/** What becomes of requests that run together as one answer. */
+export interface GenerationHandler {
+  onOutput(requestIndex: number, output: RequestOutput): void;
+  /** All have finished. Nothing follows. */
+  onEnd(): void;
+  /** One has failed, and the others have been aborted. Nothing follows. */
+  onError(error: unknown): void;
+}
+
+/**
+ * Hands the requests to the engine; outputs go to `handler` as they come, until `signal` aborts, the returned function is called (both free what
+ * the requests hold), or all have finished.
+ *
+ * @throws what `EngineClient.addRequest` throws; no request is left behind then
+ */
+export function startGeneration(
+  context: ServerContext,
+  requests: readonly GenerateRequest[],
+  signal: AbortSignal,
+  handler: GenerationHandler,
+): () => void {
+  const { engine, load } = context;
+  const tracks = context.config.frontend.enableServerLoadTracking;
+  const running = new Set<string>();
+  let isOver = false;
+  const finish = () => {
+    isOver = true;
+    signal.removeEventListener('abort', cancel);
+    if (tracks) load.active--;
+    for (const id of running) engine.abort(id);
+    running.clear();
+  };
+  const cancel = () => {
+    if (!isOver) finish();
+  };
+  const fail = (error: unknown) => {
+    if (isOver) return;
+    finish();
+    handler.onError(error);
+  };
+  const receive = (index: number, output: RequestOutput) => {
+    if (isOver) return;
+    const failure = failureOf(output);
+    if (output.finished) running.delete(output.requestId);
+    if (failure !== null) return fail(failure);
+    handler.onOutput(index, output);
+    if (running.size > 0) return;
+    finish();
+    handler.onEnd();
+  };
+
+  if (tracks) load.active++;
+  signal.addEventListener('abort', cancel);
+  for (const request of requests) running.add(request.requestId);
+  try {
+    if (signal.aborted) throw new ClientDisconnectedError();
+    requests.forEach((request, index) => {
+      engine.addRequest(request, { onOutput: (output) => receive(index, output), onError: fail });
+    });
+  } catch (error) {
+    finish();
+    throw error;
+  }
+  return cancel;
+}
+
+/** A choice that did not come to an end of its own. */
+function failureOf(output: RequestOutput): ApiError | null {
+  for (const { finishReason } of output.outputs) {
+    if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
+    if (finishReason === 'abort') {
+      return new ApiError(
+        503,
+        'ServiceUnavailableError',
+        'The server has aborted this request because it is shutting down.',
+      );
+    }
+  }
+  return null;
+}
+
+/**
+ * The last output of each request, in their order.
+ *
+ * @throws ClientDisconnectedError when `signal` aborts, and what the engine reports
+ */
+export function collectOutputs(
+  context: ServerContext,
+  requests: readonly GenerateRequest[],
+  signal: AbortSignal,
+): Promise<RequestOutput[]> {
+  const { promise, resolve, reject } = Promise.withResolvers<RequestOutput[]>();
+  const last: RequestOutput[] = [];
+  const onAbort = () => reject(new ClientDisconnectedError());
+  startGeneration(context, requests, signal, {
+    onOutput: (index, output) => {
+      last[index] = output;
+    },
+    onEnd: () => resolve(last),
+    // The request had been accepted: a dead engine is a failure now, not a refusal.
+    onError: (error) => reject(error instanceof EngineDeadError ? toApiError(error, '', true) : error),
+  });
+  signal.addEventListener('abort', onAbort, { once: true });
+  return promise.finally(() => signal.removeEventListener('abort', onAbort));
+}
+
+/** With `--enable-log-requests`: parameters at info, prompts at debug, cut to `--max-log-len`. */
+export function logRequest(context: ServerContext, request: GenerateRequest, promptText: string | null): void {
+  const { enableLogRequests, maxLogLen } = context.config.frontend;
+  if (!enableLogRequests) return;
+  const { requestId, params, promptTokenIds } = request;
+  log.info(`received request ${requestId}`, { params: JSON.stringify(params), promptTokens: promptTokenIds.length });
+  const cut = maxLogLen ?? Number.POSITIVE_INFINITY;
+  log.debug(`prompt of request ${requestId}`, {
+    prompt: promptText === null ? null : promptText.slice(0, cut),
+    promptTokenIds: [...promptTokenIds.subarray(0, cut)],
+  });
+}

@@ -1,0 +1,97 @@
+import { ApiError, ClientDisconnectedError } from './errors.ts';
+import { findJsonSyntaxError } from './json-syntax.ts';
+import { type BodyIssue, bodyError } from './protocol/body-error.ts';
+
+/** Deeper than any real request, and shallow enough that recursive code behind (templates, JSON.stringify) is safe. */
+const MAX_DEPTH = 128;
+
+/**
+ * The parsed JSON body of a request.
+ *
+ * @throws ApiError 400 for another content type, broken UTF-8, broken or too deeply nested JSON; 413 above `limit` bytes, before they are read
+ *   where the client announced them
+ */
+export async function readJsonBody(request: Request, limit: number): Promise<unknown> {
+  const mediaType = request.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
+  if (mediaType !== 'application/json') {
+    throw bodyError([{ text: "Unsupported Media Type: Only 'application/json' is allowed" }]);
+  }
+  return parseJson(decodeUtf8(await readBytes(request, limit)));
+}
+
+async function readBytes(request: Request, limit: number): Promise<Uint8Array> {
+  const announced = Number(request.headers.get('content-length') ?? 'NaN');
+  if (announced > limit) throw tooLarge(limit);
+  try {
+    if (announced <= limit) return new Uint8Array(await request.arrayBuffer());
+    return await readStream(request, limit);
+  } catch (error) {
+    if (request.signal.aborted) throw new ClientDisconnectedError();
+    throw error;
+  }
+}
+
+async function readStream(request: Request, limit: number): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  let size = 0;
+  for await (const piece of request.body ?? []) {
+    size += piece.byteLength;
+    if (size > limit) throw tooLarge(limit);
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces);
+}
+
+function tooLarge(limit: number): ApiError {
+  return new ApiError(
+    413,
+    'Request Entity Too Large',
+    `The request body is larger than ${limit} bytes (--request-body-limit).`,
+  );
+}
+
+function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw new ApiError(400, 'Bad Request', 'There was an error parsing the body: it is not valid UTF-8.');
+  }
+}
+
+function parseJson(text: string): unknown {
+  if (text === '') throw bodyError([missingBody]);
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    const { message, position } = findJsonSyntaxError(text);
+    throw bodyError([
+      { type: 'json_invalid', loc: `body.${position}`, msg: 'JSON decode error', input: {}, ctx: { error: message } },
+    ]);
+  }
+  if (isDeeperThan(body, MAX_DEPTH)) {
+    throw new ApiError(400, 'Bad Request', `The request body is nested more than ${MAX_DEPTH} levels deep.`);
+  }
+  return body;
+}
+
+const missingBody: BodyIssue = { type: 'missing', loc: 'body', msg: 'Field required', input: null };
+
+/** Iterative: what it looks for would overflow the stack. */
+function isDeeperThan(root: unknown, limit: number): boolean {
+  let level: unknown[] = [root];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > limit) return true;
+    const next: unknown[] = [];
+    for (const value of level) {
+      for (const child of childrenOf(value)) if (typeof child === 'object' && child !== null) next.push(child);
+    }
+    level = next;
+  }
+  return false;
+}
+
+function childrenOf(value: unknown): unknown[] {
+  if (Array.isArray(value)) return value;
+  return typeof value === 'object' && value !== null ? Object.values(value) : [];
+}

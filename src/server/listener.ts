@@ -1,0 +1,97 @@
+import { existsSync, unlinkSync } from 'node:fs';
+import type { FrontendConfig } from '../config/bao-config.ts';
+import { ConfigError } from '../config/config-error.ts';
+
+export type FetchHandler = (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>;
+
+/** A bound socket; until `setHandler` every request gets the answer of the handler that it was opened with. */
+export interface Listener {
+  /** "http://localhost:8000" or "unix:/run/bao.sock". */
+  readonly url: string;
+  readonly port: number | null;
+  setHandler(handler: FetchHandler): void;
+  /** Stops accepting; with `closeActive` open connections are cut too. */
+  stop(closeActive: boolean): Promise<void>;
+}
+
+/**
+ * Binds the address of `--host`/`--port` or `--uds`. Several threads may share a port with `reusePort`.
+ * Throws ConfigError when the address can't be bound.
+ */
+export function listen(
+  frontend: FrontendConfig,
+  handler: FetchHandler,
+  options: { reusePort: boolean; port?: number },
+): Listener {
+  let current = handler;
+  const common = {
+    fetch: (request: Request, server: Bun.Server<undefined>) => {
+      // An answer may be silent for long while its request waits in the queue.
+      server.timeout(request, 0);
+      return current(request, server);
+    },
+    maxRequestBodySize: frontend.requestBodyLimit,
+    development: false,
+    tls: tlsOptions(frontend),
+  };
+  const port = options.port ?? frontend.port;
+  try {
+    const server =
+      frontend.uds === null
+        ? Bun.serve({ ...common, hostname: frontend.host ?? '0.0.0.0', port, reusePort: options.reusePort })
+        : Bun.serve({ ...common, unix: freeSocketPath(frontend.uds) });
+    return {
+      url: describe(frontend, server.port ?? null),
+      port: server.port ?? null,
+      setHandler: (next) => {
+        current = next;
+      },
+      stop: (closeActive) => server.stop(closeActive),
+    };
+  } catch (error) {
+    throw bindError(error, frontend, port);
+  }
+}
+
+/** The port that is free now for several listeners to share; fails like `listen` when it is taken. */
+export async function reservePort(frontend: FrontendConfig): Promise<number> {
+  const probe = listen(frontend, () => new Response(null, { status: 503 }), { reusePort: false });
+  const { port } = probe;
+  await probe.stop(true);
+  return port ?? frontend.port;
+}
+
+function tlsOptions(frontend: FrontendConfig): Bun.TLSOptions | undefined {
+  const { sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs } = frontend;
+  if (sslKeyfile === null || sslCertfile === null) return undefined;
+  return {
+    key: Bun.file(sslKeyfile),
+    cert: Bun.file(sslCertfile),
+    ca: sslCaCerts === null ? undefined : Bun.file(sslCaCerts),
+    requestCert: sslCertReqs > 0,
+    rejectUnauthorized: sslCertReqs === 2,
+  };
+}
+
+/** A socket file that a killed server left behind would make the address look taken. */
+function freeSocketPath(path: string): string {
+  if (existsSync(path)) unlinkSync(path);
+  return path;
+}
+
+function describe(frontend: FrontendConfig, port: number | null): string {
+  if (frontend.uds !== null) return `unix:${frontend.uds}`;
+  const host =
+    frontend.host === null || frontend.host === '0.0.0.0' || frontend.host === '::' ? 'localhost' : frontend.host;
+  const scheme = frontend.sslKeyfile === null ? 'http' : 'https';
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function bindError(error: unknown, frontend: FrontendConfig, port: number): ConfigError {
+  const address = frontend.uds ?? `${frontend.host ?? '0.0.0.0'}:${port}`;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'EADDRINUSE') {
+    return new ConfigError(`${address} is in use already: stop what listens there, or choose another with --port.`);
+  }
+  return new ConfigError(`The server can't listen on ${address}: ${message}`);
+}

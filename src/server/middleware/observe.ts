@@ -1,0 +1,57 @@
+import type { Context, MiddlewareHandler } from 'hono';
+import { routePath } from 'hono/route';
+import { logger } from '../../logging/logger.ts';
+import type { ServerEnv } from '../server-context.ts';
+
+const log = logger('access');
+
+/** One answered request, for the http_* metrics. */
+export interface HttpObservation {
+  method: string;
+  /** The route's pattern ("/v1/models/:id"), 'none' where no route matched: paths that clients invent must not become labels. */
+  handler: string;
+  status: number;
+  /** Until the answer's head; a stream goes on after it. */
+  durationMs: number;
+  /** From Content-Length; 0 where it is unknown. */
+  requestBytes: number;
+  responseBytes: number;
+}
+
+export interface ObserveOptions {
+  /** Whether a request to a path gets a line in the access log. */
+  logs(path: string): boolean;
+  observeHttp?(observation: HttpObservation): void;
+}
+
+/** Writes the access log and counts requests. */
+export function observe(options: ObserveOptions): MiddlewareHandler<ServerEnv> {
+  return async (c, next) => {
+    const start = performance.now();
+    await next();
+    const durationMs = performance.now() - start;
+    const { method, path } = c.req;
+    if (options.logs(path)) {
+      const target = path + new URL(c.req.url).search;
+      log.info(`${clientAddress(c)} - "${method} ${target}" ${c.res.status}`, { ms: Math.round(durationMs) });
+    }
+    options.observeHttp?.({
+      method,
+      handler: handlerOf(c),
+      status: c.res.status,
+      durationMs,
+      requestBytes: Number(c.req.header('Content-Length') ?? 0) || 0,
+      responseBytes: Number(c.res.headers.get('Content-Length') ?? 0) || 0,
+    });
+  };
+}
+
+function clientAddress(c: Context<ServerEnv>): string {
+  const address = c.env?.server?.requestIP(c.req.raw) ?? null;
+  return address === null ? 'local' : `${address.address}:${address.port}`;
+}
+
+function handlerOf(c: Context<ServerEnv>): string {
+  const pattern = routePath(c, -1);
+  return pattern === '' || pattern.endsWith('*') ? 'none' : pattern;
+}

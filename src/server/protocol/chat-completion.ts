@@ -1,0 +1,119 @@
+import * as v from 'valibot';
+import { ValidationError } from '../../engine/engine-client.ts';
+import { notSupported } from '../errors.ts';
+import { chatMessages, toolDefinitions } from './chat-messages.ts';
+import { anyObject, boolean, integer, isObject, list, literal, string } from './fields.ts';
+import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
+import { parseBody } from './parse-body.ts';
+import { refuseUnsupported } from './unsupported-fields.ts';
+
+/** Fields by which a conversation becomes a prompt; /tokenize has them too. */
+export const templateFields = {
+  messages: chatMessages,
+  tools: v.nullish(toolDefinitions),
+  add_generation_prompt: v.optional(boolean, true),
+  continue_final_message: v.optional(boolean, false),
+  add_special_tokens: v.optional(boolean, false),
+  chat_template: v.nullish(string),
+  chat_template_kwargs: v.nullish(anyObject),
+  /** About multimodal content, which is refused itself. */
+  media_io_kwargs: v.nullish(anyObject),
+  mm_processor_kwargs: v.nullish(anyObject),
+};
+
+const templateSchema = v.object(templateFields);
+export type TemplateFields = v.InferOutput<typeof templateSchema>;
+
+const chatCompletionSchema = v.object({
+  ...generationFields,
+  ...templateFields,
+  n: v.nullish(integer),
+  max_completion_tokens: v.nullish(integer),
+  logprobs: v.nullish(boolean),
+  top_logprobs: v.nullish(integer),
+  tool_choice: v.nullish(v.union([string, anyObject], 'string_type: Input should be a valid string or dictionary')),
+  parallel_tool_calls: v.nullish(boolean),
+  reasoning_effort: v.nullish(literal('none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max')),
+  include_reasoning: v.optional(boolean),
+  echo: v.optional(boolean),
+  documents: v.nullish(list(anyObject)),
+  return_prompt_text: v.nullish(boolean),
+});
+
+export type ChatCompletionRequest = v.InferOutput<typeof chatCompletionSchema>;
+
+/**
+ * @throws ApiError where a field has the wrong type
+ * @throws ValidationError where fields don't go together, or ask for what this server can't do
+ */
+export function parseChatCompletion(body: unknown): ChatCompletionRequest {
+  const request = parseBody(chatCompletionSchema, body);
+  checkGenerationFields(request);
+  checkTopLogprobs(request);
+  checkToolChoice(request);
+  refuseUnsupported(request);
+  return request;
+}
+
+function checkTopLogprobs({ top_logprobs: top, logprobs }: ChatCompletionRequest): void {
+  checkLogprobsCount('top_logprobs', top);
+  if (top != null && top !== 0 && !logprobs) {
+    throw new ValidationError(
+      'when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)',
+      'top_logprobs',
+    );
+  }
+}
+
+/** vLLM's rules for `tools` and `tool_choice` without `--enable-auto-tool-choice`: tools reach the template only with tool_choice none. */
+function checkToolChoice({ tools, tool_choice: given }: ChatCompletionRequest): void {
+  if (tools?.length === 0) {
+    throw new ValidationError(
+      '`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. (parameter=tools)',
+      'tools',
+    );
+  }
+  const choice = given === undefined && tools != null ? 'auto' : given;
+  if (choice == null || choice === 'none') return;
+  if (tools == null) {
+    throw new ValidationError('When using `tool_choice`, `tools` must be set. (parameter=tool_choice)', 'tool_choice');
+  }
+  if (typeof choice === 'string') {
+    if (choice === 'auto') {
+      throw new ValidationError(
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+      );
+    }
+    if (choice !== 'required') {
+      throw new ValidationError(
+        'Invalid value for `tool_choice`! Only named tools, "none", "auto" or "required" are supported. (parameter=tool_choice)',
+        'tool_choice',
+      );
+    }
+  } else {
+    checkNamedTool(choice, tools);
+  }
+  throw notSupported('tool_choice', 'only "none" is');
+}
+
+function checkNamedTool(choice: Record<string, unknown>, tools: NonNullable<ChatCompletionRequest['tools']>): void {
+  const usage = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`';
+  const named = choice.function;
+  if (!isObject(named)) {
+    throw new ValidationError(
+      `Invalid value for \`function\` in \`tool_choice\`! ${usage} (parameter=tool_choice.function)`,
+      'tool_choice.function',
+    );
+  }
+  if (typeof named.name !== 'string' || named.name === '') {
+    throw new ValidationError(
+      `Expected a \`name\` in \`function\` in \`tool_choice\`! ${usage} (parameter=tool_choice.function.name)`,
+      'tool_choice.function.name',
+    );
+  }
+  if (tools.some((tool) => tool.function.name === named.name)) return;
+  throw new ValidationError(
+    'The tool specified in `tool_choice` does not match any of the specified `tools` (parameter=tool_choice)',
+    'tool_choice',
+  );
+}

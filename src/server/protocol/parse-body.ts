@@ -1,0 +1,42 @@
+import * as v from 'valibot';
+import { type BodyIssue, bodyError } from './body-error.ts';
+import { isObject } from './fields.ts';
+
+/**
+ * A body checked against an endpoint's schema; fields that the schema doesn't have are ignored, as in vLLM.
+ *
+ * @throws ApiError 400 with pydantic's wording for each finding
+ */
+export function parseBody<const Schema extends v.GenericSchema>(schema: Schema, body: unknown): v.InferOutput<Schema> {
+  if (!isObject(body)) {
+    throw bodyError([
+      {
+        type: 'model_attributes_type',
+        loc: 'body',
+        msg: 'Input should be a valid dictionary or object to extract fields from',
+        input: body,
+      },
+    ]);
+  }
+  const result = v.safeParse(schema, body);
+  if (result.success) return result.output;
+  throw bodyError(result.issues.map(toBodyIssue));
+}
+
+function toBodyIssue(issue: v.BaseIssue<unknown>): BodyIssue {
+  const path = issue.path ?? [];
+  const loc = ['body', ...path.map((item) => String(item.key))].join('.');
+  const last = path.at(-1);
+  // valibot reports a key that is not there as an object issue whose received type is undefined; the input is then the object itself.
+  if (last !== undefined && issue.kind === 'schema' && issue.received === 'undefined') {
+    return { type: 'missing', loc, msg: 'Field required', input: last.type === 'object' ? last.input : issue.input };
+  }
+  const [type, msg] = splitMessage(issue.message);
+  return { type, loc, msg, input: issue.input };
+}
+
+/** The schemas' messages open with the error's type (fields.ts); valibot's own don't. */
+function splitMessage(message: string): [type: string, msg: string] {
+  const match = /^(\w+): (.*)$/s.exec(message);
+  return match === null ? ['value_error', message] : [match[1]!, match[2]!];
+}

@@ -1,0 +1,114 @@
+import type { GenerateRequest } from '../../engine/engine-client.ts';
+import { jsonAnswer } from '../answer-head.ts';
+import { type CompletionFormat, completionAnswerJson } from '../completion-answer.ts';
+import { CompletionStreamEncoder } from '../completion-stream.ts';
+import {
+  collectOutputs,
+  engineRequestId,
+  logRequest,
+  placement,
+  resolveMaxTokens,
+  samplingParams,
+} from '../generation.ts';
+import { readJsonBody } from '../json-body.ts';
+import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../prompt.ts';
+import { type CompletionPrompt, type CompletionRequest, parseCompletion } from '../protocol/completion.ts';
+import { chooseRequestId } from '../request-id.ts';
+import { resolveModel } from '../served-models.ts';
+import type { ServerApp, ServerContext } from '../server-context.ts';
+import { streamGeneration } from '../stream-generation.ts';
+import { streamUsage } from '../usage.ts';
+
+/** POST /v1/completions. */
+export function registerCompletions(app: ServerApp, context: ServerContext): void {
+  app.post('/v1/completions', async (c) => {
+    const raw = c.req.raw;
+    const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const { generate, format } = await prepare(context, request, raw.headers);
+    if (!request.stream)
+      return jsonAnswer(completionAnswerJson(await collectOutputs(context, generate, raw.signal), format));
+    const usage = streamUsage(request.stream_options, context.config.frontend.enableForceIncludeUsage);
+    const interval = Math.max(request.stream_interval ?? 1, context.config.scheduler.streamInterval);
+    const encoder = new CompletionStreamEncoder(format, usage, generate.length, interval);
+    return streamGeneration(context, generate, raw.signal, encoder, format.head.id);
+  });
+}
+
+interface PreparedCompletion {
+  /** One a prompt. */
+  generate: GenerateRequest[];
+  format: CompletionFormat;
+}
+
+async function prepare(
+  context: ServerContext,
+  request: CompletionRequest,
+  headers: Headers,
+): Promise<PreparedCompletion> {
+  const model = resolveModel(context.config, request.model);
+  const limits = promptLimits(context, request);
+  checkLimits(limits);
+  const prompts = await Promise.all(request.prompts.map((prompt) => encode(context, prompt, request, limits)));
+  const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id)}`;
+  const place = placement(context, request, headers, model.loraName);
+  const promptOnly = request.echo === true && request.max_tokens === 0;
+  const generate = prompts.map((promptTokenIds) => ({
+    requestId: engineRequestId(id),
+    promptTokenIds,
+    params: samplingParams(context, request, {
+      n: request.n,
+      // A prompt alone can't be run; the one token is not shown.
+      maxTokens: promptOnly ? 1 : resolveMaxTokens(context, request.max_tokens, promptTokenIds.length),
+      logprobs: request.logprobs ?? null,
+      promptLogprobs: request.prompt_logprobs ?? (request.echo ? (request.logprobs ?? null) : null),
+      outputKind: request.stream ? 'delta' : 'final-only',
+    }),
+    ...place,
+  }));
+  generate.forEach((item, i) => {
+    const prompt = request.prompts[i]!;
+    logRequest(context, item, typeof prompt === 'string' ? prompt : null);
+  });
+  return { generate, format: answerFormat(context, request, { id, model: model.name, promptOnly }) };
+}
+
+async function encode(
+  { engine, config }: ServerContext,
+  prompt: CompletionPrompt,
+  request: CompletionRequest,
+  limits: PromptLimits,
+): Promise<Int32Array> {
+  if (typeof prompt !== 'string') return promptFromIds(prompt, config.model.hf.vocabSize, limits);
+  return encodePrompt(engine, prompt, request.add_special_tokens, limits);
+}
+
+function promptLimits({ config }: ServerContext, request: CompletionRequest): PromptLimits {
+  return {
+    maxModelLen: config.model.maxModelLen,
+    maxOutputTokens: Math.max(request.max_tokens, 0),
+    maxOutputField: 'max_tokens',
+    truncate: request.truncate_prompt_tokens ?? null,
+    truncationSide: request.truncation_side ?? 'left',
+  };
+}
+
+function answerFormat(
+  { engine, config, systemFingerprint }: ServerContext,
+  request: CompletionRequest,
+  { id, model, promptOnly }: { id: string; model: string; promptOnly: boolean },
+): CompletionFormat {
+  const { frontend } = config;
+  const { tokenizer } = engine;
+  const textOf = (prompt: CompletionPrompt) =>
+    typeof prompt === 'string' ? prompt : (tokenizer?.decode(prompt, { skipSpecialTokens: false }) ?? '');
+  const asTokenIds = request.return_tokens_as_token_ids ?? frontend.returnTokensAsTokenIds;
+  return {
+    head: { id, created: Math.floor(Date.now() / 1000), model, systemFingerprint },
+    n: request.n ?? 1,
+    echo: request.echo ? request.prompts.map(textOf) : null,
+    promptOnly,
+    logprobs: request.logprobs == null ? null : { topN: request.logprobs, asTokenIds, tokenizer },
+    returnTokenIds: request.return_token_ids ?? false,
+    reportCachedTokens: frontend.enablePromptTokensDetails,
+  };
+}

@@ -1,0 +1,45 @@
+import { randomId } from '../request-id.ts';
+import { resolveModel } from '../served-models.ts';
+import type { ServerApp, ServerContext } from '../server-context.ts';
+
+/** GET /v1/models and /v1/models/{id}. */
+export function registerModels(app: ServerApp, context: ServerContext): void {
+  const { servedModelName } = context.config.model;
+  app.get('/v1/models', (c) =>
+    c.json({ object: 'list', data: servedModelName.map((name) => modelCard(context, name)) }),
+  );
+  app.get('/v1/models/:id{.+}', (c) => {
+    const id = c.req.param('id');
+    resolveModel(context.config, id);
+    return c.json(modelCard(context, id));
+  });
+}
+
+function modelCard({ config }: ServerContext, id: string): Record<string, unknown> {
+  const created = Math.floor(Date.now() / 1000);
+  return {
+    id,
+    object: 'model',
+    created,
+    owned_by: 'bao',
+    root: config.model.model,
+    parent: null,
+    max_model_len: config.model.maxModelLen,
+    permission: [
+      {
+        id: `modelperm-${randomId()}`,
+        object: 'model_permission',
+        created,
+        allow_create_engine: false,
+        allow_sampling: true,
+        allow_logprobs: true,
+        allow_search_indices: false,
+        allow_view: true,
+        allow_fine_tuning: false,
+        organization: '*',
+        group: null,
+        is_blocking: false,
+      },
+    ],
+  };
+}

@@ -1,0 +1,145 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { AsyncLLM } from '../engine/async-llm.ts';
+import type { CoreLinkEnd } from '../engine/core-link.ts';
+import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
+import { type CoreEngines, CoreStartupError, launchCoreEngines } from '../engine/launch-core-engines.ts';
+import { logger } from '../logging/logger.ts';
+import { loadPlugins } from '../plugins/plugins.ts';
+import { ApiServer } from './api-server.ts';
+import { ApiServerWorker } from './api-server-process.ts';
+import { reservePort } from './listener.ts';
+
+const log = logger('server');
+
+/** After the engine's death: time for the errors of what was running to reach their clients, and for a probe to see /health say why. */
+const DEATH_GRACE_MS = 1000;
+const CORE_STOP_TIMEOUT_MS = 5000;
+
+/**
+ * Serves until a signal or the engine's death, and gives the exit code. The socket is bound first, so that a port in use fails before anything is loaded.
+ * Throws ConfigError and CoreStartupError.
+ */
+export async function runServer(config: BaoConfig): Promise<number> {
+  process.title = `bao serve ${config.model.servedModelName[0]}`;
+  await loadPlugins(config.plugins.plugin);
+  const server = await Server.start(config);
+  return server.done;
+}
+
+/** All threads of a serving process. */
+class Server {
+  private readonly exit = Promise.withResolvers<number>();
+  private readonly workers: ApiServerWorker[] = [];
+  private engine: AsyncLLM | null = null;
+  private engines: CoreEngines | null = null;
+  private watch: EngineWatch | null = null;
+  private stopping = false;
+
+  private constructor(
+    private readonly config: BaoConfig,
+    private readonly apiServer: ApiServer,
+  ) {}
+
+  static async start(config: BaoConfig): Promise<Server> {
+    const startedMs = performance.now();
+    const shared = config.frontend.apiServerCount > 1 && config.frontend.uds === null;
+    const port = shared ? await reservePort(config.frontend) : config.frontend.port;
+    const server = new Server(config, new ApiServer(config, { reusePort: shared, port }));
+    process.on('SIGINT', () => server.onSignal('SIGINT'));
+    process.on('SIGTERM', () => server.onSignal('SIGTERM'));
+    try {
+      await server.open(port);
+    } catch (error) {
+      await server.apiServer.drain(0);
+      throw error;
+    }
+    server.announce(performance.now() - startedMs);
+    return server;
+  }
+
+  get done(): Promise<number> {
+    return this.exit.promise;
+  }
+
+  private async open(port: number): Promise<void> {
+    const numServers = this.config.frontend.apiServerCount;
+    for (let i = 1; i < numServers; i++) {
+      this.workers.push(
+        new ApiServerWorker(
+          i,
+          () => this.collectMetrics(),
+          (reason) => this.onDeath(reason),
+        ),
+      );
+    }
+    const cores = this.launchCores(numServers);
+    const collect = numServers > 1 ? () => this.collectMetrics() : null;
+    const own = this.apiServer.open(
+      cores.then(({ config, links }) => ({ config, links: links[0]! })),
+      collect,
+    );
+    await Promise.all(this.workers.map((worker) => worker.start(this.config, port)));
+    const { config, links } = await cores;
+    await Promise.all(this.workers.map((worker, i) => worker.connect(config, links[i + 1]!)));
+    this.engine = await own;
+    this.watch = new EngineWatch(this.engines!.cores, watchOptionsFromEnv(), (reason) => this.onDeath(reason));
+    this.watch.start();
+  }
+
+  private async launchCores(numClients: number): Promise<{ config: BaoConfig; links: CoreLinkEnd[][] }> {
+    this.engines = await launchCoreEngines(this.config, numClients);
+    const maxModelLen = Math.min(...this.engines.cores.map((core) => core.ready.maxModelLen));
+    const { numGpuBlocks } = this.engines.cores[0]!.ready;
+    const config = {
+      ...this.config,
+      model: { ...this.config.model, maxModelLen },
+      cache: { ...this.config.cache, numGpuBlocks },
+    };
+    return { config, links: this.engines.links };
+  }
+
+  private announce(startupMs: number): void {
+    const { url } = this.apiServer;
+    const model = this.config.model.servedModelName[0];
+    const seconds = (startupMs / 1000).toFixed(2);
+    log.info(`Ready after ${seconds} s: ${url}/v1 serves ${model}`);
+    const target = url.startsWith('unix:') ? `--unix-socket ${url.slice(5)} http://localhost` : url;
+    const body = JSON.stringify({ model, messages: [{ role: 'user', content: 'What is the capital of France?' }] });
+    log.info(`Try it:\n  curl ${target}/v1/chat/completions -H 'Content-Type: application/json' -d '${body}'`);
+  }
+
+  private async collectMetrics(): Promise<unknown[]> {
+    return Promise.all([this.apiServer.metricsSnapshot(), ...this.workers.map((worker) => worker.metricsSnapshot())]);
+  }
+
+  private onSignal(signal: string): void {
+    if (this.stopping) {
+      log.warn(`${signal} again: stopping at once`);
+      process.exit(130);
+    }
+    this.stopping = true;
+    const seconds = this.config.frontend.shutdownTimeout;
+    log.info(`${signal}: no new requests; running ones have ${seconds} s to end`);
+    this.stop(seconds * 1000).then(() => this.exit.resolve(0));
+  }
+
+  private async stop(timeoutMs: number): Promise<void> {
+    await Promise.all([this.apiServer, ...this.workers].map((server) => server.drain(timeoutMs)));
+    this.watch?.stop();
+    if (this.engine === null || this.engines === null) return;
+    const stopped = this.engine.shutdownCores().then(() => Promise.all(this.engines!.cores.map((core) => core.ended)));
+    await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
+    log.info('Stopped');
+  }
+
+  private onDeath(reason: string): void {
+    if (this.stopping) return;
+    log.error(reason);
+    for (const server of [this.apiServer, ...this.workers]) server.markDead(reason);
+    if (process.env.BAO_KEEP_ALIVE_ON_ENGINE_DEATH === '1') return;
+    this.stopping = true;
+    setTimeout(() => this.exit.resolve(1), DEATH_GRACE_MS);
+  }
+}
+
+export { CoreStartupError };

@@ -1,0 +1,45 @@
+import type { Hono } from 'hono';
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { EngineClient } from '../engine/engine-client.ts';
+import type { HttpObservation } from './middleware/observe.ts';
+
+/** What the server tells about itself. */
+export interface ServerInfo {
+  version: string;
+}
+
+/** Where /metrics comes from and HTTP requests are counted. */
+export interface ServerMetrics {
+  contentType: string;
+  /** The whole exposition, rendered when a scraper asks. */
+  render(): Promise<string>;
+  /** Called once per answered request. */
+  observeHttp?(observation: HttpObservation): void;
+}
+
+export interface AppOptions {
+  /** By default this package's. */
+  serverInfo?: ServerInfo;
+  metrics?: ServerMetrics;
+  /** Adds routes of plugins; they go through the same middleware (keys, CORS, logs) as the server's own. */
+  routes?(app: Hono): void;
+}
+
+/** What Hono hands to handlers: the listening server (second argument of `app.fetch`), the request's id among the variables. */
+export interface ServerEnv {
+  Bindings: { server?: Pick<Bun.Server<undefined>, 'requestIP'> } | undefined;
+  Variables: { requestId: string };
+}
+
+export type ServerApp = Hono<ServerEnv>;
+
+/** What every handler needs; one per app. */
+export interface ServerContext {
+  readonly engine: EngineClient;
+  readonly config: BaoConfig;
+  readonly serverInfo: ServerInfo;
+  /** null with `--fingerprint-mode none`. */
+  readonly systemFingerprint: string | null;
+  /** Requests to generate that are in progress, counted with `--enable-server-load-tracking`. */
+  readonly load: { active: number };
+}

@@ -1,0 +1,101 @@
+/**
+ * Bun sends an answer's head with the first bytes of its body, and the first event may be long in coming. Empty lines mean nothing in an event
+ * stream, and two of them nothing to clients that split at them.
+ */
+const PRELUDE = '\n\n';
+
+/** Writers with text that waits for the end of the present tick; one microtask sends for all of them. */
+const dirty: SseWriter[] = [];
+
+function flushAll(): void {
+  for (const writer of dirty.splice(0)) writer.flush();
+}
+
+/**
+ * A response body of server-sent events. What is written in one tick goes out as one piece; nothing is awaited, since how much a client can be
+ * behind is bounded by its request's length. Bun's direct stream: text goes to the socket without a queue, a copy or a promise per chunk.
+ */
+export class SseWriter {
+  readonly body: ReadableStream;
+  #controller: ReadableStreamDirectController | null = null;
+  #pending = '';
+  #isDirty = false;
+  #ended = false;
+  #closed = false;
+  readonly #done = Promise.withResolvers<void>();
+
+  /** @param onCancel called once when the client goes away before the end */
+  constructor(private readonly onCancel: () => void) {
+    const source: Bun.DirectUnderlyingSource = {
+      type: 'direct',
+      pull: (controller) => {
+        this.#controller = controller;
+        if (this.#pending === '' && !this.#ended) this.#pending = PRELUDE;
+        this.flush();
+        return this.#done.promise;
+      },
+      cancel: () => this.cancel(),
+    };
+    // The DOM's types, which come first, don't know Bun's direct streams.
+    this.body = new ReadableStream(source as unknown as UnderlyingSource);
+  }
+
+  /** Complete events, each closed by an empty line. Ignored after the end or when the client has gone. */
+  write(events: string): void {
+    if (this.#ended || this.#closed) return;
+    this.#pending += events;
+    this.#markDirty();
+  }
+
+  /** Nothing follows; the body closes once everything has been sent. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#markDirty();
+  }
+
+  /** The client has gone. */
+  cancel(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#pending = '';
+    this.#done.resolve();
+    if (!this.#ended) this.onCancel();
+  }
+
+  #markDirty(): void {
+    if (this.#isDirty) return;
+    this.#isDirty = true;
+    if (dirty.push(this) === 1) queueMicrotask(flushAll);
+  }
+
+  /** Sends what waits, if the body is being read; otherwise its first read does. */
+  flush(): void {
+    this.#isDirty = false;
+    if (this.#closed || this.#controller === null) return;
+    if (this.#pending !== '') {
+      const text = this.#pending;
+      this.#pending = '';
+      this.#controller.write(text);
+      this.#controller.flush();
+    }
+    if (this.#ended) {
+      this.#closed = true;
+      this.#controller.end();
+      this.#done.resolve();
+    }
+  }
+}
+
+export const SSE_DONE = 'data: [DONE]\n\n';
+
+/** @returns a 200 answer; proxies are told not to collect it */
+export function sseResponse(writer: SseWriter): Response {
+  return new Response(writer.body, {
+    headers: {
+      'Content-Type': 'text/event-stream; charset=utf-8',
+      'Cache-Control': 'no-cache',
+      'X-Accel-Buffering': 'no',
+    },
+  });
+}

@@ -1,0 +1,49 @@
+import type { GenerateRequest, RequestOutput } from '../engine/engine-client.ts';
+import { logger } from '../logging/logger.ts';
+import { isUnexpected, toApiError } from './errors.ts';
+import { startGeneration } from './generation.ts';
+import type { ServerContext } from './server-context.ts';
+import { SSE_DONE, SseWriter, sseResponse } from './sse-writer.ts';
+
+const log = logger('server');
+
+/** Writes an endpoint's events. */
+export interface StreamEncoder {
+  encode(requestIndex: number, output: RequestOutput): string;
+  end(): string;
+}
+
+/**
+ * Runs requests and answers with their events; a failure on the way is an event with `error`, and every stream closes with [DONE].
+ *
+ * @param signal aborts with the client's connection
+ * @throws what `EngineClient.addRequest` throws: then there is no stream yet, and the answer has the error's status
+ */
+export function streamGeneration(
+  context: ServerContext,
+  requests: readonly GenerateRequest[],
+  signal: AbortSignal,
+  encoder: StreamEncoder,
+  responseId: string,
+): Response {
+  let cancel = () => {};
+  const writer = new SseWriter(() => cancel());
+  cancel = startGeneration(context, requests, signal, {
+    onOutput: (index, output) => {
+      const events = encoder.encode(index, output);
+      if (events !== '') writer.write(events);
+    },
+    onEnd: () => {
+      writer.write(encoder.end() + SSE_DONE);
+      writer.end();
+    },
+    onError: (error) => {
+      if (isUnexpected(error)) log.error(`stream ${responseId} has failed`, { error });
+      const { info } = toApiError(error, responseId, true);
+      writer.write(`data: ${JSON.stringify({ error: info })}\n\n${SSE_DONE}`);
+      writer.end();
+    },
+  });
+  signal.addEventListener('abort', () => writer.cancel(), { once: true });
+  return sseResponse(writer);
+}

@@ -1,0 +1,32 @@
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { BaseTokenizer, countVocab } from './base-tokenizer.ts';
+import type { TokenizerFiles } from './tokenizer-files.ts';
+
+/** A tokenizer over `@huggingface/tokenizers`, in plain JavaScript. */
+export class JsTokenizer extends BaseTokenizer {
+  readonly #library: HuggingFaceTokenizer;
+
+  constructor(files: TokenizerFiles) {
+    const library = new HuggingFaceTokenizer(files.json, files.config);
+    super(files, countVocab(files.json.model.vocab), (token) => library.token_to_id(token) ?? null);
+    this.#library = library;
+  }
+
+  encode(text: string, options: { addSpecialTokens: boolean }): Int32Array {
+    // A lone surrogate has no UTF-8 form: it becomes U+FFFD here, as in every other implementation.
+    const { ids } = this.#library.encode(text.toWellFormed(), { add_special_tokens: options.addSpecialTokens });
+    return Int32Array.from(ids);
+  }
+
+  idToToken(id: number): string | null {
+    return this.#library.id_to_token(id) ?? null;
+  }
+
+  tokenToId(token: string): number | null {
+    return this.#library.token_to_id(token) ?? null;
+  }
+
+  protected decodeTokens(tokens: string[]): string {
+    return this.#library.decoder === null ? tokens.join(' ') : this.#library.decoder.decode(tokens);
+  }
+}

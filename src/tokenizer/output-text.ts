@@ -1,0 +1,56 @@
+import { createDetokenizer, type IncrementalDetokenizer } from './detokenizer.ts';
+import { StopChecker } from './stop-checker.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** Those of SamplingParams that decide how tokens become text. */
+export interface OutputTextParams {
+  stop: string[];
+  includeStopStrInOutput: boolean;
+  minTokens: number;
+  skipSpecialTokens: boolean;
+  spacesBetweenSpecialTokens: boolean;
+}
+
+export interface NewText {
+  /** Text that may be sent to the client. */
+  text: string;
+  /** The stop string that ended it, else null. */
+  stop: string | null;
+  /** How many of the pushed tokens belong to the output: all, or those up to the stop string. */
+  numTokens: number;
+}
+
+/** One sequence's tokens to text: detokenizing and stop strings, token by token. vLLM's semantics. */
+export class OutputText {
+  readonly #detokenizer: IncrementalDetokenizer;
+  readonly #stopChecker: StopChecker;
+  readonly #includeStop: boolean;
+  #numTokens = 0;
+
+  constructor(tokenizer: Tokenizer, params: OutputTextParams, promptTokenIds: ArrayLike<number>) {
+    this.#detokenizer = createDetokenizer(tokenizer, { ...params, promptTokenIds });
+    this.#stopChecker = new StopChecker(params);
+    this.#includeStop = params.includeStopStrInOutput;
+  }
+
+  /** `endedByStopToken`: the last token is EOS or a stop token id, which has no place in the text unless stop strings have. */
+  push(tokenIds: readonly number[], endedByStopToken = false): NewText {
+    const numVisible = endedByStopToken && !this.#includeStop ? tokenIds.length - 1 : tokenIds.length;
+    let text = '';
+    for (let i = 0; i < numVisible; i++) {
+      this.#numTokens++;
+      const checked = this.#stopChecker.append(this.#detokenizer.push([tokenIds[i]!]), this.#numTokens);
+      text += checked.text;
+      if (checked.stop !== null) return { text, stop: checked.stop, numTokens: i + 1 };
+    }
+    return { text, stop: null, numTokens: tokenIds.length };
+  }
+
+  /**
+   * The text that was held back for stop strings, when the sequence ended for another reason.
+   * Bytes of a character that never became whole are dropped, as in vLLM.
+   */
+  finish(): string {
+    return this.#stopChecker.flush();
+  }
+}

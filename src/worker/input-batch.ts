@@ -1,0 +1,96 @@
+import type { NewRequestData } from '../scheduler/scheduler-output.ts';
+import type { CausalLM } from '../models/model.ts';
+import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
+
+/** Block ids of one request in one KV cache group. */
+export class BlockTable {
+  private ids = new Int32Array(16);
+  length = 0;
+
+  append(blockIds: readonly number[]): void {
+    const needed = this.length + blockIds.length;
+    if (needed > this.ids.length) {
+      const grown = new Int32Array(Math.max(needed, this.ids.length * 2));
+      grown.set(this.ids.subarray(0, this.length));
+      this.ids = grown;
+    }
+    for (const id of blockIds) this.ids[this.length++] = id;
+  }
+
+  at(index: number): number {
+    return this.ids[index]!;
+  }
+
+  view(): Int32Array {
+    return this.ids.subarray(0, this.length);
+  }
+}
+
+/** What the worker keeps of a request while it runs. */
+export interface RequestState {
+  readonly key: number;
+  /** Row of the token table. */
+  readonly slot: number;
+  readonly numPromptTokens: number;
+  /** Tokens in the token table, those of steps in flight included. */
+  numTokens: number;
+  /** Added to its positions for the rotary embedding (CausalLM.positionOffset). */
+  readonly positionOffset: number;
+  /** By KV cache group. */
+  readonly blockTables: BlockTable[];
+  readonly sampling: SamplingRequest;
+  /** Best tokens wanted for each prompt position; -1: no prompt log probabilities. */
+  readonly promptTopLogprobs: number;
+  /** The prompt, kept only for its log probabilities. */
+  readonly promptTokenIds: Int32Array | null;
+}
+
+/** The persistent batch: requests that the worker holds, each with a row of the token table. */
+export class InputBatch {
+  private readonly requests = new Map<number, RequestState>();
+  private readonly freeSlots: number[];
+
+  constructor(
+    maxNumSeqs: number,
+    private readonly numGroups: number,
+    private readonly model: CausalLM,
+  ) {
+    this.freeSlots = Array.from({ length: maxNumSeqs }, (_, i) => maxNumSeqs - 1 - i);
+  }
+
+  add(data: NewRequestData): RequestState {
+    const slot = this.freeSlots.pop();
+    if (slot === undefined) throw new Error(`no free slot for request ${data.requestId}`);
+    const { samplingParams: params } = data;
+    const state: RequestState = {
+      key: data.key,
+      slot,
+      numPromptTokens: data.numPromptTokens,
+      numTokens: data.tokenIds.length,
+      positionOffset: this.model.positionOffset?.(data.numPromptTokens) ?? 0,
+      blockTables: Array.from({ length: this.numGroups }, () => new BlockTable()),
+      sampling: prepareSampling(params, {
+        eosTokenIds: data.eosTokenIds,
+        seed: data.seed,
+        vocabSize: this.model.vocabSize,
+      }),
+      promptTopLogprobs: topLogprobs(params.promptLogprobs, this.model.vocabSize),
+      promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),
+    };
+    this.requests.set(data.key, state);
+    return state;
+  }
+
+  get(key: number): RequestState {
+    const state = this.requests.get(key);
+    if (state === undefined) throw new Error(`the worker does not hold request ${key}`);
+    return state;
+  }
+
+  release(key: number): void {
+    const state = this.requests.get(key);
+    if (state === undefined) return;
+    this.requests.delete(key);
+    this.freeSlots.push(state.slot);
+  }
+}

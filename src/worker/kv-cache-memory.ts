@@ -1,0 +1,31 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { Device } from '../device/device.ts';
+import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+
+/** On a CPU the memory is everyone's: without being told otherwise the cache holds this many requests of full length … */
+const DEFAULT_CPU_FULL_LENGTH_REQUESTS = 16;
+/** … and takes no more than this. */
+const MAX_DEFAULT_CPU_BYTES = 4 * 2 ** 30;
+
+/**
+ * Bytes that the KV cache of this worker may take. `--kv-cache-memory-bytes` decides if given; on a GPU `--gpu-memory-utilization` of the
+ * device less what is used; on a CPU room for 16 requests of full length, at most 4 GiB and at most the utilization's share of what is free.
+ */
+export function availableKvCacheBytes(config: BaoConfig, device: Device, specs: Map<string, KvCacheSpec>): number {
+  const { kvCacheMemoryBytes, gpuMemoryUtilization } = config.cache;
+  if (kvCacheMemoryBytes !== null) return kvCacheMemoryBytes;
+  const { freeBytes, totalBytes } = device.memoryInfo();
+  if (device.type !== 'cpu') return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes)));
+
+  let bytesPerRequest = 0;
+  for (const spec of specs.values()) {
+    bytesPerRequest += Math.ceil(config.model.maxModelLen / spec.blockSize) * spec.pageBytes;
+  }
+  const share = Math.floor((freeBytes * gpuMemoryUtilization) / config.parallel.dataParallelSize);
+  // One request of full length must fit even when it alone takes more than the default limit.
+  const wanted = Math.max(
+    Math.min(bytesPerRequest * DEFAULT_CPU_FULL_LENGTH_REQUESTS, MAX_DEFAULT_CPU_BYTES),
+    bytesPerRequest + [...specs.values()].reduce((sum, spec) => sum + spec.pageBytes, 0),
+  );
+  return Math.min(wanted, share);
+}

@@ -1,0 +1,189 @@
+import type { Device, DevicePtr } from '../device/device.ts';
+import { dtypeBytes } from '../device/dtype.ts';
+import type { LogprobsTensors } from '../engine/messages.ts';
+import type { PendingStep } from '../executor/executor.ts';
+import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { CausalLM } from '../models/model.ts';
+import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
+import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
+import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import { InputBatch } from './input-batch.ts';
+import { StepInputs, type StepRow } from './step-inputs.ts';
+
+export interface ModelRunnerOptions {
+  maxNumSeqs: number;
+  maxNumBatchedTokens: number;
+  maxModelLen: number;
+  /** Most rows of logits at once. */
+  maxLogitRows: number;
+  hiddenSize: number;
+  logprobsMode: LogprobsMode;
+}
+
+/**
+ * Turns a SchedulerOutput into one forward pass and its samples: SchedulerOutput → flat batch → hidden states → logits → tokens.
+ *
+ * The token table (i32 [maxNumSeqs, maxModelLen + 1] on the device) holds every token of every running request. The step's ids are gathered from it and
+ * sampled tokens are written to it on the device, so the next step can be enqueued before this one's tokens are known to the host.
+ */
+export class ModelRunner {
+  private readonly batch: InputBatch;
+  private readonly inputs: readonly [StepInputs, StepInputs];
+  private readonly sampling: SamplingBatch;
+  private readonly tokenTable: DevicePtr;
+  private readonly ldTokenTable: number;
+  private readonly inputIds: DevicePtr;
+  private readonly sampleHidden: DevicePtr;
+  private step = 0;
+
+  constructor(
+    private readonly device: Device,
+    private readonly model: CausalLM,
+    kvCache: KvCacheConfig,
+    private readonly options: ModelRunnerOptions,
+  ) {
+    const layerNames = kvCache.groups.map((group) => group.layerNames);
+    const blockSize = kvCache.groups[0]!.spec.blockSize;
+    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model);
+    this.inputs = [new StepInputs(device, { blockSize, layerNames }), new StepInputs(device, { blockSize, layerNames })];
+    this.sampling = new SamplingBatch(device, {
+      maxRows: options.maxNumSeqs,
+      vocabSize: model.vocabSize,
+      logprobsMode: options.logprobsMode,
+    });
+    this.ldTokenTable = options.maxModelLen + 1;
+    this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
+    this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
+    this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
+  }
+
+  /** Enqueues a step. At most two steps may be in flight; the inputs of the one before the last are waited for. */
+  execute(scheduled: SchedulerOutput): PendingStep {
+    const inputs = this.inputs[this.step++ % 2]!;
+    if (inputs.inUseUntil !== null) this.device.wait(inputs.inUseUntil);
+
+    const rows = this.updateStates(scheduled, inputs);
+    const context = inputs.build(rows);
+    this.device.ops.gather_token_ids(
+      this.tokenTable,
+      this.ldTokenTable,
+      inputs.tokenSlots,
+      inputs.tokenPositions,
+      this.inputIds,
+      context.numTokens,
+    );
+    const hidden = this.model.forward(this.inputIds, context);
+    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
+    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices);
+    for (const row of rows) if (row.samples) row.state.numTokens++;
+    inputs.inUseUntil = this.device.record();
+    return { wait: () => this.collect(rows, sampled, promptLogprobs) };
+  }
+
+  close(): void {
+    this.device.wait(this.device.record());
+    this.sampling.close();
+    for (const inputs of this.inputs) inputs.free();
+    for (const ptr of [this.tokenTable, this.inputIds, this.sampleHidden]) this.device.free(ptr);
+  }
+
+  private get hiddenRowBytes(): number {
+    return this.options.hiddenSize * dtypeBytes(this.device.activationDtype);
+  }
+
+  /** Takes over what changed and gives the step's rows: requests held already, then the new ones. */
+  private updateStates(scheduled: SchedulerOutput, inputs: StepInputs): StepRow[] {
+    for (const key of scheduled.releasedKeys) this.batch.release(key);
+    const rows: StepRow[] = [];
+    for (const data of scheduled.cachedRequests) {
+      const state = this.batch.get(data.key);
+      data.newBlockIds.forEach((ids, group) => state.blockTables[group]!.append(ids));
+      rows.push(toRow(state, data));
+    }
+    const added: { slot: number; tokenIds: Int32Array }[] = [];
+    for (const data of scheduled.newRequests) {
+      const state = this.batch.add(data);
+      data.blockIds.forEach((ids, group) => state.blockTables[group]!.append(ids));
+      added.push({ slot: state.slot, tokenIds: data.tokenIds });
+      rows.push(toRow(state, data));
+    }
+    inputs.writeNewTokens(added, this.tokenTable, this.ldTokenTable);
+    return rows;
+  }
+
+  /** One entry a row; null where no prompt position of this step has a log probability to report. */
+  private enqueuePromptLogprobs(rows: readonly StepRow[], hidden: DevicePtr): (PromptLogprobs | null)[] {
+    let firstToken = 0;
+    return rows.map((row) => {
+      const start = firstToken;
+      firstToken += row.numScheduledTokens;
+      return this.enqueuePromptLogprobsOf(row, hidden + start * this.hiddenRowBytes);
+    });
+  }
+
+  private enqueuePromptLogprobsOf(row: StepRow, hidden: DevicePtr): PromptLogprobs | null {
+    const { promptTokenIds, promptTopLogprobs } = row.state;
+    if (promptTokenIds === null) return null;
+    // The hidden state at position p predicts the token at p + 1.
+    const first = row.numComputedTokens + 1;
+    const targets = promptTokenIds.subarray(first, first + row.numScheduledTokens);
+    if (targets.length === 0) return null;
+    const logprobs = new PromptLogprobs(this.device, {
+      vocabSize: this.model.vocabSize,
+      numPositions: targets.length,
+      topN: promptTopLogprobs,
+      logprobsMode: this.options.logprobsMode,
+    });
+    for (let at = 0; at < targets.length; at += this.options.maxLogitRows) {
+      const chunk = targets.subarray(at, at + this.options.maxLogitRows);
+      const logits = this.model.computeLogits(hidden + at * this.hiddenRowBytes, chunk.length);
+      logprobs.add(logits, chunk);
+    }
+    logprobs.seal();
+    return logprobs;
+  }
+
+  private enqueueSampling(rows: readonly StepRow[], hidden: DevicePtr, logitsIndices: DevicePtr): SamplingResult {
+    const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
+    this.sampling.begin(numSampled);
+    let i = 0;
+    for (const { state, samples } of rows) {
+      if (samples) this.sampling.setRow(i++, state.sampling, state);
+    }
+    if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
+    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
+    const logits = this.model.computeLogits(this.sampleHidden, numSampled);
+    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
+  }
+
+  private collect(
+    rows: readonly StepRow[],
+    sampled: SamplingResult,
+    promptLogprobs: readonly (PromptLogprobs | null)[],
+  ): ModelRunnerOutput {
+    this.device.wait(sampled.event);
+    const sampledTokenIds: number[][] = [];
+    const logprobs: (LogprobsTensors | null)[] = [];
+    let i = 0;
+    for (const row of rows) {
+      sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
+      logprobs.push(row.samples ? sampled.logprobs(i) : null);
+      if (row.samples) i++;
+    }
+    return {
+      keys: rows.map((row) => row.state.key),
+      sampledTokenIds,
+      logprobs,
+      promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
+    };
+  }
+}
+
+function toRow(
+  state: StepRow['state'],
+  data: { numComputedTokens: number; numScheduledTokens: number },
+): StepRow {
+  const { numComputedTokens, numScheduledTokens } = data;
+  const samples = numComputedTokens + numScheduledTokens >= state.numTokens;
+  return { state, numComputedTokens, numScheduledTokens, samples };
+}

@@ -1,0 +1,165 @@
+import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
+import { StagedArray } from '../sampling/staged-array.ts';
+import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
+import type { RequestState } from './input-batch.ts';
+
+/** One request's part of a step. */
+export interface StepRow {
+  state: RequestState;
+  numComputedTokens: number;
+  numScheduledTokens: number;
+  /** All its tokens are computed after this step: it gets a new one. */
+  samples: boolean;
+}
+
+export interface StepShape {
+  blockSize: number;
+  /** By KV cache group: the layers that share its block table. */
+  layerNames: readonly (readonly string[])[];
+}
+
+/**
+ * The flat varlen batch of one step on its way to the device: one staged i32 array in which each input has a region, and one for the block tables.
+ * A step owns its StepInputs from `build` until `inUseUntil` is done.
+ */
+export class StepInputs {
+  inUseUntil: DeviceEvent | null = null;
+  /** i32 on the device, [numTokens] each. */
+  tokenSlots: DevicePtr = 0;
+  tokenPositions: DevicePtr = 0;
+  /** i32 [rows that sample]: the flat index of each one's last token. */
+  logitsIndices: DevicePtr = 0;
+  private readonly words: StagedArray;
+  private readonly blockTables: StagedArray;
+  /** Token ids of the step's new requests, on their way to the token table. */
+  private readonly newTokens: StagedArray;
+  private readonly metadata = new Map<string, AttentionMetadata>();
+  private readonly groupMetadata: AttentionMetadata[];
+
+  constructor(
+    private readonly device: Device,
+    private readonly shape: StepShape,
+  ) {
+    this.words = new StagedArray(device, 'step inputs');
+    this.blockTables = new StagedArray(device, 'step inputs');
+    this.newTokens = new StagedArray(device, 'step inputs');
+    this.groupMetadata = shape.layerNames.map((names) => {
+      const metadata = { slotMapping: 0, blockTables: 0, ldBlockTable: 0 };
+      for (const name of names) this.metadata.set(name, metadata);
+      return metadata;
+    });
+  }
+
+  /** Enqueues the tokens of new requests into their rows of the token table. */
+  writeNewTokens(
+    added: readonly { slot: number; tokenIds: Int32Array }[],
+    tokenTable: DevicePtr,
+    ldTokenTable: number,
+  ): void {
+    let total = 0;
+    for (const { tokenIds } of added) total += tokenIds.length;
+    if (total === 0) return;
+    this.newTokens.reserve(total);
+    let at = 0;
+    for (const { tokenIds } of added) {
+      this.newTokens.i32.set(tokenIds, at);
+      at += tokenIds.length;
+    }
+    this.newTokens.upload(total);
+    at = 0;
+    for (const { slot, tokenIds } of added) {
+      const destination = tokenTable + slot * ldTokenTable * 4;
+      this.device.ops.copy_bytes(this.newTokens.ptr + at * 4, destination, tokenIds.length * 4);
+      at += tokenIds.length;
+    }
+  }
+
+  /** Lays the rows out and enqueues their upload. */
+  build(rows: readonly StepRow[]): ForwardContext {
+    const numGroups = this.groupMetadata.length;
+    const numSeqs = rows.length;
+    let numTokens = 0;
+    for (const row of rows) numTokens += row.numScheduledTokens;
+
+    const slotMappingAt = 3 * numTokens;
+    const seqLensAt = slotMappingAt + numGroups * numTokens;
+    const queryStartAt = seqLensAt + numSeqs;
+    const logitsAt = queryStartAt + numSeqs + 1;
+    const total = logitsAt + numSeqs;
+    this.words.reserve(total);
+    const words = this.words.i32;
+
+    let token = 0;
+    let numLogits = 0;
+    let maxSeqLen = 0;
+    for (let s = 0; s < numSeqs; s++) {
+      const row = rows[s]!;
+      const end = row.numComputedTokens + row.numScheduledTokens;
+      words[queryStartAt + s] = token;
+      words[seqLensAt + s] = end;
+      if (end > maxSeqLen) maxSeqLen = end;
+      for (let g = 0; g < numGroups; g++) this.writeSlots(row, g, slotMappingAt + g * numTokens + token);
+      for (let position = row.numComputedTokens; position < end; position++, token++) {
+        words[token] = row.state.slot;
+        words[numTokens + token] = position;
+        words[2 * numTokens + token] = position + row.state.positionOffset;
+      }
+      if (row.samples) words[logitsAt + numLogits++] = token - 1;
+    }
+    words[queryStartAt + numSeqs] = token;
+    this.words.upload(total);
+    this.buildBlockTables(rows);
+
+    const base = this.words.ptr;
+    this.tokenSlots = base;
+    this.tokenPositions = base + numTokens * 4;
+    this.logitsIndices = base + logitsAt * 4;
+    for (let g = 0; g < numGroups; g++) {
+      this.groupMetadata[g]!.slotMapping = base + (slotMappingAt + g * numTokens) * 4;
+    }
+    return {
+      numTokens,
+      numSeqs,
+      positions: base + 2 * numTokens * 4,
+      seqLens: base + seqLensAt * 4,
+      queryStartLoc: base + queryStartAt * 4,
+      maxSeqLen,
+      attention: (layerName) => this.metadata.get(layerName)!,
+    };
+  }
+
+  free(): void {
+    this.words.free();
+    this.blockTables.free();
+    this.newTokens.free();
+  }
+
+  private writeSlots(row: StepRow, group: number, at: number): void {
+    const { blockSize } = this.shape;
+    const table = row.state.blockTables[group]!;
+    const words = this.words.i32;
+    const end = row.numComputedTokens + row.numScheduledTokens;
+    for (let position = row.numComputedTokens, i = at; position < end; position++, i++) {
+      words[i] = table.at(Math.floor(position / blockSize)) * blockSize + (position % blockSize);
+    }
+  }
+
+  /** Rows of one group are as far apart as its longest table in this step. */
+  private buildBlockTables(rows: readonly StepRow[]): void {
+    const lds = this.groupMetadata.map((_, g) => rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), 1));
+    const total = lds.reduce((sum, ld) => sum + ld * rows.length, 0);
+    this.blockTables.reserve(total);
+    let at = 0;
+    for (let g = 0; g < lds.length; g++) {
+      const ld = lds[g]!;
+      const start = at;
+      for (const row of rows) {
+        this.blockTables.i32.set(row.state.blockTables[g]!.view(), at);
+        at += ld;
+      }
+      this.groupMetadata[g]!.ldBlockTable = ld;
+      this.groupMetadata[g]!.blockTables = this.blockTables.ptr + start * 4;
+    }
+    this.blockTables.upload(total);
+  }
+}

@@ -1,0 +1,112 @@
+import { join, resolve } from 'node:path';
+
+const ROOT = resolve(import.meta.dir, '../..');
+/** Far above what a start takes anywhere; only a start that hangs meets it. */
+const READY_TIMEOUT_MS = 120_000;
+
+/** A real server process. */
+export interface BaoProcess {
+  /** "http://127.0.0.1:40123" */
+  readonly url: string;
+  readonly pid: number;
+  /** All it has logged. */
+  stderr(): string;
+  /** Settles when the log has this. */
+  logged(pattern: RegExp): Promise<RegExpMatchArray>;
+  kill(signal: NodeJS.Signals): void;
+  readonly exited: Promise<number>;
+  /** SIGTERM, and the exit code. */
+  stop(): Promise<number>;
+}
+
+export interface StartOptions {
+  env?: Record<string, string>;
+  /** false: do not wait until it is ready. */
+  waitUntilReady?: boolean;
+  /** Arguments for the address; default a free port on the loopback. */
+  address?: string[];
+}
+
+/** Starts `bao serve ARGS`. Throws with its log when it ends before it is ready. */
+export async function startBao(args: string[], options: StartOptions = {}): Promise<BaoProcess> {
+  const address = options.address ?? ['--host', '127.0.0.1', '--port', '0'];
+  const child = Bun.spawn([process.execPath, join(ROOT, 'src/main.ts'), 'serve', ...args, ...address], {
+    cwd: ROOT,
+    env: { ...process.env, ...options.env },
+    stdin: 'ignore',
+    stdout: 'ignore',
+    stderr: 'pipe',
+  });
+  let log = '';
+  const listeners = new Set<() => void>();
+  const reading = (async () => {
+    const decoder = new TextDecoder();
+    for await (const chunk of child.stderr) {
+      log += decoder.decode(chunk, { stream: true });
+      for (const listener of listeners) listener();
+    }
+  })();
+
+  const logged = (pattern: RegExp) =>
+    new Promise<RegExpMatchArray>((resolve, reject) => {
+      const timer = setTimeout(() => finish(new Error(`No ${pattern} in the log:\n${log}`)), READY_TIMEOUT_MS);
+      const look = () => {
+        const match = log.match(pattern);
+        if (match !== null) finish(match);
+      };
+      const finish = (result: RegExpMatchArray | Error) => {
+        clearTimeout(timer);
+        listeners.delete(look);
+        if (result instanceof Error) reject(result);
+        else resolve(result);
+      };
+      listeners.add(look);
+      child.exited.then(async (code) => {
+        await reading;
+        look();
+        finish(new Error(`The server ended with code ${code} before it logged ${pattern}:\n${log}`));
+      });
+      look();
+    });
+
+  let url = '';
+  if (options.waitUntilReady !== false) url = (await logged(/Ready after [\d.]+ s: (\S+)\/v1/))[1]!.replace('localhost', '127.0.0.1');
+  return {
+    url,
+    pid: child.pid,
+    stderr: () => log,
+    logged,
+    kill: (signal) => child.kill(signal),
+    exited: child.exited.then(async (code) => {
+      await reading;
+      return code;
+    }),
+    stop: async () => {
+      child.kill('SIGTERM');
+      return child.exited;
+    },
+  };
+}
+
+/** POSTs JSON and gives status and parsed body. */
+export async function post(url: string, body: unknown, init: RequestInit = {}): Promise<{ status: number; body: unknown }> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+    ...init,
+  });
+  return { status: response.status, body: await response.json() };
+}
+
+export interface CompletionBody {
+  choices: { text: string; token_ids?: number[]; finish_reason: string | null; index: number }[];
+  usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number; prompt_tokens_details?: { cached_tokens?: number } };
+}
+
+/** A completion that must succeed. */
+export async function complete(server: BaoProcess, request: Record<string, unknown>): Promise<CompletionBody> {
+  const { status, body } = await post(`${server.url}/v1/completions`, request);
+  if (status !== 200) throw new Error(`status ${status}: ${JSON.stringify(body)}`);
+  return body as CompletionBody;
+}

@@ -1,0 +1,132 @@
+import { describe, expect, test } from 'bun:test';
+import fc from 'fast-check';
+import { ByteWriter } from '../../src/engine/byte-codec.ts';
+import { decodeClientMessage, decodeCoreMessage, encodeClientMessage, encodeCoreMessage } from '../../src/engine/codec.ts';
+import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+
+const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
+const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });
+const f64 = fc.double({ noNaN: true }).filter((value) => !Object.is(value, -0));
+const text = fc.string({ unit: 'grapheme' });
+const tokenIds = fc.array(fc.integer({ min: 0, max: 0x7fff_ffff }), { maxLength: 20 });
+const nullable = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
+
+const samplingParams = fc.record({
+  n: u32,
+  temperature: f64,
+  topP: f64,
+  topK: i32,
+  minP: f64,
+  repetitionPenalty: f64,
+  presencePenalty: f64,
+  frequencyPenalty: f64,
+  seed: nullable(f64),
+  maxTokens: u32,
+  minTokens: u32,
+  ignoreEos: fc.boolean(),
+  stop: fc.array(text),
+  stopTokenIds: tokenIds,
+  includeStopStrInOutput: fc.boolean(),
+  logprobs: nullable(i32),
+  promptLogprobs: nullable(i32),
+  logitBias: fc.array(fc.tuple(i32, f64)),
+  allowedTokenIds: nullable(tokenIds),
+  badWordsTokenIds: fc.array(tokenIds),
+  skipSpecialTokens: fc.boolean(),
+  spacesBetweenSpecialTokens: fc.boolean(),
+  detokenize: fc.boolean(),
+  outputKind: fc.constantFrom('cumulative' as const, 'delta' as const, 'final-only' as const),
+});
+
+const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
+  fc.record({
+    type: fc.constant('add' as const),
+    request: fc.record({
+      handle: u32,
+      requestId: text,
+      promptTokenIds: tokenIds.map((ids) => Int32Array.from(ids)),
+      samplingParams,
+      eosTokenIds: tokenIds,
+      arrivalTimeMs: f64,
+      priority: f64,
+      cacheSalt: nullable(text),
+      loraName: nullable(text),
+    }),
+  }),
+  fc.record({ type: fc.constant('abort' as const), abort: fc.record({ handles: fc.array(u32) }) }),
+  fc.record({
+    type: fc.constant('utility' as const),
+    call: fc.record({ callId: u32, method: text, argsJson: text }),
+  }),
+);
+
+const logprobs: fc.Arbitrary<LogprobsTensors> = fc
+  .tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 1, max: 5 }))
+  .map(([numPositions, width]) => ({
+    numPositions,
+    width,
+    tokenIds: Int32Array.from({ length: numPositions * width }, (_, i) => i * 7),
+    logprobs: Float32Array.from({ length: numPositions * width }, (_, i) => -i / 3),
+    ranks: Int32Array.from({ length: numPositions }, (_, i) => i + 1),
+  }));
+
+const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
+  handle: u32,
+  newTokenIds: tokenIds,
+  newLogprobs: nullable(logprobs),
+  newPromptLogprobs: nullable(logprobs),
+  finishReason: nullable(fc.constantFrom('stop' as const, 'length' as const, 'abort' as const, 'error' as const, 'repetition' as const)),
+  stopReason: nullable(i32),
+  numCachedTokens: u32,
+  firstScheduledMs: fc.double({ min: 0, max: 1e15, noNaN: true }),
+  numPreemptions: u32,
+});
+
+const stats = fc.record({
+  numRunning: f64,
+  numWaiting: f64,
+  kvCacheUsage: f64,
+  prefixCacheQueries: f64,
+  prefixCacheHits: f64,
+  numPreemptions: f64,
+  numSteps: f64,
+  numScheduledTokens: f64,
+  stepMs: f64,
+  hostMs: f64,
+});
+
+const coreMessage: fc.Arbitrary<CoreMessage> = fc.oneof(
+  fc.record({
+    type: fc.constant('outputs' as const),
+    outputs: fc.record({ timestampMs: f64, numStepTokens: u32, stats: nullable(stats), outputs: fc.array(output) }),
+  }),
+  fc.record({
+    type: fc.constant('utility-result' as const),
+    result: fc.record({ callId: u32, error: nullable(text), resultJson: text }),
+  }),
+);
+
+describe('codec', () => {
+  test('every client message survives the round trip', () => {
+    const writer = new ByteWriter();
+    fc.assert(
+      fc.property(clientMessage, (message) => {
+        expect(decodeClientMessage(encodeClientMessage(message, writer).slice())).toEqual(message);
+      }),
+    );
+  });
+
+  test('every core message survives the round trip', () => {
+    const writer = new ByteWriter();
+    fc.assert(
+      fc.property(coreMessage, (message) => {
+        expect(decodeCoreMessage(encodeCoreMessage(message, writer).slice())).toEqual(message);
+      }),
+    );
+  });
+
+  test('an unknown kind is named', () => {
+    expect(() => decodeClientMessage(Uint8Array.of(99))).toThrow('99');
+    expect(() => decodeCoreMessage(Uint8Array.of(99))).toThrow('99');
+  });
+});

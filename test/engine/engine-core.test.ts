@@ -1,0 +1,186 @@
+import { describe, expect, test } from 'bun:test';
+import { EngineCore } from '../../src/engine/core/engine-core.ts';
+import { ClientConnection, CoreConnection, createCoreLink } from '../../src/engine/core-link.ts';
+import { CoreStatus } from '../../src/engine/core-status.ts';
+import type { CoreMessage, EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
+import type { Executor, PendingStep } from '../../src/executor/executor.ts';
+import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
+
+/** Samples the position it is at: token i of a sequence is i. Remembers the steps that it was given. */
+class CountingExecutor implements Executor {
+  readonly steps: SchedulerOutput[] = [];
+  maxInFlight = 0;
+  private inFlight = 0;
+  private readonly lengths = new Map<number, number>();
+
+  async initDevice() {}
+  async loadModel() {}
+  kvCacheSpecs() {
+    return new Map();
+  }
+  determineAvailableMemory() {
+    return 0;
+  }
+  initializeFromConfig() {}
+  positionOffset() {
+    return 0;
+  }
+  shutdown() {}
+
+  execute(scheduled: SchedulerOutput): PendingStep {
+    this.steps.push(scheduled);
+    this.maxInFlight = Math.max(this.maxInFlight, ++this.inFlight);
+    for (const request of scheduled.newRequests) this.lengths.set(request.key, request.tokenIds.length);
+    const rows = [...scheduled.cachedRequests, ...scheduled.newRequests];
+    const sampled = rows.map((row) => {
+      const position = row.numComputedTokens + row.numScheduledTokens;
+      const length = this.lengths.get(row.key)!;
+      if (position < length) return [];
+      this.lengths.set(row.key, length + 1);
+      return [position];
+    });
+    return {
+      wait: () => {
+        this.inFlight--;
+        const none = rows.map(() => null);
+        return { keys: rows.map((row) => row.key), sampledTokenIds: sampled, logprobs: none, promptLogprobs: none };
+      },
+    };
+  }
+}
+
+function setUp(maxInFlight: number) {
+  const status = CoreStatus.create(2);
+  const ends = [0, 1].map((client) => createCoreLink(0, client, status));
+  const received: EngineCoreOutput[][] = [[], []];
+  const messages: CoreMessage[] = [];
+  const clients = ends.map(
+    ({ client }, i) =>
+      new CoreConnection(client, (message) => {
+        messages.push(message);
+        if (message.type === 'outputs') received[i]!.push(...message.outputs.outputs);
+      }),
+  );
+  const executor = new CountingExecutor();
+  const spec = { kind: 'full', blockSize: 16, numKvHeads: 1, headDim: 8, dtype: 'float32', slidingWindow: 0, pageBytes: 1024 } as const;
+  const scheduler = new Scheduler(
+    {
+      maxNumSeqs: 8,
+      maxNumBatchedTokens: 64,
+      maxModelLen: 256,
+      longPrefillTokenThreshold: 0,
+      enableChunkedPrefill: true,
+      policy: 'fcfs',
+      watermark: 0,
+      enablePrefixCaching: true,
+    },
+    { numBlocks: 100, groups: [{ layerNames: ['a'], spec }], tensors: [{ bytes: 102400, sharedBy: ['a'] }] },
+  );
+  const connections = ends.map(({ core }) => new ClientConnection(core, status));
+  const core = new EngineCore(executor, scheduler, connections, status, { maxInFlight, seed: 0 });
+  const shutDown = () =>
+    clients[0]!.send({ type: 'utility', call: { callId: 99, method: 'shutdown', argsJson: '[]' } });
+  const close = () => {
+    for (const end of [...clients, ...connections]) end.close();
+  };
+  return { core, clients, executor, received, messages, status, scheduler, shutDown, close };
+}
+
+function request(handle: number, promptLength: number, params: Partial<SamplingParams> = {}): EngineCoreRequest {
+  return {
+    handle,
+    requestId: `r${handle}`,
+    promptTokenIds: Int32Array.from({ length: promptLength }, (_, i) => handle * 1000 + i),
+    samplingParams: { ...DEFAULT_SAMPLING_PARAMS, ...params },
+    eosTokenIds: [],
+    arrivalTimeMs: 0,
+    priority: 0,
+    cacheSalt: null,
+    loraName: null,
+  };
+}
+
+/** Lets the clients' doorbells ring. */
+async function settle(done: () => boolean): Promise<void> {
+  while (!done()) await new Promise<void>((resolve) => setImmediate(resolve));
+}
+
+describe('engine core', () => {
+  for (const maxInFlight of [1, 2]) {
+    test(`answers each client with its own requests' tokens (${maxInFlight} steps in flight)`, async () => {
+      const { core, clients, executor, received, shutDown, close } = setUp(maxInFlight);
+      clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 4 }) });
+      clients[1]!.send({ type: 'add', request: request(1, 100, { maxTokens: 3 }) });
+      // The loop stops only after what it has read before is done: shut down when both have ended.
+      const finish = executor.execute.bind(executor);
+      executor.execute = (scheduled) => {
+        if (executor.steps.length === 10) shutDown();
+        return finish(scheduled);
+      };
+      clients[0]!.send({ type: 'add', request: request(2, 3, { maxTokens: 20 }) });
+      core.run();
+      await settle(() => received[1]!.some((output) => output.finishReason !== null));
+      const tokens = (client: number, handle: number) =>
+        received[client]!.filter((output) => output.handle === handle).flatMap((output) => output.newTokenIds);
+      expect(tokens(0, 1)).toEqual([5, 6, 7, 8]);
+      expect(tokens(1, 1)).toEqual([100, 101, 102]);
+      expect(received[0]!.find((output) => output.handle === 1 && output.finishReason)!.finishReason).toBe('length');
+      expect(executor.maxInFlight).toBe(maxInFlight);
+      close();
+    });
+  }
+
+  test('an abort frees the request within a step and nothing more is sent for it', async () => {
+    const { core, clients, executor, scheduler, received, shutDown, close } = setUp(2);
+    clients[0]!.send({ type: 'add', request: request(7, 5, { maxTokens: 200 }) });
+    const execute = executor.execute.bind(executor);
+    executor.execute = (scheduled) => {
+      if (executor.steps.length === 5) {
+        clients[0]!.send({ type: 'abort', abort: { handles: [7, 12345] } });
+        shutDown();
+      }
+      return execute(scheduled);
+    };
+    core.run();
+    expect(executor.steps.length).toBeLessThanOrEqual(7);
+    expect(scheduler.hasRequests()).toBe(false);
+    expect(scheduler.stats().kvCacheUsage).toBe(0);
+    await settle(() => received[0]!.length > 0);
+    expect(received[0]!.every((output) => output.finishReason === null)).toBe(true);
+    close();
+  });
+
+  test('utility calls are answered; an unknown one gives an error', async () => {
+    const { core, clients, messages, shutDown, close } = setUp(1);
+    for (const [callId, method] of ['resetPrefixCache', 'stats', 'nonsense'].entries()) {
+      clients[0]!.send({ type: 'utility', call: { callId, method, argsJson: '[]' } });
+    }
+    shutDown();
+    core.run();
+    await settle(() => messages.length >= 4);
+    const results = messages.flatMap((message) => (message.type === 'utility-result' ? [message.result] : []));
+    expect(results[0]).toEqual({ callId: 0, error: null, resultJson: 'true' });
+    expect(JSON.parse(results[1]!.resultJson)).toMatchObject({ numRunning: 0, numSteps: 0 });
+    expect(results[2]!.error).toContain('nonsense');
+    close();
+  });
+
+  test('unseeded requests get different seeds, seeded ones their own', () => {
+    const { core, clients, executor, shutDown, close } = setUp(1);
+    clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 1 }) });
+    clients[0]!.send({ type: 'add', request: request(2, 5, { maxTokens: 1 }) });
+    clients[0]!.send({ type: 'add', request: request(3, 5, { maxTokens: 1, seed: 42 }) });
+    const execute = executor.execute.bind(executor);
+    executor.execute = (scheduled) => {
+      shutDown();
+      return execute(scheduled);
+    };
+    core.run();
+    const [first, second, third] = executor.steps[0]!.newRequests;
+    expect(first!.seed).not.toBe(second!.seed);
+    expect(third!.seed).toBe(42n);
+    close();
+  });
+});

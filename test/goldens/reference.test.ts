@@ -1,0 +1,8 @@
+import { describe } from 'bun:test';
+import { GOLDENS, testGolden } from '../models/golden-suite.ts';
+import { ReferenceDevice } from '../models/reference-device.ts';
+
+// Models against transformers' results without any native code: an error here is in a model file, a layer or the loader.
+describe('goldens on the reference device', () => {
+  for (const golden of GOLDENS) testGolden(golden, () => new ReferenceDevice(), 'float32');
+});
