@@ -12,7 +12,9 @@ interface EngineWindow {
   generationTokens: number;
   /** Tokens came in the window before: the line that shows the end of the activity is still due. */
   wasActive: boolean;
+  /** The last ones that the core sent; it sends none while it idles. */
   stats: SchedulerStats | null;
+  hasNewStats: boolean;
 }
 
 /** The periodic line of throughput, queue and cache use, one an engine, as long as it has something to do and once after. */
@@ -26,6 +28,7 @@ export class StatLogger {
       generationTokens: 0,
       wasActive: false,
       stats: null,
+      hasNewStats: false,
     }));
     this.windowStartMs = options.now();
   }
@@ -37,7 +40,9 @@ export class StatLogger {
   }
 
   onStats(coreIndex: number, stats: SchedulerStats): void {
-    this.windows[coreIndex]!.stats = stats;
+    const window = this.windows[coreIndex]!;
+    window.stats = stats;
+    window.hasNewStats = true;
   }
 
   /** Ends the window: writes the lines and starts counting anew. */
@@ -46,11 +51,13 @@ export class StatLogger {
     const elapsedSeconds = (nowMs - this.windowStartMs) / 1000;
     this.windowStartMs = nowMs;
     for (const [index, window] of this.windows.entries()) {
-      const isActive = window.promptTokens + window.generationTokens > 0 || (window.stats?.numRunning ?? 0) > 0;
+      const isRunning = window.hasNewStats && window.stats!.numRunning > 0;
+      const isActive = window.promptTokens + window.generationTokens > 0 || isRunning;
       if (isActive || window.wasActive) this.options.log(lineOf(index, window, elapsedSeconds));
       window.wasActive = isActive;
       window.promptTokens = 0;
       window.generationTokens = 0;
+      window.hasNewStats = false;
     }
   }
 }

@@ -13,7 +13,7 @@ export const SAMPLING_ROW = {
   numTokens: { offset: 8, type: 'i32' },
   /** 0: off. */
   topK: { offset: 12, type: 'i32' },
-  /** 0: greedy. */
+  /** 0 (and anything below 1e-5, as in vLLM): greedy. */
   temperature: { offset: 16, type: 'f32' },
   /** 1: off. */
   topP: { offset: 20, type: 'f32' },
@@ -33,7 +33,7 @@ export const SAMPLING_ROW = {
   allowedIds: { offset: 56, type: 'list' },
   /** Pairs (id, bias as float bits); length counts words. */
   logitBias: { offset: 64, type: 'list' },
-  /** Sequences, each as its length followed by its ids; a sequence's last id is masked when the history ends with the ids before it. Length counts words. */
+  /** Sequences, each as its length followed by its ids; a sequence's last id is masked when the output ends with the ids before it. Length counts words. */
   badWords: { offset: 72, type: 'list' },
   /** Word offset of the row's bitmask (one bit an id, 1: allowed) in `bitmasks`, or -1. */
   bitmask: { offset: 80, type: 'i32' },

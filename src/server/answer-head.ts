@@ -34,5 +34,7 @@ export function usageMember(usage: Usage): string {
 }
 
 export function jsonAnswer(json: string): Response {
-  return new Response(json, { headers: { 'Content-Type': 'application/json' } });
+  return new Response(json, {
+    headers: { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(json)) },
+  });
 }

@@ -2,7 +2,7 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import type { AsyncLLM } from '../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../engine/core-link.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
-import { type CoreEngines, CoreStartupError, launchCoreEngines } from '../engine/launch-core-engines.ts';
+import { type CoreEngines, launchCoreEngines } from '../engine/launch-core-engines.ts';
 import { logger } from '../logging/logger.ts';
 import { loadPlugins } from '../plugins/plugins.ts';
 import { ApiServer } from './api-server.ts';
@@ -17,10 +17,9 @@ const CORE_STOP_TIMEOUT_MS = 5000;
 
 /**
  * Serves until a signal or the engine's death, and gives the exit code. The socket is bound first, so that a port in use fails before anything is loaded.
- * Throws ConfigError and CoreStartupError.
+ * Throws ConfigError and CoreStartupError, both fit for the operator.
  */
 export async function runServer(config: BaoConfig): Promise<number> {
-  process.title = `bao serve ${config.model.servedModelName[0]}`;
   await loadPlugins(config.plugins.plugin);
   const server = await Server.start(config);
   return server.done;
@@ -78,10 +77,12 @@ class Server {
       cores.then(({ config, links }) => ({ config, links: links[0]! })),
       collect,
     );
-    await Promise.all(this.workers.map((worker) => worker.start(this.config, port)));
-    const { config, links } = await cores;
-    await Promise.all(this.workers.map((worker, i) => worker.connect(config, links[i + 1]!)));
-    this.engine = await own;
+    const others = this.workers.map(async (worker, i) => {
+      await worker.start(this.config, port);
+      const { config, links } = await cores;
+      await worker.connect(config, links[i + 1]!);
+    });
+    [this.engine] = await Promise.all([own, ...others]);
     this.watch = new EngineWatch(this.engines!.cores, watchOptionsFromEnv(), (reason) => this.onDeath(reason));
     this.watch.start();
   }
@@ -141,5 +142,3 @@ class Server {
     setTimeout(() => this.exit.resolve(1), DEATH_GRACE_MS);
   }
 }
-
-export { CoreStartupError };

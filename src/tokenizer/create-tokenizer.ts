@@ -1,6 +1,5 @@
 import { LoadError } from '../loader/load-error.ts';
 import { logger } from '../logging/logger.ts';
-import { loadNativeLibrary, NativeTokenizer } from './native.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts';
 
@@ -42,6 +41,7 @@ async function createJs(files: TokenizerFiles): Promise<Tokenizer> {
 }
 
 async function createNative(files: TokenizerFiles): Promise<Tokenizer> {
+  const { loadNativeLibrary, NativeTokenizer } = await import('./native.ts');
   const library = await loadNativeLibrary().catch((error: Error) => {
     throw new LoadError(
       `--tokenizer-mode native: the "tokenizers" addon does not load on ${process.platform}-${process.arch} (${error.message}); use --tokenizer-mode js.`,

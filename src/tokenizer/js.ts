@@ -2,11 +2,14 @@ import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { BaseTokenizer, countVocab } from './base-tokenizer.ts';
 import type { TokenizerFiles } from './tokenizer-files.ts';
 
-/** A tokenizer over `@huggingface/tokenizers`, in plain JavaScript. */
+const MODEL_TYPES = ['BPE', 'Unigram', 'WordPiece'];
+
+/** A tokenizer over `@huggingface/tokenizers`, in plain JavaScript. The constructor throws for what that library would get wrong. */
 export class JsTokenizer extends BaseTokenizer {
   readonly #library: HuggingFaceTokenizer;
 
   constructor(files: TokenizerFiles) {
+    checkSupported(files);
     const library = new HuggingFaceTokenizer(files.json, files.config);
     super(files, countVocab(files.json.model.vocab), (token) => library.token_to_id(token) ?? null);
     this.#library = library;
@@ -28,5 +31,16 @@ export class JsTokenizer extends BaseTokenizer {
 
   protected decodeTokens(tokens: string[]): string {
     return this.#library.decoder === null ? tokens.join(' ') : this.#library.decoder.decode(tokens);
+  }
+}
+
+function checkSupported({ json }: TokenizerFiles): void {
+  const { type } = json.model;
+  if (type !== undefined && !MODEL_TYPES.includes(type)) {
+    throw new Error(`models of type "${type}" are unknown to the JavaScript tokenizer, which has ${MODEL_TYPES.join(', ')}.`);
+  }
+  const word = json.added_tokens.find((token) => token.single_word);
+  if (word !== undefined) {
+    throw new Error(`the added token "${word.content}" is single_word, which the JavaScript tokenizer does not know.`);
   }
 }

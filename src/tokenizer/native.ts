@@ -20,6 +20,9 @@ export class NativeTokenizer extends BaseTokenizer {
 
   constructor(files: TokenizerFiles, library: NativeLibrary) {
     const tokenizer = library.Tokenizer.fromString(files.jsonText);
+    // What a training run left in the file must not cut or pad prompts.
+    tokenizer.disableTruncation();
+    tokenizer.disablePadding();
     super(files, tokenizer.getVocabSize(true), (token) => tokenizer.tokenToId(token));
     this.#files = files;
     this.#library = tokenizer;

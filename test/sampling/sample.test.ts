@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test';
+import { afterAll, describe, expect, test } from 'bun:test';
 import type { SamplingParams } from '../../src/sampling/sampling-params.ts';
 import {
   chiSquared,
@@ -11,6 +11,7 @@ import {
 import { openCpuDevice, SamplingHarness, type TestRow } from './sampling-harness.ts';
 
 const device = await openCpuDevice();
+afterAll(() => device.close());
 const VOCAB = 64;
 const small = new SamplingHarness(device, VOCAB);
 const large = new SamplingHarness(device, 5003, 'raw_logprobs', 64);

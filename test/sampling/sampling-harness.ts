@@ -1,4 +1,5 @@
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
+import type { CpuIsa } from '../../src/device/cpu-library.ts';
 import { createDevice } from '../../src/device/create-device.ts';
 import type { Device, DevicePtr } from '../../src/device/device.ts';
 import type { LogprobsTensors } from '../../src/engine/messages.ts';
@@ -8,8 +9,8 @@ import { prepareSampling } from '../../src/sampling/sampling-request.ts';
 
 const libraryPath = await ensureCpuLibrary({ quiet: true });
 
-export function openCpuDevice(threads = 2): Promise<Device> {
-  return createDevice('cpu', { libraryPath, threads });
+export function openCpuDevice(threads = 2, isa?: CpuIsa): Promise<Device> {
+  return createDevice('cpu', { libraryPath, threads, isa });
 }
 
 export interface TestRow {

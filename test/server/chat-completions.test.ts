@@ -127,13 +127,21 @@ describe('stream', () => {
       { content: ' of' },
     ]);
     expect(events.map((event) => event.choices[0].finish_reason)).toEqual([null, null, null, 'length']);
-    expect(events.map((event) => typeof event.system_fingerprint)).toEqual(['undefined', 'undefined', 'undefined', 'string']);
+    expect(events.map((event) => typeof event.system_fingerprint)).toEqual([
+      'undefined',
+      'undefined',
+      'undefined',
+      'string',
+    ]);
     expect(new Set(events.map((event) => event.id)).size).toBe(1);
   });
 
   test('usage at the end, in every event, and forced', async () => {
     const atEnd = await stream({ stream_options: { include_usage: true } });
-    expect(atEnd.at(-1)).toMatchObject({ choices: [], usage: { prompt_tokens: 15, completion_tokens: 3, total_tokens: 18 } });
+    expect(atEnd.at(-1)).toMatchObject({
+      choices: [],
+      usage: { prompt_tokens: 15, completion_tokens: 3, total_tokens: 18 },
+    });
     expect(atEnd.filter((event) => event.usage !== undefined)).toHaveLength(1);
     const forced = await stream({}, { enableForceIncludeUsage: true });
     expect(forced.map((event) => event.usage.completion_tokens)).toEqual([0, 1, 2, 3, 3]);
@@ -142,7 +150,11 @@ describe('stream', () => {
   test('n choices interleave, each with its own text', async () => {
     const events = await stream({ n: 2 }, {}, (index) => ({ tokenIds: index === 0 ? capital : [304, 304, 304] }));
     const textOf = (index: number) =>
-      events.map((event) => event.choices[0]).filter((choice) => choice.index === index).map((choice) => choice.delta.content).join('');
+      events
+        .map((event) => event.choices[0])
+        .filter((choice) => choice.index === index)
+        .map((choice) => choice.delta.content)
+        .join('');
     expect([textOf(0), textOf(1)]).toEqual(['The capital of', ' of of of']);
     expect(events.map((event) => event.choices[0].index)).toEqual([0, 1, 0, 1, 0, 1, 0, 1]);
   });
@@ -150,9 +162,15 @@ describe('stream', () => {
   test('stream_interval collects tokens, the first and the last come at once', async () => {
     const tokenIds = [298, 454, 304, 298, 454, 304, 298];
     const texts = async (fields: Json, flags = {}) =>
-      (await stream({ max_tokens: 7, ...fields }, flags, () => ({ tokenIds }))).slice(1).map((event) => event.choices[0].delta.content);
+      (await stream({ max_tokens: 7, ...fields }, flags, () => ({ tokenIds })))
+        .slice(1)
+        .map((event) => event.choices[0].delta.content);
     expect(await texts({ stream_interval: 3 })).toEqual(['The', ' capital ofThe', ' capital ofThe']);
-    expect(await texts({ stream_interval: 1 }, { streamInterval: 4 })).toEqual(['The', ' capital ofThe capital', ' ofThe']);
+    expect(await texts({ stream_interval: 1 }, { streamInterval: 4 })).toEqual([
+      'The',
+      ' capital ofThe capital',
+      ' ofThe',
+    ]);
   });
 
   test('half a character waits for the other half', async () => {
@@ -177,7 +195,11 @@ describe('stream', () => {
     const choices = events.slice(1).map((event) => event.choices[0]);
     expect(events[0].prompt_token_ids).toHaveLength(15);
     expect(choices.flatMap((choice) => choice.token_ids)).toEqual(capital);
-    expect(choices.flatMap((choice) => choice.logprobs.content.map((entry: Json) => entry.token))).toEqual(['The', ' capital', ' of']);
+    expect(choices.flatMap((choice) => choice.logprobs.content.map((entry: Json) => entry.token))).toEqual([
+      'The',
+      ' capital',
+      ' of',
+    ]);
   });
 });
 
@@ -205,7 +227,10 @@ describe('prompt', () => {
   });
 
   test('prompt and output that do not fit together', async () => {
-    const { status, body } = await complete({ messages: [{ role: 'user', content: 'word '.repeat(2000) }], max_tokens: 3000 });
+    const { status, body } = await complete({
+      messages: [{ role: 'user', content: 'word '.repeat(2000) }],
+      max_tokens: 3000,
+    });
     expect(status).toBe(400);
     expect(body.error.param).toBe('input_tokens');
     expect(body.error.message).toContain('you requested 3000 output tokens');
@@ -233,7 +258,10 @@ describe('prompt', () => {
 
   test('template variables: request over reasoning_effort over flag', async () => {
     const template = '{{ enable_thinking }} {{ color }} {{ reasoning_effort }}';
-    const flags = { trustRequestChatTemplate: true, defaultChatTemplateKwargs: { color: 'red', enable_thinking: true } };
+    const flags = {
+      trustRequestChatTemplate: true,
+      defaultChatTemplateKwargs: { color: 'red', enable_thinking: true },
+    };
     const fields = { chat_template: template, return_prompt_text: true };
     const promptOf = async (more: Json) => (await complete({ ...fields, ...more }, flags)).body.prompt_text;
     expect(await promptOf({ reasoning_effort: 'none' })).toBe('false red none');
@@ -244,7 +272,11 @@ describe('prompt', () => {
     const tools = [{ type: 'function', function: { name: 'add', parameters: { type: 'object' } } }];
     const conversation = [
       ...messages,
-      { role: 'assistant', content: null, tool_calls: [{ id: 'c', type: 'function', function: { name: 'add', arguments: '{"a": 1}' } }] },
+      {
+        role: 'assistant',
+        content: null,
+        tool_calls: [{ id: 'c', type: 'function', function: { name: 'add', arguments: '{"a": 1}' } }],
+      },
       { role: 'tool', tool_call_id: 'c', content: '1' },
     ];
     const { body } = await complete({ tools, tool_choice: 'none', messages: conversation, return_prompt_text: true });
@@ -264,7 +296,7 @@ describe('prompt', () => {
     expect((await complete({ cache_salt: '' })).body.error.param).toBe('cache_salt');
   });
 
-  test('the id is the client\'s, the engine\'s is unique', async () => {
+  test("the id is the client's, the engine's is unique", async () => {
     const server = await testServer({ script });
     const byHeader = await server.postJson(CHAT, chat(), { 'X-Request-Id': 'abc' });
     const byField = await server.postJson(CHAT, chat({ request_id: 'abc' }));

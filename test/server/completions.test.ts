@@ -23,7 +23,8 @@ async function stream(fields: Json): Promise<Json[]> {
 
 describe('prompts', () => {
   test('string, strings, ids, lists of ids', async () => {
-    const promptsOf = async (prompt: Json) => (await complete({ prompt })).requests.map(({ promptTokenIds }) => [...promptTokenIds]);
+    const promptsOf = async (prompt: Json) =>
+      (await complete({ prompt })).requests.map(({ promptTokenIds }) => [...promptTokenIds]);
     const [sky] = await promptsOf('The sky');
     expect(await promptsOf(['The sky', 'The sky'])).toEqual([sky!, sky!]);
     expect(await promptsOf(sky!)).toEqual([sky!]);
@@ -31,7 +32,9 @@ describe('prompts', () => {
   });
 
   test('choices are indexed prompt * n + i, usage is summed', async () => {
-    const { choices, body } = await complete({ prompt: ['The', 'The sky'], n: 2 }, (index) => ({ tokenIds: [300 + index, 5, 5] }));
+    const { choices, body } = await complete({ prompt: ['The', 'The sky'], n: 2 }, (index) => ({
+      tokenIds: [300 + index, 5, 5],
+    }));
     expect(choices.map(({ index }) => index)).toEqual([0, 1, 2, 3]);
     expect(body.usage).toMatchObject({ completion_tokens: 12, prompt_tokens: 1 + 3 });
   });
@@ -92,7 +95,9 @@ describe('answer', () => {
   test('text offsets count characters, not UTF-16 units', async () => {
     const { tokenizer } = (await testServer()).engine;
     const tokenIds = [...tokenizer!.encode('🦜!', { addSpecialTokens: false })];
-    const { choices } = await complete({ prompt: 'The', logprobs: 0, max_tokens: tokenIds.length }, () => ({ tokenIds }));
+    const { choices } = await complete({ prompt: 'The', logprobs: 0, max_tokens: tokenIds.length }, () => ({
+      tokenIds,
+    }));
     const { tokens, text_offset: offsets } = choices[0]!.logprobs!;
     let offset = 0;
     for (const [i, token] of tokens.entries()) {
@@ -101,13 +106,16 @@ describe('answer', () => {
     }
   });
 
-  test('prompt_logprobs and token ids are in the choice; the prompt\'s own token leads each entry', async () => {
+  test("prompt_logprobs and token ids are in the choice; the prompt's own token leads each entry", async () => {
     const own = { tokenId: 454, logprob: -3, rank: 4, decodedToken: ' capital' };
     const best = { tokenId: 5, logprob: -1, rank: 1, decodedToken: '&' };
-    const { choices, body } = await complete({ prompt: [298, 454], prompt_logprobs: 1, return_token_ids: true }, () => ({
-      ...script(),
-      promptLogprobs: [null, [own, best]],
-    }));
+    const { choices, body } = await complete(
+      { prompt: [298, 454], prompt_logprobs: 1, return_token_ids: true },
+      () => ({
+        ...script(),
+        promptLogprobs: [null, [own, best]],
+      }),
+    );
     expect(choices[0]!.prompt_logprobs).toEqual([
       null,
       { '454': { logprob: -3, rank: 4, decoded_token: ' capital' }, '5': { logprob: -1, rank: 1, decoded_token: '&' } },
@@ -163,7 +171,12 @@ describe('stream', () => {
 
 test('a server without a tokenizer takes and gives ids', async () => {
   const server = await testServer({ script, flags: { skipTokenizerInit: true } });
-  const { body } = await server.postJson(COMPLETIONS, { prompt: [1, 2], max_tokens: 2, return_token_ids: true, logprobs: 0 });
+  const { body } = await server.postJson(COMPLETIONS, {
+    prompt: [1, 2],
+    max_tokens: 2,
+    return_token_ids: true,
+    logprobs: 0,
+  });
   expect(body.choices[0]).toMatchObject({ text: '', token_ids: [298, 454] });
   expect(body.choices[0].logprobs.tokens).toEqual(['token_id:298', 'token_id:454']);
   expect((await server.postJson(COMPLETIONS, { prompt: 'text' })).status).toBe(400);

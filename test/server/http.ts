@@ -8,7 +8,11 @@ export interface TestServer {
   app: ServerApp;
   get(path: string, headers?: Record<string, string>): Promise<Response>;
   /** `body` as JSON, a string as it is. */
-  post(path: string, body: unknown, init?: { headers?: Record<string, string>; signal?: AbortSignal }): Promise<Response>;
+  post(
+    path: string,
+    body: unknown,
+    init?: { headers?: Record<string, string>; signal?: AbortSignal },
+  ): Promise<Response>;
   /** Status and parsed body. */
   postJson(path: string, body: unknown, headers?: Record<string, string>): Promise<{ status: number; body: Json }>;
 }

@@ -15,7 +15,7 @@ interface Example {
 }
 
 const PATHS = new Set(['/v1/models', '/version', CHAT, COMPLETIONS, '/tokenize', '/detokenize', '/v1/nope']);
-/** Need features that the server does not have yet; they are refused by name, see unsupported.test.ts. */
+/** Need features that the server does not have yet; they are refused by name, see bodies.test.ts. */
 const LATER = /^chat_(json|regex|choice|lora|tool|tool_.*)$|^chat_json_|^err_(schema|regex)$/;
 const STILL = /^chat_tool_none$/;
 
@@ -31,7 +31,7 @@ function expectLike(actual: Json, recorded: Json, path: string): void {
     expect(actual ?? null, path).toBeNull();
   } else if (Array.isArray(recorded)) {
     expect(actual?.length, path).toBe(recorded.length);
-    recorded.forEach((item, i) => expectLike(actual[i], item, `${path}[${i}]`));
+    for (const [i, item] of recorded.entries()) expectLike(actual[i], item, `${path}[${i}]`);
   } else if (typeof recorded === 'object') {
     for (const [key, value] of Object.entries(recorded)) {
       if (OWN.has(key)) expect(typeof actual[key], `${path}.${key}`).toBe(typeof value);
@@ -55,7 +55,9 @@ function scriptOf(body: Json, tokenizer: Tokenizer, request: GenerateRequest, pr
   const script: Script = { tokenIds };
   const promptLogprobs = body.prompt_logprobs ?? choice.prompt_logprobs;
   if (promptLogprobs != null) {
-    script.promptLogprobs = promptLogprobs.map((entry: Json, i: number) => promptPosition(entry, request.promptTokenIds[i]!));
+    script.promptLogprobs = promptLogprobs.map((entry: Json, i: number) =>
+      promptPosition(entry, request.promptTokenIds[i]!),
+    );
   }
   const numPrompt = echoed ? request.promptTokenIds.length : 0;
   if (choice.logprobs !== null) script.logprobs = positions(choice.logprobs, tokenizer).slice(numPrompt);
@@ -97,7 +99,9 @@ function positions(logprobs: Json, tokenizer: Tokenizer): PositionLogprobs[] {
   }
   return logprobs.tokens.map((token: string, i: number) => {
     if (logprobs.top_logprobs[i] === null) return null;
-    const top = Object.entries<number>(logprobs.top_logprobs[i]).map(([text, value], rank) => entry(text, value, rank + 1));
+    const top = Object.entries<number>(logprobs.top_logprobs[i]).map(([text, value], rank) =>
+      entry(text, value, rank + 1),
+    );
     return [entry(token, logprobs.token_logprobs[i], 1), ...top];
   });
 }
@@ -125,7 +129,9 @@ describe("vLLM's recorded answers", () => {
     const { tokenizer } = await FakeEngine.create();
     const server = await testServer({ script: (generate) => scriptOf(body, tokenizer!, generate, numRequests++) });
     const response =
-      request.method === 'GET' ? await server.get(request.path) : await server.post(request.path, requestText(request.body));
+      request.method === 'GET'
+        ? await server.get(request.path)
+        : await server.post(request.path, requestText(request.body));
     expect(response.status).toBe(status);
     expect(response.headers.get('content-type')).toStartWith(type.split(';')[0]!);
     const text = await response.text();

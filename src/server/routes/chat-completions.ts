@@ -25,7 +25,7 @@ export function registerChatCompletions(app: ServerApp, context: ServerContext):
   app.post('/v1/chat/completions', async (c) => {
     const raw = c.req.raw;
     const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
-    const { generate, format } = await prepare(context, request, raw.headers);
+    const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const [output] = await collectOutputs(context, [generate], raw.signal);
       return jsonAnswer(chatAnswerJson(output!, format));
@@ -46,6 +46,7 @@ async function prepare(
   context: ServerContext,
   request: ChatCompletionRequest,
   headers: Headers,
+  requestId: string,
 ): Promise<PreparedChat> {
   const { engine, config } = context;
   const model = resolveModel(config, request.model);
@@ -62,7 +63,7 @@ async function prepare(
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),
     outputKind: request.stream ? 'delta' : 'final-only',
   });
-  const id = `chatcmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id)}`;
+  const id = `chatcmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const generate = {
     requestId: engineRequestId(id),
     promptTokenIds,

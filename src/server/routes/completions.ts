@@ -24,7 +24,7 @@ export function registerCompletions(app: ServerApp, context: ServerContext): voi
   app.post('/v1/completions', async (c) => {
     const raw = c.req.raw;
     const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
-    const { generate, format } = await prepare(context, request, raw.headers);
+    const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream)
       return jsonAnswer(completionAnswerJson(await collectOutputs(context, generate, raw.signal), format));
     const usage = streamUsage(request.stream_options, context.config.frontend.enableForceIncludeUsage);
@@ -44,12 +44,13 @@ async function prepare(
   context: ServerContext,
   request: CompletionRequest,
   headers: Headers,
+  requestId: string,
 ): Promise<PreparedCompletion> {
   const model = resolveModel(context.config, request.model);
   const limits = promptLimits(context, request);
   checkLimits(limits);
   const prompts = await Promise.all(request.prompts.map((prompt) => encode(context, prompt, request, limits)));
-  const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id)}`;
+  const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const place = placement(context, request, headers, model.loraName);
   const promptOnly = request.echo === true && request.max_tokens === 0;
   const generate = prompts.map((promptTokenIds) => ({

@@ -1,0 +1,302 @@
+import { afterAll, describe, expect, test } from 'bun:test';
+import type { CpuDevice } from '../../src/device/cpu-device.ts';
+import { DTYPE_CODES, type FloatDType } from '../../src/device/dtype.ts';
+import {
+  availableIsas,
+  buffer,
+  FLOAT_DTYPES,
+  finish,
+  floats,
+  ints,
+  maxError,
+  openDevice,
+  randomFloats,
+  randomSource,
+  rounded,
+} from './harness.ts';
+
+interface Shape {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  blockSize: number;
+  dtype: FloatDType;
+  window?: number;
+  softCap?: number;
+  sinks?: Float32Array;
+}
+
+interface Sequence {
+  length: number;
+  queries: number;
+}
+
+/** Queries, keys and values of whole sequences, [length, heads * headDim]. */
+interface Contents {
+  q: Float32Array;
+  k: Float32Array;
+  v: Float32Array;
+}
+
+const SCALE = 0.3;
+
+function contents(shape: Shape, length: number, seed: number): Contents {
+  const { heads, kvHeads, headDim } = shape;
+  return {
+    q: randomFloats(length * heads * headDim, seed),
+    k: randomFloats(length * kvHeads * headDim, seed + 1),
+    v: randomFloats(length * kvHeads * headDim, seed + 2),
+  };
+}
+
+/** Output of one query and head, in double precision. */
+function referenceHead(shape: Shape, c: Contents, position: number, head: number): number[] {
+  const { heads, kvHeads, headDim, window = 0, softCap = 0, sinks } = shape;
+  const kvHead = Math.floor(head / (heads / kvHeads));
+  const first = window > 0 ? Math.max(0, position - window + 1) : 0;
+  const scores: number[] = [];
+  for (let key = first; key <= position; key++) {
+    let score = 0;
+    for (let d = 0; d < headDim; d++) {
+      score += c.q[(position * heads + head) * headDim + d]! * c.k[(key * kvHeads + kvHead) * headDim + d]!;
+    }
+    score *= SCALE;
+    scores.push(softCap > 0 ? softCap * Math.tanh(score / softCap) : score);
+  }
+  const highest = Math.max(...scores, sinks?.[head] ?? Number.NEGATIVE_INFINITY);
+  const weights = scores.map((score) => Math.exp(score - highest));
+  const sum = weights.reduce((a, b) => a + b, 0) + (sinks ? Math.exp(sinks[head]! - highest) : 0);
+  return Array.from({ length: headDim }, (_, d) => {
+    let out = 0;
+    weights.forEach((weight, i) => {
+      out += (weight / sum) * c.v[((first + i) * kvHeads + kvHead) * headDim + d]!;
+    });
+    return out;
+  });
+}
+
+function reference(shape: Shape, all: Contents[], sequences: Sequence[]): number[] {
+  return sequences.flatMap(({ length, queries }, s) => {
+    const { q, k, v } = all[s]!;
+    const stored = { q, k: rounded(k, shape.dtype), v: rounded(v, shape.dtype) };
+    const rows = Array.from({ length: queries * shape.heads }, (_, i) => {
+      const position = length - queries + Math.floor(i / shape.heads);
+      return referenceHead(shape, stored, position, i % shape.heads);
+    });
+    return rows.flat();
+  });
+}
+
+/** Fills a cache with the sequences' keys and values, blocks in random order, and attends with their last queries. */
+function attend(device: CpuDevice, shape: Shape, all: Contents[], sequences: Sequence[], seed = 1): Float32Array {
+  const { heads, kvHeads, headDim, blockSize, dtype, window = 0, softCap = 0, sinks } = shape;
+  const code = DTYPE_CODES[dtype];
+  const blocksOf = sequences.map(({ length }) => Math.ceil(length / blockSize));
+  const numBlocks = blocksOf.reduce((a, b) => a + b, 1);
+  const next = randomSource(seed);
+  const order = Array.from({ length: numBlocks }, (_, i) => ({ block: i, key: next() }));
+  const free = order.sort((a, b) => a.key - b.key).map(({ block }) => block);
+  const ldTable = Math.max(1, ...blocksOf);
+  const table = new Int32Array(sequences.length * ldTable);
+  const cache = buffer(device, numBlocks * device.kvBlockBytes(kvHeads, headDim, blockSize, dtype));
+  sequences.forEach(({ length }, s) => {
+    for (let i = 0; i < blocksOf[s]!; i++) table[s * ldTable + i] = free.pop()!;
+    const slots = Array.from(
+      { length },
+      (_, p) => table[s * ldTable + Math.floor(p / blockSize)]! * blockSize + (p % blockSize),
+    );
+    const row = kvHeads * headDim;
+    const { k, v } = all[s]!;
+    const [keys, values] = [floats(device, k).ptr, floats(device, v).ptr];
+    device.ops.reshape_and_cache(
+      keys,
+      values,
+      row,
+      ints(device, slots).ptr,
+      cache.ptr,
+      code,
+      length,
+      kvHeads,
+      headDim,
+      blockSize,
+    );
+  });
+  const row = heads * headDim;
+  const q = sequences.flatMap(({ length, queries }, s) => [
+    ...all[s]!.q.subarray((length - queries) * row, length * row),
+  ]);
+  const starts = [0];
+  for (const { queries } of sequences) starts.push(starts.at(-1)! + queries);
+  const out = floats(device, new Float32Array(Math.max(1, starts.at(-1)! * row)).fill(Number.NaN));
+  device.ops.paged_attention(
+    floats(device, q).ptr,
+    row,
+    cache.ptr,
+    code,
+    ints(device, table).ptr,
+    ldTable,
+    ints(
+      device,
+      sequences.map(({ length }) => length),
+    ).ptr,
+    ints(device, starts).ptr,
+    sequences.length,
+    heads,
+    kvHeads,
+    headDim,
+    blockSize,
+    SCALE,
+    window,
+    softCap,
+    sinks ? floats(device, sinks).ptr : 0,
+    out.ptr,
+    row,
+  );
+  finish(device);
+  return out.f32.slice(0, starts.at(-1)! * row);
+}
+
+const BASE: Shape = { heads: 4, kvHeads: 2, headDim: 32, blockSize: 16, dtype: 'float32' };
+const MIXED: Sequence[] = [
+  { length: 1, queries: 1 },
+  { length: 16, queries: 16 },
+  { length: 17, queries: 1 },
+  { length: 65, queries: 3 },
+  { length: 64, queries: 0 },
+  { length: 130, queries: 130 },
+  { length: 600, queries: 2 },
+];
+
+const VARIANTS: Record<string, Partial<Shape>> = {
+  'full attention': {},
+  'head_dim 16': { headDim: 16 },
+  'head_dim 24': { headDim: 24 },
+  'head_dim 64': { headDim: 64 },
+  'head_dim 80': { headDim: 80 },
+  'head_dim 128': { headDim: 128, heads: 2, kvHeads: 1 },
+  'head_dim 256': { headDim: 256, heads: 2, kvHeads: 1 },
+  'one query head a key head': { heads: 3, kvHeads: 3 },
+  '7 query heads a key head': { heads: 7, kvHeads: 1 },
+  '8 query heads a key head': { heads: 8, kvHeads: 1 },
+  '60 query heads a key head': { heads: 60, kvHeads: 1, headDim: 16 },
+  'blocks of 1': { blockSize: 1 },
+  'blocks of 8': { blockSize: 8 },
+  'blocks of 24': { blockSize: 24 },
+  'blocks of 128': { blockSize: 128 },
+  'a window': { window: 33 },
+  'a window of 1': { window: 1 },
+  'a window across ranges': { window: 520 },
+  'a soft cap': { softCap: 0.5 },
+  sinks: { sinks: Float32Array.of(0.5, -3, 12, 0) },
+  'all at once': { window: 40, softCap: 2, sinks: Float32Array.of(1, 2, 3, 4), blockSize: 8, headDim: 24 },
+};
+
+for (const isa of availableIsas()) {
+  describe(`paged attention, ${isa}`, () => {
+    const device = openDevice(2, isa);
+    afterAll(() => device.close());
+
+    for (const [name, variant] of Object.entries(VARIANTS)) {
+      test(`a mixed batch with ${name} equals the plain computation`, () => {
+        const shape = { ...BASE, ...variant };
+        const all = MIXED.map(({ length }, s) => contents(shape, length, 10 * s + 1));
+        expect(maxError(attend(device, shape, all, MIXED), reference(shape, all, MIXED))).toBeLessThan(5e-6);
+      });
+    }
+
+    for (const dtype of FLOAT_DTYPES) {
+      test(`a ${dtype} cache loses only the rounding of its elements`, () => {
+        const shape = { ...BASE, dtype };
+        const all = MIXED.map(({ length }, s) => contents(shape, length, 10 * s + 5));
+        expect(maxError(attend(device, shape, all, MIXED), reference(shape, all, MIXED))).toBeLessThan(5e-6);
+      });
+    }
+
+    test('a token has the same bits alone, in a batch, in chunks of any size, in other blocks and with other threads', () => {
+      const shapes: Shape[] = [
+        { ...BASE, dtype: 'bfloat16' },
+        { ...BASE, dtype: 'float16', window: 70, heads: 7, kvHeads: 1, softCap: 1 },
+      ];
+      const length = 700;
+      for (const shape of shapes) {
+        const row = shape.heads * shape.headDim;
+        const content = contents(shape, length, 77);
+        const whole = attend(device, shape, [content], [{ length, queries: length }]);
+        const tokens = (end: number, queries: number) => whole.slice((end - queries) * row, end * row);
+        for (const [end, queries] of [
+          [700, 1],
+          [700, 2],
+          [513, 1],
+          [512, 3],
+          [65, 1],
+          [450, 33],
+          [1, 1],
+        ] as const) {
+          const alone = attend(device, shape, [content], [{ length: end, queries }], end);
+          expect(maxError(alone, tokens(end, queries))).toBe(0);
+        }
+        const batch = [
+          { length: 640, queries: 1 },
+          { length: 90, queries: 50 },
+          { length: 700, queries: 1 },
+        ];
+        const expected = batch.flatMap(({ length: end, queries }) => [...tokens(end, queries)]);
+        for (const threads of [1, 2, 5]) {
+          const other = openDevice(threads, isa);
+          expect(maxError(attend(other, shape, [content, content, content], batch, threads), expected)).toBe(0);
+          other.close();
+        }
+      }
+    });
+
+    test('contexts that threads share give the same bits as on one thread', () => {
+      const shape: Shape = { ...BASE, heads: 2, kvHeads: 1, headDim: 16, dtype: 'bfloat16' };
+      const sequences = [
+        { length: 4097, queries: 1 },
+        { length: 1025, queries: 2 },
+      ];
+      const all = sequences.map(({ length }, s) => contents(shape, length, s));
+      const single = openDevice(1, isa);
+      const expected = attend(single, shape, all, sequences);
+      single.close();
+      expect(maxError(expected, reference(shape, all, sequences))).toBeLessThan(5e-6);
+      for (const threads of [2, 4, 7]) {
+        const other = openDevice(threads, isa);
+        expect(maxError(attend(other, shape, all, sequences), expected)).toBe(0);
+        other.close();
+      }
+    });
+
+    test('large scores neither overflow nor vanish', () => {
+      const shape = { ...BASE };
+      const content = contents(shape, 100, 3);
+      for (let i = 0; i < content.q.length; i++) content.q[i]! *= 500;
+      const sequences = [{ length: 100, queries: 100 }];
+      expect(
+        maxError(attend(device, shape, [content], sequences), reference(shape, [content], sequences)),
+      ).toBeLessThan(1e-3);
+    });
+
+    test('negative slots are skipped and an empty batch does nothing', () => {
+      const [kvHeads, headDim, blockSize] = [1, 16, 16];
+      const cache = buffer(device, device.kvBlockBytes(kvHeads, headDim, blockSize, 'float32'));
+      const rows = floats(device, randomFloats(32, 1));
+      device.ops.reshape_and_cache(
+        rows.ptr,
+        rows.ptr,
+        16,
+        ints(device, [-1, -1]).ptr,
+        cache.ptr,
+        0,
+        2,
+        kvHeads,
+        headDim,
+        blockSize,
+      );
+      device.ops.reshape_and_cache(rows.ptr, rows.ptr, 16, 0, cache.ptr, 0, 0, kvHeads, headDim, blockSize);
+      device.ops.paged_attention(0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 1, 16, 16, 1, 0, 0, 0, 0, 16);
+      finish(device);
+      expect(cache.f32.every((value) => value === 0)).toBe(true);
+    });
+  });
+}

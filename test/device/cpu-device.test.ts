@@ -1,0 +1,153 @@
+import { describe, expect, test } from 'bun:test';
+import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
+import { createCpuDevice } from '../../src/device/cpu-device.ts';
+import { availableThreads, systemMemory } from '../../src/device/cpu-resources.ts';
+import { createDevice, shareOfThreads } from '../../src/device/create-device.ts';
+import { finish, floats, openDevice, readFloats } from './harness.ts';
+
+describe('the CPU device', () => {
+  test('allocates zeroed memory, reports it by purpose and frees it', () => {
+    const device = openDevice();
+    const weights = device.alloc(1000, 'weights');
+    device.alloc(500, 'weights');
+    const cache = device.staging(64 << 20, 'kv cache');
+    expect(new Float64Array(cache.host).every((value) => value === 0)).toBe(true);
+    expect(device.memoryReport()).toEqual({ weights: 1500, 'kv cache': 64 << 20 });
+    device.free(weights);
+    cache.free();
+    expect(device.memoryReport()).toEqual({ weights: 500 });
+    expect(() => device.free(weights)).toThrow('not allocated here');
+    device.close();
+  });
+
+  test('says what memory was for when there is none', () => {
+    const device = openDevice();
+    expect(() => device.alloc(2 ** 50, 'the KV cache')).toThrow('(1048576.00 GiB) for the KV cache');
+    expect(() => device.alloc(0, 'nothing')).toThrow("can't allocate 0 bytes");
+    device.close();
+  });
+
+  test('backs memory when it is touched, not before', () => {
+    const device = openDevice();
+    const before = process.memoryUsage.rss();
+    device.alloc(8 * 2 ** 30, 'kv cache');
+    expect(process.memoryUsage.rss() - before).toBeLessThan(256 << 20);
+    device.close();
+  });
+
+  test('uploads vectors, and staging is the same bytes on both sides', () => {
+    const device = openDevice();
+    expect([...readFloats(device.uploadVector(Float32Array.of(1, 2, 3), 'bias'), 3)]).toEqual([1, 2, 3]);
+    const [from, to] = [device.staging(8, 'a'), device.staging(8, 'b')];
+    new Float32Array(from.host).set([5, 6]);
+    from.upload();
+    device.ops.copy_bytes(from.ptr, to.ptr, 8);
+    to.download();
+    finish(device);
+    expect([...new Float32Array(to.host)]).toEqual([5, 6]);
+    device.close();
+  });
+
+  test('refuses weights and caches that no kernel reads, in words', () => {
+    const device = openDevice();
+    const source = (rows: number, cols: number) => ({ ptr: 1, dtype: 'float32' as const, rows, cols, ld: cols });
+    expect(() => device.packLinear([source(2, 3), source(2, 4)], 'float32', 'qkv')).toThrow(
+      "qkv: can't pack [2, 3], [2, 4] as float32",
+    );
+    expect(() => device.packLinear([], 'float32', 'qkv')).toThrow("qkv: can't pack nothing");
+    expect(() => device.kvBlockBytes(2, 512, 16, 'bfloat16')).toThrow('head sizes go up to 256');
+    expect(() => device.kvBlockBytes(2, 64, 16, 'int8')).toThrow('as int8');
+    expect(device.kvBlockBytes(2, 64, 16, 'bfloat16')).toBe(2 * 2 * 64 * 16 * 2);
+    device.close();
+  });
+
+  test('describes itself and keeps to the instruction set it was given', () => {
+    const device = openDevice(1, 'portable');
+    expect(device.isa).toBe('portable');
+    expect(device.description).toBe('CPU, 1 thread, portable kernels');
+    device.close();
+    device.close();
+    expect(() => openDevice(0)).toThrow('0 threads');
+  });
+
+  test('checks arguments in debug mode before they reach native code', async () => {
+    const device = createCpuDevice({ libraryPath: await ensureCpuLibrary(), threads: 1, debug: true });
+    const x = floats(device, new Float32Array(8)).ptr;
+    const { ops } = device;
+    ops.rms_norm(x, x, x, 1, 8, 1e-6);
+    ops.linear(x, 1, x, 0, 0, x + 4, 1, 1, 1, 1);
+    expect(() => ops.rms_norm(12_345, x, x, 1, 8, 1e-6)).toThrow('rms_norm: x is 12345, not an address of this device');
+    expect(() => ops.rms_norm(0, x, x, 1, 8, 1e-6)).toThrow('x is 0, a null pointer');
+    expect(() => ops.rms_norm(x, x, x, 1.5, 8, 1e-6)).toThrow('rows is 1.5, not an integer');
+    expect(() => ops.rms_norm(x, x, x, 1, 2 ** 31, 1e-6)).toThrow('n is 2147483648, beyond 32 bits');
+    expect(() => ops.rms_norm(x, x, x, 1, 8, Number.NaN)).toThrow('eps is NaN, not a number');
+    expect(() => ops.rms_norm(x, x, x, 1, 8)).toThrow('5 arguments, not 6');
+    device.close();
+  });
+
+  test('is opened by the name that --device has for it', async () => {
+    const device = await createDevice('cpu', { threads: 3, coreIndex: 0, numCores: 2 });
+    expect(device.description).toStartWith('CPU, 2 threads');
+    device.close();
+    await expect(createDevice('tpu')).rejects.toThrow('unknown device "tpu"; known are: cpu, auto');
+  });
+});
+
+test('threads are shared evenly between engine cores, one at least', () => {
+  expect([0, 1, 2].map((core) => shareOfThreads(8, core, 3))).toEqual([3, 3, 2]);
+  expect([0, 1].map((core) => shareOfThreads(1, core, 2))).toEqual([1, 1]);
+});
+
+describe('resources of the machine', () => {
+  const files = (contents: Record<string, string>) => (path: string) => contents[path];
+  const status = (list: string) => ({ '/proc/self/status': `Name:\tbun\nCpus_allowed_list:\t${list}\n` });
+  const siblings = (cpu: number, list: string) => ({
+    [`/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`]: `${list}\n`,
+  });
+
+  test('threads are the physical cores of the affinity mask', () => {
+    expect(availableThreads(files(status('0-3,8')))).toBe(5);
+    const smt = { ...siblings(0, '0,2'), ...siblings(1, '1,3'), ...siblings(2, '0,2'), ...siblings(3, '1,3') };
+    expect(availableThreads(files({ ...status('0-3'), ...smt }))).toBe(2);
+  });
+
+  test('threads keep to a cgroup quota, of the process or of a parent', () => {
+    const cgroup = { ...status('0-15'), '/proc/self/cgroup': '0::/kube/pod\n' };
+    expect(availableThreads(files({ ...cgroup, '/sys/fs/cgroup/kube/pod/cpu.max': 'max 100000\n' }))).toBe(16);
+    expect(availableThreads(files({ ...cgroup, '/sys/fs/cgroup/kube/cpu.max': '250000 100000\n' }))).toBe(3);
+    const v1 = { ...status('0-15'), '/proc/self/cgroup': '3:cpu,cpuacct:/job\n' };
+    const quota = {
+      '/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us': '50000\n',
+      '/sys/fs/cgroup/cpu/job/cpu.cfs_period_us': '100000\n',
+    };
+    expect(availableThreads(files({ ...v1, ...quota }))).toBe(1);
+  });
+
+  test('memory is the least of the system and the cgroups, less what is in use', () => {
+    const meminfo = { '/proc/meminfo': 'MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    600 kB\n' };
+    expect(systemMemory(files(meminfo))).toEqual({ totalBytes: 1_024_000, freeBytes: 614_400 });
+    const limited = {
+      ...meminfo,
+      '/proc/self/cgroup': '0::/pod\n',
+      '/sys/fs/cgroup/pod/memory.max': '500000\n',
+      '/sys/fs/cgroup/pod/memory.current': '300000\n',
+      '/sys/fs/cgroup/pod/memory.stat': 'anon 1\ninactive_file 100000\n',
+    };
+    expect(systemMemory(files(limited))).toEqual({ totalBytes: 500_000, freeBytes: 300_000 });
+  });
+});
+
+describe('the build', () => {
+  test('is found again by its content', async () => {
+    expect(await ensureCpuLibrary()).toBe(await ensureCpuLibrary());
+  });
+
+  test('without a compiler fails in one sentence', () => {
+    const child = Bun.spawnSync(['bun', 'scripts/build-cpu.ts'], {
+      cwd: `${import.meta.dir}/../..`,
+      env: { ...process.env, CXX: 'no-such-compiler' },
+    });
+    expect(child.exitCode).toBe(1);
+    expect(child.stderr.toString()).toStartWith('no C++ compiler: no-such-compiler not found. Install one (');
+  });
+});

@@ -1,0 +1,150 @@
+import { afterAll, describe, expect, test } from 'bun:test';
+import type { CpuDevice } from '../../src/device/cpu-device.ts';
+import type { PackedLinear } from '../../src/device/device.ts';
+import { DTYPE_CODES, type FloatDType } from '../../src/device/dtype.ts';
+import { availableIsas, FLOAT_DTYPES, finish, floats, maxError, openDevice, randomFloats, rounded } from './harness.ts';
+
+const ISAS = availableIsas();
+const devices = new Map(ISAS.map((isa) => [isa, openDevice(2, isa)]));
+afterAll(() => {
+  for (const device of devices.values()) device.close();
+});
+
+/** out[m, n] in double precision. */
+function reference(x: Float32Array, w: Float32Array, bias: Float32Array | null, m: number, n: number, k: number) {
+  const out = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = bias?.[j] ?? 0;
+      for (let l = 0; l < k; l++) sum += x[i * k + l]! * w[j * k + l]!;
+      out[i * n + j] = sum;
+    }
+  }
+  return out;
+}
+
+function pack(device: CpuDevice, w: Float32Array, n: number, k: number, dtype: FloatDType): PackedLinear {
+  const source = floats(device, w);
+  return device.packLinear([{ ptr: source.ptr, dtype: 'float32', rows: n, cols: k, ld: k }], dtype, 'weight');
+}
+
+function linear(
+  device: CpuDevice,
+  x: Float32Array,
+  w: PackedLinear,
+  bias: Float32Array | null,
+  m: number,
+): Float32Array {
+  const out = floats(device, new Float32Array(m * w.n).fill(Number.NaN));
+  const biasPtr = bias ? floats(device, bias).ptr : 0;
+  device.ops.linear(floats(device, x).ptr, w.k, w.ptr, DTYPE_CODES[w.dtype], biasPtr, out.ptr, w.n, m, w.n, w.k);
+  finish(device);
+  return out.f32.slice();
+}
+
+/** Rounding of x to bfloat16 (VDPBF16PS) moves a sum of k products of numbers below 1 by up to k / 512. */
+function tolerance(device: CpuDevice, dtype: FloatDType, k: number): number {
+  return device.isa === 'avx512_bf16' && dtype === 'bfloat16' ? k / 512 : 1e-6 * k + 1e-6;
+}
+
+const SHAPES: [n: number, k: number][] = [
+  [1, 1],
+  [33, 7],
+  [31, 64],
+  [96, 130],
+  [70, 1031],
+];
+
+for (const [isa, device] of devices) {
+  describe(`linear, ${isa}`, () => {
+    for (const dtype of FLOAT_DTYPES) {
+      test(`${dtype} equals the plain product for every row count and odd shapes`, () => {
+        for (const [n, k] of SHAPES) {
+          const w = randomFloats(n * k, n + k);
+          const bias = randomFloats(n, 3);
+          const packed = pack(device, w, n, k, dtype);
+          for (const m of [1, 2, 3, 5, 8, 13, 17, 33, 64]) {
+            const x = randomFloats(m * k, m);
+            const expected = reference(x, rounded(w, dtype), bias, m, n, k);
+            expect(maxError(linear(device, x, packed, bias, m), expected)).toBeLessThan(tolerance(device, dtype, k));
+          }
+        }
+      });
+
+      test(`${dtype} gives a row the same bits alone, in every batch and with every number of threads`, () => {
+        const [n, k, m] = [67, 1101, 205];
+        const w = randomFloats(n * k, 1);
+        const x = randomFloats(m * k, 2);
+        const packed = pack(device, w, n, k, dtype);
+        const all = linear(device, x, packed, null, m);
+        for (const count of [1, 2, 3, 4, 6, 7, 12, 13, 31, 97]) {
+          const part = linear(device, x.subarray(0, count * k), packed, null, count);
+          expect(Buffer.from(part.buffer).equals(Buffer.from(all.buffer, 0, count * n * 4))).toBe(true);
+        }
+        for (const threads of [1, 3]) {
+          const other = openDevice(threads, isa);
+          const result = linear(other, x, pack(other, w, n, k, dtype), null, m);
+          expect(Buffer.from(result.buffer).equals(Buffer.from(all.buffer))).toBe(true);
+          other.close();
+        }
+      });
+    }
+
+    test('sources of several types and odd heights are stacked, with rows apart', () => {
+      const k = 37;
+      const heights = [5, 40, 1];
+      const ld = 41;
+      const values = heights.map((rows, i) => randomFloats(rows * ld, i));
+      const sources = heights.map((rows, i) => {
+        const dtype = FLOAT_DTYPES[i]!;
+        const from = floats(device, values[i]!);
+        const ptr = device.uploadMatrix({ ptr: from.ptr, dtype: 'float32', rows, cols: ld, ld }, dtype, 'source');
+        return { ptr, dtype, rows, cols: k, ld };
+      });
+      const packed = device.packLinear(sources, 'float32', 'stacked');
+      const rows = heights.flatMap((height, i) => {
+        const stored = rounded(values[i]!, FLOAT_DTYPES[i]!);
+        return Array.from({ length: height }, (_, row) => [...stored.subarray(row * ld, row * ld + k)]);
+      });
+      const x = randomFloats(3 * k, 9);
+      const expected = reference(x, Float32Array.from(rows.flat()), null, 3, rows.length, k);
+      expect(packed.n).toBe(46);
+      expect(maxError(linear(device, x, packed, null, 3), expected)).toBeLessThan(1e-4);
+    });
+
+    test('rows of x and out may be apart, and nothing else is written', () => {
+      const [m, n, k, ldX, ldOut] = [9, 35, 20, 23, 40];
+      const w = randomFloats(n * k, 4);
+      const packed = pack(device, w, n, k, 'float32');
+      const x = randomFloats(m * ldX, 5);
+      const out = floats(device, new Float32Array(m * ldOut).fill(7));
+      device.ops.linear(floats(device, x).ptr, ldX, packed.ptr, 0, 0, out.ptr, ldOut, m, n, k);
+      finish(device);
+      for (let i = 0; i < m; i++) {
+        const expected = reference(x.subarray(i * ldX, i * ldX + k), w, null, 1, n, k);
+        expect(maxError(out.f32.subarray(i * ldOut, i * ldOut + n), expected)).toBeLessThan(1e-4);
+        expect([...out.f32.subarray(i * ldOut + n, (i + 1) * ldOut)]).toEqual([7, 7, 7, 7, 7]);
+      }
+    });
+  });
+}
+
+test('half types round to nearest, ties to even, from subnormals to infinity', () => {
+  const values = [0, -0, 1, 1 + 2 ** -8, 1 + 3 * 2 ** -8, 1 + 2 ** -11, 1 + 3 * 2 ** -11, 65504, 65519, 65520, -1e30];
+  values.push(2 ** -24, 2 ** -25, 3 * 2 ** -25, 2 ** -14 - 2 ** -25, 5.9e-8, -3.1e-5, 1e38, 0.1, -1 / 3);
+  values.push(...randomFloats(100, 1).map((v, i) => v * 2 ** ((i % 40) - 28)));
+  for (const device of devices.values()) {
+    for (const dtype of FLOAT_DTYPES) {
+      const source = { ptr: floats(device, values).ptr, rows: 1, cols: values.length, ld: values.length };
+      const stored = device.uploadMatrix({ ...source, dtype: 'float32' }, dtype, 'stored');
+      const back = device.uploadMatrix({ ...source, ptr: stored, dtype }, 'float32', 'back');
+      const out = floats(
+        device,
+        values.map(() => 0),
+      );
+      device.ops.copy_bytes(back, out.ptr, values.length * 4);
+      finish(device);
+      expect([...out.f32]).toEqual([...rounded(values, dtype)]);
+    }
+  }
+});

@@ -1,0 +1,69 @@
+import { expect, test } from 'bun:test';
+import type { SchedulerStats } from '../../src/engine/messages.ts';
+import { StatLogger } from '../../src/metrics/stat-logger.ts';
+
+const STATS: SchedulerStats = {
+  numRunning: 2,
+  numWaiting: 1,
+  kvCacheUsage: 0.1234,
+  prefixCacheQueries: 200,
+  prefixCacheHits: 50,
+  numPreemptions: 0,
+  numSteps: 0,
+  numScheduledTokens: 0,
+  stepMs: 0,
+  hostMs: 0,
+};
+
+function start(numEngines = 1) {
+  const clock = { ms: 5000 };
+  const lines: string[] = [];
+  const statLogger = new StatLogger({ numEngines, now: () => clock.ms, log: (line) => lines.push(line) });
+  const tickAfter = (ms: number) => {
+    clock.ms += ms;
+    statLogger.tick();
+    return lines.splice(0);
+  };
+  return { statLogger, tickAfter };
+}
+
+test('the line of a window', () => {
+  const { statLogger, tickAfter } = start();
+  statLogger.onStep(0, { numPromptTokens: 100, numGenerationTokens: 1 });
+  statLogger.onStep(0, { numPromptTokens: 0, numGenerationTokens: 24 });
+  statLogger.onStats(0, STATS);
+  expect(tickAfter(10_000)).toEqual([
+    'Engine 000: Avg prompt throughput: 10.0 tokens/s, Avg generation throughput: 2.5 tokens/s, Running: 2 reqs, Waiting: 1 reqs, KV cache usage: 12.3%, Prefix cache hit rate: 25.0%',
+  ]);
+});
+
+test('silence while nothing happens, but one line after the last activity', () => {
+  const { statLogger, tickAfter } = start();
+  expect(tickAfter(10_000)).toEqual([]);
+  statLogger.onStep(0, { numPromptTokens: 5, numGenerationTokens: 1 });
+  expect(tickAfter(10_000)).toHaveLength(1);
+  expect(tickAfter(10_000)).toEqual([expect.stringContaining('Avg generation throughput: 0.0 tokens/s')]);
+  expect(tickAfter(10_000)).toEqual([]);
+});
+
+test('a request that runs without finishing a token is activity, as long as the core says so', () => {
+  const { statLogger, tickAfter } = start();
+  for (let window = 0; window < 3; window++) {
+    statLogger.onStats(0, STATS);
+    expect(tickAfter(10_000)).toHaveLength(1);
+  }
+  expect(tickAfter(10_000)).toHaveLength(1);
+  expect(tickAfter(10_000)).toEqual([]);
+});
+
+test('engines are told apart, and idle ones keep silent', () => {
+  const { statLogger, tickAfter } = start(12);
+  statLogger.onStep(11, { numPromptTokens: 10, numGenerationTokens: 10 });
+  expect(tickAfter(1000)).toEqual([expect.stringMatching(/^Engine 011: Avg prompt throughput: 10\.0 /)]);
+});
+
+test('a window of no time is no division by zero', () => {
+  const { statLogger, tickAfter } = start();
+  statLogger.onStep(0, { numPromptTokens: 10, numGenerationTokens: 10 });
+  expect(tickAfter(0)).toEqual([expect.stringContaining('Avg prompt throughput: 0.0 tokens/s')]);
+});
