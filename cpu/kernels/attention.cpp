@@ -137,12 +137,12 @@ struct Scratch {
 // c[R][NV] (+)= a[R][k] · b[k][NV], each output one chain over k.
 template <int R, int NV, class T>
 BAO_INLINE void multiply_tile(const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                              bool accumulate) {
+                              bool add) {
   F acc[R][NV];
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) acc[r][v] = accumulate ? load(c + r * ldc + v * kLanes) : F{};
+    for (int v = 0; v < NV; v++) acc[r][v] = add ? load(c + r * ldc + v * kLanes) : F{};
   }
   for (int64_t i = 0; i < k; i++) {
     F w[NV];
@@ -152,7 +152,7 @@ BAO_INLINE void multiply_tile(const float* a, int64_t lda, const T* b, int64_t l
     for (int r = 0; r < R; r++) {
       const F x = set1(a[r * lda + i]);
       BAO_UNROLL
-      for (int v = 0; v < NV; v++) acc[r][v] = fma(w[v], x, acc[r][v]);
+      for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
     }
   }
   BAO_UNROLL
@@ -164,28 +164,28 @@ BAO_INLINE void multiply_tile(const float* a, int64_t lda, const T* b, int64_t l
 
 template <int R, int NV, class T>
 static void multiply_rows(int64_t rows, const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                          bool accumulate) {
+                          bool add) {
   if constexpr (R > 1) {
-    if (rows < R) return multiply_rows<R - 1, NV>(rows, a, lda, b, ldb, k, c, ldc, accumulate);
+    if (rows < R) return multiply_rows<R - 1, NV>(rows, a, lda, b, ldb, k, c, ldc, add);
   }
-  multiply_tile<R, NV>(a, lda, b, ldb, k, c, ldc, accumulate);
+  multiply_tile<R, NV>(a, lda, b, ldb, k, c, ldc, add);
 }
 
 // c[rows][n] (+)= a[rows][k] · b[k][n]; n is a multiple of kGroup.
 template <class T>
 static void multiply(int64_t rows, const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                     int64_t n, bool accumulate) {
+                     int64_t n, bool add) {
   int64_t column = 0;
   for (; column + kTileVectors * kLanes <= n; column += kTileVectors * kLanes) {
     for (int64_t r = 0; r < rows; r += kTileRows) {
       multiply_rows<kTileRows, kTileVectors>(min(kTileRows, rows - r), a + r * lda, lda, b + column, ldb, k,
-                                             c + r * ldc + column, ldc, accumulate);
+                                             c + r * ldc + column, ldc, add);
     }
   }
   if (column < n) {
     for (int64_t r = 0; r < rows; r += kTileRows) {
       multiply_rows<kTileRows, kGroupVectors>(min(kTileRows, rows - r), a + r * lda, lda, b + column, ldb, k,
-                                              c + r * ldc + column, ldc, accumulate);
+                                              c + r * ldc + column, ldc, add);
     }
   }
 }

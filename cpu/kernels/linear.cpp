@@ -20,7 +20,7 @@ constexpr int kTileRows = 3, kTileVectors = 4, kAccumulators = 12;
 #endif
 constexpr int kPanelVectors = kPanelColumns / kLanes;
 // Up to that many rows are read in place.
-constexpr int kThinRows = kTileRows < 6 ? kTileRows : 6;
+constexpr int kThinRows = 3;
 
 #if defined(__AVX512BF16__)
 constexpr bool kBf16Dot = true;
@@ -67,7 +67,7 @@ BAO_INLINE F weight(const W* b, int64_t pair, int odd, int v) {
 }
 
 template <int R, int NV, bool Packed, class W>
-BAO_INLINE void accumulate(F (&acc)[R][NV], const Rows& rows, const W* b, int64_t k, Prefetch prefetch) {
+BAO_INLINE void accumulate_tile(F (&acc)[R][NV], const Rows& rows, const W* b, int64_t k, Prefetch prefetch) {
   constexpr int kLines = static_cast<int>(pair_bytes<W>) * NV / kPanelVectors / 64;
   const int64_t row_stride = Packed ? 2 : rows.row_stride;
   const int64_t pair_stride = Packed ? 2 * R : 2;
@@ -86,7 +86,7 @@ BAO_INLINE void accumulate(F (&acc)[R][NV], const Rows& rows, const W* b, int64_
       for (int r = 0; r < R; r++) {
         const F x = set1(a[r * row_stride + odd]);
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) acc[r][v] = fma(w[v], x, acc[r][v]);
+        for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
       }
     }
     a += pair_stride;
@@ -96,14 +96,14 @@ BAO_INLINE void accumulate(F (&acc)[R][NV], const Rows& rows, const W* b, int64_
     for (int r = 0; r < R; r++) {
       const F x = set1(a[r * row_stride]);
       BAO_UNROLL
-      for (int v = 0; v < NV; v++) acc[r][v] = fma(weight<NV>(b, pairs, 0, v), x, acc[r][v]);
+      for (int v = 0; v < NV; v++) accumulate(acc[r][v], weight<NV>(b, pairs, 0, v), x);
     }
   }
 }
 
 #if defined(__AVX512BF16__)
 template <int R, int NV>
-BAO_INLINE void accumulate_dot(F (&acc)[R][NV], const Rows& rows, const BFloat16* b, int64_t k, Prefetch prefetch) {
+BAO_INLINE void accumulate_tile_dot(F (&acc)[R][NV], const Rows& rows, const BFloat16* b, int64_t k, Prefetch prefetch) {
   constexpr int kLines = static_cast<int>(pair_bytes<BFloat16>) * NV / kPanelVectors / 64;
   const float* a = rows.a;
   for (int64_t p = 0; p < ceil_div(k, 2); p++) {
@@ -146,11 +146,11 @@ static __attribute__((noinline)) void tile(const Rows& rows, const W* b, int64_t
   }
 #if defined(__AVX512BF16__)
   if constexpr (uses_dot<W>) {
-    accumulate_dot<R, NV>(acc, rows, b, k, prefetch);
+    accumulate_tile_dot<R, NV>(acc, rows, b, k, prefetch);
   } else
 #endif
   {
-    accumulate<R, NV, Packed>(acc, rows, b, k, prefetch);
+    accumulate_tile<R, NV, Packed>(acc, rows, b, k, prefetch);
   }
   if (out.bias) {
     BAO_UNROLL

@@ -91,6 +91,15 @@ BAO_INLINE F fma(F a, F b, F c) {
   return a * b + c;
 #endif
 }
+// acc += a * b in a register tile. On AVX2, where a tile takes all 16 registers, the instruction is written out: GCC otherwise
+// lets the sum replace an operand, moves accumulators around and spills them.
+BAO_INLINE void accumulate(F& acc, F a, F b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  asm("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+#else
+  acc = fma(a, b, acc);
+#endif
+}
 BAO_INLINE F max(F a, F b) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(a, b);

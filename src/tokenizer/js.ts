@@ -37,7 +37,9 @@ export class JsTokenizer extends BaseTokenizer {
 function checkSupported({ json }: TokenizerFiles): void {
   const { type } = json.model;
   if (type !== undefined && !MODEL_TYPES.includes(type)) {
-    throw new Error(`models of type "${type}" are unknown to the JavaScript tokenizer, which has ${MODEL_TYPES.join(', ')}.`);
+    throw new Error(
+      `models of type "${type}" are unknown to the JavaScript tokenizer, which has ${MODEL_TYPES.join(', ')}.`,
+    );
   }
   const word = json.added_tokens.find((token) => token.single_word);
   if (word !== undefined) {

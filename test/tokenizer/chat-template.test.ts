@@ -78,16 +78,22 @@ const FAMILIES = {
 };
 
 describe('the demo model', () => {
-  test.each(['tokenize_chat', 'chat', 'chat_system', 'chat_turns', 'chat_parts', 'chat_tool', 'chat_tool_required', 'chat_tool_result'] as const)(
-    '%s: as many tokens as vLLM counts',
-    (name) => {
-      const { request, body } = examples[name];
-      const { messages, tools } = request.body as unknown as ChatTemplateInput;
-      const ids = tokenizer.encode(demo.render(input(messages, { tools })), { addSpecialTokens: false });
-      expect(ids.length).toBe('count' in body ? body.count : body.usage.prompt_tokens);
-      if ('tokens' in body) expect([...ids]).toEqual(body.tokens);
-    },
-  );
+  test.each([
+    'tokenize_chat',
+    'chat',
+    'chat_system',
+    'chat_turns',
+    'chat_parts',
+    'chat_tool',
+    'chat_tool_required',
+    'chat_tool_result',
+  ] as const)('%s: as many tokens as vLLM counts', (name) => {
+    const { request, body } = examples[name];
+    const { messages, tools } = request.body as unknown as ChatTemplateInput;
+    const ids = tokenizer.encode(demo.render(input(messages, { tools })), { addSpecialTokens: false });
+    expect(ids.length).toBe('count' in body ? body.count : body.usage.prompt_tokens);
+    if ('tokens' in body) expect([...ids]).toEqual(body.tokens);
+  });
 
   test('an empty conversation', () => {
     const error = refusal(() => demo.render(input([])));
@@ -111,8 +117,12 @@ describe('families', () => {
   test('Llama 2: special tokens, slices, raise_exception', () => {
     const llama2 = template(FAMILIES.llama2);
     const messages = [{ role: 'system', content: 'S' }, user(' U '), assistant('A'), user('V')];
-    expect(llama2.render(input(messages))).toBe('<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST] A </s><s>[INST] V [/INST]');
-    expect(refusal(() => llama2.render(input([user('a'), user('b')]))).message).toBe('Roles must alternate user/assistant.');
+    expect(llama2.render(input(messages))).toBe(
+      '<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST] A </s><s>[INST] V [/INST]',
+    );
+    expect(refusal(() => llama2.render(input([user('a'), user('b')]))).message).toBe(
+      'Roles must alternate user/assistant.',
+    );
   });
 
   test('Llama 3: tools, tojson with indent, strftime_now, tool calls', () => {
@@ -130,7 +140,9 @@ describe('families', () => {
     const thinking = template(FAMILIES.thinking, { defaultKwargs: { enable_thinking: false } });
     const messages = [user('U'), assistant('<think>\nwhy\n</think>\n\nA'), user('V')];
     expect(thinking.render(input(messages))).toBe('<user>U</><assistant>A</><user>V</><assistant><think></think>');
-    expect(thinking.render(input(messages, { chatTemplateKwargs: { enable_thinking: true } }))).toEndWith('<assistant>');
+    expect(thinking.render(input(messages, { chatTemplateKwargs: { enable_thinking: true } }))).toEndWith(
+      '<assistant>',
+    );
     const last = [user('U'), { role: 'assistant', content: 'A', reasoning_content: 'R' }];
     expect(thinking.render(input(last, { addGenerationPrompt: false }))).toBe('<user>U</><think>R</><assistant>A</>');
   });
@@ -148,7 +160,11 @@ describe('families', () => {
 });
 
 describe('content', () => {
-  const parts = [{ type: 'text', text: 'a' }, { type: 'input_text', text: 'b' }, { type: 'refusal', refusal: 'c' }];
+  const parts = [
+    { type: 'text', text: 'a' },
+    { type: 'input_text', text: 'b' },
+    { type: 'refusal', refusal: 'c' },
+  ];
 
   test.each([
     ['chatml', 'string'],
@@ -161,10 +177,19 @@ describe('content', () => {
   });
 
   test.each([
-    ["{% for m in messages %}{% set content = m['content'] %}{% for c in content %}{{ c.text }}{% endfor %}{% endfor %}", 'openai'],
-    ["{% set all = messages[1:] %}{% for m in all %}{% for c in m.content | list if c.type == 'text' %}x{% endfor %}{% endfor %}", 'openai'],
+    [
+      "{% for m in messages %}{% set content = m['content'] %}{% for c in content %}{{ c.text }}{% endfor %}{% endfor %}",
+      'openai',
+    ],
+    [
+      "{% set all = messages[1:] %}{% for m in all %}{% for c in m.content | list if c.type == 'text' %}x{% endfor %}{% endfor %}",
+      'openai',
+    ],
     ['{% for c in messages[0].content %}{{ c.text }}{% endfor %}', 'openai'],
-    ['{% for m in messages %}{% if true %}{% else %}{% for c in m.content %}x{% endfor %}{% endif %}{% endfor %}', 'openai'],
+    [
+      '{% for m in messages %}{% if true %}{% else %}{% for c in m.content %}x{% endfor %}{% endif %}{% endfor %}',
+      'openai',
+    ],
     ['{% for m in messages %}{% for c in m.tool_calls %}{{ c.content }}{% endfor %}{% endfor %}', 'string'],
     ['{% for m in messages %}{% for c in tools.content %}x{% endfor %}{% endfor %}', 'string'],
   ])('%s', (source, format) => {
@@ -172,7 +197,9 @@ describe('content', () => {
   });
 
   test('string: parts are joined by newlines, absent content is empty', () => {
-    const text = template(FAMILIES.chatml).render(input([user(parts), assistant(null)], { addGenerationPrompt: false }));
+    const text = template(FAMILIES.chatml).render(
+      input([user(parts), assistant(null)], { addGenerationPrompt: false }),
+    );
     expect(text).toBe('<|im_start|>user\na\nb\nc<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n');
   });
 
@@ -187,7 +214,10 @@ describe('content', () => {
   });
 
   test.each([
-    [[{ type: 'image_url', image_url: { url: 'x' } }], 'messages[0].content[0]: parts of type "image_url" are not supported'],
+    [
+      [{ type: 'image_url', image_url: { url: 'x' } }],
+      'messages[0].content[0]: parts of type "image_url" are not supported',
+    ],
     [[{ type: 'text' }], 'messages[0].content[0]: a part of type "text" needs the string field "text"'],
     [[{ type: 'toString' }], 'parts of type "toString" are not supported'],
   ])('refuses %j', (content, message) => {
@@ -196,7 +226,9 @@ describe('content', () => {
 
   test('refuses arguments that are not JSON', () => {
     const message = { role: 'assistant', tool_calls: [{ function: { name: 'f', arguments: '{' } }] };
-    expect(refusal(() => demo.render(input([message]))).message).toBe('messages[0].tool_calls[0].function.arguments is not valid JSON.');
+    expect(refusal(() => demo.render(input([message]))).message).toBe(
+      'messages[0].tool_calls[0].function.arguments is not valid JSON.',
+    );
   });
 });
 
@@ -218,7 +250,9 @@ describe('continue_final_message', () => {
     expect(both.message).toContain('Cannot set both');
     const absent = refusal(() => template('nothing').render(input([assistant('A')], go)));
     expect(absent.message).toContain('does not appear in the chat');
-    expect(refusal(() => template(FAMILIES.vision).render(input([assistant(null)], go))).message).toContain('no text to continue');
+    expect(refusal(() => template(FAMILIES.vision).render(input([assistant(null)], go))).message).toContain(
+      'no text to continue',
+    );
   });
 });
 
@@ -294,7 +328,11 @@ describe("a client's own template", () => {
     ['unknown function', '{{ nope() }}', "can't render this conversation"],
     ['a huge range', '{% for i in range(10**12) %}x{% endfor %}', 'is longer than'],
     ['a recursion', '{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}', "can't render this conversation"],
-    ['a text that doubles', `{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}`, 'allowed'],
+    [
+      'a text that doubles',
+      `{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}`,
+      'allowed',
+    ],
     ['its own refusal', "{{ raise_exception('no ' ~ messages[0].role) }}", 'no user'],
   ])('%s is refused', (_what, source, message) => {
     expect(refusal(() => render(source)).message).toContain(message);

@@ -46,7 +46,11 @@ describe.each(tokenizers)('%s', (_name, tokenizer) => {
     fc.assert(
       fc.property(awkwardText, (text) => {
         const ids = [...tokenizer.encode(text, { addSpecialTokens: false })];
-        const pieces = stream(tokenizer, ids.map((id) => [id]), options({ skipSpecialTokens: false }));
+        const pieces = stream(
+          tokenizer,
+          ids.map((id) => [id]),
+          options({ skipSpecialTokens: false }),
+        );
         const numReplaced = (value: string) => value.split('\uFFFD').length;
         expect(pieces.every((piece) => piece.isWellFormed())).toBe(true);
         expect(numReplaced(pieces.join(''))).toBe(numReplaced(tokenizer.decode(ids, { skipSpecialTokens: false })));
@@ -58,7 +62,11 @@ describe.each(tokenizers)('%s', (_name, tokenizer) => {
 
 test('an emoji of several tokens comes whole, or as U+FFFD when the text ends in it', () => {
   const ids = [...demo.encode('a😀b', { addSpecialTokens: false })];
-  const [first, ...rest] = stream(demo, ids.map((id) => [id]), options());
+  const [first, ...rest] = stream(
+    demo,
+    ids.map((id) => [id]),
+    options(),
+  );
   expect(first).toBe('a');
   expect(rest.filter((piece) => piece !== '')).toEqual(['😀', 'b']);
   expect(stream(demo, [ids.slice(0, -2)], options())).toEqual(['a', '\uFFFD']);
@@ -68,7 +76,11 @@ test("the first word keeps its space behind a prompt, and loses it at a text's s
   const hello = sentencePiece.tokenToId('▁hello')!;
   const wo = sentencePiece.tokenToId('▁wo')!;
   expect(stream(sentencePiece, [[hello], [wo]], options())).toEqual(['hello', ' wo', '']);
-  expect(stream(sentencePiece, [[hello], [wo]], options({ promptTokenIds: [1, hello] }))).toEqual([' hello', ' wo', '']);
+  expect(stream(sentencePiece, [[hello], [wo]], options({ promptTokenIds: [1, hello] }))).toEqual([
+    ' hello',
+    ' wo',
+    '',
+  ]);
   // What is skipped is no text before.
   expect(stream(sentencePiece, [[1], [hello]], options({ promptTokenIds: [1] }))).toEqual(['', 'hello', '']);
   expect(stream(wordPiece, [[3], [6]], options({ promptTokenIds: [4, 5] }))).toEqual([' hello', 's', '']);

@@ -28,13 +28,21 @@ function check(pieces: string[], options: StopCheckerOptions): { texts: string[]
 }
 
 describe('StopChecker', () => {
-  test.each<[what: string, pieces: string[], options: Partial<StopCheckerOptions>, texts: string[], stop: string | null]>([
+  test.each<
+    [what: string, pieces: string[], options: Partial<StopCheckerOptions>, texts: string[], stop: string | null]
+  >([
     ['no stop strings', ['a', 'b'], {}, ['a', 'b', ''], null],
     ['within a piece', ['abXcd'], { stop: ['X'] }, ['ab'], 'X'],
     ['at the start', ['X'], { stop: ['X'] }, [''], 'X'],
     ['across pieces', ['ab S', 'TO', 'P cd'], { stop: ['STOP'] }, ['ab ', '', ''], 'STOP'],
     ['included', ['ab S', 'TO', 'P cd'], { stop: ['STOP'], includeStopStrInOutput: true }, ['ab S', 'TO', 'P'], 'STOP'],
-    ['what turns out not to be one is let go', ['ab S', 'TO', 'X', 'y'], { stop: ['STOP'] }, ['ab ', '', 'STOX', 'y', ''], null],
+    [
+      'what turns out not to be one is let go',
+      ['ab S', 'TO', 'X', 'y'],
+      { stop: ['STOP'] },
+      ['ab ', '', 'STOX', 'y', ''],
+      null,
+    ],
     ['held back to the end', ['ab ST'], { stop: ['STOP'] }, ['ab ', 'ST'], null],
     ['a beginning within a beginning', ['aab', 'aabc'], { stop: ['aabc'] }, ['', 'aab'], 'aabc'],
     ['the one listed first, in one piece', ['a12'], { stop: ['2', '1'] }, ['a1'], '2'],
@@ -50,12 +58,17 @@ describe('StopChecker', () => {
 
   test('any text in any pieces: cut at the stop string that ends first', () => {
     const text = fc.array(fc.constantFrom('a', 'b', 'c'), { maxLength: 40 });
-    const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 3 });
+    const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 5 }), {
+      minLength: 1,
+      maxLength: 3,
+    });
     fc.assert(
       fc.property(text, stops, fc.boolean(), (characters, stop, includeStopStrInOutput) => {
         const { texts, stop: found } = check(characters, stopOptions({ stop, includeStopStrInOutput }));
         const whole = characters.join('');
-        const ends = stop.map((each) => (whole.includes(each) ? whole.indexOf(each) + each.length : Number.POSITIVE_INFINITY));
+        const ends = stop.map((each) =>
+          whole.includes(each) ? whole.indexOf(each) + each.length : Number.POSITIVE_INFINITY,
+        );
         const end = Math.min(...ends);
         if (end === Number.POSITIVE_INFINITY) {
           expect({ text: texts.join(''), found }).toEqual({ text: whole, found: null });
@@ -107,15 +120,24 @@ describe('OutputText', () => {
     };
     const stops = fc.subarray(['STOP', 'sign', '😀', 'a time', 'zzz', '.'], { minLength: 1 });
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 8 }), stops, fc.nat(20), (sizes, stop, minTokens) => {
-        expect(run(sizes, stop, minTokens)).toEqual(run([1], stop, minTokens));
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 8 }),
+        stops,
+        fc.nat(20),
+        (sizes, stop, minTokens) => {
+          expect(run(sizes, stop, minTokens)).toEqual(run([1], stop, minTokens));
+        },
+      ),
     );
   });
 
   test('the token that ended it is text only with include_stop_str_in_output', () => {
     const ids = [...encode('Hi'), 300];
-    expect(new OutputText(tokenizer, params(), []).push(ids, true)).toEqual({ text: 'Hi', stop: null, numTokens: ids.length });
+    expect(new OutputText(tokenizer, params(), []).push(ids, true)).toEqual({
+      text: 'Hi',
+      stop: null,
+      numTokens: ids.length,
+    });
     const included = params({ includeStopStrInOutput: true, skipSpecialTokens: false });
     expect(new OutputText(tokenizer, included, []).push([...encode('Hi'), EOS], true).text).toBe('Hi<|im_end|>');
   });

@@ -34,7 +34,11 @@ describe('TokenizerPool', () => {
   });
 
   test('the native tokenizer needs no Worker', async () => {
-    const pool = new TokenizerPool(await createTokenizer(DEMO, { mode: 'native' }), { folder: '/nowhere', mode: 'native', threshold: 0 });
+    const pool = new TokenizerPool(await createTokenizer(DEMO, { mode: 'native' }), {
+      folder: '/nowhere',
+      mode: 'native',
+      threshold: 0,
+    });
     expect(await pool.encode(LONG, plain)).toEqual(tokenizer.encode(LONG, plain));
     pool.close();
   });

@@ -25,7 +25,10 @@ describe('the demo tokenizer', () => {
     expect(tokenizer.decode(detokenize.request.body.tokens, { skipSpecialTokens: false })).toBe(detokenize.body.prompt);
   });
 
-  test.each([['js', js], ['native', native]] as const)('%s: vocabulary and special tokens', (_mode, tokenizer) => {
+  test.each([
+    ['js', js],
+    ['native', native],
+  ] as const)('%s: vocabulary and special tokens', (_mode, tokenizer) => {
     expect(tokenizer.vocabSize).toBe(2048);
     expect([...tokenizer.specialTokenIds].sort()).toEqual([2039, 2040, 2041]);
     expect(tokenizer.eosTokenId).toBe(2041);
@@ -87,7 +90,8 @@ describe('a SentencePiece vocabulary with byte fallback', () => {
       expect([tokenizer.bosTokenId, tokenizer.eosTokenId]).toEqual([1, 2]);
       expect(tokenizer.byteDecoding).toEqual({ stripStart: 1 });
       const text = 'hello  world, 😀é!';
-      const ids = await (tokenizer.encodeAsync?.(text, { addSpecialTokens: true }) ?? tokenizer.encode(text, { addSpecialTokens: true }));
+      const ids = await (tokenizer.encodeAsync?.(text, { addSpecialTokens: true }) ??
+        tokenizer.encode(text, { addSpecialTokens: true }));
       const reference = RustTokenizer.fromFile(join(folder, 'tokenizer.json'));
       const expected = await reference.encode(text);
       expect([...ids]).toEqual(expected.getIds());
@@ -128,8 +132,16 @@ describe('files', () => {
     ['not JSON', { 'tokenizer.json': '{' }, 'tokenizer.json: not valid JSON'],
     ['a list', { 'tokenizer.json': '[]' }, 'tokenizer.json: not a JSON object'],
     ['no model', { 'tokenizer.json': '{}' }, '"model" is missing'],
-    ['a broken tokenizer_config.json', { 'tokenizer.json': wordPieceTokenizer(), 'tokenizer_config.json': 'x' }, 'tokenizer_config.json: not valid JSON'],
-    ['an unknown model type', { 'tokenizer.json': { ...wordPieceTokenizer(), model: { type: 'Magic', vocab: {} } } }, "tokenizer.json can't be used"],
+    [
+      'a broken tokenizer_config.json',
+      { 'tokenizer.json': wordPieceTokenizer(), 'tokenizer_config.json': 'x' },
+      'tokenizer_config.json: not valid JSON',
+    ],
+    [
+      'an unknown model type',
+      { 'tokenizer.json': { ...wordPieceTokenizer(), model: { type: 'Magic', vocab: {} } } },
+      "tokenizer.json can't be used",
+    ],
   ])('%s', async (_what, files, message) => {
     await withTokenizerFolder(files, async (folder) => {
       for (const mode of TOKENIZER_MODES) {
@@ -152,20 +164,33 @@ describe('files', () => {
 
   test('truncation and padding in tokenizer.json do not touch prompts', async () => {
     const truncation = { direction: 'Right', max_length: 2, strategy: 'LongestFirst', stride: 0 };
-    const padding = { strategy: { Fixed: 9 }, direction: 'Right', pad_to_multiple_of: null, pad_id: 0, pad_type_id: 0, pad_token: '[UNK]' };
-    await withTokenizerFolder({ 'tokenizer.json': { ...wordPieceTokenizer(), truncation, padding } }, async (folder) => {
-      const viaNative = await createTokenizer(folder, { mode: 'native' });
-      const viaJs = await createTokenizer(folder, { mode: 'js' });
-      expect([...(await viaNative.encodeAsync!('hello world a', plain))]).toEqual([3, 4, 9]);
-      expect([...viaJs.encode('hello world a', plain)]).toEqual([3, 4, 9]);
-    });
+    const padding = {
+      strategy: { Fixed: 9 },
+      direction: 'Right',
+      pad_to_multiple_of: null,
+      pad_id: 0,
+      pad_type_id: 0,
+      pad_token: '[UNK]',
+    };
+    await withTokenizerFolder(
+      { 'tokenizer.json': { ...wordPieceTokenizer(), truncation, padding } },
+      async (folder) => {
+        const viaNative = await createTokenizer(folder, { mode: 'native' });
+        const viaJs = await createTokenizer(folder, { mode: 'js' });
+        expect([...(await viaNative.encodeAsync!('hello world a', plain))]).toEqual([3, 4, 9]);
+        expect([...viaJs.encode('hello world a', plain)]).toEqual([3, 4, 9]);
+      },
+    );
   });
 
   test('added tokens of tokenizer_config.json count, and named special tokens are special', async () => {
     await withTokenizerFolder(
       {
         'tokenizer_config.json': {
-          added_tokens_decoder: { 2048: { content: '<|new|>', special: true }, 2042: { content: '<think>', special: false } },
+          added_tokens_decoder: {
+            2048: { content: '<|new|>', special: true },
+            2042: { content: '<think>', special: false },
+          },
           additional_special_tokens: ['<tool_call>'],
         },
         'special_tokens_map.json': { eos_token: '<|endoftext|>', bos_token: { content: '<|im_start|>' } },
