@@ -25,7 +25,7 @@ export async function serve(argv: readonly string[]): Promise<void> {
   const config = await engineArgs.createEngineConfig();
   for (const warning of configWarnings(config, availableParallelism())) log.warn(warning);
 
-  const { runServer } = await import('../server/run-server.ts');
+  const { runServer } = await import('../server/process/run-server.ts');
   // Not left to the event loop: a core that hangs would keep the process.
   process.exit(await runServer(config));
 }

@@ -1,5 +1,5 @@
 import type { SamplingParams } from '../sampling/sampling-params.ts';
-import { ByteReader, ByteWriter } from './byte-codec.ts';
+import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
   ClientMessage,
   CoreMessage,

@@ -93,7 +93,10 @@ class StartingCore {
       status: this.status.buffer,
       clients: this.clients,
     };
-    this.worker.postMessage(init, this.clients.map((end) => end.port));
+    this.worker.postMessage(
+      init,
+      this.clients.map((end) => end.port),
+    );
     await withDeadline(
       this.libraries.promise,
       this.readyTimeoutMs,

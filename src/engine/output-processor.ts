@@ -74,12 +74,7 @@ export class OutputProcessor {
     return this.parents.has(requestId);
   }
 
-  add(
-    request: GenerateRequest,
-    coreIndex: number,
-    coreRequests: readonly EngineCoreRequest[],
-    sink: OutputSink,
-  ): void {
+  add(request: GenerateRequest, coreIndex: number, coreRequests: readonly EngineCoreRequest[], sink: OutputSink): void {
     const handles = coreRequests.map((each) => each.handle);
     const parent = new ParentRequest(request, coreIndex, handles, sink);
     this.parents.set(request.requestId, parent);

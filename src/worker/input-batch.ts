@@ -1,6 +1,6 @@
-import type { NewRequestData } from '../scheduler/scheduler-output.ts';
 import type { CausalLM } from '../models/model.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
+import type { NewRequestData } from '../scheduler/scheduler-output.ts';
 
 /** Block ids of one request in one KV cache group. */
 export class BlockTable {

@@ -15,7 +15,8 @@ export function availableKvCacheBytes(config: BaoConfig, device: Device, specs: 
   const { kvCacheMemoryBytes, gpuMemoryUtilization } = config.cache;
   if (kvCacheMemoryBytes !== null) return kvCacheMemoryBytes;
   const { freeBytes, totalBytes } = device.memoryInfo();
-  if (device.type !== 'cpu') return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes)));
+  if (device.type !== 'cpu')
+    return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes)));
 
   let bytesPerRequest = 0;
   for (const spec of specs.values()) {

@@ -45,7 +45,10 @@ export class ModelRunner {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
     const blockSize = kvCache.groups[0]!.spec.blockSize;
     this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model);
-    this.inputs = [new StepInputs(device, { blockSize, layerNames }), new StepInputs(device, { blockSize, layerNames })];
+    this.inputs = [
+      new StepInputs(device, { blockSize, layerNames }),
+      new StepInputs(device, { blockSize, layerNames }),
+    ];
     this.sampling = new SamplingBatch(device, {
       maxRows: options.maxNumSeqs,
       vocabSize: model.vocabSize,
@@ -179,10 +182,7 @@ export class ModelRunner {
   }
 }
 
-function toRow(
-  state: StepRow['state'],
-  data: { numComputedTokens: number; numScheduledTokens: number },
-): StepRow {
+function toRow(state: StepRow['state'], data: { numComputedTokens: number; numScheduledTokens: number }): StepRow {
   const { numComputedTokens, numScheduledTokens } = data;
   const samples = numComputedTokens + numScheduledTokens >= state.numTokens;
   return { state, numComputedTokens, numScheduledTokens, samples };

@@ -1,5 +1,5 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
-import { StagedArray } from '../sampling/staged-array.ts';
+import { StagedArray } from '../device/staged-array.ts';
 import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
 import type { RequestState } from './input-batch.ts';
 
@@ -146,7 +146,9 @@ export class StepInputs {
 
   /** Rows of one group are as far apart as its longest table in this step. */
   private buildBlockTables(rows: readonly StepRow[]): void {
-    const lds = this.groupMetadata.map((_, g) => rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), 1));
+    const lds = this.groupMetadata.map((_, g) =>
+      rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), 1),
+    );
     const total = lds.reduce((sum, ld) => sum + ld * rows.length, 0);
     this.blockTables.reserve(total);
     let at = 0;

@@ -5,8 +5,8 @@ import type { PendingStep } from '../executor/executor.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
-import type { CausalLM } from '../models/model.ts';
 import { loadModel } from '../models/load-model.ts';
+import type { CausalLM } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { availableKvCacheBytes } from './kv-cache-memory.ts';
 import { ModelRunner } from './model-runner.ts';
@@ -37,7 +37,11 @@ export class Worker {
   async loadModel(): Promise<void> {
     const { model, load, cache, scheduler } = this.config;
     const started = performance.now();
-    const weights = await openWeights(model.folder, { loadFormat: load.loadFormat, seed: model.seed, dtype: model.dtype });
+    const weights = await openWeights(model.folder, {
+      loadFormat: load.loadFormat,
+      seed: model.seed,
+      dtype: model.dtype,
+    });
     try {
       this.model = await loadModel({
         device: this.requireDevice(),

@@ -70,7 +70,8 @@ export async function startBao(args: string[], options: StartOptions = {}): Prom
     });
 
   let url = '';
-  if (options.waitUntilReady !== false) url = (await logged(/Ready after [\d.]+ s: (\S+)\/v1/))[1]!.replace('localhost', '127.0.0.1');
+  if (options.waitUntilReady !== false)
+    url = (await logged(/Ready after [\d.]+ s: (\S+)\/v1/))[1]!.replace('localhost', '127.0.0.1');
   return {
     url,
     pid: child.pid,
@@ -89,7 +90,11 @@ export async function startBao(args: string[], options: StartOptions = {}): Prom
 }
 
 /** POSTs JSON and gives status and parsed body. */
-export async function post(url: string, body: unknown, init: RequestInit = {}): Promise<{ status: number; body: unknown }> {
+export async function post(
+  url: string,
+  body: unknown,
+  init: RequestInit = {},
+): Promise<{ status: number; body: unknown }> {
   const response = await fetch(url, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
@@ -101,7 +106,12 @@ export async function post(url: string, body: unknown, init: RequestInit = {}): 
 
 export interface CompletionBody {
   choices: { text: string; token_ids?: number[]; finish_reason: string | null; index: number }[];
-  usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number; prompt_tokens_details?: { cached_tokens?: number } };
+  usage: {
+    prompt_tokens: number;
+    completion_tokens: number;
+    total_tokens: number;
+    prompt_tokens_details?: { cached_tokens?: number };
+  };
 }
 
 /** A completion that must succeed. */

@@ -16,7 +16,13 @@ async function byEngine(name: string): Promise<Record<string, number>> {
 
 describe('two cores behind two API servers', () => {
   test('requests are spread over the cores and all answered alike', async () => {
-    const request = { model: 'demo', prompt: 'The capital of France is', max_tokens: 30, temperature: 0, ignore_eos: true };
+    const request = {
+      model: 'demo',
+      prompt: 'The capital of France is',
+      max_tokens: 30,
+      temperature: 0,
+      ignore_eos: true,
+    };
     const answers = await Promise.all(Array.from({ length: 24 }, () => complete(server, request)));
     expect(new Set(answers.map((answer) => answer.choices[0]!.text)).size).toBe(1);
     const tokens = await byEngine('vllm:generation_tokens_total');

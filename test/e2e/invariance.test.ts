@@ -12,7 +12,14 @@ const PROMPTS = [
   'Hello',
   'What is 2 + 2?',
 ];
-const REQUEST = { model: 'demo', max_tokens: 40, temperature: 0, ignore_eos: true, logprobs: 2, return_token_ids: true };
+const REQUEST = {
+  model: 'demo',
+  max_tokens: 40,
+  temperature: 0,
+  ignore_eos: true,
+  logprobs: 2,
+  return_token_ids: true,
+};
 
 type Answer = { text: string; token_ids?: number[]; logprobs?: { token_logprobs: number[] } };
 
@@ -58,7 +65,15 @@ describe('greedy output does not depend on', () => {
   });
 
   test('preemption: a KV cache too small for all', async () => {
-    const other = await startBao(['demo', '--num-gpu-blocks-override', '40', '--max-model-len', '512', '--block-size', '16']);
+    const other = await startBao([
+      'demo',
+      '--num-gpu-blocks-override',
+      '40',
+      '--max-model-len',
+      '512',
+      '--block-size',
+      '16',
+    ]);
     try {
       await expectSame(other, 2);
       const metrics = await (await fetch(`${other.url}/metrics`)).text();

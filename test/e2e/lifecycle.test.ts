@@ -53,7 +53,7 @@ describe('start', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test("--max-model-len auto takes what the KV cache has room for", async () => {
+  test('--max-model-len auto takes what the KV cache has room for', async () => {
     const server = await startBao(['demo', '--max-model-len', 'auto', '--num-gpu-blocks-override', '20']);
     const models = (await (await fetch(`${server.url}/v1/models`)).json()) as { data: { max_model_len: number }[] };
     expect(models.data[0]!.max_model_len).toBeLessThanOrEqual(19 * 16);
@@ -88,7 +88,12 @@ describe('end', () => {
 
   test('without a deadline what runs gets an error and the server ends with 0', async () => {
     const server = await startBao(['demo']);
-    const running = post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true });
+    const running = post(`${server.url}/v1/completions`, {
+      model: 'demo',
+      prompt: 'Hello',
+      max_tokens: 4000,
+      ignore_eos: true,
+    });
     await untilRunning(server.url, 1);
     server.kill('SIGINT');
     const { status, body } = await running;
@@ -99,7 +104,9 @@ describe('end', () => {
 
   test('a second signal stops at once', async () => {
     const server = await startBao(['demo', '--shutdown-timeout', '1000']);
-    post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true }).catch(() => {});
+    post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true }).catch(
+      () => {},
+    );
     await untilRunning(server.url, 1);
     server.kill('SIGINT');
     await server.logged(/no new requests/);
@@ -110,14 +117,21 @@ describe('end', () => {
 
 describe('a core that fails', () => {
   test('while it loads: its own error text, exit code 1', async () => {
-    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'unloadable'], { waitUntilReady: false });
+    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'unloadable'], {
+      waitUntilReady: false,
+    });
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('injected fault while loading');
   });
 
   test('in a step: running requests get an error, /health says why, the process ends with 1', async () => {
     const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing']);
-    const running = post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true });
+    const running = post(`${server.url}/v1/completions`, {
+      model: 'demo',
+      prompt: 'Hello',
+      max_tokens: 4000,
+      ignore_eos: true,
+    });
     await untilRunning(server.url, 1);
     const fatal = await post(`${server.url}/v1/completions`, { model: 'demo', prompt: LONG_PROMPT });
     expect(fatal.status).toBe(500);

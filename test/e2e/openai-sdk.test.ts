@@ -87,7 +87,12 @@ describe('OpenAI SDK', () => {
   test('a repeated prompt is found in the prefix cache', async () => {
     const request = {
       model: 'demo',
-      messages: [{ role: 'user' as const, content: 'Tell me a story about a very old and very slow turtle named Tom who likes to swim.' }],
+      messages: [
+        {
+          role: 'user' as const,
+          content: 'Tell me a story about a very old and very slow turtle named Tom who likes to swim.',
+        },
+      ],
       max_tokens: 4,
     };
     await client.chat.completions.create(request);
@@ -136,7 +141,9 @@ describe('OpenAI SDK', () => {
   test('64 concurrent streams with different parameters: each as it is alone', async () => {
     const requests = Array.from({ length: 64 }, (_, i) => ({
       model: 'demo',
-      messages: [{ role: 'user' as const, content: ['Tell me a story.', 'List the days in order.', 'What is 12 + 30?'][i % 3]! }],
+      messages: [
+        { role: 'user' as const, content: ['Tell me a story.', 'List the days in order.', 'What is 12 + 30?'][i % 3]! },
+      ],
       stream: true as const,
       max_tokens: 10 + (i % 30),
       temperature: i % 4 === 0 ? 0 : 0.3 + (i % 7) / 5,

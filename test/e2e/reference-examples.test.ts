@@ -13,7 +13,15 @@ interface Example {
   body: unknown;
 }
 
-const ROUTES = new Set(['/v1/models', '/version', '/v1/chat/completions', '/v1/completions', '/tokenize', '/detokenize', '/v1/nope']);
+const ROUTES = new Set([
+  '/v1/models',
+  '/version',
+  '/v1/chat/completions',
+  '/v1/completions',
+  '/tokenize',
+  '/detokenize',
+  '/v1/nope',
+]);
 /** Need features that the server does not have yet. */
 const LATER = /^chat_(json|regex|choice|tool|lora)|^err_(schema|regex)$/;
 
@@ -22,7 +30,16 @@ const CASES = (Object.entries(examples) as [string, Example][]).filter(
 );
 
 /** What is different from one answer to the next, or is this server's own. */
-const VOLATILE = new Set(['id', 'created', 'system_fingerprint', 'permission', 'owned_by', 'root', 'version', 'message']);
+const VOLATILE = new Set([
+  'id',
+  'created',
+  'system_fingerprint',
+  'permission',
+  'owned_by',
+  'root',
+  'version',
+  'message',
+]);
 
 /** Recorded members that are null may be absent; others are equal, numbers of log probabilities within the tolerance. */
 function expectLike(actual: unknown, recorded: unknown, tolerance: number, path = ''): void {
@@ -33,7 +50,9 @@ function expectLike(actual: unknown, recorded: unknown, tolerance: number, path 
   } else if (Array.isArray(recorded)) {
     expect(Array.isArray(actual), path).toBe(true);
     expect((actual as unknown[]).length, path).toBe(recorded.length);
-    recorded.forEach((item, i) => expectLike((actual as unknown[])[i], item, tolerance, `${path}[${i}]`));
+    recorded.forEach((item, i) => {
+      expectLike((actual as unknown[])[i], item, tolerance, `${path}[${i}]`);
+    });
   } else if (typeof recorded === 'object') {
     expect(typeof actual, path).toBe('object');
     for (const [key, value] of Object.entries(recorded)) {
@@ -51,7 +70,9 @@ function expectLike(actual: unknown, recorded: unknown, tolerance: number, path 
 
 /** Unlikely tokens lie close together: rounding moves them by a few ranks. */
 function expectRank(actual: number, recorded: number, tolerance: number, path: string): void {
-  expect(Math.abs(actual - recorded), `${path}: ${actual} against ${recorded}`).toBeLessThanOrEqual(recorded * tolerance);
+  expect(Math.abs(actual - recorded), `${path}: ${actual} against ${recorded}`).toBeLessThanOrEqual(
+    recorded * tolerance,
+  );
 }
 
 function sseEvents(text: string): unknown[] {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
-import { type BaoProcess, complete, startBao } from './bao-process.ts';
 import { BodyFuzzer } from '../fixtures/body-fuzzer.ts';
+import { type BaoProcess, complete, startBao } from './bao-process.ts';
 
 const NUM_FUZZED = 10_000;
 const NUM_SMALL_REQUESTS = 10_000;
@@ -42,7 +42,9 @@ describe('a real server', () => {
       });
       const text = await response.text();
       if (response.status >= 500) {
-        throw new Error(`seed ${seed}: ${path} gave ${response.status} for ${Buffer.from(body).toString('latin1').slice(0, 500)}: ${text}`);
+        throw new Error(
+          `seed ${seed}: ${path} gave ${response.status} for ${Buffer.from(body).toString('latin1').slice(0, 500)}: ${text}`,
+        );
       }
     });
     expect((await complete(server, GOOD)).choices[0]!.text).toStartWith(' Paris');

@@ -1,7 +1,12 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { ByteWriter } from '../../src/engine/byte-codec.ts';
-import { decodeClientMessage, decodeCoreMessage, encodeClientMessage, encodeCoreMessage } from '../../src/engine/codec.ts';
+import {
+  decodeClientMessage,
+  decodeCoreMessage,
+  encodeClientMessage,
+  encodeCoreMessage,
+} from '../../src/engine/codec.ts';
 import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
@@ -75,7 +80,9 @@ const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   newTokenIds: tokenIds,
   newLogprobs: nullable(logprobs),
   newPromptLogprobs: nullable(logprobs),
-  finishReason: nullable(fc.constantFrom('stop' as const, 'length' as const, 'abort' as const, 'error' as const, 'repetition' as const)),
+  finishReason: nullable(
+    fc.constantFrom('stop' as const, 'length' as const, 'abort' as const, 'error' as const, 'repetition' as const),
+  ),
   stopReason: nullable(i32),
   numCachedTokens: u32,
   firstScheduledMs: fc.double({ min: 0, max: 1e15, noNaN: true }),

@@ -64,7 +64,15 @@ function setUp(maxInFlight: number) {
       }),
   );
   const executor = new CountingExecutor();
-  const spec = { kind: 'full', blockSize: 16, numKvHeads: 1, headDim: 8, dtype: 'float32', slidingWindow: 0, pageBytes: 1024 } as const;
+  const spec = {
+    kind: 'full',
+    blockSize: 16,
+    numKvHeads: 1,
+    headDim: 8,
+    dtype: 'float32',
+    slidingWindow: 0,
+    pageBytes: 1024,
+  } as const;
   const scheduler = new Scheduler(
     {
       maxNumSeqs: 8,

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { findJsonSyntaxError } from '../../src/server/json-syntax.ts';
+import { findJsonSyntaxError } from '../../src/server/protocol/json-syntax.ts';
 
 /** Text, and the message and position of Python's json.loads. */
 const CASES: [text: string, message: string, position: number][] = [

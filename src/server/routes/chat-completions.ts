@@ -1,7 +1,8 @@
 import type { GenerateRequest } from '../../engine/engine-client.ts';
-import { jsonAnswer } from '../answer-head.ts';
-import { type ChatFormat, chatAnswerJson } from '../chat-answer.ts';
-import { ChatStreamEncoder } from '../chat-stream.ts';
+import { jsonAnswer } from '../answers/answer-head.ts';
+import { type ChatFormat, chatAnswerJson } from '../answers/chat-answer.ts';
+import { ChatStreamEncoder } from '../answers/chat-stream.ts';
+import { streamUsage } from '../answers/usage.ts';
 import {
   collectOutputs,
   engineRequestId,
@@ -9,16 +10,15 @@ import {
   placement,
   resolveMaxTokens,
   samplingParams,
-} from '../generation.ts';
-import { readJsonBody } from '../json-body.ts';
-import { checkLimits, encodePrompt, type PromptLimits, renderChatPrompt } from '../prompt.ts';
+} from '../generation/generation.ts';
+import { checkLimits, encodePrompt, type PromptLimits, renderChatPrompt } from '../generation/prompt.ts';
+import { streamGeneration } from '../generation/stream-generation.ts';
 import { type ChatCompletionRequest, parseChatCompletion } from '../protocol/chat-completion.ts';
 import { contentText } from '../protocol/chat-messages.ts';
+import { readJsonBody } from '../protocol/json-body.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
-import { streamGeneration } from '../stream-generation.ts';
-import { streamUsage } from '../usage.ts';
 
 /** POST /v1/chat/completions. */
 export function registerChatCompletions(app: ServerApp, context: ServerContext): void {

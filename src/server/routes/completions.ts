@@ -1,7 +1,8 @@
 import type { GenerateRequest } from '../../engine/engine-client.ts';
-import { jsonAnswer } from '../answer-head.ts';
-import { type CompletionFormat, completionAnswerJson } from '../completion-answer.ts';
-import { CompletionStreamEncoder } from '../completion-stream.ts';
+import { jsonAnswer } from '../answers/answer-head.ts';
+import { type CompletionFormat, completionAnswerJson } from '../answers/completion-answer.ts';
+import { CompletionStreamEncoder } from '../answers/completion-stream.ts';
+import { streamUsage } from '../answers/usage.ts';
 import {
   collectOutputs,
   engineRequestId,
@@ -9,15 +10,14 @@ import {
   placement,
   resolveMaxTokens,
   samplingParams,
-} from '../generation.ts';
-import { readJsonBody } from '../json-body.ts';
-import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../prompt.ts';
+} from '../generation/generation.ts';
+import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../generation/prompt.ts';
+import { streamGeneration } from '../generation/stream-generation.ts';
 import { type CompletionPrompt, type CompletionRequest, parseCompletion } from '../protocol/completion.ts';
+import { readJsonBody } from '../protocol/json-body.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
-import { streamGeneration } from '../stream-generation.ts';
-import { streamUsage } from '../usage.ts';
 
 /** POST /v1/completions. */
 export function registerCompletions(app: ServerApp, context: ServerContext): void {

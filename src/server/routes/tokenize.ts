@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { ValidationError } from '../../engine/engine-client.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { readJsonBody } from '../json-body.ts';
-import { renderChatPrompt } from '../prompt.ts';
+import { renderChatPrompt } from '../generation/prompt.ts';
 import { isObject } from '../protocol/fields.ts';
+import { readJsonBody } from '../protocol/json-body.ts';
 import { parseDetokenize, parseTokenize } from '../protocol/tokenize.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';

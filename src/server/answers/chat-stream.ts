@@ -1,8 +1,8 @@
-import type { CompletionOutput, RequestOutput } from '../engine/engine-client.ts';
+import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
+import type { StreamEncoder } from '../generation/stream-generation.ts';
+import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type ChatFormat, choiceLogprobs } from './chat-answer.ts';
-import type { StreamEncoder } from './stream-generation.ts';
-import { StreamInterval } from './stream-interval.ts';
 import type { StreamUsage } from './usage.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { CompletionOutput } from '../engine/engine-client.ts';
+import type { CompletionOutput } from '../../engine/engine-client.ts';
 
 /**
  * Collects the deltas of one choice until there are `interval` new tokens; the first one and the last one go through at once.

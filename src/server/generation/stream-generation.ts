@@ -1,8 +1,8 @@
-import type { GenerateRequest, RequestOutput } from '../engine/engine-client.ts';
-import { logger } from '../logging/logger.ts';
-import { isUnexpected, toApiError } from './errors.ts';
+import type { GenerateRequest, RequestOutput } from '../../engine/engine-client.ts';
+import { logger } from '../../logging/logger.ts';
+import { isUnexpected, toApiError } from '../errors.ts';
+import type { ServerContext } from '../server-context.ts';
 import { startGeneration } from './generation.ts';
-import type { ServerContext } from './server-context.ts';
 import { SSE_DONE, SseWriter, sseResponse } from './sse-writer.ts';
 
 const log = logger('server');

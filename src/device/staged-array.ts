@@ -1,4 +1,4 @@
-import type { Device, DevicePtr, StagingBuffer } from '../device/device.ts';
+import type { Device, DevicePtr, StagingBuffer } from './device.ts';
 
 /** Room for the first allocation, so that short lists never grow one by one. */
 const MIN_WORDS = 256;

@@ -1,5 +1,5 @@
-import type { BaoConfig } from '../config/bao-config.ts';
-import type { CoreLinkEnd } from '../engine/core-link.ts';
+import type { BaoConfig } from '../../config/bao-config.ts';
+import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import type { FromApiServer, ToApiServer } from './api-server-worker.ts';
 
 /** A front end in a Worker as the main thread sees it. */

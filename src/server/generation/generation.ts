@@ -1,11 +1,16 @@
-import { EngineDeadError, type GenerateRequest, type RequestOutput, ValidationError } from '../engine/engine-client.ts';
-import { logger } from '../logging/logger.ts';
-import { resolveSamplingParams } from '../sampling/resolve-sampling-params.ts';
-import type { RequestOutputKind, SamplingParams } from '../sampling/sampling-params.ts';
-import { ApiError, ClientDisconnectedError, toApiError } from './errors.ts';
-import type { GenerationFields } from './protocol/generation-fields.ts';
-import { randomId } from './request-id.ts';
-import type { ServerContext } from './server-context.ts';
+import {
+  EngineDeadError,
+  type GenerateRequest,
+  type RequestOutput,
+  ValidationError,
+} from '../../engine/engine-client.ts';
+import { logger } from '../../logging/logger.ts';
+import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
+import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
+import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
+import type { GenerationFields } from '../protocol/generation-fields.ts';
+import { randomId } from '../request-id.ts';
+import type { ServerContext } from '../server-context.ts';
 
 const log = logger('server');
 

@@ -1,9 +1,9 @@
-import type { CompletionOutput, RequestOutput } from '../engine/engine-client.ts';
+import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
+import type { StreamEncoder } from '../generation/stream-generation.ts';
+import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
 import { completionLogprobsJson, countCharacters } from './logprobs-json.ts';
-import type { StreamEncoder } from './stream-generation.ts';
-import { StreamInterval } from './stream-interval.ts';
 import type { StreamUsage } from './usage.ts';
 
 /** One choice of a stream. */

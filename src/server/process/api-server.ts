@@ -1,9 +1,9 @@
-import type { BaoConfig } from '../config/bao-config.ts';
-import { AsyncLLM, loadPreprocessing } from '../engine/async-llm.ts';
-import type { CoreLinkEnd } from '../engine/core-link.ts';
-import { EngineDeadError } from '../engine/engine-client.ts';
-import { createMetrics, type ServerMetrics } from '../metrics/server-metrics.ts';
-import { addPluginRoutes } from '../plugins/plugins.ts';
+import type { BaoConfig } from '../../config/bao-config.ts';
+import { AsyncLLM, loadPreprocessing } from '../../engine/async-llm.ts';
+import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import { EngineDeadError } from '../../engine/engine-client.ts';
+import { createMetrics, type ServerMetrics } from '../../metrics/server-metrics.ts';
+import { addPluginRoutes } from '../../plugins/plugins.ts';
 import { type FetchHandler, type Listener, listen } from './listener.ts';
 
 const DRAIN_POLL_MS = 10;
@@ -40,7 +40,7 @@ export class ApiServer {
     collect: (() => Promise<unknown[]>) | null = null,
   ): Promise<AsyncLLM> {
     const [{ createApp }, preprocessing, { config, links }] = await Promise.all([
-      import('./app.ts'),
+      import('../app.ts'),
       loadPreprocessing(this.config),
       cores,
     ]);

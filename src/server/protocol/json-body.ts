@@ -1,6 +1,6 @@
-import { ApiError, ClientDisconnectedError } from './errors.ts';
+import { ApiError, ClientDisconnectedError } from '../errors.ts';
+import { type BodyIssue, bodyError } from './body-error.ts';
 import { findJsonSyntaxError } from './json-syntax.ts';
-import { type BodyIssue, bodyError } from './protocol/body-error.ts';
 
 /** Deeper than any real request, and shallow enough that recursive code behind (templates, JSON.stringify) is safe. */
 const MAX_DEPTH = 128;

@@ -1,6 +1,6 @@
 import { existsSync, unlinkSync } from 'node:fs';
-import type { FrontendConfig } from '../config/bao-config.ts';
-import { ConfigError } from '../config/config-error.ts';
+import type { FrontendConfig } from '../../config/bao-config.ts';
+import { ConfigError } from '../../config/config-error.ts';
 
 export type FetchHandler = (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>;
 

@@ -1,7 +1,7 @@
-import type { BaoConfig } from '../config/bao-config.ts';
-import type { CoreLinkEnd } from '../engine/core-link.ts';
-import { configureLogging } from '../logging/logger.ts';
-import { loadPlugins } from '../plugins/plugins.ts';
+import type { BaoConfig } from '../../config/bao-config.ts';
+import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import { configureLogging } from '../../logging/logger.ts';
+import { loadPlugins } from '../../plugins/plugins.ts';
 import { ApiServer } from './api-server.ts';
 
 /** Messages between the main thread and a front end in a Worker (`--api-server-count`). */

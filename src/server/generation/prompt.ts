@@ -1,8 +1,8 @@
-import { type EngineClient, ValidationError } from '../engine/engine-client.ts';
-import { parameterError, pythonInt } from '../sampling/parameter-error.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { TemplateFields } from './protocol/chat-completion.ts';
-import { toTemplateMessages } from './protocol/chat-messages.ts';
+import { type EngineClient, ValidationError } from '../../engine/engine-client.ts';
+import { parameterError, pythonInt } from '../../sampling/parameter-error.ts';
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import type { TemplateFields } from '../protocol/chat-completion.ts';
+import { toTemplateMessages } from '../protocol/chat-messages.ts';
 
 /** How long a prompt may be, and how it is cut to fit. */
 export interface PromptLimits {

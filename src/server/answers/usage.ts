@@ -1,4 +1,4 @@
-import type { GenerationFields } from './protocol/generation-fields.ts';
+import type { GenerationFields } from '../protocol/generation-fields.ts';
 
 export interface Usage {
   promptTokens: number;

@@ -1,5 +1,5 @@
-import type { PositionLogprobs, TokenLogprob } from '../engine/engine-client.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { PositionLogprobs, TokenLogprob } from '../../engine/engine-client.ts';
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 
 /** How log probabilities are written. JSON is built as text: the order of keys is the order of rank, which an object with keys like "12" would lose. */
 export interface LogprobsFormat {

@@ -1,4 +1,4 @@
-import type { CompletionOutput } from '../engine/engine-client.ts';
+import type { CompletionOutput } from '../../engine/engine-client.ts';
 import { type Usage, usageJson } from './usage.ts';
 
 /** What every answer and every event of a stream begins with. */

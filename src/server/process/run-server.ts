@@ -1,10 +1,10 @@
-import type { BaoConfig } from '../config/bao-config.ts';
-import type { AsyncLLM } from '../engine/async-llm.ts';
-import type { CoreLinkEnd } from '../engine/core-link.ts';
-import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
-import { type CoreEngines, launchCoreEngines } from '../engine/launch-core-engines.ts';
-import { logger } from '../logging/logger.ts';
-import { loadPlugins } from '../plugins/plugins.ts';
+import type { BaoConfig } from '../../config/bao-config.ts';
+import type { AsyncLLM } from '../../engine/async-llm.ts';
+import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
+import { type CoreEngines, launchCoreEngines } from '../../engine/launch-core-engines.ts';
+import { logger } from '../../logging/logger.ts';
+import { loadPlugins } from '../../plugins/plugins.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
 import { reservePort } from './listener.ts';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { BaoConfig } from '../config/bao-config.ts';
+import type { BaoConfig } from '../../config/bao-config.ts';
 
 /** `system_fingerprint` as `--fingerprint-mode` wants it: the same for two servers that give the same answers. null: none. */
 export function systemFingerprint(config: BaoConfig, version: string): string | null {

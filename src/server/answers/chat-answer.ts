@@ -1,4 +1,4 @@
-import type { CompletionOutput, RequestOutput } from '../engine/engine-client.ts';
+import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
 import {
   type AnswerHead,
   fingerprintMember,
