@@ -14,8 +14,19 @@ namespace avx512 {
 const KernelTable* kernels();
 }
 namespace avx512_bf16 {
-const KernelTable* kernels();
+void use_linear(KernelTable&);
+
+// Dot products of bfloat16 change nothing but `linear`; the rest is AVX-512's.
+static KernelTable make_table() {
+  KernelTable table = *avx512::kernels();
+  use_linear(table);
+  return table;
 }
+static const KernelTable* kernels() {
+  static const KernelTable table = make_table();
+  return &table;
+}
+}  // namespace avx512_bf16
 #endif
 
 const KernelTable* kernel_table(int32_t isa) {

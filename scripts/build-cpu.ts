@@ -30,11 +30,16 @@ const KERNEL_FLAGS = ['-fno-exceptions', '-fno-rtti', '-Wno-uninitialized', '-Wn
 
 const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512 = [...AVX2, '-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512'];
-/** Flags that cpu/kernels is compiled with, once for each entry. */
-const INSTRUCTION_SETS: Record<string, string[]> =
+/** What cpu/kernels is compiled for: the flags, and the files where not all differ from the set below. */
+const INSTRUCTION_SETS: Record<string, { flags: string[]; only?: string[] }> =
   process.arch === 'x64'
-    ? { portable: [], avx2: AVX2, avx512: AVX512, avx512_bf16: [...AVX512, '-mavx512bf16'] }
-    : { portable: [] };
+    ? {
+        portable: { flags: [] },
+        avx2: { flags: AVX2 },
+        avx512: { flags: AVX512 },
+        avx512_bf16: { flags: [...AVX512, '-mavx512bf16'], only: ['linear'] },
+      }
+    : { portable: { flags: [] } };
 
 interface CompileJob {
   source: string;
@@ -100,8 +105,10 @@ function contentHash(compiler: string): string {
 function compileJobs(scratch: string): CompileJob[] {
   const jobs: CompileJob[] = [];
   for (const source of filesWith(join(SOURCES, 'kernels'), /\.cpp$/)) {
-    for (const [isa, flags] of Object.entries(INSTRUCTION_SETS)) {
-      const object = join(scratch, `${basename(source, '.cpp')}.${isa}.o`);
+    const name = basename(source, '.cpp');
+    for (const [isa, { flags, only }] of Object.entries(INSTRUCTION_SETS)) {
+      if (only && !only.includes(name)) continue;
+      const object = join(scratch, `${name}.${isa}.o`);
       jobs.push({ source, object, flags: [...FLAGS, ...KERNEL_FLAGS, ...flags] });
     }
   }

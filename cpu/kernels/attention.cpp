@@ -362,7 +362,7 @@ class Attention {
       F s = load(scores + j);
       if (a_.soft_cap > 0) s = a_.soft_cap * tanh(s / a_.soft_cap);
       const I key = lane + j;
-      s = (key >= begin) & (key < end) ? s : set1(kNothing);
+      s = ((key >= begin) & (key < end)) ? s : set1(kNothing);
       highest = max(highest, s);
       store(scores + j, s);
     }

@@ -287,15 +287,11 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
 
 }  // namespace
 
-extern const int32_t linear_tile_rows = kTileRows;
-extern const int32_t linear_thin_rows = kThinRows;
-extern const int32_t linear_bf16_dot = kBf16Dot;
-
-void linear(const LinearArgs& a, const ChunkContext& c) {
+static void linear(const LinearArgs& a, const ChunkContext& c) {
   with_dtype(a.w_dtype, [&](auto* type) { linear_panels<std::remove_pointer_t<decltype(type)>>(a, c); });
 }
 
-void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
+static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
   const int64_t row = static_cast<int64_t>(c.chunk) * kTileRows;
   const int64_t count = min(kTileRows, a.m - row);
   const int64_t pairs = ceil_div(a.k, 2);
@@ -305,6 +301,15 @@ void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
   } else {
     pack_tile<false>(a.x + row * a.ld_x, a.ld_x, count, a.k, out + row * pairs * 2);
   }
+}
+
+void use_linear(KernelTable& table) {
+  table.isa = kIsa;
+  table.tile_rows = kTileRows;
+  table.thin_rows = kThinRows;
+  table.bf16_dot = kBf16Dot;
+  table.linear = linear;
+  table.pack_activations = pack_activations;
 }
 
 }  // namespace bao::BAO_ISA

@@ -16,16 +16,7 @@
 #endif
 
 #include "../kernels.h"
-
-#if defined(__AVX512BF16__)
-#define BAO_ISA avx512_bf16
-#elif defined(__AVX512F__)
-#define BAO_ISA avx512
-#elif defined(__AVX2__)
-#define BAO_ISA avx2
-#else
-#define BAO_ISA portable
-#endif
+#include "isa.h"
 
 #define BAO_INLINE static inline __attribute__((always_inline))
 #define BAO_UNROLL _Pragma("GCC unroll 16")

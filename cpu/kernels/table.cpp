@@ -1,13 +1,10 @@
 // The table of this instruction set.
-#include "simd.h"
+#include "../kernels.h"
+#include "isa.h"
 
 namespace bao::BAO_ISA {
 
-extern const int32_t linear_tile_rows;
-extern const int32_t linear_thin_rows;
-extern const int32_t linear_bf16_dot;
-void linear(const LinearArgs&, const ChunkContext&);
-void pack_activations(const PackActivationsArgs&, const ChunkContext&);
+void use_linear(KernelTable&);
 void paged_attention(const PagedAttentionArgs&, const ChunkContext&);
 void merge_attention(const PagedAttentionArgs&, const ChunkContext&);
 void reshape_and_cache(const ReshapeAndCacheArgs&, const ChunkContext&);
@@ -19,12 +16,24 @@ void convert_matrix(const ConvertArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
+static KernelTable make_table() {
+  KernelTable table{};
+  use_linear(table);
+  table.paged_attention = paged_attention;
+  table.merge_attention = merge_attention;
+  table.reshape_and_cache = reshape_and_cache;
+  table.rms_norm = rms_norm;
+  table.qk_norm_rope = qk_norm_rope;
+  table.act_and_mul = act_and_mul;
+  table.embedding = embedding;
+  table.convert_matrix = convert_matrix;
+  table.pack_linear = pack_linear;
+  table.rows = &kRowKernels;
+  return table;
+}
+
 const KernelTable* kernels() {
-  static const KernelTable table{
-      kIsa,          linear_tile_rows, linear_thin_rows, linear_bf16_dot, linear,    pack_activations, paged_attention, merge_attention,
-      reshape_and_cache, rms_norm,     qk_norm_rope,    act_and_mul, embedding,      convert_matrix,  pack_linear,
-      &kRowKernels,
-  };
+  static const KernelTable table = make_table();
   return &table;
 }
 

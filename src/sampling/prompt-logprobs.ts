@@ -1,7 +1,7 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
+import { StagedArray } from '../device/staged-array.ts';
 import type { LogprobsTensors } from '../engine/messages.ts';
 import type { LogprobsMode } from './sampling-batch.ts';
-import { StagedArray } from '../device/staged-array.ts';
 
 export interface PromptLogprobsOptions {
   vocabSize: number;

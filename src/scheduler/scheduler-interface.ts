@@ -37,7 +37,7 @@ export interface DraftTokens {
  * `schedule` may be called again before the update of the step before it (async scheduling); updates come in the order of the schedules.
  */
 export interface SchedulerInterface {
-  /** Takes a request in. Throws RangeError for one that could never run: no prompt, or no room for one token behind it. */
+  /** Takes a request in. Throws RangeError for a prompt that is empty or longer than maxModelLen. */
   addRequest(request: Request): void;
   /**
    * Ends requests from outside (abort, error): their blocks are free at once, results of steps in flight are dropped, no update follows.

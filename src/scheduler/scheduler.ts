@@ -1,4 +1,4 @@
-import type { FinishReason, LogprobsTensors } from '../engine/messages.ts';
+import type { FinishReason } from '../engine/messages.ts';
 import { blocksPerRequest } from '../kv-cache/kv-cache-config.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
@@ -7,7 +7,7 @@ import type { Request } from './request.ts';
 import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
 import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
-import { sliceLogprobs } from './slice-logprobs.ts';
+import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
 
 export interface SchedulerOptions {
   /** Most requests in a step. */
@@ -113,7 +113,7 @@ export class Scheduler implements SchedulerInterface {
       newRequests: [],
       cachedRequests: [],
       totalNumScheduledTokens: 0,
-      releasedKeys: NO_TOKENS,
+      releasedKeys: [],
     };
     const numPreemptionsBefore = this.numPreemptions;
     this.scheduleRunning(step);
@@ -383,19 +383,6 @@ export class Scheduler implements SchedulerInterface {
     for (const request of this.running) if (request.status === 'running') this.running[kept++] = request;
     this.running.length = kept;
   }
-}
-
-/** Position `i` of a piece is prompt position `numComputedBefore + 1 + i`; after a preemption they are computed, but not sent, again. */
-function takePromptLogprobs(
-  request: Request,
-  numComputedBefore: number,
-  piece: LogprobsTensors | null,
-): LogprobsTensors | null {
-  if (piece === null) return null;
-  const start = Math.max(0, request.numPromptLogprobsSent - numComputedBefore);
-  if (start >= piece.numPositions) return null;
-  request.numPromptLogprobsSent = numComputedBefore + piece.numPositions;
-  return sliceLogprobs(piece, start, piece.numPositions);
 }
 
 function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {

@@ -7,7 +7,7 @@ import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
-import { InputBatch } from './input-batch.ts';
+import { InputBatch, type RequestState } from './input-batch.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
 export interface ModelRunnerOptions {
@@ -100,13 +100,13 @@ export class ModelRunner {
     const rows: StepRow[] = [];
     for (const data of scheduled.cachedRequests) {
       const state = this.batch.get(data.key);
-      data.newBlockIds.forEach((ids, group) => state.blockTables[group]!.append(ids));
+      appendBlocks(state, data.newBlockIds);
       rows.push(toRow(state, data));
     }
     const added: { slot: number; tokenIds: Int32Array }[] = [];
     for (const data of scheduled.newRequests) {
       const state = this.batch.add(data);
-      data.blockIds.forEach((ids, group) => state.blockTables[group]!.append(ids));
+      appendBlocks(state, data.blockIds);
       added.push({ slot: state.slot, tokenIds: data.tokenIds });
       rows.push(toRow(state, data));
     }
@@ -180,6 +180,10 @@ export class ModelRunner {
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
     };
   }
+}
+
+function appendBlocks(state: RequestState, blockIds: readonly (readonly number[])[]): void {
+  for (let group = 0; group < blockIds.length; group++) state.blockTables[group]!.append(blockIds[group]!);
 }
 
 function toRow(state: StepRow['state'], data: { numComputedTokens: number; numScheduledTokens: number }): StepRow {

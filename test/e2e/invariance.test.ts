@@ -45,7 +45,7 @@ describe('greedy output does not depend on', () => {
   async function expectSame(other: BaoProcess, copies = 1): Promise<void> {
     const prompts = Array.from({ length: copies }, () => PROMPTS).flat();
     const answers = await Promise.all(prompts.map((prompt) => answer(other, prompt)));
-    answers.forEach((each, i) => expect(each).toEqual(alone[i % PROMPTS.length]!));
+    for (const [i, each] of answers.entries()) expect(each).toEqual(alone[i % PROMPTS.length]!);
   }
 
   test('the batch: 16 at once', () => expectSame(server, 2));

@@ -12,6 +12,11 @@ beforeEach(() => {
 
 const allocate = (n: number) => Array.from({ length: n }, () => pool.allocate());
 
+/** Block i of the list holds content i. */
+function cacheInOrder(blocks: readonly number[]): void {
+  for (const [i, block] of blocks.entries()) pool.cache(block, HASHES, i, 0);
+}
+
 describe('BlockPool', () => {
   test('gives out unused blocks in rising order, never the null block', () => {
     expect(pool.numFreeBlocks).toBe(5);
@@ -29,7 +34,7 @@ describe('BlockPool', () => {
 
   test('evicts cached content last, the oldest first', () => {
     const blocks = allocate(3);
-    blocks.forEach((block, i) => pool.cache(block, HASHES, i, 0));
+    cacheInOrder(blocks);
     pool.free(2);
     pool.free(1);
     pool.free(3);
@@ -42,7 +47,7 @@ describe('BlockPool', () => {
 
   test('a touched block leaves the free list, wherever it is in it, and comes back as the newest', () => {
     const blocks = allocate(5);
-    blocks.forEach((block, i) => pool.cache(block, HASHES, i, 0));
+    cacheInOrder(blocks);
     for (const block of blocks) pool.free(block);
     for (const block of [3, 1, 5]) pool.touch(block);
     expect(pool.numFreeBlocks).toBe(2);
@@ -71,7 +76,7 @@ describe('BlockPool', () => {
   });
 
   test('one of two blocks with the same content may go', () => {
-    allocate(5).forEach((block) => pool.cache(block, HASHES, block <= 2 ? 0 : block, 0));
+    for (const block of allocate(5)) pool.cache(block, HASHES, block <= 2 ? 0 : block, 0);
     expect([1, 2]).toContain(pool.lookup(HASHES, 0, 0));
     pool.free(2);
     expect(pool.allocate()).toBe(2);
@@ -84,7 +89,7 @@ describe('BlockPool', () => {
 
   test('reset forgets content, unless a block is in use', () => {
     const blocks = allocate(3);
-    blocks.forEach((block, i) => pool.cache(block, HASHES, i, 0));
+    cacheInOrder(blocks);
     pool.free(1);
     expect(pool.reset()).toBe(false);
     expect(pool.lookup(HASHES, 0, 0)).toBe(1);

@@ -36,7 +36,10 @@ describe('getKvCacheConfig', () => {
     // Five sliding layers to one full one, as in Gemma 3: 2 full and 9 sliding.
     const specs = layers(...range(11).map((i) => (i % 6 === 5 || i === 10 ? full : sliding)));
     const config = getKvCacheConfig(specs, 100 * 2 * PAGE, { maxModelLen: 160 });
-    expect(config.groups.map(({ spec }) => spec.kind).sort()).toEqual(['full', ...times(5, sliding).map((s) => s.kind)]);
+    expect(config.groups.map(({ spec }) => spec.kind).sort()).toEqual([
+      'full',
+      ...times(5, sliding).map((s) => s.kind),
+    ]);
     expect(config.tensors.map(({ bytes }) => bytes)).toEqual([100 * PAGE, 100 * PAGE]);
     expect(config.tensors.flatMap(({ sharedBy }) => sharedBy).sort()).toEqual([...specs.keys()].sort());
     for (const { sharedBy } of config.tensors) {

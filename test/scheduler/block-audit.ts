@@ -1,3 +1,4 @@
+// biome-ignore-all lint/complexity/useLiteralKeys: private fields are reached by name, which only brackets may
 import type { BlockPool } from '../../src/kv-cache/block-pool.ts';
 import type { Scheduler } from '../../src/scheduler/scheduler.ts';
 

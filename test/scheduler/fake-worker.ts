@@ -88,7 +88,7 @@ export class FakeWorker {
     for (const entry of scheduled.cachedRequests) {
       const held = this.held.get(entry.key);
       if (held === undefined) throw new Error(`${entry.key} is scheduled as cached, but the worker does not hold it`);
-      entry.newBlockIds.forEach((ids, g) => held.blockTables[g]!.push(...ids));
+      for (const [g, ids] of entry.newBlockIds.entries()) held.blockTables[g]!.push(...ids);
       rows.push(this.toRow(held, entry, entry.specTokenIds));
     }
     for (const entry of scheduled.newRequests) {

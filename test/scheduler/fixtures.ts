@@ -17,7 +17,10 @@ export const DEFAULT_OPTIONS: SchedulerOptions = {
 
 /** A KV cache of `numBlocks` blocks with one group a window; 0 is full attention. */
 export function kvConfig(numBlocks: number, blockSize: number, windows: number[] = [0]): KvCacheConfig {
-  const groups = windows.map((slidingWindow, g) => ({ layerNames: [`layer.${g}`], spec: spec(blockSize, slidingWindow) }));
+  const groups = windows.map((slidingWindow, g) => ({
+    layerNames: [`layer.${g}`],
+    spec: spec(blockSize, slidingWindow),
+  }));
   return { numBlocks, groups, tensors: [{ bytes: numBlocks * 1024, sharedBy: groups.flatMap((g) => g.layerNames) }] };
 }
 
@@ -70,7 +73,8 @@ export function generateAlone(
     history = extendHistory(history, token);
     output.push(token);
     if (output.length >= params.minTokens) {
-      if (!params.ignoreEos && request.eosTokenIds.includes(token)) return { output, finishReason: 'stop', stopReason: null };
+      if (!params.ignoreEos && request.eosTokenIds.includes(token))
+        return { output, finishReason: 'stop', stopReason: null };
       if (params.stopTokenIds.includes(token)) return { output, finishReason: 'stop', stopReason: token };
     }
     const isFull = output.length >= params.maxTokens || numPromptTokens + output.length >= maxModelLen;

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test';
-import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
+import { blocksPerRequest } from '../../src/kv-cache/kv-cache-config.ts';
 import type { Request } from '../../src/scheduler/request.ts';
 import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
 import type { RequestUpdate } from '../../src/scheduler/scheduler-interface.ts';
-import { blocksPerRequest } from '../../src/kv-cache/kv-cache-config.ts';
+import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { auditBlocks } from './block-audit.ts';
 import { emptyHistory, extendHistory, FAKE_VOCAB_SIZE, FakeWorker, nextToken } from './fake-worker.ts';
 import { generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
@@ -52,7 +52,7 @@ function drawScenario(random: Random): Scenario {
   const maxModelLen = random.int(8, 48);
   const enableChunkedPrefill = random.chance(0.8);
   const maxNumBatchedTokens = enableChunkedPrefill ? random.int(1, 40) : random.int(maxModelLen, maxModelLen + 40);
-  const windows = random.pick([[0], [0], [0], [5], [0, 3], [0, 6, 6], [1, 9]]);
+  const windows = random.pick([[0], [0], [0], [5], [0, 3], [0, 6, 6], [1, 9], [3, 9]]);
   const numLookaheadTokens = random.chance(0.2) ? random.int(1, 4) : 0;
   const groups = kvConfig(1, blockSize, windows).groups;
   const least = blocksPerRequest(groups, {
@@ -178,7 +178,8 @@ class Simulation {
       this.releasedKeys.push(...scheduled.releasedKeys);
       this.checkStep(scheduled, waitingBefore, runningBefore);
       if (scheduled.totalNumScheduledTokens === 0) {
-        if (this.inFlight.length === 0 && this.scheduler.hasRequests()) throw new Error('nothing to do, but requests are left');
+        if (this.inFlight.length === 0 && this.scheduler.hasRequests())
+          throw new Error('nothing to do, but requests are left');
         break;
       }
       scheduled.releasedKeys = this.releasedKeys;
@@ -281,7 +282,8 @@ function checkBefore(a: Tracked, b: Tracked, what: string): void {
 
 function checkPromptLogprobs(request: Request, updates: readonly RequestUpdate[]): void {
   const pieces = updates.flatMap(({ newPromptLogprobs }) => [...(newPromptLogprobs?.tokenIds ?? [])]);
-  const wanted = request.samplingParams.promptLogprobs === null ? [] : [...request.tokenIds.subarray(1, request.numPromptTokens)];
+  const wanted =
+    request.samplingParams.promptLogprobs === null ? [] : [...request.tokenIds.subarray(1, request.numPromptTokens)];
   expect(pieces).toEqual(wanted);
 }
 
