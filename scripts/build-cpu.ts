@@ -15,7 +15,7 @@ const LIBRARY = `libbao-cpu.${suffix}`;
 /** No fast-math: reductions keep their written order, and a product is fused with a sum only where the code says `fma`. */
 const FLAGS = [
   '-std=c++17',
-  '-O3',
+  '-O2',
   '-fPIC',
   '-fvisibility=hidden',
   '-fno-math-errno',
