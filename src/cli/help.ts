@@ -67,7 +67,7 @@ function wholeHelp(groups: readonly FlagGroup[], width: number): string {
 }
 
 /** A group's heading and those of the flags that are its own; '' if none is. */
-function groupHelp(group: FlagGroup, flags: readonly Flag[], width: number): string {
+export function groupHelp(group: FlagGroup, flags: readonly Flag[], width: number): string {
   const own = flags.filter((flag) => flag.group === group);
   if (own.length === 0) return '';
   return `${group.config}: ${group.doc}\n${own.map((flag) => entry(flagUsage(flag), describe(flag), width)).join('')}`;

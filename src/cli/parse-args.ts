@@ -1,6 +1,6 @@
 import { UsageError } from '../config/config-error.ts';
 import type { ListFlag } from '../config/flags/flag.ts';
-import { type Flag, type FlagValues, flagByAlias, flagByName } from '../config/flags/index.ts';
+import { type Flag, type FlagSet, type FlagValues, SERVE_FLAGS } from '../config/flags/index.ts';
 import { unknownFlag } from '../config/flags/unknown-flag.ts';
 import {
   expected,
@@ -22,14 +22,41 @@ export interface ServeArgs {
   help: string | null;
 }
 
+/** A command line, read but not resolved. */
+export interface CommandArgs {
+  /** Flags that were given, by field. */
+  given: Record<string, unknown>;
+  positionals: string[];
+  configFile: string | null;
+  help: string | null;
+}
+
 /**
- * Reads `[MODEL] [flags]`: `--flag value`, `--flag=value`, `--flag` and `--no-flag` for booleans, `--list a b` or `--list a --list b`,
- * `--json '{"a": 1}'`, `--json.a 1` and `--json.a+ 1` (append to a list). Underscores in a flag's name count as dashes. Behind `--` all is MODEL.
+ * Reads `[MODEL] [flags]` of `bao serve`, as {@link parseArgs} does.
  *
  * @throws UsageError
  */
 export async function parseServeArgs(argv: readonly string[]): Promise<ServeArgs> {
-  const reader = new ArgReader(argv);
+  const { given, positionals, configFile, help } = await parseArgs(argv, SERVE_FLAGS);
+  const [model, ...rest] = positionals;
+  if (rest.length > 0) throw new UsageError(`Unexpected argument "${rest[0]}": one model is served, "${model}".`);
+  if (model !== undefined) {
+    if (given.model !== undefined && given.model !== model) {
+      throw new UsageError(`The model is named twice: "${model}" and --model "${given.model}".`);
+    }
+    given.model = model;
+  }
+  return { given: given as Partial<FlagValues>, configFile, help };
+}
+
+/**
+ * Reads words and flags: `--flag value`, `--flag=value`, `--flag` and `--no-flag` for booleans, `--list a b` or `--list a --list b`,
+ * `--json '{"a": 1}'`, `--json.a 1` and `--json.a+ 1` (append to a list). Underscores in a flag's name count as dashes. Behind `--` all are words.
+ *
+ * @throws UsageError
+ */
+export async function parseArgs(argv: readonly string[], flags: FlagSet): Promise<CommandArgs> {
+  const reader = new ArgReader(argv, flags);
   while (!reader.done) await reader.readNext();
   return reader.result();
 }
@@ -53,7 +80,10 @@ class ArgReader {
   private readonly positionals: string[] = [];
   private readonly given: Record<string, unknown> = {};
 
-  constructor(private readonly argv: readonly string[]) {}
+  constructor(
+    private readonly argv: readonly string[],
+    private readonly flags: FlagSet,
+  ) {}
 
   get done(): boolean {
     return this.position >= this.argv.length;
@@ -71,16 +101,8 @@ class ArgReader {
     }
   }
 
-  result(): ServeArgs {
-    const [model, ...rest] = this.positionals;
-    if (rest.length > 0) throw new UsageError(`Unexpected argument "${rest[0]}": one model is served, "${model}".`);
-    if (model !== undefined) {
-      if (this.given.model !== undefined && this.given.model !== model) {
-        throw new UsageError(`The model is named twice: "${model}" and --model "${this.given.model}".`);
-      }
-      this.given.model = model;
-    }
-    return { given: this.given as Partial<FlagValues>, configFile: this.configFile, help: this.help };
+  result(): CommandArgs {
+    return { given: this.given, positionals: this.positionals, configFile: this.configFile, help: this.help };
   }
 
   private async readFlag(word: string): Promise<void> {
@@ -100,16 +122,16 @@ class ArgReader {
       this.help = written.inline ?? '';
       return;
     }
-    const flag = flagByAlias(written.origin);
-    if (flag === undefined) throw await unknownFlag(written.origin.slice(1));
+    const flag = this.flags.byAlias(written.origin);
+    if (flag === undefined) throw await unknownFlag(written.origin.slice(1), '', this.flags);
     this.set(flag, written);
   }
 
   private async readLong(name: string, path: string[], written: WrittenFlag): Promise<void> {
-    const flag = flagByName(name);
+    const flag = this.flags.byName(name);
     if (flag !== undefined) return path.length === 0 ? this.set(flag, written) : this.setMember(flag, path, written);
-    const positive = /^no[-_]/.test(name) ? flagByName(name.slice(3)) : undefined;
-    if (positive === undefined || path.length > 0) throw await unknownFlag(name);
+    const positive = /^no[-_]/.test(name) ? this.flags.byName(name.slice(3)) : undefined;
+    if (positive === undefined || path.length > 0) throw await unknownFlag(name, '', this.flags);
     if (positive.spec.type !== 'boolean') {
       throw new UsageError(`${written.origin} does not exist: --${positive.name} takes ${expected(positive.spec)}.`);
     }

@@ -42,6 +42,8 @@ export interface ModelConfig extends ModelFlagsAsGiven {
   /** Of config.json and generation_config.json together, ascending. */
   eosTokenIds: number[];
   defaultSamplingParams: DefaultSamplingParams;
+  /** Output tokens that no request may go beyond, because the operator said so: its larger max_tokens is lowered. null: no such limit. */
+  maxTokensLimit: number | null;
 }
 
 /** Defaults for what a request leaves out, in the API's names. */

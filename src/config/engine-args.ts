@@ -125,6 +125,7 @@ export class EngineArgs {
         maxModelLenAuto: maxModelLen === -1,
         eosTokenIds: [...new Set([...hf.eosTokenIds, ...defaults.eosTokenIds])].sort((a, b) => a - b),
         defaultSamplingParams: defaults.samplingParams,
+        maxTokensLimit: defaults.maxTokensLimit,
       };
     });
   }

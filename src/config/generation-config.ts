@@ -16,6 +16,11 @@ const SAMPLING_NAMES: Readonly<Record<string, keyof DefaultSamplingParams>> = {
 
 export interface GenerationDefaults {
   samplingParams: DefaultSamplingParams;
+  /**
+   * The most output tokens of any request, or null. As in vLLM, a number that the operator chose (by an override, or by naming a folder) is a limit;
+   * one that came with the model is a default alone.
+   */
+  maxTokensLimit: number | null;
   /** Of the file; none with an absent file. */
   eosTokenIds: number[];
 }
@@ -37,11 +42,11 @@ export async function readGenerationDefaults(
   const file = await readJsonFile(path);
   if (file === null && named !== null) throw new ConfigError(`--generation-config: ${path} does not exist.`);
   const fields = file ?? {};
+  const overriding = overridingParams(override);
+  const merged = { ...(choice === 'vllm' ? {} : samplingParams(fields, path)), ...overriding };
   return {
-    samplingParams: {
-      ...(choice === 'vllm' ? {} : samplingParams(fields, path)),
-      ...overridingParams(override),
-    },
+    samplingParams: merged,
+    maxTokensLimit: (named === null ? overriding : merged).max_tokens ?? null,
     eosTokenIds: tokenIds(fields.eos_token_id, path),
   };
 }

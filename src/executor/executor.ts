@@ -1,12 +1,7 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
-import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
-
-/** A step that has been enqueued on the device. */
-export interface PendingStep {
-  /** Waits for the device and reads the results. Called once, in the order of the steps. */
-  wait(): ModelRunnerOutput;
-}
+import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { PendingStep } from '../worker/pending-step.ts';
 
 /**
  * Runs the model for one engine core, on one worker or many. The core calls, in this order: `initDevice`, `loadModel`, `kvCacheSpecs`,

@@ -1,7 +1,8 @@
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { PendingStep } from '../worker/pending-step.ts';
 import { Worker } from '../worker/worker.ts';
-import type { Executor, ExecutorContext, PendingStep } from './executor.ts';
+import type { Executor, ExecutorContext } from './executor.ts';
 
 /** One worker in the core's own thread. */
 export class UniProcExecutor implements Executor {

@@ -1,4 +1,4 @@
-import type { LogFields, LogLevel, LogRecord } from './logger.ts';
+import type { LogFields, LogLevel, LogRecord } from './log-record.ts';
 
 const MASK = '***';
 /** Compared without case, dashes and underscores. */

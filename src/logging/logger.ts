@@ -1,25 +1,11 @@
 import { fstatSync, writeSync } from 'node:fs';
 import { formatJson, formatText } from './format.ts';
+import { LOG_LEVELS, type LogFields, type LogLevel, type LogRecord } from './log-record.ts';
 
-export const LOG_LEVELS = ['debug', 'info', 'warning', 'error'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+export { LOG_LEVELS, type LogFields, type LogLevel, type LogRecord } from './log-record.ts';
 
 export const LOG_FORMATS = ['text', 'json'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
-
-/** Facts beside the text: `key=value` on a terminal, members in JSON. Names that hold secrets (apiKey, hfToken, authorization, …) are masked. */
-export type LogFields = Readonly<Record<string, unknown>>;
-
-export interface LogRecord {
-  time: Date;
-  level: LogLevel;
-  /** The component that speaks: "scheduler", "server". */
-  name: string;
-  /** Which thread speaks ("core 0"), null on the main thread. */
-  thread: string | null;
-  text: string;
-  fields: LogFields;
-}
 
 export interface Logger {
   debug(text: string, fields?: LogFields): void;

@@ -1,7 +1,19 @@
 import { Counter, type Registry, Summary } from 'prom-client';
-import type { HttpObservation } from '../server/middleware/observe.ts';
 import { BoundHistogram, type HistogramChild } from './bound-histogram.ts';
 import { HTTP_DURATION_BUCKETS, HTTP_DURATION_HIGHR_BUCKETS } from './buckets.ts';
+
+/** One answered request, for the http_* metrics. */
+export interface HttpObservation {
+  method: string;
+  /** The route's pattern ("/v1/models/:id"), 'none' where no route matched: paths that clients invent must not become labels. */
+  handler: string;
+  status: number;
+  /** Until the answer's head; a stream goes on after it. */
+  durationMs: number;
+  /** From Content-Length; 0 where it is unknown. */
+  requestBytes: number;
+  responseBytes: number;
+}
 
 /** Routes that are asked all the time and say nothing about the load. */
 const EXCLUDED_HANDLERS = new Set(['/metrics', '/health', '/load', '/ping', '/version', '/server_info']);

@@ -2,10 +2,9 @@ import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue, Regi
 import type { BaoConfig } from '../config/bao-config.ts';
 import { type EngineObserver, NO_OBSERVER } from '../engine/observer.ts';
 import { logger } from '../logging/logger.ts';
-import type { HttpObservation } from '../server/middleware/observe.ts';
 import { defineCacheConfigInfo } from './cache-config-info.ts';
 import { EngineMetrics } from './engine-metrics.ts';
-import { HttpMetrics } from './http-metrics.ts';
+import { HttpMetrics, type HttpObservation } from './http-metrics.ts';
 import { defineProcessMetrics } from './process-metrics.ts';
 import { StatLogger } from './stat-logger.ts';
 

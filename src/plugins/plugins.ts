@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Hono } from 'hono';
+import { ConfigError } from '../config/config-error.ts';
 import { type ExecutorFactory, registerExecutor } from '../executor/executor.ts';
 import { type LoadFormat, registerLoadFormat } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
@@ -41,7 +42,7 @@ export function addPluginRoutes(app: Hono): void {
 
 /**
  * Loads the modules named by `--plugin` (a path, or a package) and those of installed packages with the keyword "bao-plugin", once per thread.
- * Throws an Error that names the plugin that can't be loaded.
+ * Throws a ConfigError for a name that leads nowhere, an Error that names the plugin that can't be loaded.
  */
 export async function loadPlugins(named: readonly string[], folder = process.cwd()): Promise<void> {
   for (const specifier of [...named, ...installedPlugins(folder)]) {
@@ -79,7 +80,7 @@ function resolvePlugin(specifier: string, folder: string): string {
   try {
     return pathToFileURL(createRequire(join(folder, 'package.json')).resolve(specifier)).href;
   } catch {
-    throw new Error(`Plugin ${specifier} is neither a file nor an installed package.`);
+    throw new ConfigError(`--plugin: ${specifier} is neither a file nor an installed package.`);
   }
 }
 

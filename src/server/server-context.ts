@@ -1,7 +1,7 @@
 import type { Hono } from 'hono';
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
-import type { HttpObservation } from './middleware/observe.ts';
+import type { HttpObservation } from '../metrics/http-metrics.ts';
 
 /** What the server tells about itself. */
 export interface ServerInfo {

@@ -1,13 +1,13 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import type { LogprobsTensors } from '../engine/messages.ts';
-import type { PendingStep } from '../executor/executor.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
+import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
 export interface ModelRunnerOptions {

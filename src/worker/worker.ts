@@ -1,7 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
-import type { PendingStep } from '../executor/executor.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
@@ -10,6 +9,7 @@ import type { CausalLM } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { availableKvCacheBytes } from './kv-cache-memory.ts';
 import { ModelRunner } from './model-runner.ts';
+import type { PendingStep } from './pending-step.ts';
 
 const log = logger('worker');
 

@@ -167,25 +167,26 @@ describe('default sampling parameters', () => {
     const model = modelWith('greedy', { max_new_tokens: 9, do_sample: true, top_k: null, eos_token_id: 3 });
     expect((await configOf({ model, skipTokenizerInit: true })).model).toMatchObject({
       defaultSamplingParams: { max_tokens: 9 },
+      maxTokensLimit: null,
       eosTokenIds: [3, 2041],
     });
     expect((await configOf({ generationConfig: 'vllm' })).model).toMatchObject({
       defaultSamplingParams: {},
       eosTokenIds: [2039, 2041],
     });
-    expect((await configOf({ generationConfig: model })).model.defaultSamplingParams).toEqual({ max_tokens: 9 });
+    expect((await configOf({ generationConfig: model })).model).toMatchObject({
+      defaultSamplingParams: { max_tokens: 9 },
+      maxTokensLimit: 9,
+    });
     const plain = modelWith('plain', undefined);
     expect((await configOf({ model: plain, skipTokenizerInit: true })).model.defaultSamplingParams).toEqual({});
   });
 
   test('are overridden by the operator', async () => {
     const overrideGenerationConfig = { temperature: 0, max_tokens: 5 };
-    expect((await configOf({ overrideGenerationConfig })).model.defaultSamplingParams).toEqual({
-      temperature: 0,
-      top_p: 0.95,
-      top_k: 20,
-      max_tokens: 5,
-    });
+    const { model } = await configOf({ overrideGenerationConfig });
+    expect(model.defaultSamplingParams).toEqual({ temperature: 0, top_p: 0.95, top_k: 20, max_tokens: 5 });
+    expect(model.maxTokensLimit).toBe(5);
     expect(
       (await configOf({ generationConfig: 'vllm', overrideGenerationConfig })).model.defaultSamplingParams,
     ).toEqual({ temperature: 0, max_tokens: 5 });

@@ -3,10 +3,11 @@ import { EngineCore } from '../../src/engine/core/engine-core.ts';
 import { ClientConnection, CoreConnection, createCoreLink } from '../../src/engine/core-link.ts';
 import { CoreStatus } from '../../src/engine/core-status.ts';
 import type { CoreMessage, EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
-import type { Executor, PendingStep } from '../../src/executor/executor.ts';
+import type { Executor } from '../../src/executor/executor.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
 import { Scheduler } from '../../src/scheduler/scheduler.ts';
 import type { SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
+import type { PendingStep } from '../../src/worker/pending-step.ts';
 
 /** Samples the position it is at: token i of a sequence is i. Remembers the steps that it was given. */
 class CountingExecutor implements Executor {

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'bun:test';
 import { EngineDeadError, QueueFullError } from '../../src/engine/engine-client.ts';
 import { configureLogging, type LoggingOptions } from '../../src/logging/logger.ts';
-import type { HttpObservation } from '../../src/server/middleware/observe.ts';
+import type { HttpObservation } from '../../src/metrics/http-metrics.ts';
 import { CHAT, COMPLETIONS, type Json, messages, sseEvents, testServer } from './http.ts';
 
 const script = () => ({ tokenIds: [298, 454, 304] });

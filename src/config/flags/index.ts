@@ -44,37 +44,56 @@ type Intersection<Union> = (Union extends unknown ? (member: Union) => void : ne
 /** Field to value for all flags: flat, as in vLLM's EngineArgs. */
 export type FlagValues = Intersection<{ [Key in GroupKey]: GroupValues<Key> }[GroupKey]>;
 
-export interface Flag {
+export interface Flag<Field extends string = string> {
   /** "max-num-seqs" */
   readonly name: string;
   /** "maxNumSeqs" */
-  readonly field: keyof FlagValues;
+  readonly field: Field;
   readonly group: FlagGroup;
   readonly spec: FlagSpec;
 }
 
-/** Every row, in the table's order. */
-export const FLAGS: readonly Flag[] = Object.values(FLAG_GROUPS).flatMap((group: FlagGroup) =>
-  Object.entries(group.flags).map(([name, spec]) => ({
-    name,
-    field: fieldName(name) as keyof FlagValues,
-    group,
-    spec,
-  })),
-);
-
-const BY_NAME = new Map(FLAGS.map((flag) => [flag.name, flag]));
-const BY_ALIAS = new Map(FLAGS.flatMap((flag) => (flag.spec.aliases ?? []).map((alias) => [alias, flag] as const)));
-
-/** The flag of a name without dashes in front; underscores count as dashes. */
-export function flagByName(name: string): Flag | undefined {
-  const dashed = name.replaceAll('_', '-');
-  return BY_NAME.get(dashed) ?? BY_ALIAS.get(`--${dashed}`);
+/** The rows of groups, in the tables' order. */
+export function flagsOf(groups: readonly FlagGroup[]): Flag[] {
+  return groups.flatMap((group) =>
+    Object.entries(group.flags).map(([name, spec]) => ({ name, field: fieldName(name), group, spec })),
+  );
 }
 
-/** The flag of a short spelling: `-dp`. */
-export function flagByAlias(alias: string): Flag | undefined {
-  return BY_ALIAS.get(alias);
+/** The flags that one command line takes, found by their spellings. */
+export class FlagSet {
+  readonly names: readonly string[];
+  private readonly rows: ReadonlyMap<string, Flag>;
+  private readonly aliases: ReadonlyMap<string, Flag>;
+
+  /** Where two flags have one name, the later one counts. */
+  constructor(flags: readonly Flag[]) {
+    this.rows = new Map(flags.map((flag) => [flag.name, flag]));
+    this.names = [...this.rows.keys()];
+    this.aliases = new Map(flags.flatMap((flag) => (flag.spec.aliases ?? []).map((alias) => [alias, flag] as const)));
+  }
+
+  /** The flag of a name without dashes in front; underscores count as dashes. */
+  byName(name: string): Flag | undefined {
+    const dashed = name.replaceAll('_', '-');
+    return this.rows.get(dashed) ?? this.aliases.get(`--${dashed}`);
+  }
+
+  /** The flag of a short spelling: `-dp`. */
+  byAlias(alias: string): Flag | undefined {
+    return this.aliases.get(alias);
+  }
+}
+
+/** Every row, in the table's order. */
+export const FLAGS = flagsOf(Object.values(FLAG_GROUPS)) as readonly Flag<keyof FlagValues>[];
+
+/** The flags of `bao serve`. */
+export const SERVE_FLAGS = new FlagSet(FLAGS);
+
+/** The flag of `bao serve` of a name without dashes in front; underscores count as dashes. */
+export function flagByName(name: string): Flag<keyof FlagValues> | undefined {
+  return SERVE_FLAGS.byName(name) as Flag<keyof FlagValues> | undefined;
 }
 
 /** Every flag at its default. */

@@ -1,5 +1,5 @@
 import { UsageError } from '../config-error.ts';
-import { FLAGS } from './index.ts';
+import { type FlagSet, SERVE_FLAGS } from './index.ts';
 import { unsupportedReason } from './unsupported.ts';
 
 /** Edits after which two names still are alike: two letters swapped in a short one, or this share of a longer one. */
@@ -12,15 +12,15 @@ const MAX_SUGGESTIONS = 3;
  *
  * @param name without dashes in front
  * @param where "in server.yaml", or nothing for the command line
+ * @param flags those that are known there
  */
-export async function unknownFlag(name: string, where = ''): Promise<UsageError> {
+export async function unknownFlag(name: string, where = '', flags: FlagSet = SERVE_FLAGS): Promise<UsageError> {
   const flag = name.replaceAll('_', '-');
   const place = where === '' ? '' : ` (${where})`;
   const reason = unsupportedReason(flag);
   if (reason !== null) return new UsageError(`vLLM's --${flag} is not supported by Bao${place}: ${reason}.`);
-  const alike = await closest(flag, ['help', 'config', ...FLAGS.map(({ name }) => name)]);
-  const hint =
-    alike.length === 0 ? '`bao serve --help` lists all' : `did you mean ${alike.map((n) => `--${n}`).join(' or ')}?`;
+  const alike = await closest(flag, ['help', 'config', ...flags.names]);
+  const hint = alike.length === 0 ? '--help lists all' : `did you mean ${alike.map((n) => `--${n}`).join(' or ')}?`;
   return new UsageError(`Unknown option --${name}${place}: ${hint}${hint.endsWith('?') ? '' : '.'}`);
 }
 

@@ -1,8 +1,9 @@
-import type { Executor, PendingStep } from '../../executor/executor.ts';
+import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
 import { Request } from '../../scheduler/request.ts';
 import type { RequestUpdate, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
+import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';

@@ -23,11 +23,11 @@ export interface GenerationPlan {
   outputKind: RequestOutputKind;
 }
 
-/** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, and what fits. */
+/** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, within the operator's limit and what fits. */
 export function resolveMaxTokens(context: ServerContext, requested: number | null, promptLength: number): number {
-  const { maxModelLen, defaultSamplingParams } = context.config.model;
+  const { maxModelLen, defaultSamplingParams, maxTokensLimit } = context.config.model;
   const wanted = requested ?? defaultSamplingParams.max_tokens ?? Number.POSITIVE_INFINITY;
-  return Math.min(wanted, maxModelLen - promptLength);
+  return Math.min(wanted, maxTokensLimit ?? Number.POSITIVE_INFINITY, maxModelLen - promptLength);
 }
 
 /** @throws ValidationError that names the field at fault */

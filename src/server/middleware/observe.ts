@@ -1,22 +1,10 @@
 import type { Context, MiddlewareHandler } from 'hono';
 import { routePath } from 'hono/route';
 import { logger } from '../../logging/logger.ts';
+import type { HttpObservation } from '../../metrics/http-metrics.ts';
 import type { ServerEnv } from '../server-context.ts';
 
 const log = logger('access');
-
-/** One answered request, for the http_* metrics. */
-export interface HttpObservation {
-  method: string;
-  /** The route's pattern ("/v1/models/:id"), 'none' where no route matched: paths that clients invent must not become labels. */
-  handler: string;
-  status: number;
-  /** Until the answer's head; a stream goes on after it. */
-  durationMs: number;
-  /** From Content-Length; 0 where it is unknown. */
-  requestBytes: number;
-  responseBytes: number;
-}
 
 export interface ObserveOptions {
   /** Whether a request to a path gets a line in the access log. */

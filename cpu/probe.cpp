@@ -1,0 +1,180 @@
+// What this machine can do at most: how fast a number of threads read memory, and how fast they multiply. For benchmarks only.
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "abi.h"
+#include "platform.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Runs work(thread) on that many threads at once, the caller among them; seconds from the moment that all are there until the
+// last has ended.
+template <class Work>
+double run_together(int32_t threads, Work work) {
+  std::atomic<int32_t> arrived{0};
+  auto meet = [&] {
+    arrived.fetch_add(1);
+    while (arrived.load(std::memory_order_relaxed) < threads) std::this_thread::yield();
+  };
+  std::vector<std::thread> others;
+  for (int32_t t = 1; t < threads; t++) {
+    others.emplace_back([&, t] {
+      meet();
+      work(t);
+    });
+  }
+  meet();
+  const Clock::time_point start = Clock::now();
+  work(0);
+  for (std::thread& other : others) other.join();
+  return seconds_since(start);
+}
+
+typedef uint64_t Words __attribute__((vector_size(16)));
+
+// Eight independent sums, so that no load waits for the one before.
+uint64_t sum(const char* data, int64_t bytes) {
+  constexpr int kSums = 8;
+  constexpr int64_t kStep = kSums * static_cast<int64_t>(sizeof(Words));
+  Words sums[kSums] = {};
+  for (int64_t at = 0; at + kStep <= bytes; at += kStep) {
+    for (int i = 0; i < kSums; i++) {
+      Words words;
+      std::memcpy(&words, data + at + i * static_cast<int64_t>(sizeof(Words)), sizeof(Words));
+      sums[i] += words;
+    }
+  }
+  Words total = sums[0];
+  for (int i = 1; i < kSums; i++) total += sums[i];
+  return total[0] + total[1];
+}
+
+std::atomic<uint64_t> sink;
+
+// Independent chains of the machine's multiply-add: more than latency times issue width, fewer than registers.
+constexpr int kChains = 12;
+constexpr int64_t kRounds = 1 << 16;
+
+// A round is kChains instructions; each returns the floating point operations of kRounds rounds. The empty asm keeps the
+// accumulators in registers and the loop from being folded.
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) double multiply_avx2() {
+  __m256 acc[kChains];
+  for (int i = 0; i < kChains; i++) acc[i] = _mm256_set1_ps(static_cast<float>(i));
+  __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
+  for (int64_t round = 0; round < kRounds; round++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; i++) {
+      acc[i] = _mm256_fmadd_ps(acc[i], a, b);
+      asm volatile("" : "+x"(acc[i]));
+    }
+  }
+  return static_cast<double>(kRounds) * kChains * 8 * 2;
+}
+
+__attribute__((target("avx512f"))) double multiply_avx512() {
+  __m512 acc[kChains];
+  for (int i = 0; i < kChains; i++) acc[i] = _mm512_set1_ps(static_cast<float>(i));
+  __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
+  for (int64_t round = 0; round < kRounds; round++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; i++) {
+      acc[i] = _mm512_fmadd_ps(acc[i], a, b);
+      asm volatile("" : "+v"(acc[i]));
+    }
+  }
+  return static_cast<double>(kRounds) * kChains * 16 * 2;
+}
+
+__attribute__((target("avx512f,avx512bf16"))) double multiply_avx512_bf16() {
+  __m512 acc[kChains];
+  for (int i = 0; i < kChains; i++) acc[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512bh a = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3c00));
+  const __m512bh b = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3c00));
+  for (int64_t round = 0; round < kRounds; round++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; i++) {
+      acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
+      asm volatile("" : "+v"(acc[i]));
+    }
+  }
+  return static_cast<double>(kRounds) * kChains * 32 * 2;
+}
+#endif
+
+typedef float Floats __attribute__((vector_size(16)));
+
+double multiply_portable() {
+  Floats acc[kChains];
+  for (int i = 0; i < kChains; i++) acc[i] = Floats{} + static_cast<float>(i);
+  const Floats a = Floats{} + 0.999f, b = Floats{} + 1e-3f;
+  for (int64_t round = 0; round < kRounds; round++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; i++) {
+#if defined(__ARM_NEON)
+      asm volatile("fmla %0.4s, %1.4s, %2.4s" : "+w"(acc[i]) : "w"(a), "w"(b));
+#else
+      acc[i] = acc[i] * a + b;
+#if defined(__x86_64__)
+      asm volatile("" : "+x"(acc[i]));
+#endif
+#endif
+    }
+  }
+  return static_cast<double>(kRounds) * kChains * 4 * 2;
+}
+
+double multiply(int32_t isa) {
+#if defined(__x86_64__)
+  if (isa == bao::kAvx512Bf16) return multiply_avx512_bf16();
+  if (isa == bao::kAvx512) return multiply_avx512();
+  if (isa == bao::kAvx2) return multiply_avx2();
+#endif
+  static_cast<void>(isa);
+  return multiply_portable();
+}
+
+}  // namespace
+
+// Bytes per second that `threads` threads read from `data` together, each its own part, `passes` times over; 0 for arguments
+// that can't be right. The memory must have been written and be much larger than the last cache.
+BAO_EXPORT double bao_probe_read(const void* data, int64_t bytes, int32_t threads, int32_t passes) {
+  if (!data || threads < 1 || threads > 4096 || passes < 1 || bytes < threads * int64_t{4096}) return 0;
+  const int64_t part = bytes / threads & ~int64_t{4095};
+  const double seconds = run_together(threads, [&](int32_t thread) {
+    const char* begin = static_cast<const char*>(data) + thread * part;
+    for (int32_t pass = 0; pass < passes; pass++) sink += sum(begin, part);
+  });
+  return static_cast<double>(part) * threads * passes / seconds;
+}
+
+// Floating point operations per second (a multiply-add is two) of `threads` threads together, in registers alone, with the dot
+// product of an instruction set (negative or too high: the best there is), over at least `seconds`; 0 for arguments that can't
+// be right.
+BAO_EXPORT double bao_probe_multiply(int32_t isa, int32_t threads, double seconds) {
+  if (threads < 1 || threads > 4096 || !(seconds > 0)) return 0;
+  const int32_t best = bao::detect_isa();
+  const int32_t wanted = isa < 0 || isa > best ? best : isa;
+  std::vector<double> operations(static_cast<size_t>(threads));
+  const double elapsed = run_together(threads, [&](int32_t thread) {
+    const Clock::time_point start = Clock::now();
+    double done = 0;
+    while (seconds_since(start) < seconds) done += multiply(wanted);
+    operations[static_cast<size_t>(thread)] = done;
+  });
+  double total = 0;
+  for (double done : operations) total += done;
+  return total / elapsed;
+}

@@ -1,0 +1,63 @@
+import { dlopen, type Pointer, toArrayBuffer } from 'bun:ffi';
+import { type CpuIsa, ISA_CODES } from './cpu-library.ts';
+
+/** The functions of cpu/probe.cpp, which belong to no device. */
+const SYMBOLS = {
+  bao_detect_isa: { args: [], returns: 'i32' },
+  bao_memory_alloc: { args: ['i64'], returns: 'ptr' },
+  bao_memory_free: { args: ['ptr'], returns: 'i32' },
+  bao_probe_read: { args: ['ptr', 'i64', 'i32', 'i32'], returns: 'f64' },
+  bao_probe_multiply: { args: ['i32', 'i32', 'f64'], returns: 'f64' },
+} as const;
+
+const FILL_CHUNK = 1 << 20;
+
+/** Measures what a number of threads of this machine can do at most. */
+export class CpuProbe {
+  private readonly library;
+  private readonly buffer: Pointer;
+
+  /**
+   * @param libraryPath the kernel library (scripts/build-cpu.ts)
+   * @param bufferBytes memory to read, much more than the last cache holds
+   * @throws Error where the memory can't be had
+   */
+  constructor(
+    libraryPath: string,
+    private readonly bufferBytes: number,
+  ) {
+    this.library = dlopen(libraryPath, SYMBOLS);
+    const buffer = this.library.symbols.bao_memory_alloc(bufferBytes);
+    if (buffer === null) throw new Error(`can't allocate ${bufferBytes} bytes to measure read bandwidth`);
+    this.buffer = buffer;
+    this.touch();
+  }
+
+  /** The best instruction set of the kernels that runs here. */
+  get isa(): CpuIsa {
+    const code = this.library.symbols.bao_detect_isa();
+    return (Object.keys(ISA_CODES) as CpuIsa[])[code]!;
+  }
+
+  /** Bytes per second that `threads` threads read together, over `passes` passes of the buffer. */
+  readBandwidth(threads: number, passes: number): number {
+    return this.library.symbols.bao_probe_read(this.buffer, this.bufferBytes, threads, passes);
+  }
+
+  /** Operations per second (a multiply-add is two) of `threads` threads with the dot product of `isa`, in registers alone, over `seconds`. */
+  multiplyPeak(isa: CpuIsa, threads: number, seconds: number): number {
+    return this.library.symbols.bao_probe_multiply(ISA_CODES[isa], threads, seconds);
+  }
+
+  close(): void {
+    this.library.symbols.bao_memory_free(this.buffer);
+    this.library.close();
+  }
+
+  /** Untouched pages would all be the one page of zeros. */
+  private touch(): void {
+    for (let at = 0; at < this.bufferBytes; at += FILL_CHUNK) {
+      new Uint8Array(toArrayBuffer(this.buffer, at, Math.min(FILL_CHUNK, this.bufferBytes - at))).fill(1);
+    }
+  }
+}

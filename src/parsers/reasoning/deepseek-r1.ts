@@ -1,0 +1,4 @@
+import { tagPairFormat } from './tag-pair.ts';
+
+/** DeepSeek-R1: always thinks first, and often without the start tag. */
+export const deepseekR1 = tagPairFormat({ start: '<think>', end: '</think>', begins: 'always' });

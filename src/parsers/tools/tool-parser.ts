@@ -1,0 +1,29 @@
+import type { ToolDefinition } from '../../server/protocol/chat-messages.ts';
+
+/** Where a tool parser tells what it has found. Arguments belong to the call that was started last. */
+export interface ToolSink {
+  content(text: string): void;
+  startCall(name: string, id?: string): void;
+  arguments(json: string): void;
+}
+
+/**
+ * Finds tool calls in one answer's text, which comes in pieces cut anywhere. However it is cut, the same calls are told; text that is no call of
+ * the format is content, and nothing is ever thrown. A call is told as soon as its name is known and its arguments have begun: what goes wrong
+ * from then on leaves arguments that are not JSON.
+ */
+export interface ToolParser {
+  push(text: string): void;
+  /** Nothing follows. */
+  finish(): void;
+}
+
+/** A format in which models write tool calls: a value of `--tool-call-parser`. */
+export interface ToolFormat {
+  /** `tools`: those of the request, for formats that don't say whether a value is text or a number. */
+  create(sink: ToolSink, tools: readonly ToolDefinition[]): ToolParser;
+  /** The format's marks are special tokens, which must stay in the text. */
+  keepsSpecialTokens?: boolean;
+  /** Ids for calls where the model's templates ask for a form of their own. */
+  newCallId?(): string;
+}
