@@ -63,77 +63,58 @@ uint64_t sum(const char* data, int64_t bytes) {
 
 std::atomic<uint64_t> sink;
 
-// Independent chains of the machine's multiply-add: more than latency times issue width, fewer than registers.
+// Independent chains of the machine's multiply-add: more than its latency times its issue width, fewer than there are registers.
+// Variables with names, not an array: an array would live in memory.
 constexpr int kChains = 12;
 constexpr int64_t kRounds = 1 << 16;
+#define BAO_EACH_CHAIN(DO) DO(c0) DO(c1) DO(c2) DO(c3) DO(c4) DO(c5) DO(c6) DO(c7) DO(c8) DO(c9) DO(c10) DO(c11)
 
-// A round is kChains instructions; each returns the floating point operations of kRounds rounds. The empty asm keeps the
-// accumulators in registers and the loop from being folded.
+// kRounds rounds of STEP on every chain; returns their floating point operations. STEP is opaque to the compiler (asm), so that
+// no round is folded away.
+#define BAO_MULTIPLY(V, START, STEP, OPERATIONS)             \
+  V c0 = START, c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0;           \
+  V c6 = c0, c7 = c0, c8 = c0, c9 = c0, c10 = c0, c11 = c0;            \
+  for (int64_t round = 0; round < kRounds; round++) {                  \
+    BAO_EACH_CHAIN(STEP)                                               \
+  }                                                                    \
+  return static_cast<double>(kRounds) * kChains * (OPERATIONS)
+
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma"))) double multiply_avx2() {
-  __m256 acc[kChains];
-  for (int i = 0; i < kChains; i++) acc[i] = _mm256_set1_ps(static_cast<float>(i));
-  __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
-  for (int64_t round = 0; round < kRounds; round++) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-      acc[i] = _mm256_fmadd_ps(acc[i], a, b);
-      asm volatile("" : "+x"(acc[i]));
-    }
-  }
-  return static_cast<double>(kRounds) * kChains * 8 * 2;
+  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
+#define BAO_STEP(c) asm volatile("vfmadd132ps %2, %1, %0" : "+x"(c) : "x"(b), "x"(a));
+  BAO_MULTIPLY(__m256, _mm256_set1_ps(1.0f), BAO_STEP, 8 * 2);
+#undef BAO_STEP
 }
 
 __attribute__((target("avx512f"))) double multiply_avx512() {
-  __m512 acc[kChains];
-  for (int i = 0; i < kChains; i++) acc[i] = _mm512_set1_ps(static_cast<float>(i));
-  __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
-  for (int64_t round = 0; round < kRounds; round++) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-      acc[i] = _mm512_fmadd_ps(acc[i], a, b);
-      asm volatile("" : "+v"(acc[i]));
-    }
-  }
-  return static_cast<double>(kRounds) * kChains * 16 * 2;
+  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
+#define BAO_STEP(c) asm volatile("vfmadd132ps %2, %1, %0" : "+v"(c) : "v"(b), "v"(a));
+  BAO_MULTIPLY(__m512, _mm512_set1_ps(1.0f), BAO_STEP, 16 * 2);
+#undef BAO_STEP
 }
 
 __attribute__((target("avx512f,avx512bf16"))) double multiply_avx512_bf16() {
-  __m512 acc[kChains];
-  for (int i = 0; i < kChains; i++) acc[i] = _mm512_set1_ps(static_cast<float>(i));
-  const __m512bh a = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3c00));
-  const __m512bh b = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3c00));
-  for (int64_t round = 0; round < kRounds; round++) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-      acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
-      asm volatile("" : "+v"(acc[i]));
-    }
-  }
-  return static_cast<double>(kRounds) * kChains * 32 * 2;
+  const __m512i a = _mm512_set1_epi16(0x3c00), b = a;
+#define BAO_STEP(c) asm volatile("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(b), "v"(a));
+  BAO_MULTIPLY(__m512, _mm512_set1_ps(1.0f), BAO_STEP, 32 * 2);
+#undef BAO_STEP
 }
 #endif
 
 typedef float Floats __attribute__((vector_size(16)));
 
 double multiply_portable() {
-  Floats acc[kChains];
-  for (int i = 0; i < kChains; i++) acc[i] = Floats{} + static_cast<float>(i);
   const Floats a = Floats{} + 0.999f, b = Floats{} + 1e-3f;
-  for (int64_t round = 0; round < kRounds; round++) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-#if defined(__ARM_NEON)
-      asm volatile("fmla %0.4s, %1.4s, %2.4s" : "+w"(acc[i]) : "w"(a), "w"(b));
-#else
-      acc[i] = acc[i] * a + b;
 #if defined(__x86_64__)
-      asm volatile("" : "+x"(acc[i]));
+#define BAO_STEP(c) c = c * a + b; asm volatile("" : "+x"(c));
+#elif defined(__ARM_NEON)
+#define BAO_STEP(c) asm volatile("fmla %0.4s, %1.4s, %2.4s" : "+w"(c) : "w"(b), "w"(a));
+#else
+#define BAO_STEP(c) c = c * a + b; asm volatile("" : "+m"(c));
 #endif
-#endif
-    }
-  }
-  return static_cast<double>(kRounds) * kChains * 4 * 2;
+  BAO_MULTIPLY(Floats, Floats{} + 1.0f, BAO_STEP, 4 * 2);
+#undef BAO_STEP
 }
 
 double multiply(int32_t isa) {

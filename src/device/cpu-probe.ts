@@ -29,7 +29,7 @@ export class CpuProbe {
     this.library = dlopen(libraryPath, SYMBOLS);
     const buffer = this.library.symbols.bao_memory_alloc(bufferBytes);
     if (buffer === null) throw new Error(`can't allocate ${bufferBytes} bytes to measure read bandwidth`);
-    this.buffer = buffer;
+    this.buffer = buffer as Pointer;
     this.touch();
   }
 
@@ -49,9 +49,9 @@ export class CpuProbe {
     return this.library.symbols.bao_probe_multiply(ISA_CODES[isa], threads, seconds);
   }
 
+  /** Frees the buffer. The library stays loaded: others may use it. */
   close(): void {
     this.library.symbols.bao_memory_free(this.buffer);
-    this.library.close();
   }
 
   /** Untouched pages would all be the one page of zeros. */

@@ -63,6 +63,13 @@ export async function launchCoreEngines(config: BaoConfig, numClients: number): 
   }
 }
 
+/** The configuration with what the cores found out about themselves. */
+export function withCoreResults(config: BaoConfig, { cores }: CoreEngines): BaoConfig {
+  const maxModelLen = Math.min(...cores.map((core) => core.ready.maxModelLen));
+  const { numGpuBlocks } = cores[0]!.ready;
+  return { ...config, model: { ...config.model, maxModelLen }, cache: { ...config.cache, numGpuBlocks } };
+}
+
 class StartingCore {
   private readonly worker: Worker;
   private readonly hello = Promise.withResolvers<void>();

@@ -1,8 +1,7 @@
-import type { ToolDefinition } from '../server/protocol/chat-messages.ts';
 import { isJson } from './json-value-scanner.ts';
 import { collectEvents, type OutputEvent, type ParsedMessage } from './output-events.ts';
 import type { ReasoningFormat, ReasoningParser } from './reasoning/reasoning-parser.ts';
-import type { ToolFormat, ToolParser } from './tools/tool-parser.ts';
+import type { FunctionDefinition, ToolFormat, ToolParser } from './tools/tool-parser.ts';
 
 /** What is to be looked for in the answers to one request. */
 export interface OutputParserOptions {
@@ -16,7 +15,7 @@ export interface OutputParserOptions {
   templateKwargs: Readonly<Record<string, unknown>>;
   /** null: content is never a call. */
   tools: ToolFormat | null;
-  definitions: readonly ToolDefinition[];
+  functions: readonly FunctionDefinition[];
   /** false: calls behind the first are left out. */
   parallelToolCalls: boolean;
   newToolCallId(): string;
@@ -32,7 +31,7 @@ export class OutputParser {
   #blank = '';
 
   constructor(private readonly options: OutputParserOptions) {
-    const { reasoning, tools, definitions } = options;
+    const { reasoning, tools, functions } = options;
     this.#tools =
       tools?.create(
         {
@@ -40,7 +39,7 @@ export class OutputParser {
           startCall: (name, id) => this.#startCall(name, id),
           arguments: (json) => this.#arguments(json),
         },
-        definitions,
+        functions,
       ) ?? null;
     this.#reasoning =
       reasoning?.create(

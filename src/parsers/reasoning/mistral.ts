@@ -2,8 +2,8 @@ import { tagPairFormat } from './tag-pair.ts';
 
 /** Magistral: control tokens around the thinking. */
 export const mistral = tagPairFormat({
-  start: '[THINK]',
-  end: '[/THINK]',
+  starts: ['[THINK]'],
+  ends: ['[/THINK]'],
   begins: 'marked',
   keepsSpecialTokens: true,
 });

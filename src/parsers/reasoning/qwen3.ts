@@ -5,8 +5,8 @@ import { tagPairFormat } from './tag-pair.ts';
  * ends the thinking too.
  */
 export const qwen3 = tagPairFormat({
-  start: '<think>',
-  end: '</think>',
+  starts: ['<think>'],
+  ends: ['</think>'],
   alsoEnd: ['<tool_call>'],
   begins: 'always',
   isOff: (kwargs) => kwargs.enable_thinking === false,

@@ -29,8 +29,8 @@ export interface ReasoningFormat {
 }
 
 export interface ReasoningMarks {
-  start: string;
-  end: string;
+  starts: readonly string[];
+  ends: readonly string[];
   /** Marks that end the reasoning although they belong to what follows. */
   alsoEnd?: readonly string[];
 }

@@ -8,7 +8,7 @@ import type {
 } from './reasoning-parser.ts';
 
 export interface TagPairOptions extends ReasoningMarks {
-  /** An answer without the start tag: reasoning up to the end tag (`always`), or content unless the prompt ends with the start tag (`marked`). */
+  /** An answer without a start tag: reasoning up to the end tag (`always`), or content unless the prompt ends with the start tag (`marked`). */
   begins: 'always' | 'marked';
   keepsSpecialTokens?: boolean;
   /** Whether the request's template variables switch the reasoning off. */
@@ -17,34 +17,45 @@ export interface TagPairOptions extends ReasoningMarks {
 
 /** Reasoning between two tags, in front of everything else. */
 export function tagPairFormat(options: TagPairOptions): ReasoningFormat {
-  const { start, end, alsoEnd = [] } = options;
+  const { starts, ends, alsoEnd = [] } = options;
+  const splitter = new TagSplitter([...ends, ...alsoEnd]);
   return {
-    marks: { start, end, alsoEnd },
+    marks: { starts, ends, alsoEnd },
     keepsSpecialTokens: options.keepsSpecialTokens,
-    create: (sink, context) => new TagPairParser(sink, initialState(options, context), options),
+    create: (sink, context) => new TagPairParser(sink, initialState(options, context), options, splitter),
   };
+}
+
+const PAIR = /^(\S+)\.\.\.(\S+)$/;
+
+/** The format of a pair given as `START...END`, in which only marked reasoning counts; null for another text. */
+export function parseTagPair(text: string): ReasoningFormat | null {
+  const match = PAIR.exec(text);
+  return match === null ? null : tagPairFormat({ starts: [match[1]!], ends: [match[2]!], begins: 'marked' });
 }
 
 type State = 'content' | 'start-or-reasoning' | 'start-or-content' | 'reasoning';
 
-function initialState({ start, end, begins, isOff }: TagPairOptions, context: ReasoningContext): State {
+function initialState({ starts, ends, begins, isOff }: TagPairOptions, context: ReasoningContext): State {
   const prompt = context.promptText.trimEnd();
-  if (prompt.endsWith(end) || isOff?.(context.templateKwargs)) return 'content';
-  return begins === 'always' || prompt.endsWith(start) ? 'start-or-reasoning' : 'start-or-content';
+  if (isOff?.(context.templateKwargs) || ends.some((end) => prompt.endsWith(end))) return 'content';
+  return begins === 'always' || starts.some((start) => prompt.endsWith(start))
+    ? 'start-or-reasoning'
+    : 'start-or-content';
 }
 
 class TagPairParser implements ReasoningParser {
+  /** White space in front of what may be the start tag; it goes with the tag. */
+  #lead = '';
   /** Text that may be, or begin, a tag. */
   #held = '';
-  readonly #ends: TagSplitter;
 
   constructor(
     private readonly sink: ReasoningSink,
     private state: State,
     private readonly tags: ReasoningMarks,
-  ) {
-    this.#ends = new TagSplitter([tags.end, ...(tags.alsoEnd ?? [])]);
-  }
+    private readonly splitter: TagSplitter,
+  ) {}
 
   push(text: string): void {
     if (this.state === 'content') {
@@ -57,35 +68,40 @@ class TagPairParser implements ReasoningParser {
   }
 
   finish(): void {
-    if (this.#held === '') return;
-    if (this.state === 'start-or-content') this.sink.content(this.#held);
-    else this.sink.reasoning(this.#held);
-    this.#held = '';
+    const text = this.#lead + this.#held;
+    if (text === '') return;
+    if (this.state === 'start-or-content') this.sink.content(text);
+    else this.sink.reasoning(text);
   }
 
-  /** White space in front of the start tag goes with it. */
   #skipStart(): void {
-    const { start } = this.tags;
     const text = this.#held.trimStart();
-    if (text.startsWith(start)) {
+    this.#lead += this.#held.slice(0, this.#held.length - text.length);
+    this.#held = text;
+    const { starts } = this.tags;
+    const start = starts.find((tag) => text.startsWith(tag));
+    if (start !== undefined) {
       this.#held = text.slice(start.length);
-      this.state = 'reasoning';
-    } else if (!start.startsWith(text)) {
-      if (this.state === 'start-or-reasoning') this.state = 'reasoning';
-      else this.#passContent(this.#held);
+    } else {
+      if (starts.some((tag) => tag.startsWith(text))) return;
+      this.#held = this.#lead + text;
+      if (this.state === 'start-or-content') return this.#passContent(this.#held);
     }
+    this.#lead = '';
+    this.state = 'reasoning';
   }
 
   #readReasoning(): void {
-    const { before, tag, rest } = this.#ends.split(this.#held);
+    const { before, tag, rest } = this.splitter.split(this.#held);
     if (before !== '') this.sink.reasoning(before);
     if (tag === null) this.#held = rest;
-    else this.#passContent(tag === this.tags.end ? rest : tag + rest);
+    else this.#passContent(this.tags.ends.includes(tag) ? rest : tag + rest);
   }
 
   #passContent(text: string): void {
     this.state = 'content';
     this.#held = '';
+    this.#lead = '';
     if (text !== '') this.sink.content(text);
   }
 }

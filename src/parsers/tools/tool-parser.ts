@@ -1,4 +1,9 @@
-import type { ToolDefinition } from '../../server/protocol/chat-messages.ts';
+/** A function that the model may call. */
+export interface FunctionDefinition {
+  name: string;
+  /** JSON Schema of its arguments. */
+  parameters: Readonly<Record<string, unknown>> | null;
+}
 
 /** Where a tool parser tells what it has found. Arguments belong to the call that was started last. */
 export interface ToolSink {
@@ -20,8 +25,8 @@ export interface ToolParser {
 
 /** A format in which models write tool calls: a value of `--tool-call-parser`. */
 export interface ToolFormat {
-  /** `tools`: those of the request, for formats that don't say whether a value is text or a number. */
-  create(sink: ToolSink, tools: readonly ToolDefinition[]): ToolParser;
+  /** `functions`: those of the request, for formats that don't say whether a value is text or a number. */
+  create(sink: ToolSink, functions: readonly FunctionDefinition[]): ToolParser;
   /** The format's marks are special tokens, which must stay in the text. */
   keepsSpecialTokens?: boolean;
   /** Ids for calls where the model's templates ask for a form of their own. */

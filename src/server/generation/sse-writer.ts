@@ -4,6 +4,12 @@
  */
 const PRELUDE = '\n\n';
 
+/**
+ * Characters that may wait for one client. Far above what a client that reads falls behind by; one that has stopped reading would otherwise keep
+ * its whole answer, and an answer of many choices with log probabilities has gigabytes.
+ */
+const MAX_UNREAD = 64 * 2 ** 20;
+
 /** Writers with text that waits for the end of the present tick; one microtask sends for all of them. */
 const dirty: SseWriter[] = [];
 
@@ -11,21 +17,31 @@ function flushAll(): void {
   for (const writer of dirty.splice(0)) writer.flush();
 }
 
+export interface SseWriterOptions {
+  /** Called once when the client goes away before the end. */
+  onCancel(): void;
+  /** Called once when the client is more than `maxUnread` characters behind; what is written from here on is kept all the same, so stop. */
+  onOverflow?(): void;
+  maxUnread?: number;
+}
+
 /**
- * A response body of server-sent events. What is written in one tick goes out as one piece; nothing is awaited, since how much a client can be
- * behind is bounded by its request's length. Bun's direct stream: text goes to the socket without a queue, a copy or a promise per chunk.
+ * A response body of server-sent events. What is written in one tick goes out as one piece, and writing never waits: while the socket is full, text
+ * is collected here. Bun's direct stream: text goes to the socket without a queue, a copy or a promise per chunk.
  */
 export class SseWriter {
   readonly body: ReadableStream;
   #controller: ReadableStreamDirectController | null = null;
   #pending = '';
   #isDirty = false;
+  /** The socket has not taken yet what was written last. */
+  #isBlocked = false;
+  #hasOverflowed = false;
   #ended = false;
   #closed = false;
   readonly #done = Promise.withResolvers<void>();
 
-  /** @param onCancel called once when the client goes away before the end */
-  constructor(private readonly onCancel: () => void) {
+  constructor(private readonly options: SseWriterOptions) {
     const source: Bun.DirectUnderlyingSource = {
       type: 'direct',
       pull: (controller) => {
@@ -45,6 +61,9 @@ export class SseWriter {
     if (this.#ended || this.#closed) return;
     this.#pending += events;
     this.#markDirty();
+    if (this.#hasOverflowed || this.#pending.length <= (this.options.maxUnread ?? MAX_UNREAD)) return;
+    this.#hasOverflowed = true;
+    this.options.onOverflow?.();
   }
 
   /** Nothing follows; the body closes once everything has been sent. */
@@ -60,7 +79,7 @@ export class SseWriter {
     this.#closed = true;
     this.#pending = '';
     this.#done.resolve();
-    if (!this.#ended) this.onCancel();
+    if (!this.#ended) this.options.onCancel();
   }
 
   #markDirty(): void {
@@ -69,15 +88,27 @@ export class SseWriter {
     if (dirty.push(this) === 1) queueMicrotask(flushAll);
   }
 
+  #waitFor(written: Promise<unknown>): void {
+    this.#isBlocked = true;
+    written.then(
+      () => {
+        this.#isBlocked = false;
+        this.flush();
+      },
+      () => this.cancel(),
+    );
+  }
+
   /** Sends what waits, if the body is being read; otherwise its first read does. */
   flush(): void {
     this.#isDirty = false;
-    if (this.#closed || this.#controller === null) return;
+    if (this.#closed || this.#controller === null || this.#isBlocked) return;
     if (this.#pending !== '') {
       const text = this.#pending;
       this.#pending = '';
-      this.#controller.write(text);
+      const written = this.#controller.write(text);
       this.#controller.flush();
+      if (written instanceof Promise) return this.#waitFor(written);
     }
     if (this.#ended) {
       this.#closed = true;

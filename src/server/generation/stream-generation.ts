@@ -1,6 +1,6 @@
 import type { GenerateRequest, RequestOutput } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
-import { isUnexpected, toApiError } from '../errors.ts';
+import { ApiError, isUnexpected, toApiError } from '../errors.ts';
 import type { ServerContext } from '../server-context.ts';
 import { startGeneration } from './generation.ts';
 import { SSE_DONE, SseWriter, sseResponse } from './sse-writer.ts';
@@ -27,7 +27,18 @@ export function streamGeneration(
   responseId: string,
 ): Response {
   let cancel = () => {};
-  const writer = new SseWriter(() => cancel());
+  const fail = (error: unknown) => {
+    const { info } = toApiError(error, responseId, true);
+    writer.write(`data: ${JSON.stringify({ error: info })}\n\n${SSE_DONE}`);
+    writer.end();
+  };
+  const writer = new SseWriter({
+    onCancel: () => cancel(),
+    onOverflow: () => {
+      cancel();
+      fail(new ApiError(408, 'RequestTimeoutError', 'The client reads too slowly: too much of the answer is unread.'));
+    },
+  });
   cancel = startGeneration(context, requests, signal, {
     onOutput: (index, output) => {
       const events = encoder.encode(index, output);
@@ -39,9 +50,7 @@ export function streamGeneration(
     },
     onError: (error) => {
       if (isUnexpected(error)) log.error(`stream ${responseId} has failed`, { error });
-      const { info } = toApiError(error, responseId, true);
-      writer.write(`data: ${JSON.stringify({ error: info })}\n\n${SSE_DONE}`);
-      writer.end();
+      fail(error);
     },
   });
   signal.addEventListener('abort', () => writer.cancel(), { once: true });

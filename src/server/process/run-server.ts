@@ -2,7 +2,7 @@ import type { BaoConfig } from '../../config/bao-config.ts';
 import type { AsyncLLM } from '../../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
-import { type CoreEngines, launchCoreEngines } from '../../engine/launch-core-engines.ts';
+import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
 import { ApiServer } from './api-server.ts';
@@ -89,14 +89,7 @@ class Server {
 
   private async launchCores(numClients: number): Promise<{ config: BaoConfig; links: CoreLinkEnd[][] }> {
     this.engines = await launchCoreEngines(this.config, numClients);
-    const maxModelLen = Math.min(...this.engines.cores.map((core) => core.ready.maxModelLen));
-    const { numGpuBlocks } = this.engines.cores[0]!.ready;
-    const config = {
-      ...this.config,
-      model: { ...this.config.model, maxModelLen },
-      cache: { ...this.config.cache, numGpuBlocks },
-    };
-    return { config, links: this.engines.links };
+    return { config: withCoreResults(this.config, this.engines), links: this.engines.links };
   }
 
   private announce(startupMs: number): void {

@@ -1,0 +1,80 @@
+import { readFileSync } from 'node:fs';
+import { ensureCpuLibrary } from '../scripts/build-cpu.ts';
+import type { CpuIsa } from '../src/device/cpu-library.ts';
+import { CpuProbe } from '../src/device/cpu-probe.ts';
+import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
+
+const MIB = 2 ** 20;
+/** The buffer is so many times the last cache, so that next to nothing of a pass is left there for the next one. */
+const CACHE_MULTIPLE = 16;
+const READ_ROUNDS = 5;
+const MULTIPLY_ROUNDS = 3;
+const MULTIPLY_SECONDS = 0.1;
+
+/** The most that the machine gives, in GB/s (10^9) and GFLOP/s. */
+export interface Limits {
+  read_gbps: number;
+  gflops: number;
+}
+
+/** Measures the machine's limits whenever asked, with the engine's number of threads. */
+export class LimitMeter {
+  private constructor(
+    private readonly probe: CpuProbe,
+    readonly threads: number,
+    readonly isa: CpuIsa,
+  ) {}
+
+  /** @param threads by default those that the engine takes by default */
+  static async open(threads: number | null = null): Promise<LimitMeter> {
+    const probe = new CpuProbe(await ensureCpuLibrary({ quiet: true }), bufferBytes());
+    return new LimitMeter(probe, threads ?? availableThreads(), probe.isa);
+  }
+
+  /** The best of several rounds: what else runs on the machine only takes away. About half a second. */
+  measure(): Limits {
+    const reads = Array.from({ length: READ_ROUNDS }, () => this.probe.readBandwidth(this.threads, 1));
+    const peaks = Array.from({ length: MULTIPLY_ROUNDS }, () =>
+      this.probe.multiplyPeak(this.isa, this.threads, MULTIPLY_SECONDS),
+    );
+    return { read_gbps: Math.max(...reads) / 1e9, gflops: Math.max(...peaks) / 1e9 };
+  }
+
+  close(): void {
+    this.probe.close();
+  }
+}
+
+/** Limits of two moments: the higher ones. */
+export function higherLimits(a: Limits, b: Limits): Limits {
+  return { read_gbps: Math.max(a.read_gbps, b.read_gbps), gflops: Math.max(a.gflops, b.gflops) };
+}
+
+/** Limits around an action: measured right before and right after it. */
+export async function withLimits<Value>(
+  threads: number | null,
+  action: () => Promise<Value>,
+): Promise<{ value: Value; limits: Limits }> {
+  const meter = await LimitMeter.open(threads);
+  try {
+    const before = meter.measure();
+    const value = await action();
+    return { value, limits: higherLimits(before, meter.measure()) };
+  } finally {
+    meter.close();
+  }
+}
+
+function bufferBytes(): number {
+  const wanted = Math.min(Math.max(CACHE_MULTIPLE * lastCacheBytes(), 256 * MIB), 1024 * MIB);
+  return Math.min(wanted, Math.floor(systemMemory().freeBytes / 4 / MIB) * MIB);
+}
+
+function lastCacheBytes(): number {
+  try {
+    const text = readFileSync('/sys/devices/system/cpu/cpu0/cache/index3/size', 'utf8');
+    return Number.parseInt(text, 10) * 1024;
+  } catch {
+    return 32 * MIB;
+  }
+}

@@ -1,0 +1,216 @@
+// Activations, bias, lookups, gathers and copies.
+#include "stream.h"
+
+namespace bao {
+namespace {
+
+constexpr unsigned kThreads = 256;
+constexpr int64_t kMaxBlocks = 65535;
+constexpr int kMaxHeadDim = 256;
+
+unsigned blocks_for(int64_t elements) {
+  const int64_t blocks = ceil_div(elements, kThreads);
+  return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
+}
+
+__device__ inline int64_t first_element() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline int64_t element_step() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+
+template <int Kind>
+__device__ inline float activate(float x) {
+  if (Kind == 0) return x / (1.0f + expf(-x));
+  if (Kind == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+  return 0.5f * x * erfcf(-x * 0.7071067812f);
+}
+
+template <class T, int Kind>
+__global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64_t elements, int n) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t row = i / n, column = i % n;
+    const float gate = to_float(gate_up[row * 2 * n + column]), up = to_float(gate_up[row * 2 * n + n + column]);
+    out[i] = from_float<T>(activate<Kind>(gate) * up);
+  }
+}
+
+// out[row, :] += bias.
+template <class T>
+__global__ void add_bias_kernel(Global<T> out, Global<const float> bias, int64_t ld_out, int64_t elements, int n) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t column = i % n, at = i / n * ld_out + column;
+    out[at] = from_float<T>(to_float(out[at]) + bias[column]);
+  }
+}
+
+template <class T, class Table>
+__global__ void embedding_kernel(Global<const int32_t> ids, Global<const Table> table, Global<T> out, int64_t elements, int hidden_size,
+                                 int vocab_size, float scale) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t id = ids[i / hidden_size];
+    const bool known = id >= 0 && id < vocab_size;
+    out[i] = from_float<T>(known ? to_float(table[id * hidden_size + i % hidden_size]) * scale : 0.0f);
+  }
+}
+
+__global__ void gather_token_ids_kernel(Global<const int32_t> token_table, int64_t ld_table, Global<const int32_t> slots,
+                                        Global<const int32_t> positions, Global<int32_t> out, int num_tokens) {
+  for (int64_t i = first_element(); i < num_tokens; i += element_step()) out[i] = token_table[slots[i] * ld_table + positions[i]];
+}
+
+template <class T>
+__global__ void gather_rows_kernel(Global<const T> x, Global<const int32_t> indices, Global<T> out, int64_t elements, int n) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) out[i] = x[static_cast<int64_t>(indices[i / n]) * n + i % n];
+}
+
+__global__ void copy_bytes_kernel(Global<const unsigned char> from, Global<unsigned char> to, int64_t bytes) {
+  for (int64_t i = first_element(); i < bytes; i += element_step()) to[i] = from[i];
+}
+
+// A thread keeps to its bytes of every block, so that pairs that build on each other keep their order.
+__global__ void copy_blocks_kernel(Global<unsigned char> kv_cache, Global<const int32_t> pairs, int num_pairs, int64_t block_bytes) {
+  for (int64_t i = first_element(); i < block_bytes; i += element_step()) {
+    for (int pair = 0; pair < num_pairs; pair++) {
+      kv_cache[pairs[2 * pair + 1] * block_bytes + i] = kv_cache[pairs[2 * pair] * block_bytes + i];
+    }
+  }
+}
+
+// A block of the cache: keys [num_kv_heads, block_size, head_dim], then values.
+template <class T, class Cache>
+__global__ void reshape_and_cache_kernel(Global<const T> key, Global<const T> value, int64_t ld_kv, Global<const int32_t> slot_mapping,
+                                         Global<Cache> kv_cache, int64_t elements, int num_kv_heads, int head_dim, int block_size) {
+  const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
+  const int64_t plane = row * block_size;
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t token = i / row, column = i % row;
+    const int32_t slot = slot_mapping[token];
+    if (slot < 0) continue;
+    const int64_t head = column / head_dim, dim = column % head_dim;
+    const int64_t at = slot / block_size * 2 * plane + (head * block_size + slot % block_size) * head_dim + dim;
+    kv_cache[at] = from_float<Cache>(to_float(key[token * ld_kv + column]));
+    kv_cache[at + plane] = from_float<Cache>(to_float(value[token * ld_kv + column]));
+  }
+}
+
+template <class T>
+int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out, int64_t elements, int32_t n, int32_t kind) {
+  const auto kernel = kind == 0 ? act_and_mul_kernel<T, 0> : kind == 1 ? act_and_mul_kernel<T, 1> : act_and_mul_kernel<T, 2>;
+  return launched(launch("act_and_mul", kernel, blocks_for(elements), kThreads, 0, stream->stream, static_cast<const T*>(gate_up),
+                         static_cast<T*>(out), elements, n));
+}
+
+}  // namespace
+}  // namespace bao
+
+using namespace bao;
+
+BAO_EXPORT int32_t bao_act_and_mul(const Stream* stream, const void* gate_up, void* out, int32_t rows, int32_t n, int32_t kind) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || kind < 0 || kind > 2) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!gate_up || !out) return kNullPointer;
+  return with_activation(stream, [&](auto* type) {
+    return launch_act_and_mul<Pointee<decltype(type)>>(stream, gate_up, out, static_cast<int64_t>(rows) * n, n, kind);
+  });
+}
+
+// The epilogue of `linear`: cublasGemmEx has none. `dtype` is that of out.
+BAO_EXPORT int32_t bao_add_bias(const Stream* stream, void* out, const float* bias, int64_t ld_out, int32_t rows, int32_t n,
+                                int32_t dtype) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || ld_out < n) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!out || !bias) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(rows) * n;
+  return with_dtype(dtype, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("add_bias", add_bias_kernel<T>, blocks_for(elements), kThreads, 0, stream->stream, static_cast<T*>(out), bias,
+                           ld_out, elements, n));
+  });
+}
+
+BAO_EXPORT int32_t bao_embedding(const Stream* stream, const int32_t* ids, const void* table, int32_t table_dtype, void* out,
+                                 int32_t num_tokens, int32_t hidden_size, int32_t vocab_size, float scale) {
+  if (!stream) return kStreamClosed;
+  if (num_tokens < 0 || hidden_size <= 0 || vocab_size < 0) return kBadShape;
+  if (!is_float_dtype(table_dtype)) return kBadDType;
+  if (num_tokens == 0) return kOk;
+  if (!ids || !table || !out) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(num_tokens) * hidden_size;
+  return with_activation(stream, [&](auto* type) {
+    return with_dtype(table_dtype, [&](auto* table_type) {
+      using T = Pointee<decltype(type)>;
+      using Table = Pointee<decltype(table_type)>;
+      return launched(launch("embedding", embedding_kernel<T, Table>, blocks_for(elements), kThreads, 0, stream->stream, ids,
+                             static_cast<const Table*>(table), static_cast<T*>(out), elements, hidden_size, vocab_size, scale));
+    });
+  });
+}
+
+BAO_EXPORT int32_t bao_gather_token_ids(const Stream* stream, const int32_t* token_table, int64_t ld_table, const int32_t* slots,
+                                        const int32_t* positions, int32_t* out, int32_t num_tokens) {
+  if (!stream) return kStreamClosed;
+  if (num_tokens < 0 || ld_table <= 0) return kBadShape;
+  if (num_tokens == 0) return kOk;
+  if (!token_table || !slots || !positions || !out) return kNullPointer;
+  return launched(launch("gather_token_ids", gather_token_ids_kernel, blocks_for(num_tokens), kThreads, 0, stream->stream, token_table,
+                         ld_table, slots, positions, out, num_tokens));
+}
+
+BAO_EXPORT int32_t bao_gather_rows(const Stream* stream, const void* x, const int32_t* indices, void* out, int32_t rows, int32_t n) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!x || !indices || !out) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(rows) * n;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("gather_rows", gather_rows_kernel<T>, blocks_for(elements), kThreads, 0, stream->stream,
+                           static_cast<const T*>(x), indices, static_cast<T*>(out), elements, n));
+  });
+}
+
+BAO_EXPORT int32_t bao_copy_bytes(const Stream* stream, const void* from, void* to, int64_t bytes) {
+  if (!stream) return kStreamClosed;
+  if (bytes < 0) return kBadShape;
+  if (bytes == 0) return kOk;
+  if (!from || !to) return kNullPointer;
+  return launched(launch("copy_bytes", copy_bytes_kernel, blocks_for(bytes), kThreads, 0, stream->stream,
+                         static_cast<const unsigned char*>(from), static_cast<unsigned char*>(to), bytes));
+}
+
+BAO_EXPORT int32_t bao_copy_blocks(const Stream* stream, void* kv_cache, const int32_t* pairs, int32_t num_pairs, int64_t block_bytes) {
+  if (!stream) return kStreamClosed;
+  if (num_pairs < 0 || block_bytes <= 0) return kBadShape;
+  if (num_pairs == 0) return kOk;
+  if (!kv_cache || !pairs) return kNullPointer;
+  return launched(launch("copy_blocks", copy_blocks_kernel, blocks_for(block_bytes), kThreads, 0, stream->stream,
+                         static_cast<unsigned char*>(kv_cache), pairs, num_pairs, block_bytes));
+}
+
+BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, const void* value, int64_t ld_kv,
+                                         const int32_t* slot_mapping, void* kv_cache, int32_t cache_dtype, int32_t num_tokens,
+                                         int32_t num_kv_heads, int32_t head_dim, int32_t block_size) {
+  if (!stream) return kStreamClosed;
+  if (num_tokens < 0 || num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0) return kBadShape;
+  const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
+  if (ld_kv < row) return kBadShape;
+  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (num_tokens == 0) return kOk;
+  if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
+  const int64_t elements = num_tokens * row;
+  return with_activation(stream, [&](auto* type) {
+    return with_dtype(cache_dtype, [&](auto* cache_type) {
+      using T = Pointee<decltype(type)>;
+      using Cache = Pointee<decltype(cache_type)>;
+      return launched(launch("reshape_and_cache", reshape_and_cache_kernel<T, Cache>, blocks_for(elements), kThreads, 0, stream->stream,
+                             static_cast<const T*>(key), static_cast<const T*>(value), ld_kv, slot_mapping,
+                             static_cast<Cache*>(kv_cache), elements, num_kv_heads, head_dim, block_size));
+    });
+  });
+}
+
+// Bytes of one KV block of one layer, or -1 for a shape or type that there is none of.
+BAO_EXPORT int64_t bao_kv_block_bytes(int32_t num_kv_heads, int32_t head_dim, int32_t block_size, int32_t dtype) {
+  if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_float_dtype(dtype)) return -1;
+  return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * float_dtype_bytes(dtype);
+}

@@ -1,0 +1,100 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { EngineArgs } from '../config/engine-args.ts';
+import { AsyncLLM, loadPreprocessing } from '../engine/async-llm.ts';
+import type { RequestOutput } from '../engine/engine-client.ts';
+import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
+import { type CoreEngines, launchCoreEngines, withCoreResults } from '../engine/launch-core-engines.ts';
+import { configureLogging } from '../logging/logger.ts';
+import { loadPlugins } from '../plugins/plugins.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
+
+const CORE_STOP_TIMEOUT_MS = 5000;
+
+/** One prompt with how to go on from it. */
+export interface OfflineRequest {
+  promptTokenIds: Int32Array;
+  params: SamplingParams;
+}
+
+/** The engine without HTTP, in the process of its caller: the cores are the same Workers that a server has. */
+export class OfflineEngine {
+  private numBatches = 0;
+
+  private constructor(
+    /** As the cores resolved it. */
+    readonly config: BaoConfig,
+    /** For what `generate` has no word for: tokenizer, chat template, statistics. */
+    readonly client: AsyncLLM,
+    private readonly engines: CoreEngines,
+    private readonly watch: EngineWatch,
+  ) {}
+
+  /**
+   * Loads the model and waits until the cores are ready. A folder without a tokenizer means `--skip-tokenizer-init`.
+   *
+   * @throws ConfigError, LoadError, CoreStartupError, as `bao serve` does
+   */
+  static async start(engineArgs: EngineArgs): Promise<OfflineEngine> {
+    configureLogging({ level: engineArgs.values.logLevel, format: engineArgs.values.logFormat });
+    const asGiven = withoutMissingTokenizer(await engineArgs.createEngineConfig());
+    await loadPlugins(asGiven.plugins.plugin);
+    const [engines, preprocessing] = await Promise.all([launchCoreEngines(asGiven, 1), loadPreprocessing(asGiven)]);
+    const config = withCoreResults(asGiven, engines);
+    const client = new AsyncLLM(config, engines.links[0]!, preprocessing);
+    const watch = new EngineWatch(engines.cores, watchOptionsFromEnv(), (reason) => client.markDead(reason));
+    watch.start();
+    return new OfflineEngine(config, client, engines, watch);
+  }
+
+  /**
+   * Runs requests together and gives their last outputs, in the requests' order. Throws ValidationError for the first request that the model
+   * can't take, and EngineDeadError; the other requests are aborted then.
+   *
+   * @param onOutput hears of every output as it comes, with the request's index
+   */
+  async generate(
+    requests: readonly OfflineRequest[],
+    onOutput: (index: number, output: RequestOutput) => void = () => {},
+  ): Promise<RequestOutput[]> {
+    const batch = this.numBatches++;
+    const idOf = (index: number) => `offline-${batch}-${index}`;
+    const finished = requests.map(() => Promise.withResolvers<RequestOutput>());
+    const all = Promise.all(finished.map(({ promise }) => promise));
+    try {
+      requests.forEach((request, index) => {
+        this.client.addRequest(
+          { requestId: idOf(index), ...request },
+          {
+            onOutput: (output) => {
+              onOutput(index, output);
+              if (output.finished) finished[index]!.resolve(output);
+            },
+            onError: (error) => finished[index]!.reject(error),
+          },
+        );
+      });
+      return await all;
+    } catch (error) {
+      requests.forEach((_, index) => {
+        this.client.abort(idOf(index));
+      });
+      throw error;
+    }
+  }
+
+  /** Stops the cores and frees what they hold. */
+  async close(): Promise<void> {
+    this.watch.stop();
+    const stopped = this.client.shutdownCores().then(() => Promise.all(this.engines.cores.map((core) => core.ended)));
+    await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
+    this.client.close();
+  }
+}
+
+function withoutMissingTokenizer(config: BaoConfig): BaoConfig {
+  const { tokenizerFolder } = config.model;
+  if (tokenizerFolder === null || existsSync(join(tokenizerFolder, 'tokenizer.json'))) return config;
+  return { ...config, model: { ...config.model, skipTokenizerInit: true, tokenizerFolder: null } };
+}

@@ -1,0 +1,157 @@
+import { JsonValueScanner } from '../json-value-scanner.ts';
+import { TagSplitter } from '../tag-splitter.ts';
+import { JsonListParser } from './json-list-parser.ts';
+import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
+
+/**
+ * Mistral: `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]` up to tokenizer version 7, `[TOOL_CALLS]NAME{…}` for each call from version 11 on,
+ * in version 13 with `[CALL_ID]ID[ARGS]` between name and arguments.
+ */
+export const mistral: ToolFormat = {
+  keepsSpecialTokens: true,
+  create: (sink) => new MistralToolParser(sink),
+  newCallId: newMistralCallId,
+};
+
+const MARK = '[TOOL_CALLS]';
+const CALL_ID = '[CALL_ID]';
+const STARTS = new TagSplitter([MARK]);
+const NAME_ENDS = new TagSplitter(['{', '[ARGS]', CALL_ID, MARK]);
+const ID_ENDS = new TagSplitter(['[ARGS]', '{']);
+
+const ID_CHARACTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+
+/** Mistral's templates take ids of nine letters and digits only. */
+function newMistralCallId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(9));
+  return Array.from(bytes, (byte) => ID_CHARACTERS[byte % ID_CHARACTERS.length]).join('');
+}
+
+type State = 'content' | 'begin' | 'list' | 'name' | 'id' | 'arguments';
+
+class MistralToolParser implements ToolParser {
+  #state: State = 'content';
+  #pending = '';
+  /** Read since the mark, told as nothing. */
+  #raw = '';
+  #name = '';
+  #id = '';
+  #value = new JsonValueScanner();
+  #list: JsonListParser | null = null;
+
+  constructor(private readonly sink: ToolSink) {}
+
+  push(text: string): void {
+    this.#pending += text;
+    while (this.#step());
+  }
+
+  finish(): void {
+    if (this.#list !== null) return this.#list.finish();
+    const text = this.#raw + this.#pending;
+    if (text !== '') this.sink.content(text);
+  }
+
+  /** @returns whether there may be more */
+  #step(): boolean {
+    switch (this.#state) {
+      case 'content':
+        return this.#readContent();
+      case 'begin':
+        return this.#readBegin();
+      case 'list':
+        this.#list!.push(this.#takePending());
+        return false;
+      case 'name':
+        return this.#readName();
+      case 'id':
+        return this.#readId();
+      default:
+        return this.#readArguments();
+    }
+  }
+
+  #takePending(): string {
+    const text = this.#pending;
+    this.#pending = '';
+    return text;
+  }
+
+  #readContent(): boolean {
+    const { before, tag, rest } = STARTS.split(this.#pending);
+    if (before !== '') this.sink.content(before);
+    this.#pending = rest;
+    if (tag === null) return false;
+    this.#raw = tag;
+    this.#state = 'begin';
+    return true;
+  }
+
+  #readBegin(): boolean {
+    const text = this.#pending.trimStart();
+    this.#raw += this.#pending.slice(0, this.#pending.length - text.length);
+    this.#pending = text;
+    if (text === '') return false;
+    if (text[0] === '[') {
+      this.#list = new JsonListParser(this.sink, ['arguments'], this.#raw);
+      this.#state = 'list';
+    } else this.#state = 'name';
+    this.#name = '';
+    this.#id = '';
+    return true;
+  }
+
+  #readName(): boolean {
+    const { before, tag, rest } = NAME_ENDS.split(this.#pending);
+    this.#name += before;
+    this.#raw += before;
+    this.#pending = rest;
+    if (tag === null) return false;
+    if (this.#name.trim() === '' || tag === MARK) this.#giveUp(tag);
+    else if (tag === CALL_ID) {
+      this.#raw += tag;
+      this.#state = 'id';
+    } else this.#startCall(tag);
+    return true;
+  }
+
+  #readId(): boolean {
+    const { before, tag, rest } = ID_ENDS.split(this.#pending);
+    this.#id += before;
+    this.#raw += before;
+    this.#pending = rest;
+    if (tag === null) return false;
+    this.#startCall(tag);
+    return true;
+  }
+
+  #startCall(tag: string): void {
+    const id = this.#id.trim();
+    this.sink.startCall(this.#name.trim(), id === '' ? undefined : id);
+    this.#raw = '';
+    if (tag === '{') this.#pending = tag + this.#pending;
+    this.#value = new JsonValueScanner();
+    this.#state = 'arguments';
+  }
+
+  #readArguments(): boolean {
+    const text = this.#takePending();
+    const end = this.#value.scan(text, 0);
+    this.sink.arguments(text.slice(0, end));
+    this.#pending = text.slice(end);
+    if (!this.#value.isDone) return false;
+    this.#state = 'content';
+    return true;
+  }
+
+  /** What began with the mark is content. */
+  #giveUp(tag: string): void {
+    this.sink.content(this.#raw);
+    this.#raw = '';
+    this.#pending = tag + this.#pending;
+    this.#state = 'content';
+    if (tag === MARK) return;
+    this.sink.content(tag);
+    this.#pending = this.#pending.slice(tag.length);
+  }
+}

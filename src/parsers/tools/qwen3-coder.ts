@@ -1,0 +1,239 @@
+import { isJson } from '../json-value-scanner.ts';
+import { JsonWriter } from '../json-writer.ts';
+import { wordToJson } from '../literal-reader.ts';
+import { TagSplitter } from '../tag-splitter.ts';
+import type { FunctionDefinition, ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
+
+/**
+ * Qwen3-Coder: `<tool_call><function=NAME><parameter=KEY>VALUE</parameter>…</function></tool_call>`, with line breaks around the parts.
+ * Whether a value is text or JSON the function's schema says.
+ */
+export const qwen3Coder: ToolFormat = {
+  keepsSpecialTokens: true,
+  create: (sink, functions) => new Qwen3CoderToolParser(sink, functions),
+};
+
+const CALL = '<tool_call>';
+const FUNCTION = '<function=';
+const STARTS = new TagSplitter([CALL, FUNCTION]);
+const FUNCTIONS = new TagSplitter([FUNCTION]);
+const NAME_ENDS = new TagSplitter(['>']);
+const PARAMETERS = new TagSplitter(['<parameter=', '</function>']);
+const VALUE_ENDS = new TagSplitter(['</parameter>', '<parameter=', '</function>']);
+const CALL_ENDS = new TagSplitter(['</tool_call>', CALL, FUNCTION]);
+
+type State = 'content' | 'call' | 'name' | 'between' | 'key' | 'value' | 'tail';
+
+class Qwen3CoderToolParser implements ToolParser {
+  #state: State = 'content';
+  #pending = '';
+  /** Read since the call's beginning, told as nothing. */
+  #raw = '';
+  /** Of a function's name or a parameter's. */
+  #name = '';
+  #writer: JsonWriter;
+  #properties: Readonly<Record<string, unknown>> = {};
+  #value: ParameterValue;
+
+  constructor(
+    private readonly sink: ToolSink,
+    private readonly functions: readonly FunctionDefinition[],
+  ) {
+    this.#writer = new JsonWriter((json) => sink.arguments(json));
+    this.#value = new ParameterValue(this.#writer, false);
+  }
+
+  push(text: string): void {
+    this.#pending += text;
+    while (this.#step());
+  }
+
+  finish(): void {
+    if (this.#state === 'value') this.#value.push(this.#pending);
+    else if (this.#state === 'content' || this.#state === 'call' || this.#state === 'name') {
+      this.#content(this.#raw + this.#pending);
+    }
+  }
+
+  /** @returns whether there may be more */
+  #step(): boolean {
+    switch (this.#state) {
+      case 'content':
+        return this.#readContent();
+      case 'call':
+        return this.#readCall();
+      case 'name':
+        return this.#readName();
+      case 'between':
+        return this.#readBetween();
+      case 'key':
+        return this.#readKey();
+      case 'value':
+        return this.#readValue();
+      default:
+        return this.#readTail();
+    }
+  }
+
+  #readContent(): boolean {
+    const { before, tag, rest } = STARTS.split(this.#pending);
+    this.#content(before);
+    this.#pending = rest;
+    if (tag !== null) this.#begin(tag);
+    return tag !== null;
+  }
+
+  #begin(tag: string): void {
+    this.#raw = tag;
+    this.#name = '';
+    this.#state = tag === CALL ? 'call' : 'name';
+  }
+
+  /** White space in front of the function; anything else makes it content. */
+  #readCall(): boolean {
+    const { before, tag, rest } = FUNCTIONS.split(this.#pending);
+    this.#raw += before;
+    this.#pending = rest;
+    if (before.trim() !== '') {
+      this.#content(this.#raw);
+      this.#raw = '';
+      this.#pending = (tag ?? '') + rest;
+      this.#state = 'content';
+      return true;
+    }
+    if (tag === null) return false;
+    this.#raw += tag;
+    this.#state = 'name';
+    return true;
+  }
+
+  #readName(): boolean {
+    if (!this.#readUpToBracket()) return false;
+    const name = this.#name.trim();
+    if (name === '') {
+      this.#content(`${this.#raw}>`);
+      this.#raw = '';
+      this.#state = 'content';
+      return true;
+    }
+    this.sink.startCall(name);
+    this.#raw = '';
+    const schema = this.functions.find((each) => each.name === name)?.parameters;
+    this.#properties = asObject(schema?.properties);
+    this.#writer = new JsonWriter((json) => this.sink.arguments(json));
+    this.#writer.open('{');
+    this.#state = 'between';
+    return true;
+  }
+
+  #readUpToBracket(): boolean {
+    const { before, tag, rest } = NAME_ENDS.split(this.#pending);
+    this.#name += before;
+    this.#raw += before;
+    this.#pending = rest;
+    return tag !== null;
+  }
+
+  #readBetween(): boolean {
+    const { tag, rest } = PARAMETERS.split(this.#pending);
+    this.#pending = rest;
+    if (tag === null) return false;
+    this.#open(tag);
+    return true;
+  }
+
+  /** What a tag between values begins. */
+  #open(tag: string): void {
+    if (tag === '</function>') {
+      this.#writer.close('}');
+      this.#state = 'tail';
+    } else if (tag === '</parameter>') this.#state = 'between';
+    else {
+      this.#name = '';
+      this.#state = 'key';
+    }
+  }
+
+  #readKey(): boolean {
+    if (!this.#readUpToBracket()) return false;
+    const key = this.#name.trim();
+    this.#writer.key(key);
+    this.#raw = '';
+    this.#value = new ParameterValue(this.#writer, isText(asObject(this.#properties[key])));
+    this.#state = 'value';
+    return true;
+  }
+
+  #readValue(): boolean {
+    const { before, tag, rest } = VALUE_ENDS.split(this.#pending);
+    this.#value.push(before);
+    this.#pending = rest;
+    if (tag === null) return false;
+    this.#value.finish();
+    this.#open(tag);
+    return true;
+  }
+
+  #readTail(): boolean {
+    const { tag, rest } = CALL_ENDS.split(this.#pending);
+    this.#pending = rest;
+    if (tag === null) return false;
+    if (tag === '</tool_call>') this.#state = 'content';
+    else this.#begin(tag);
+    return true;
+  }
+
+  #content(text: string): void {
+    if (text !== '') this.sink.content(text);
+  }
+}
+
+/** One parameter's value: text is passed on as it comes, anything else when it is whole. A line break on each side belongs to the format. */
+class ParameterValue {
+  #held = '';
+  #isFirst = true;
+
+  constructor(
+    private readonly writer: JsonWriter,
+    private readonly isText: boolean,
+  ) {}
+
+  push(text: string): void {
+    this.#held += text;
+    if (!this.isText || this.#held === '') return;
+    if (this.#isFirst) {
+      this.#isFirst = false;
+      this.writer.beginString();
+      if (this.#held.startsWith('\n')) this.#held = this.#held.slice(1);
+    }
+    const end = this.#held.endsWith('\n') ? this.#held.length - 1 : this.#held.length;
+    this.writer.stringPiece(this.#held.slice(0, end));
+    this.#held = this.#held.slice(end);
+  }
+
+  finish(): void {
+    if (!this.isText) {
+      this.writer.value(valueToJson(this.#held.replace(/^\n/, '').replace(/\n$/, '')));
+      return;
+    }
+    if (this.#isFirst) this.writer.beginString();
+    this.writer.endString();
+  }
+}
+
+/** What is no JSON, no constant and no number is a text after all. */
+function valueToJson(text: string): string {
+  const trimmed = text.trim();
+  return isJson(trimmed) ? trimmed : (wordToJson(trimmed) ?? JSON.stringify(text));
+}
+
+/** Whether a schema says text; without a type, as vLLM has it, it does. */
+function isText(schema: Readonly<Record<string, unknown>>): boolean {
+  const { type } = schema;
+  if (type === undefined) return !('anyOf' in schema || 'oneOf' in schema || '$ref' in schema || 'enum' in schema);
+  return type === 'string';
+}
+
+function asObject(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
+}
