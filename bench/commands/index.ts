@@ -10,4 +10,20 @@ export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<Be
     doc: 'all requests at once on the engine',
     load: async () => (await import('./throughput.ts')).throughput,
   },
+  serve: {
+    doc: 'load on an OpenAI-compatible server: throughput, TTFT, TPOT, ITL, E2EL, goodput',
+    load: async () => (await import('./serve.ts')).serve,
+  },
+  startup: {
+    doc: 'from the start of the server process to ready and to the first token',
+    load: async () => (await import('./startup.ts')).startup,
+  },
+  frontend: {
+    doc: 'HTTP, tokenizer and SSE with an engine that answers at once',
+    load: async () => (await import('./frontend.ts')).frontend,
+  },
+  scheduler: {
+    doc: 'decode steps of the scheduler alone',
+    load: async () => (await import('./scheduler.ts')).scheduler,
+  },
 };

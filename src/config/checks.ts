@@ -68,11 +68,15 @@ function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs }: FlagValu
 
 function checkFrontend(values: FlagValues): void {
   const { fingerprintMode, fingerprintValue, apiKey, servedModelName, skipTokenizerInit, tokenizer } = values;
+  const { enableAutoToolChoice, toolCallParser } = values;
   if (fingerprintMode === 'custom' && fingerprintValue === null) {
     throw new UsageError('--fingerprint-mode custom needs --fingerprint-value.');
   }
   if (fingerprintMode !== 'custom' && fingerprintValue !== null) {
     throw new UsageError(`--fingerprint-value needs --fingerprint-mode custom, not ${fingerprintMode}.`);
+  }
+  if (enableAutoToolChoice && toolCallParser === null) {
+    throw new UsageError('--enable-auto-tool-choice needs --tool-call-parser.');
   }
   if (apiKey.includes('')) throw new UsageError('--api-key must not be empty.');
   if (servedModelName.includes('')) throw new UsageError('--served-model-name must not be empty.');

@@ -75,7 +75,7 @@ export class EngineArgs {
       frontend: { ...this.group('frontend'), chatTemplate },
       observability: this.group('observability'),
       logging: this.group('logging'),
-      plugins: this.group('plugins'),
+      plugins: { plugin: [...this.values.plugin, ...this.parserPlugins()] },
     };
     checkConfig(config);
     return config;
@@ -84,6 +84,12 @@ export class EngineArgs {
   private group<Key extends GroupKey>(key: Key): GroupValues<Key> {
     const fields = Object.keys(FLAG_GROUPS[key].flags).map((name) => fieldName(name) as keyof FlagValues);
     return structuredClone(Object.fromEntries(fields.map((field) => [field, this.values[field]]))) as GroupValues<Key>;
+  }
+
+  /** Plugins like any others: each thread loads them. */
+  private parserPlugins(): string[] {
+    const { toolParserPlugin, reasoningParserPlugin } = this.values;
+    return [toolParserPlugin, reasoningParserPlugin].filter((module) => module !== null);
   }
 
   private async resolveModel(environment: ModelEnvironment): Promise<ModelConfig> {

@@ -17,7 +17,7 @@ import {
 import { InputProcessor } from './input-processor.ts';
 import { LoadBalancer } from './load-balancer.ts';
 import type { CoreMessage, SchedulerStats, UtilityResult } from './messages.ts';
-import { type EngineObserver, NO_OBSERVER } from './observer.ts';
+import { type EngineObserver, NO_OBSERVER, overrideObserver } from './observer.ts';
 import { OutputProcessor } from './output-processor.ts';
 import { OutputQueue } from './output-queue.ts';
 
@@ -63,13 +63,13 @@ export class AsyncLLM implements EngineClient {
     private readonly observer: EngineObserver = NO_OBSERVER,
   ) {
     this.inputs = new InputProcessor(config);
-    this.outputs = new OutputProcessor(this.tokenizer, {
-      ...bindObserver(observer),
+    const keepingStats = overrideObserver(observer, {
       onStats: (coreIndex, stats) => {
         this.latestStats[coreIndex] = stats;
         observer.onStats(coreIndex, stats);
       },
     });
+    this.outputs = new OutputProcessor(this.tokenizer, keepingStats);
     this.connections = links.map(
       (link) => new CoreConnection(link, (message) => this.onMessage(link.coreIndex, message)),
     );
@@ -219,16 +219,4 @@ export class AsyncLLM implements EngineClient {
     }
     return this.preprocessing;
   }
-}
-
-/** An observer's methods as own properties, so that one can be replaced. */
-function bindObserver(observer: EngineObserver): EngineObserver {
-  return {
-    onStep: (coreIndex, step) => observer.onStep(coreIndex, step),
-    onFirstToken: (coreIndex, times) => observer.onFirstToken(coreIndex, times),
-    onInterTokenLatency: (coreIndex, latencyMs) => observer.onInterTokenLatency(coreIndex, latencyMs),
-    onFinished: (coreIndex, sequence) => observer.onFinished(coreIndex, sequence),
-    onStats: (coreIndex, stats) => observer.onStats(coreIndex, stats),
-    onRejected: (reason) => observer.onRejected(reason),
-  };
 }

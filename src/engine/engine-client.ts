@@ -44,6 +44,13 @@ export interface GenerateRequest {
   dataParallelRank?: number | null;
   /** Milliseconds since the epoch; default now. */
   arrivalTimeMs?: number;
+  /** W3C trace context of the client's span. */
+  traceHeaders?: TraceHeaders | null;
+}
+
+export interface TraceHeaders {
+  traceparent: string;
+  tracestate: string | null;
 }
 
 export interface OutputSink {

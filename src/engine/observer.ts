@@ -1,3 +1,4 @@
+import type { GenerateRequest } from './engine-client.ts';
 import type { FinishReason, SchedulerStats } from './messages.ts';
 
 /** When things happened to one sequence, milliseconds since the epoch. */
@@ -29,13 +30,11 @@ export class SequenceTimes {
 }
 
 export interface FinishedSequence {
+  request: GenerateRequest;
   finishReason: FinishReason;
   times: SequenceTimes;
   finishedMs: number;
-  numPromptTokens: number;
   numGenerationTokens: number;
-  maxTokens: number;
-  n: number;
   numPreemptions: number;
 }
 
@@ -61,3 +60,16 @@ export const NO_OBSERVER: EngineObserver = {
   onStats() {},
   onRejected() {},
 };
+
+/** An observer with some of its methods replaced. */
+export function overrideObserver(observer: EngineObserver, overrides: Partial<EngineObserver>): EngineObserver {
+  return {
+    onStep: (coreIndex, step) => observer.onStep(coreIndex, step),
+    onFirstToken: (coreIndex, times) => observer.onFirstToken(coreIndex, times),
+    onInterTokenLatency: (coreIndex, latencyMs) => observer.onInterTokenLatency(coreIndex, latencyMs),
+    onFinished: (coreIndex, sequence) => observer.onFinished(coreIndex, sequence),
+    onStats: (coreIndex, stats) => observer.onStats(coreIndex, stats),
+    onRejected: (reason) => observer.onRejected(reason),
+    ...overrides,
+  };
+}

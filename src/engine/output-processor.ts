@@ -186,13 +186,11 @@ export class OutputProcessor {
     parent.numUnfinished--;
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
+      request: parent.request,
       finishReason,
       times,
       finishedMs: nowMs,
-      numPromptTokens: parent.request.promptTokenIds.length,
       numGenerationTokens: sequence.tokenIds.length,
-      maxTokens: parent.request.params.maxTokens,
-      n: parent.request.params.n,
       numPreemptions,
     });
   }

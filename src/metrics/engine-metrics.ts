@@ -112,19 +112,20 @@ export class EngineMetrics implements EngineObserver {
   onFinished(coreIndex: number, sequence: FinishedSequence): void {
     const engine = this.engines[coreIndex]!;
     const { histograms } = engine;
-    const { times } = sequence;
+    const { times, request } = sequence;
+    const numPromptTokens = request.promptTokenIds.length;
     engine.finished[sequence.finishReason]++;
-    histograms.promptTokens.observe(sequence.numPromptTokens);
+    histograms.promptTokens.observe(numPromptTokens);
     histograms.generationTokens.observe(sequence.numGenerationTokens);
     histograms.maxGenerationTokens.observe(sequence.numGenerationTokens);
-    histograms.paramsN.observe(sequence.n);
-    histograms.paramsMaxTokens.observe(sequence.maxTokens);
+    histograms.paramsN.observe(request.params.n);
+    histograms.paramsMaxTokens.observe(request.params.maxTokens);
     histograms.numPreemptions.observe(sequence.numPreemptions);
     histograms.e2eLatency.observe(seconds(sequence.finishedMs - times.arrivalMs));
     // A request that ended before its first token never had the other phases.
     if (times.isFirst) return;
     const decodeMs = times.lastTokenMs - times.firstTokenMs;
-    histograms.prefillComputedTokens.observe(Math.max(0, sequence.numPromptTokens - times.cachedTokens));
+    histograms.prefillComputedTokens.observe(Math.max(0, numPromptTokens - times.cachedTokens));
     histograms.queueTime.observe(seconds(times.firstScheduledMs - times.arrivalMs));
     histograms.prefillTime.observe(seconds(times.firstTokenMs - times.firstScheduledMs));
     histograms.inferenceTime.observe(seconds(times.lastTokenMs - times.firstScheduledMs));

@@ -5,6 +5,7 @@ import { logger } from '../logging/logger.ts';
 import { defineCacheConfigInfo } from './cache-config-info.ts';
 import { EngineMetrics } from './engine-metrics.ts';
 import { HttpMetrics, type HttpObservation } from './http-metrics.ts';
+import { ParserMetrics, type ToolParserObservation } from './parser-metrics.ts';
 import { defineProcessMetrics } from './process-metrics.ts';
 import { StatLogger } from './stat-logger.ts';
 
@@ -24,6 +25,7 @@ export interface ServerMetrics {
     readonly contentType: string;
     render(): Promise<string>;
     observeHttp(observation: HttpObservation): void;
+    observeToolParser(observation: ToolParserObservation): void;
   };
   snapshot(): Promise<MetricsSnapshot>;
   /** Stops the periodic log line. */
@@ -40,6 +42,7 @@ export function createMetrics(config: BaoConfig, collect: (() => Promise<unknown
   const http = new HttpMetrics(registry);
   defineProcessMetrics(registry);
   const stats = config.observability.disableLogStats ? null : observeEngine(registry, config);
+  const parsers = stats === null ? null : new ParserMetrics(registry, config.model.servedModelName[0]!);
   const snapshot = () => snapshotOf(registry);
   return {
     observer: stats?.observer ?? NO_OBSERVER,
@@ -48,6 +51,7 @@ export function createMetrics(config: BaoConfig, collect: (() => Promise<unknown
       render: async () =>
         collect === null ? registry.metrics() : renderMerged((await collect()) as MetricsSnapshot[]),
       observeHttp: (observation) => http.observe(observation),
+      observeToolParser: (observation) => parsers?.observe(observation),
     },
     snapshot,
     close: () => stats?.close(),

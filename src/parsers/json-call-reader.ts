@@ -26,6 +26,11 @@ export class JsonCallReader {
     private readonly argumentKeys: readonly string[],
   ) {}
 
+  /** The call was told: it has a name, and its arguments have begun. */
+  get isTold(): boolean {
+    return this.#name !== null && this.#hasArguments;
+  }
+
   /** The object has ended. */
   get isDone(): boolean {
     return this.#state === 'done';
@@ -132,20 +137,16 @@ export class JsonCallReader {
     this.raw = '';
   }
 
-  get #isStarted(): boolean {
-    return this.#name !== null && this.#hasArguments;
-  }
-
   #keep(piece: string): void {
-    if (!this.#isStarted) this.raw += piece;
+    if (!this.isTold) this.raw += piece;
   }
 
   #close(): void {
-    if (!this.#isStarted) this.#state = 'malformed';
+    if (!this.isTold) this.#state = 'malformed';
   }
 
   /** What was told can't be taken back: a started call just ends. */
   #fail(): void {
-    this.#state = this.#isStarted ? 'done' : 'malformed';
+    this.#state = this.isTold ? 'done' : 'malformed';
   }
 }

@@ -9,6 +9,10 @@ import { type LoadFormat, registerLoadFormat } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
 import type { ModelFactory } from '../models/model-context.ts';
 import { registerModel } from '../models/registry.ts';
+import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
+import { registerReasoningParser } from '../parsers/reasoning/registry.ts';
+import { registerToolParser } from '../parsers/tools/registry.ts';
+import type { ToolFormat } from '../parsers/tools/tool-parser.ts';
 
 const log = logger('plugins');
 
@@ -22,6 +26,10 @@ export interface PluginContext {
   registerLoadFormat(name: string, open: LoadFormat): void;
   /** A `--distributed-executor-backend`. */
   registerExecutor(name: string, factory: ExecutorFactory): void;
+  /** A `--tool-call-parser`. */
+  registerToolParser(name: string, format: ToolFormat): void;
+  /** A `--reasoning-parser`. */
+  registerReasoningParser(name: string, format: ReasoningFormat): void;
   /** Adds routes to the HTTP server's app, after the server's own. */
   registerRoutes(addRoutes: (app: Hono) => void): void;
 }
@@ -64,6 +72,8 @@ async function loadPlugin(specifier: string, url: string): Promise<void> {
       registerModel,
       registerLoadFormat,
       registerExecutor,
+      registerToolParser,
+      registerReasoningParser,
       registerRoutes: (addRoutes) => routes.push(addRoutes),
     });
     log.info(`Loaded plugin ${plugin.name}`);

@@ -3,6 +3,7 @@ import { getPath } from 'hono/utils/url';
 import { VERSION } from '../cli/version.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
+import { resolveParsers } from '../parsers/resolve-parsers.ts';
 import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
 import { requireApiKey } from './middleware/auth.ts';
@@ -15,6 +16,7 @@ import { registerModels } from './routes/models.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import type { AppOptions, ServerApp, ServerContext, ServerEnv } from './server-context.ts';
+import { SharedLoad } from './shared-load.ts';
 
 const log = logger('server');
 
@@ -29,8 +31,10 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     engine,
     config,
     serverInfo,
+    formats: resolveParsers(frontend),
+    metrics: options.metrics ?? null,
     systemFingerprint: systemFingerprint(config, serverInfo.version),
-    load: { active: 0 },
+    load: options.load ?? new SharedLoad(),
   };
   const app: ServerApp = new Hono<ServerEnv>({ getPath: pathUnder(frontend.rootPath) });
   const silent = new Set(frontend.disableAccessLogForEndpoints);

@@ -2,6 +2,9 @@ import type { Hono } from 'hono';
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import type { HttpObservation } from '../metrics/http-metrics.ts';
+import type { ToolParserObservation } from '../metrics/parser-metrics.ts';
+import type { OutputFormats } from '../parsers/resolve-parsers.ts';
+import type { SharedLoad } from './shared-load.ts';
 
 /** What the server tells about itself. */
 export interface ServerInfo {
@@ -15,12 +18,16 @@ export interface ServerMetrics {
   render(): Promise<string>;
   /** Called once per answered request. */
   observeHttp?(observation: HttpObservation): void;
+  /** Called for each answer that was searched for tool calls, in a stream for each piece of it. */
+  observeToolParser?(observation: ToolParserObservation): void;
 }
 
 export interface AppOptions {
   /** By default this package's. */
   serverInfo?: ServerInfo;
   metrics?: ServerMetrics;
+  /** Where requests in progress are counted; by default this app's alone. */
+  load?: SharedLoad;
   /** Adds routes of plugins; they go through the same middleware (keys, CORS, logs) as the server's own. */
   routes?(app: Hono): void;
 }
@@ -38,8 +45,10 @@ export interface ServerContext {
   readonly engine: EngineClient;
   readonly config: BaoConfig;
   readonly serverInfo: ServerInfo;
+  readonly formats: OutputFormats;
+  readonly metrics: ServerMetrics | null;
   /** null with `--fingerprint-mode none`. */
   readonly systemFingerprint: string | null;
   /** Requests to generate that are in progress, counted with `--enable-server-load-tracking`. */
-  readonly load: { active: number };
+  readonly load: SharedLoad;
 }

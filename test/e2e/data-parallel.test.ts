@@ -3,7 +3,14 @@ import { type BaoProcess, complete, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
 beforeAll(async () => {
-  server = await startBao(['demo', '--data-parallel-size', '2', '--api-server-count', '2']);
+  server = await startBao([
+    'demo',
+    '--data-parallel-size',
+    '2',
+    '--api-server-count',
+    '2',
+    '--enable-server-load-tracking',
+  ]);
 });
 afterAll(() => server.stop());
 
@@ -54,5 +61,23 @@ describe('two cores behind two API servers', () => {
     const counts = await Promise.all(Array.from({ length: 10 }, count));
     expect(new Set(counts).size).toBe(1);
     expect(counts[0]).toBeGreaterThanOrEqual(28);
+  });
+
+  test('/load counts the requests of all API servers', async () => {
+    const load = async () =>
+      ((await (await fetch(`${server.url}/load`, { keepalive: false })).json()) as { server_load: number }).server_load;
+    const abort = new AbortController();
+    const running = Array.from({ length: 8 }, () =>
+      post(
+        `${server.url}/v1/completions`,
+        { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true },
+        { signal: abort.signal, keepalive: false, headers: { 'Content-Type': 'application/json' } },
+      ).catch(() => null),
+    );
+    while ((await load()) < running.length) await Bun.sleep(10);
+    expect(new Set(await Promise.all(Array.from({ length: 8 }, load)))).toEqual(new Set([8]));
+    abort.abort();
+    await Promise.all(running);
+    while ((await load()) > 0) await Bun.sleep(10);
   });
 });

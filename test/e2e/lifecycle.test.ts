@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { complete, post, startBao } from './bao-process.ts';
@@ -42,6 +42,7 @@ describe('start', () => {
       [[folder, '--skip-tokenizer-init'], 1, 'safetensors'],
       [['demo', '--max-num-seqz', '3'], 2, '--max-num-seqs'],
       [['demo', '--distributed-executor-backend', 'ray'], 1, 'ray'],
+      [['demo', '--plugin', './no-such-plugin.ts'], 1, 'no-such-plugin'],
       [['demo', '--kv-cache-memory-bytes', '1000'], 1, 'max_model_len'],
     ];
     for (const [args, code, text] of cases) {
@@ -68,19 +69,41 @@ describe('start', () => {
     await server.logged(/Ready after/);
     const response = await fetch('http://localhost/health', { unix: path });
     expect(response.status).toBe(200);
-    expect(await server.stop()).toBe(0);
+    const second = await startBao(['demo', '--uds', path], { waitUntilReady: false, address: [] });
+    expect(await second.exited).toBe(1);
+    expect(second.stderr()).toContain('in use already');
+    expect((await fetch('http://localhost/health', { unix: path })).status).toBe(200);
+
+    server.kill('SIGKILL');
+    await server.exited;
+    expect(existsSync(path), 'what a killed server leaves behind').toBe(true);
+    const next = await startBao(['demo', '--uds', path], { waitUntilReady: false, address: [] });
+    await next.logged(/Ready after/);
+    expect(await next.stop()).toBe(0);
     rmSync(folder, { recursive: true });
   });
 });
 
 describe('end', () => {
+  test('SIGTERM while the model loads: the end, with 0', async () => {
+    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'loading-forever'], {
+      waitUntilReady: false,
+    });
+    await server.logged(/Loading for ever/);
+    server.kill('SIGTERM');
+    expect(await server.exited).toBe(0);
+    expect(server.stderr()).not.toContain('Ready after');
+  });
+
   test('SIGTERM with a deadline: what runs is finished, what comes is refused', async () => {
-    const server = await startBao(['demo', '--shutdown-timeout', '60']);
+    const server = await startBao(['demo', '--shutdown-timeout', '60', '--enable-request-id-headers']);
     const running = complete(server, { model: 'demo', prompt: 'Hello', max_tokens: 3000, ignore_eos: true });
     await untilRunning(server.url, 1);
     server.kill('SIGTERM');
     await server.logged(/no new requests/);
-    expect((await health(server.url)).status).toBe(503);
+    const refused = await fetch(`${server.url}/health`, { headers: { 'X-Request-Id': 'probe-7' } });
+    expect(refused.status).toBe(503);
+    expect(refused.headers.get('X-Request-Id')).toBe('probe-7');
     expect((await post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hi' })).status).toBe(503);
     expect((await running).usage.completion_tokens).toBe(3000);
     expect(await server.exited).toBe(0);
@@ -141,6 +164,14 @@ describe('a core that fails', () => {
     expect(text).toContain('injected fault in the step');
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('injected fault in the step');
+  });
+
+  test('by ending its thread: running requests get an error, the process ends with 1', async () => {
+    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'exiting']);
+    const fatal = await post(`${server.url}/v1/completions`, { model: 'demo', prompt: LONG_PROMPT });
+    expect(fatal.status).toBe(500);
+    expect((await health(server.url)).text).toContain('Engine core 0 died');
+    expect(await server.exited).toBe(1);
   });
 
   test('by hanging in a step: the watch finds it', async () => {

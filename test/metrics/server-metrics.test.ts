@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { SchedulerStats } from '../../src/engine/messages.ts';
 import { type FinishedSequence, SequenceTimes } from '../../src/engine/observer.ts';
 import { createMetrics, renderMerged, type ServerMetrics } from '../../src/metrics/server-metrics.ts';
+import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 import { parseExposition, sampleOf } from './exposition.ts';
 import { metricsConfig } from './metrics-config.ts';
 
@@ -37,13 +38,15 @@ function finished(changes: Partial<FinishedSequence> = {}): FinishedSequence {
   times.onFirstToken(11_000, 11_500);
   times.onToken(13_500);
   return {
+    request: {
+      requestId: 'r',
+      promptTokenIds: new Int32Array(10),
+      params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 64 },
+    },
     finishReason: 'stop',
     times,
     finishedMs: 13_600,
-    numPromptTokens: 10,
     numGenerationTokens: 5,
-    maxTokens: 64,
-    n: 1,
     numPreemptions: 2,
     ...changes,
   };
@@ -68,6 +71,7 @@ function feed(metrics: ServerMetrics): void {
   observer.onStats(0, STATS);
   observer.onRejected('queue_full');
   metrics.http.observeHttp(HTTP);
+  metrics.http.observeToolParser({ requestType: 'chat_completions', isStreaming: true, hasToolCall: false });
 }
 
 /** The reference file's lines: name, type, labels, bounds. */
@@ -93,7 +97,6 @@ const ABSENT = [
   'vllm:mm_cache_hits_total',
   'vllm:prompt_tokens_cached_by_source_total',
   'vllm:lora_requests_info',
-  'vllm:tool_call_parser_invocations_total',
 ];
 
 describe('names, types, labels and buckets are those of vLLM', async () => {

@@ -71,6 +71,12 @@ describe('prompts', () => {
 });
 
 describe('answer', () => {
+  test("an operator's max_tokens is the most that a request gets", async () => {
+    const server = await testServer({ script, flags: { overrideGenerationConfig: { max_new_tokens: 5 } } });
+    for (const max_tokens of [undefined, 3, 7]) await server.postJson(COMPLETIONS, { prompt: 'The', max_tokens });
+    expect(server.engine.requests.map(({ params }) => params.maxTokens)).toEqual([5, 3, 5]);
+  });
+
   test('max_tokens is 16 unless given, null too', async () => {
     const server = await testServer({ script });
     await server.postJson(COMPLETIONS, { prompt: 'The', max_tokens: null });

@@ -115,6 +115,43 @@ const chat = {
   },
 } as const satisfies FlagTable;
 
+const tools = {
+  'enable-auto-tool-choice': {
+    type: 'boolean',
+    default: false,
+    help: 'Let the model decide whether to call tools (tool_choice auto); needs --tool-call-parser.',
+  },
+  'tool-call-parser': {
+    type: 'string',
+    default: null,
+    metavar: 'NAME',
+    help: 'Format in which the model writes tool calls: deepseek_v3, functiongemma, granite, hermes, llama3_json, mistral, openai, phi4_mini_json, pythonic, qwen3_coder, or one that a plugin registers.',
+  },
+  'tool-parser-plugin': {
+    type: 'string',
+    default: null,
+    metavar: 'MODULE',
+    help: 'Plugin that registers the parser which --tool-call-parser names.',
+  },
+  'exclude-tools-when-tool-choice-none': {
+    type: 'boolean',
+    default: false,
+    help: 'With tool_choice none the chat template does not see the tools.',
+  },
+  'reasoning-parser': {
+    type: 'string',
+    default: null,
+    metavar: 'NAME',
+    help: 'Format in which the model writes its reasoning: deepseek_r1, granite, mistral, openai_gptoss, qwen3, a pair of tags (<think>...</think>), or one that a plugin registers.',
+  },
+  'reasoning-parser-plugin': {
+    type: 'string',
+    default: null,
+    metavar: 'MODULE',
+    help: 'Plugin that registers the parser which --reasoning-parser names.',
+  },
+} as const satisfies FlagTable;
+
 const answers = {
   'return-tokens-as-token-ids': {
     type: 'boolean',
@@ -187,4 +224,11 @@ const logs = {
   },
 } as const satisfies FlagTable;
 
-export const frontendFlags = { ...listening, ...security, ...chat, ...answers, ...logs } as const satisfies FlagTable;
+export const frontendFlags = {
+  ...listening,
+  ...security,
+  ...chat,
+  ...tools,
+  ...answers,
+  ...logs,
+} as const satisfies FlagTable;

@@ -7,6 +7,12 @@ export const observabilityFlags = {
     default: false,
     help: 'No periodic line of throughput, queue and cache use in the log.',
   },
+  'otlp-traces-endpoint': {
+    type: 'string',
+    default: null,
+    metavar: 'URL',
+    help: 'Where to send a trace span for each request: the URL of an OpenTelemetry collector for protobuf over HTTP, such as http://localhost:4318/v1/traces.',
+  },
 } as const satisfies FlagTable;
 
 export const loggingFlags = {

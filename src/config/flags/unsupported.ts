@@ -1,12 +1,9 @@
 const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
 const NO_REMOTE_CODE = 'no code of a model repository is ever run';
-const NO_TOOLS = 'tool calls are not parsed';
-const NO_REASONING = 'reasoning is not parsed';
 const NO_LORA = 'adapters are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
-const NO_TRACES = 'traces are not exported';
 const GENERATE_ONLY = 'models generate text only';
 const ONE_MACHINE = 'engine cores run in one process on one machine';
 
@@ -23,11 +20,7 @@ const REASONS: Readonly<Record<string, string>> = {
   nnodes: ONE_MACHINE,
   'trust-remote-code': NO_REMOTE_CODE,
   'code-revision': NO_REMOTE_CODE,
-  'enable-auto-tool-choice': NO_TOOLS,
-  'tool-call-parser': NO_TOOLS,
-  'tool-parser-plugin': NO_TOOLS,
-  'tool-server': NO_TOOLS,
-  'reasoning-parser': NO_REASONING,
+  'tool-server': 'clients run their tools themselves',
   'enable-lora': NO_LORA,
   'lora-modules': NO_LORA,
   'max-loras': NO_LORA,
@@ -48,8 +41,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'limit-mm-per-prompt': TEXT_ONLY,
   'allowed-local-media-path': TEXT_ONLY,
   'mm-processor-kwargs': TEXT_ONLY,
-  'otlp-traces-endpoint': NO_TRACES,
-  'collect-detailed-traces': NO_TRACES,
+  'collect-detailed-traces': 'traces have one span a request',
   runner: GENERATE_ONLY,
   convert: GENERATE_ONLY,
   task: GENERATE_ONLY,

@@ -25,8 +25,11 @@ export interface ReasoningFormat {
   /** The format's marks are special tokens, which must stay in the text. */
   keepsSpecialTokens?: boolean;
   /** The marks around the reasoning where it has such, for counting its tokens. */
-  marks?: ReasoningMarks;
+  marks?: ReasoningMarks & { start(context: ReasoningContext): ReasoningStart };
 }
+
+/** Where an answer starts: behind the reasoning, in it (a start mark is passed over), or where only a start mark begins it. */
+export type ReasoningStart = 'over' | 'inside' | 'marked';
 
 export interface ReasoningMarks {
   starts: readonly string[];

@@ -1,3 +1,4 @@
+import { ConfigError } from '../../config/config-error.ts';
 import { deepseekR1 } from './deepseek-r1.ts';
 import { gptOss } from './gpt-oss.ts';
 import { granite } from './granite.ts';
@@ -21,11 +22,11 @@ export function registerReasoningParser(name: string, format: ReasoningFormat): 
   FORMATS.set(name, format);
 }
 
-/** A registered parser, or that of a pair of tags (`<think>...</think>`). Throws an Error that names the ones there are. */
+/** A registered parser, or that of a pair of tags (`<think>...</think>`). Throws a ConfigError that names the ones there are. */
 export function findReasoningFormat(name: string): ReasoningFormat {
   const format = FORMATS.get(name) ?? parseTagPair(name);
   if (format !== null) return format;
-  throw new Error(
+  throw new ConfigError(
     `--reasoning-parser: there is no parser ${name}; it must be one of ${[...FORMATS.keys()].join(', ')}, or a pair of tags like <think>...</think>.`,
   );
 }

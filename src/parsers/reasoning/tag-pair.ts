@@ -5,6 +5,7 @@ import type {
   ReasoningMarks,
   ReasoningParser,
   ReasoningSink,
+  ReasoningStart,
 } from './reasoning-parser.ts';
 
 export interface TagPairOptions extends ReasoningMarks {
@@ -18,11 +19,12 @@ export interface TagPairOptions extends ReasoningMarks {
 /** Reasoning between two tags, in front of everything else. */
 export function tagPairFormat(options: TagPairOptions): ReasoningFormat {
   const { starts, ends, alsoEnd = [] } = options;
+  const start = (context: ReasoningContext) => startOf(options, context);
   const splitter = new TagSplitter([...ends, ...alsoEnd]);
   return {
-    marks: { starts, ends, alsoEnd },
+    marks: { starts, ends, alsoEnd, start },
     keepsSpecialTokens: options.keepsSpecialTokens,
-    create: (sink, context) => new TagPairParser(sink, initialState(options, context), options, splitter),
+    create: (sink, context) => new TagPairParser(sink, start(context), options, splitter),
   };
 }
 
@@ -34,14 +36,10 @@ export function parseTagPair(text: string): ReasoningFormat | null {
   return match === null ? null : tagPairFormat({ starts: [match[1]!], ends: [match[2]!], begins: 'marked' });
 }
 
-type State = 'content' | 'start-or-reasoning' | 'start-or-content' | 'reasoning';
-
-function initialState({ starts, ends, begins, isOff }: TagPairOptions, context: ReasoningContext): State {
+function startOf({ starts, ends, begins, isOff }: TagPairOptions, context: ReasoningContext): ReasoningStart {
   const prompt = context.promptText.trimEnd();
-  if (isOff?.(context.templateKwargs) || ends.some((end) => prompt.endsWith(end))) return 'content';
-  return begins === 'always' || starts.some((start) => prompt.endsWith(start))
-    ? 'start-or-reasoning'
-    : 'start-or-content';
+  if (isOff?.(context.templateKwargs) || ends.some((end) => prompt.endsWith(end))) return 'over';
+  return begins === 'always' || starts.some((start) => prompt.endsWith(start)) ? 'inside' : 'marked';
 }
 
 class TagPairParser implements ReasoningParser {
@@ -52,25 +50,25 @@ class TagPairParser implements ReasoningParser {
 
   constructor(
     private readonly sink: ReasoningSink,
-    private state: State,
+    private state: ReasoningStart | 'started',
     private readonly tags: ReasoningMarks,
     private readonly splitter: TagSplitter,
   ) {}
 
   push(text: string): void {
-    if (this.state === 'content') {
+    if (this.state === 'over') {
       this.sink.content(text);
       return;
     }
     this.#held += text;
-    if (this.state !== 'reasoning') this.#skipStart();
-    if (this.state === 'reasoning') this.#readReasoning();
+    if (this.state !== 'started') this.#skipStart();
+    if (this.state === 'started') this.#readReasoning();
   }
 
   finish(): void {
     const text = this.#lead + this.#held;
     if (text === '') return;
-    if (this.state === 'start-or-content') this.sink.content(text);
+    if (this.state === 'marked') this.sink.content(text);
     else this.sink.reasoning(text);
   }
 
@@ -85,10 +83,10 @@ class TagPairParser implements ReasoningParser {
     } else {
       if (starts.some((tag) => tag.startsWith(text))) return;
       this.#held = this.#lead + text;
-      if (this.state === 'start-or-content') return this.#passContent(this.#held);
+      if (this.state === 'marked') return this.#passContent(this.#held);
     }
     this.#lead = '';
-    this.state = 'reasoning';
+    this.state = 'started';
   }
 
   #readReasoning(): void {
@@ -99,7 +97,7 @@ class TagPairParser implements ReasoningParser {
   }
 
   #passContent(text: string): void {
-    this.state = 'content';
+    this.state = 'over';
     this.#held = '';
     this.#lead = '';
     if (text !== '') this.sink.content(text);

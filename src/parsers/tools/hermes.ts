@@ -27,7 +27,7 @@ class HermesToolParser implements ToolParser {
   }
 
   finish(): void {
-    if (this.#state === 'call') this.#content(this.#call.raw === '' ? '' : START + this.#call.raw);
+    if (this.#state === 'call' && !this.#call.isTold) this.#content(START + this.#call.raw);
     this.#content(this.#tail + this.#pending);
   }
 

@@ -47,9 +47,9 @@ class MistralToolParser implements ToolParser {
   }
 
   finish(): void {
-    if (this.#list !== null) return this.#list.finish();
     const text = this.#raw + this.#pending;
-    if (text !== '') this.sink.content(text);
+    if (this.#list !== null) this.#list.finish();
+    else if (text !== '') this.sink.content(text);
   }
 
   /** @returns whether there may be more */

@@ -58,7 +58,7 @@ class PythonicToolParser implements ToolParser {
       this.#startCall();
       return this.#state === 'arguments';
     }
-    if (/\s/.test(character)) return true;
+    if (/\s/.test(character)) return this.#name === '';
     this.#name += character;
     return this.#name.length > 1 ? /[\p{L}\p{M}\p{N}\p{Cs}_.]/u.test(character) : /[\p{L}\p{Cs}_]/u.test(character);
   }

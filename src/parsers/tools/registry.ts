@@ -1,3 +1,4 @@
+import { ConfigError } from '../../config/config-error.ts';
 import { deepseekV3 } from './deepseek-v3.ts';
 import { functiongemma } from './functiongemma.ts';
 import { granite } from './granite.ts';
@@ -29,11 +30,13 @@ export function registerToolParser(name: string, format: ToolFormat): void {
   FORMATS.set(name, format);
 }
 
-/** Throws an Error that names the ones there are. */
+/** Throws a ConfigError that names the ones there are. */
 export function findToolFormat(name: string): ToolFormat {
   const format = FORMATS.get(name);
   if (format !== undefined) return format;
-  throw new Error(`--tool-call-parser: there is no parser ${name}; it must be one of ${[...FORMATS.keys()].join(', ')}.`);
+  throw new ConfigError(
+    `--tool-call-parser: there is no parser ${name}; it must be one of ${[...FORMATS.keys()].join(', ')}.`,
+  );
 }
 
 export function toolParserNames(): string[] {

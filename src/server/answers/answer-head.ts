@@ -19,9 +19,14 @@ export function fingerprintMember({ systemFingerprint }: AnswerHead): string {
   return systemFingerprint === null ? '' : `,"system_fingerprint":${JSON.stringify(systemFingerprint)}`;
 }
 
-/** `,"finish_reason":…` and, where a stop string or token ended the text, vLLM's `stop_reason`. */
-export function finishMembers({ finishReason, stopReason }: CompletionOutput): string {
-  const reason = finishReason === null ? 'null' : `"${finishReason}"`;
+/**
+ * `,"finish_reason":…` and, where a stop string or token ended the text, vLLM's `stop_reason`.
+ *
+ * @param hasCalls the model has called tools: that is why it stopped
+ */
+export function finishMembers({ finishReason, stopReason }: CompletionOutput, hasCalls = false): string {
+  const name = hasCalls && finishReason === 'stop' ? 'tool_calls' : finishReason;
+  const reason = name === null ? 'null' : `"${name}"`;
   return `,"finish_reason":${reason}${stopReason === null ? '' : `,"stop_reason":${JSON.stringify(stopReason)}`}`;
 }
 

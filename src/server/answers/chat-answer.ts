@@ -1,4 +1,6 @@
 import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
+import type { ParsedMessage } from '../../parsers/output-events.ts';
+import type { OutputParsing } from '../generation/output-parsing.ts';
 import {
   type AnswerHead,
   fingerprintMember,
@@ -23,6 +25,8 @@ export interface ChatFormat {
   /** The rendered prompt, where asked for. */
   promptText: string | null;
   reportCachedTokens: boolean;
+  /** Reasoning and tool calls in the answer; null: all is content. */
+  parsing: OutputParsing | null;
 }
 
 /** @returns JSON of OpenAI's CreateChatCompletionResponse with vLLM's additions where they carry a value */
@@ -32,17 +36,53 @@ export function chatAnswerJson(output: RequestOutput, format: ChatFormat): strin
     promptTokens: output.promptTokenIds.length,
     completionTokens: output.outputs.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
     cachedTokens: format.reportCachedTokens ? output.numCachedTokens : null,
+    reasoningTokens: countReasoningTokens(output, format.parsing),
   });
   const open = openAnswer(format.head, 'chat.completion');
   return `${open}${choices.join(',')}]${fingerprintMember(format.head)}${usage}${promptMembers(output, format)}}`;
 }
 
 function choiceJson(choice: CompletionOutput, format: ChatFormat): string {
-  const content = JSON.stringify(format.echo + choice.text);
-  const message = `{"role":${JSON.stringify(format.role)},"content":${content},"refusal":null}`;
+  const parsed = format.parsing?.parse(choice.text) ?? null;
+  const members = parsed === null ? contentMember(format.echo + choice.text) : parsedMembers(parsed, format);
+  const message = `{"role":${JSON.stringify(format.role)}${members},"refusal":null}`;
   const logprobs = choiceLogprobs(choice, format.logprobs);
   const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', choice.tokenIds) : '';
-  return `{"index":${choice.index},"message":${message},"logprobs":${logprobs}${finishMembers(choice)}${tokenIds}}`;
+  const finish = finishMembers(choice, (parsed?.toolCalls.length ?? 0) > 0);
+  return `{"index":${choice.index},"message":${message},"logprobs":${logprobs}${finish}${tokenIds}}`;
+}
+
+function contentMember(content: string | null): string {
+  return `,"content":${JSON.stringify(content)}`;
+}
+
+/** Content is null where there is none and something else instead. */
+function parsedMembers({ reasoning, content, toolCalls }: ParsedMessage, { echo, parsing }: ChatFormat): string {
+  const text = echo + content;
+  const isAbsent = text === '' && (toolCalls.length > 0 || parsing!.hasReasoning);
+  const calls = toolCalls.map(
+    (call) =>
+      `{"id":${JSON.stringify(call.id)},"type":"function","function":{"name":${JSON.stringify(call.name)},"arguments":${JSON.stringify(call.arguments)}}}`,
+  );
+  const callsMember = calls.length === 0 ? '' : `,"tool_calls":[${calls.join(',')}]`;
+  return `${contentMember(isAbsent ? null : text)}${callsMember}${reasoning === '' ? '' : `,${reasoningMembers(reasoning)}`}`;
+}
+
+/** The field of today, and the one that older clients know. */
+export function reasoningMembers(text: string): string {
+  const json = JSON.stringify(text);
+  return `"reasoning":${json},"reasoning_content":${json}`;
+}
+
+function countReasoningTokens(output: RequestOutput, parsing: OutputParsing | null): number | null {
+  let sum = 0;
+  for (const { tokenIds } of output.outputs) {
+    const counter = parsing?.tokenCounter() ?? null;
+    if (counter === null) return null;
+    counter.push(tokenIds);
+    sum += counter.count;
+  }
+  return sum;
 }
 
 /** JSON of a choice's log probabilities, null where they were not asked for. */

@@ -1,8 +1,11 @@
 import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
+import type { OutputEvent } from '../../parsers/output-events.ts';
+import type { ReasoningTokenCounter } from '../../parsers/reasoning/count-reasoning-tokens.ts';
+import type { OutputStream } from '../generation/output-parsing.ts';
 import type { StreamEncoder } from '../generation/stream-generation.ts';
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
-import { type ChatFormat, choiceLogprobs } from './chat-answer.ts';
+import { type ChatFormat, choiceLogprobs, reasoningMembers } from './chat-answer.ts';
 import type { StreamUsage } from './usage.ts';
 
 /**
@@ -17,6 +20,10 @@ export class ChatStreamEncoder implements StreamEncoder {
   readonly #plainHeads: string[];
   /** No chunk has more than text. */
   readonly #isPlain: boolean;
+  /** Per choice; empty where all is content. */
+  readonly #outputs: OutputStream[];
+  /** Per choice; empty where nothing is counted. */
+  readonly #counters: ReasoningTokenCounter[];
   #numPromptTokens = 0;
   #numCachedTokens = 0;
   #hasStarted = false;
@@ -31,7 +38,10 @@ export class ChatStreamEncoder implements StreamEncoder {
     this.#numTokens = indexes.map(() => 0);
     this.#intervals = indexes.map(() => new StreamInterval(interval));
     this.#plainHeads = indexes.map((i) => `${this.#open}{"index":${i},"delta":{"content":`);
-    this.#isPlain = format.logprobs === null && !format.returnTokenIds && !usage.continuous;
+    const { parsing } = format;
+    this.#isPlain = parsing === null && format.logprobs === null && !format.returnTokenIds && !usage.continuous;
+    this.#outputs = parsing === null ? [] : indexes.map(() => parsing.stream());
+    this.#counters = indexes.map(() => parsing?.tokenCounter() ?? null).filter((counter) => counter !== null);
   }
 
   /** Events for one output of the engine; '' where there is nothing to tell yet. */
@@ -51,6 +61,8 @@ export class ChatStreamEncoder implements StreamEncoder {
       promptTokens: this.#numPromptTokens,
       completionTokens: this.#numTokens.reduce((sum, count) => sum + count, 0),
       cachedTokens: this.format.reportCachedTokens ? this.#numCachedTokens : null,
+      reasoningTokens:
+        this.#counters.length === 0 ? null : this.#counters.reduce((sum, counter) => sum + counter.count, 0),
     });
     return `${this.#open}]${usage}${fingerprintMember(this.format.head)}}\n\n`;
   }
@@ -66,17 +78,17 @@ export class ChatStreamEncoder implements StreamEncoder {
     const roleDelta = `{"role":${JSON.stringify(role)},"content":""}`;
     let events = '';
     this.#numTokens.forEach((_, i) => {
-      events += this.#introduction(i, roleDelta, prompt);
+      events += this.#bareChunk(i, roleDelta, prompt);
     });
     if (echo === '') return events;
     this.#numTokens.forEach((_, i) => {
-      events += this.#introduction(i, `{"content":${JSON.stringify(echo)}}`, '');
+      events += this.#bareChunk(i, `{"content":${JSON.stringify(echo)}}`, '');
     });
     return events;
   }
 
-  /** A chunk before the first token. */
-  #introduction(index: number, delta: string, tail: string): string {
+  /** A chunk without tokens. */
+  #bareChunk(index: number, delta: string, tail: string): string {
     const choice = `{"index":${index},"delta":${delta},"logprobs":null,"finish_reason":null}`;
     return `${this.#open}${choice}]${this.#continuousUsage(index)}${tail}}\n\n`;
   }
@@ -89,13 +101,32 @@ export class ChatStreamEncoder implements StreamEncoder {
         ? ''
         : `${this.#plainHeads[index]}${JSON.stringify(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
     }
+    this.#counters[index]?.push(delta.tokenIds);
+    const deltas = this.#deltas(delta);
     const { format } = this;
     const carriesTokens = delta.tokenIds.length > 0 && (format.returnTokenIds || format.logprobs !== null);
-    if (finishReason === null && text === '' && !carriesTokens) return '';
-    const content = text === '' ? '{}' : `{"content":${JSON.stringify(text)}}`;
+    if (deltas.length === 0 && (finishReason !== null || carriesTokens)) deltas.push('{}');
+    const last = deltas.pop();
+    if (last === undefined) return '';
+    // Log probabilities and token ids are those of the whole piece, and go with its last chunk.
+    return deltas.map((each) => this.#bareChunk(index, each, '')).join('') + this.#lastChunk(delta, last);
+  }
+
+  /** `delta` objects of a piece of output. */
+  #deltas(delta: CompletionOutput): string[] {
+    const { index, text, finishReason } = delta;
+    const output = this.#outputs[index];
+    if (output === undefined) return text === '' ? [] : [`{"content":${JSON.stringify(text)}}`];
+    return output.push(text, finishReason !== null).map(deltaJson);
+  }
+
+  #lastChunk(delta: CompletionOutput, json: string): string {
+    const { format } = this;
+    const { index, finishReason } = delta;
     const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', delta.tokenIds) : '';
     const logprobs = delta.tokenIds.length === 0 ? 'null' : choiceLogprobs(delta, format.logprobs);
-    const choice = `{"index":${index},"delta":${content},"logprobs":${logprobs}${finishMembers(delta)}${tokenIds}}`;
+    const finish = finishMembers(delta, this.#outputs[index]?.hasToolCalls);
+    const choice = `{"index":${index},"delta":${json},"logprobs":${logprobs}${finish}${tokenIds}}`;
     const fingerprint = finishReason !== null && !this.usage.atEnd ? fingerprintMember(format.head) : '';
     return `${this.#open}${choice}]${this.#continuousUsage(index)}${fingerprint}}\n\n`;
   }
@@ -105,4 +136,24 @@ export class ChatStreamEncoder implements StreamEncoder {
     const completionTokens = this.#numTokens[index]!;
     return usageMember({ promptTokens: this.#numPromptTokens, completionTokens, cachedTokens: null });
   }
+}
+
+/** OpenAI's delta for an event: a call's name first, its arguments behind. */
+function deltaJson(event: OutputEvent): string {
+  switch (event.type) {
+    case 'reasoning':
+      return `{${reasoningMembers(event.text)}}`;
+    case 'content':
+      return `{"content":${JSON.stringify(event.text)}}`;
+    case 'tool-call':
+      return callDelta(
+        `"id":${JSON.stringify(event.id)},"type":"function","index":${event.index},"function":{"name":${JSON.stringify(event.name)}}`,
+      );
+    case 'arguments':
+      return callDelta(`"index":${event.index},"function":{"arguments":${JSON.stringify(event.text)}}`);
+  }
+}
+
+function callDelta(members: string): string {
+  return `{"content":null,"tool_calls":[{${members}}]}`;
 }

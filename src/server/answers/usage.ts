@@ -5,13 +5,17 @@ export interface Usage {
   completionTokens: number;
   /** Prompt tokens from the prefix cache; null: not reported. */
   cachedTokens: number | null;
+  /** Completion tokens of the reasoning; null: not counted. */
+  reasoningTokens?: number | null;
 }
 
 /** JSON of OpenAI's usage object. */
-export function usageJson({ promptTokens, completionTokens, cachedTokens }: Usage): string {
+export function usageJson({ promptTokens, completionTokens, cachedTokens, reasoningTokens = null }: Usage): string {
   const details = cachedTokens === null ? '' : `,"prompt_tokens_details":{"cached_tokens":${cachedTokens}}`;
+  const reasoning =
+    reasoningTokens === null ? '' : `,"completion_tokens_details":{"reasoning_tokens":${reasoningTokens}}`;
   const total = promptTokens + completionTokens;
-  return `{"prompt_tokens":${promptTokens},"total_tokens":${total},"completion_tokens":${completionTokens}${details}}`;
+  return `{"prompt_tokens":${promptTokens},"total_tokens":${total},"completion_tokens":${completionTokens}${details}${reasoning}}`;
 }
 
 /** Which events of a stream carry usage: an event of its own at the end, and every one. */

@@ -2,6 +2,7 @@ import {
   EngineDeadError,
   type GenerateRequest,
   type RequestOutput,
+  type TraceHeaders,
   ValidationError,
 } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
@@ -54,6 +55,7 @@ export interface Placement {
   cacheSalt: string | null;
   loraName: string | null;
   dataParallelRank: number | null;
+  traceHeaders: TraceHeaders | null;
 }
 
 /** @throws ValidationError for a priority or a rank that this server does not have */
@@ -73,7 +75,12 @@ export function placement(
     throw new ValidationError(`data_parallel_rank ${rank} is out of range [0, ${parallel.dataParallelSize}).`);
   }
   const cacheSalt = typeof fields.cache_salt === 'string' ? fields.cache_salt : null;
-  return { priority, cacheSalt, loraName, dataParallelRank: rank };
+  return { priority, cacheSalt, loraName, dataParallelRank: rank, traceHeaders: traceHeaders(headers) };
+}
+
+function traceHeaders(headers: Headers): TraceHeaders | null {
+  const traceparent = headers.get('traceparent');
+  return traceparent === null ? null : { traceparent, tracestate: headers.get('tracestate') };
 }
 
 /** A header that isn't an integer counts as absent, as in vLLM: proxies add what they like. */
@@ -115,7 +122,7 @@ export function startGeneration(
   const finish = () => {
     isOver = true;
     signal.removeEventListener('abort', cancel);
-    if (tracks) load.active--;
+    if (tracks) load.add(-1);
     for (const id of running) engine.abort(id);
     running.clear();
   };
@@ -138,7 +145,7 @@ export function startGeneration(
     handler.onEnd();
   };
 
-  if (tracks) load.active++;
+  if (tracks) load.add(1);
   signal.addEventListener('abort', cancel);
   for (const request of requests) running.add(request.requestId);
   try {

@@ -118,7 +118,7 @@ export interface ChatPromptFields extends TemplateFields {
  */
 export function renderChatPrompt(engine: EngineClient, fields: ChatPromptFields): string {
   const given = fields.chat_template_kwargs ?? {};
-  const { trustRequestChatTemplate, defaultChatTemplateKwargs } = engine.config.frontend;
+  const { trustRequestChatTemplate } = engine.config.frontend;
   if (!trustRequestChatTemplate && (fields.chat_template != null || given.chat_template != null)) {
     throw new ValidationError(
       'Chat template is passed with request, but --trust-request-chat-template is not set. Refused request with untrusted chat template.',
@@ -132,8 +132,15 @@ export function renderChatPrompt(engine: EngineClient, fields: ChatPromptFields)
     addGenerationPrompt: fields.add_generation_prompt,
     continueFinalMessage: fields.continue_final_message,
     chatTemplate: fields.chat_template ?? null,
-    chatTemplateKwargs: { ...defaultChatTemplateKwargs, ...given, ...reasoningKwargs(fields.reasoning_effort, given) },
+    chatTemplateKwargs: chatTemplateKwargs(engine, fields),
   });
+}
+
+/** Variables for the template: the operator's, those of the request over them. */
+export function chatTemplateKwargs(engine: EngineClient, fields: ChatPromptFields): Record<string, unknown> {
+  const given = fields.chat_template_kwargs ?? {};
+  const { defaultChatTemplateKwargs } = engine.config.frontend;
+  return { ...defaultChatTemplateKwargs, ...given, ...reasoningKwargs(fields.reasoning_effort, given) };
 }
 
 /** Templates know thinking by either name. */

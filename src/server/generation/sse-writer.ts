@@ -108,7 +108,10 @@ export class SseWriter {
       this.#pending = '';
       const written = this.#controller.write(text);
       this.#controller.flush();
-      if (written instanceof Promise) return this.#waitFor(written);
+      if (written instanceof Promise) {
+        this.#waitFor(written);
+        return;
+      }
     }
     if (this.#ended) {
       this.#closed = true;

@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import type { SharedLoad } from '../shared-load.ts';
 import type { FromApiServer, ToApiServer } from './api-server-worker.ts';
 
 /** A front end in a Worker as the main thread sees it. */
@@ -25,11 +26,12 @@ export class ApiServerWorker {
     };
     this.worker.onmessage = (event: MessageEvent<FromApiServer>) => this.onMessage(event.data, fail);
     this.worker.onerror = (event) => fail(event.message);
+    this.worker.addEventListener('close', () => fail('the Worker ended unexpectedly'));
   }
 
-  async start(config: BaoConfig, port: number): Promise<void> {
+  async start(config: BaoConfig, port: number, load: SharedLoad): Promise<void> {
     await this.hello.promise;
-    this.post({ type: 'INIT', config, serverIndex: this.serverIndex, port });
+    this.post({ type: 'INIT', config, serverIndex: this.serverIndex, port, load: load.buffer });
   }
 
   /** Settles when the front end takes requests. */

@@ -2,11 +2,12 @@ import type { BaoConfig } from '../../config/bao-config.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { configureLogging } from '../../logging/logger.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
+import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 
 /** Messages between the main thread and a front end in a Worker (`--api-server-count`). */
 export type ToApiServer =
-  | { type: 'INIT'; config: BaoConfig; serverIndex: number; port: number }
+  | { type: 'INIT'; config: BaoConfig; serverIndex: number; port: number; load: SharedArrayBuffer }
   | { type: 'CORES'; config: BaoConfig; links: CoreLinkEnd[] }
   | { type: 'DRAIN'; timeoutMs: number }
   | { type: 'ENGINE_DEAD'; reason: string }
@@ -42,7 +43,7 @@ self.onmessage = (event: MessageEvent<ToApiServer>) => {
       cores.resolve(message);
       break;
     case 'DRAIN':
-      server?.drain(message.timeoutMs).then(() => tell({ type: 'DRAINED' }));
+      drain(message.timeoutMs);
       break;
     case 'ENGINE_DEAD':
       server?.markDead(message.reason);
@@ -57,16 +58,22 @@ self.onmessage = (event: MessageEvent<ToApiServer>) => {
   }
 };
 
-async function start({ config, serverIndex, port }: Extract<ToApiServer, { type: 'INIT' }>): Promise<void> {
+async function start({ config, serverIndex, port, load }: Extract<ToApiServer, { type: 'INIT' }>): Promise<void> {
   configureLogging({
     level: config.logging.logLevel,
     format: config.logging.logFormat,
     thread: `api server ${serverIndex}`,
   });
   await loadPlugins(config.plugins.plugin);
-  server = new ApiServer(config, { reusePort: true, port });
+  server = new ApiServer(config, { reusePort: true, port, load: new SharedLoad(load) });
   await server.open(cores.promise, collect);
   tell({ type: 'READY' });
+}
+
+/** One that is not open yet has nothing to finish. */
+async function drain(timeoutMs: number): Promise<void> {
+  await server?.drain(timeoutMs);
+  tell({ type: 'DRAINED' });
 }
 
 function collect(): Promise<unknown[]> {

@@ -2,11 +2,34 @@ import type { BaoConfig } from '../../config/bao-config.ts';
 import { AsyncLLM, loadPreprocessing } from '../../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineDeadError } from '../../engine/engine-client.ts';
+import { type EngineObserver, overrideObserver } from '../../engine/observer.ts';
 import { createMetrics, type ServerMetrics } from '../../metrics/server-metrics.ts';
 import { addPluginRoutes } from '../../plugins/plugins.ts';
+import type { RequestTracer } from '../../tracing/request-tracer.ts';
+import { ApiError, errorResponse } from '../errors.ts';
+import { chooseRequestId } from '../request-id.ts';
+import type { SharedLoad } from '../shared-load.ts';
 import { type FetchHandler, type Listener, listen } from './listener.ts';
 
 const DRAIN_POLL_MS = 10;
+
+/** Loaded only where traces are wanted: it is the largest dependency. */
+async function openTracer(config: BaoConfig): Promise<RequestTracer | null> {
+  const endpoint = config.observability.otlpTracesEndpoint;
+  if (endpoint === null) return null;
+  const { RequestTracer } = await import('../../tracing/request-tracer.ts');
+  return new RequestTracer(endpoint, config.model.servedModelName[0]!);
+}
+
+function withTracing(observer: EngineObserver, tracer: RequestTracer | null): EngineObserver {
+  if (tracer === null) return observer;
+  return overrideObserver(observer, {
+    onFinished: (coreIndex, sequence) => {
+      observer.onFinished(coreIndex, sequence);
+      tracer.onFinished(sequence);
+    },
+  });
+}
 
 /**
  * One HTTP front end: socket, app and the engine's client, in the main thread or in a Worker. `starting` from the bind until `open`;
@@ -16,13 +39,15 @@ export class ApiServer {
   private readonly listener: Listener;
   private engine: AsyncLLM | null = null;
   private metrics: ServerMetrics | null = null;
+  private tracer: RequestTracer | null = null;
   private phase: 'starting' | 'open' | 'draining' = 'starting';
 
   constructor(
     private readonly config: BaoConfig,
-    options: { reusePort: boolean; port?: number },
+    private readonly options: { reusePort: boolean; port: number; load: SharedLoad },
   ) {
-    this.listener = listen(config.frontend, () => this.unavailable('The server is starting.'), options);
+    const starting: FetchHandler = (request) => this.unavailable(request, 'The server is starting.');
+    this.listener = listen(config.frontend, starting, options);
   }
 
   get url(): string {
@@ -45,8 +70,9 @@ export class ApiServer {
       cores,
     ]);
     const metrics = createMetrics(config, collect);
-    const engine = new AsyncLLM(config, links, preprocessing, metrics.observer);
-    const app = createApp(engine, { metrics: metrics.http, routes: addPluginRoutes });
+    this.tracer = await openTracer(config);
+    const engine = new AsyncLLM(config, links, preprocessing, withTracing(metrics.observer, this.tracer));
+    const app = createApp(engine, { metrics: metrics.http, routes: addPluginRoutes, load: this.options.load });
     this.engine = engine;
     this.metrics = metrics;
     this.phase = 'open';
@@ -68,6 +94,7 @@ export class ApiServer {
     // Answers that were just finished or failed must still get out.
     await Bun.sleep(DRAIN_POLL_MS);
     this.metrics?.close();
+    await this.tracer?.close();
     await this.listener.stop(true);
   }
 
@@ -83,14 +110,15 @@ export class ApiServer {
   private guard(handler: FetchHandler): FetchHandler {
     return (request, server) =>
       this.phase === 'draining' && !new URL(request.url).pathname.endsWith('/metrics')
-        ? this.unavailable('The server is shutting down.')
+        ? this.unavailable(request, 'The server is shutting down.')
         : handler(request, server);
   }
 
-  private unavailable(message: string): Response {
-    return Response.json(
-      { error: { message, type: 'ServiceUnavailableError', param: null, code: 503 } },
-      { status: 503, headers: { 'Retry-After': '1' } },
-    );
+  private unavailable(request: Request, message: string): Response {
+    const headers: Record<string, string> = { 'Retry-After': '1' };
+    if (this.config.frontend.enableRequestIdHeaders) {
+      headers['X-Request-Id'] = chooseRequestId(request.headers.get('X-Request-Id'));
+    }
+    return errorResponse(new ApiError(503, 'ServiceUnavailableError', message, null, headers));
   }
 }

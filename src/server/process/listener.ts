@@ -1,4 +1,4 @@
-import { existsSync, unlinkSync } from 'node:fs';
+import { lstatSync, unlinkSync } from 'node:fs';
 import type { FrontendConfig } from '../../config/bao-config.ts';
 import { ConfigError } from '../../config/config-error.ts';
 
@@ -39,7 +39,7 @@ export function listen(
     const server =
       frontend.uds === null
         ? Bun.serve({ ...common, hostname: frontend.host ?? '0.0.0.0', port, reusePort: options.reusePort })
-        : Bun.serve({ ...common, unix: freeSocketPath(frontend.uds) });
+        : Bun.serve({ ...common, unix: frontend.uds });
     return {
       url: describe(frontend, server.port ?? null),
       port: server.port ?? null,
@@ -73,10 +73,18 @@ function tlsOptions(frontend: FrontendConfig): Bun.TLSOptions | undefined {
   };
 }
 
-/** A socket file that a killed server left behind would make the address look taken. */
-function freeSocketPath(path: string): string {
-  if (existsSync(path)) unlinkSync(path);
-  return path;
+/**
+ * A socket file that a killed server left behind would make the address look taken. One that someone listens on stays, and so does a file that is no
+ * socket: binding then fails.
+ */
+export async function removeStaleSocket(path: string): Promise<void> {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
+  try {
+    const connection = await Bun.connect({ unix: path, socket: { data() {} } });
+    connection.end();
+  } catch {
+    unlinkSync(path);
+  }
 }
 
 function describe(frontend: FrontendConfig, port: number | null): string {
@@ -91,7 +99,9 @@ function bindError(error: unknown, frontend: FrontendConfig, port: number): Conf
   const address = frontend.uds ?? `${frontend.host ?? '0.0.0.0'}:${port}`;
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === 'EADDRINUSE') {
-    return new ConfigError(`${address} is in use already: stop what listens there, or choose another with --port.`);
+    return new ConfigError(
+      `${address} is in use already: stop what listens there, or choose another with ${frontend.uds === null ? '--port' : '--uds'}.`,
+    );
   }
   return new ConfigError(`The server can't listen on ${address}: ${message}`);
 }

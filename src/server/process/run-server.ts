@@ -4,10 +4,12 @@ import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
+import { resolveParsers } from '../../parsers/resolve-parsers.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
+import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
-import { reservePort } from './listener.ts';
+import { removeStaleSocket, reservePort } from './listener.ts';
 
 const log = logger('server');
 
@@ -21,6 +23,8 @@ const CORE_STOP_TIMEOUT_MS = 5000;
  */
 export async function runServer(config: BaoConfig): Promise<number> {
   await loadPlugins(config.plugins.plugin);
+  // A name that nobody has registered fails here, before anything is loaded.
+  resolveParsers(config.frontend);
   const server = await Server.start(config);
   return server.done;
 }
@@ -37,22 +41,26 @@ class Server {
   private constructor(
     private readonly config: BaoConfig,
     private readonly apiServer: ApiServer,
+    private readonly load: SharedLoad,
   ) {}
 
   static async start(config: BaoConfig): Promise<Server> {
     const startedMs = performance.now();
-    const shared = config.frontend.apiServerCount > 1 && config.frontend.uds === null;
+    if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
+    const shared = config.frontend.apiServerCount > 1;
     const port = shared ? await reservePort(config.frontend) : config.frontend.port;
-    const server = new Server(config, new ApiServer(config, { reusePort: shared, port }));
+    const load = new SharedLoad();
+    const server = new Server(config, new ApiServer(config, { reusePort: shared, port, load }), load);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
-      await server.open(port);
+      // A signal ends a start too: then there is nothing to wait for.
+      await Promise.race([server.open(port), server.done]);
     } catch (error) {
       await server.apiServer.drain(0);
       throw error;
     }
-    server.announce(performance.now() - startedMs);
+    if (!server.stopping) server.announce(performance.now() - startedMs);
     return server;
   }
 
@@ -78,7 +86,7 @@ class Server {
       collect,
     );
     const others = this.workers.map(async (worker, i) => {
-      await worker.start(this.config, port);
+      await worker.start(this.config, port, this.load);
       const { config, links } = await cores;
       await worker.connect(config, links[i + 1]!);
     });
@@ -113,7 +121,11 @@ class Server {
     }
     this.stopping = true;
     const seconds = this.config.frontend.shutdownTimeout;
-    log.info(`${signal}: no new requests; running ones have ${seconds} s to end`);
+    log.info(
+      this.engine === null
+        ? `${signal} while starting`
+        : `${signal}: no new requests; running ones have ${seconds} s to end`,
+    );
     this.stop(seconds * 1000).then(() => this.exit.resolve(0));
   }
 

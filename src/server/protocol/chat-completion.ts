@@ -1,8 +1,7 @@
 import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
-import { notSupported } from '../errors.ts';
 import { chatMessages, toolDefinitions } from './chat-messages.ts';
-import { anyObject, boolean, integer, isObject, list, literal, string } from './fields.ts';
+import { anyObject, boolean, integer, list, literal, string } from './fields.ts';
 import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
@@ -50,7 +49,6 @@ export function parseChatCompletion(body: unknown): ChatCompletionRequest {
   const request = parseBody(chatCompletionSchema, body);
   checkGenerationFields(request);
   checkTopLogprobs(request);
-  checkToolChoice(request);
   refuseUnsupported(request);
   return request;
 }
@@ -63,57 +61,4 @@ function checkTopLogprobs({ top_logprobs: top, logprobs }: ChatCompletionRequest
       'top_logprobs',
     );
   }
-}
-
-/** vLLM's rules for `tools` and `tool_choice` without `--enable-auto-tool-choice`: tools reach the template only with tool_choice none. */
-function checkToolChoice({ tools, tool_choice: given }: ChatCompletionRequest): void {
-  if (tools?.length === 0) {
-    throw new ValidationError(
-      '`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. (parameter=tools)',
-      'tools',
-    );
-  }
-  const choice = given === undefined && tools != null ? 'auto' : given;
-  if (choice == null || choice === 'none') return;
-  if (tools == null) {
-    throw new ValidationError('When using `tool_choice`, `tools` must be set. (parameter=tool_choice)', 'tool_choice');
-  }
-  if (typeof choice === 'string') {
-    if (choice === 'auto') {
-      throw new ValidationError(
-        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
-      );
-    }
-    if (choice !== 'required') {
-      throw new ValidationError(
-        'Invalid value for `tool_choice`! Only named tools, "none", "auto" or "required" are supported. (parameter=tool_choice)',
-        'tool_choice',
-      );
-    }
-  } else {
-    checkNamedTool(choice, tools);
-  }
-  throw notSupported('tool_choice', 'only "none" is');
-}
-
-function checkNamedTool(choice: Record<string, unknown>, tools: NonNullable<ChatCompletionRequest['tools']>): void {
-  const usage = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`';
-  const named = choice.function;
-  if (!isObject(named)) {
-    throw new ValidationError(
-      `Invalid value for \`function\` in \`tool_choice\`! ${usage} (parameter=tool_choice.function)`,
-      'tool_choice.function',
-    );
-  }
-  if (typeof named.name !== 'string' || named.name === '') {
-    throw new ValidationError(
-      `Expected a \`name\` in \`function\` in \`tool_choice\`! ${usage} (parameter=tool_choice.function.name)`,
-      'tool_choice.function.name',
-    );
-  }
-  if (tools.some((tool) => tool.function.name === named.name)) return;
-  throw new ValidationError(
-    'The tool specified in `tool_choice` does not match any of the specified `tools` (parameter=tool_choice)',
-    'tool_choice',
-  );
 }

@@ -11,11 +11,13 @@ import {
   resolveMaxTokens,
   samplingParams,
 } from '../generation/generation.ts';
+import { chatOutputParsing, keepsSpecialTokens, type OutputParsing } from '../generation/output-parsing.ts';
 import { checkLimits, encodePrompt, type PromptLimits, renderChatPrompt } from '../generation/prompt.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
 import { type ChatCompletionRequest, parseChatCompletion } from '../protocol/chat-completion.ts';
 import { contentText } from '../protocol/chat-messages.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
+import { resolveToolChoice } from '../protocol/tool-choice.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
@@ -53,10 +55,13 @@ async function prepare(
   const maxTokens = request.max_completion_tokens ?? request.max_tokens ?? null;
   const limits = promptLimits(context, request, maxTokens);
   checkLimits(limits);
-  const promptText = renderChatPrompt(engine, request);
+  const toolChoice = resolveToolChoice(request, config.frontend.enableAutoToolChoice);
+  const hidesTools = toolChoice === 'none' && config.frontend.excludeToolsWhenToolChoiceNone;
+  const promptText = renderChatPrompt(engine, hidesTools ? { ...request, tools: null } : request);
   const promptTokenIds = await encodePrompt(engine, promptText, request.add_special_tokens, limits);
   const topLogprobs = request.top_logprobs ?? 0;
-  const params = samplingParams(context, request, {
+  const fields = keepsSpecialTokens(context, toolChoice) ? { ...request, skip_special_tokens: false } : request;
+  const params = samplingParams(context, fields, {
     n: request.n,
     maxTokens: resolveMaxTokens(context, maxTokens, promptTokenIds.length),
     logprobs: request.logprobs ? topLogprobs : null,
@@ -71,7 +76,11 @@ async function prepare(
     ...placement(context, request, headers, model.loraName),
   };
   logRequest(context, generate, promptText);
-  return { generate, format: answerFormat(context, request, { id, model: model.name, n: params.n, promptText }) };
+  const parsing = chatOutputParsing(context, request, toolChoice, promptText);
+  return {
+    generate,
+    format: answerFormat(context, request, { id, model: model.name, n: params.n, promptText, parsing }),
+  };
 }
 
 function promptLimits(
@@ -88,10 +97,18 @@ function promptLimits(
   };
 }
 
+interface AnswerParts {
+  id: string;
+  model: string;
+  n: number;
+  promptText: string;
+  parsing: OutputParsing | null;
+}
+
 function answerFormat(
   { engine, config, systemFingerprint }: ServerContext,
   request: ChatCompletionRequest,
-  { id, model, n, promptText }: { id: string; model: string; n: number; promptText: string },
+  { id, model, n, promptText, parsing }: AnswerParts,
 ): ChatFormat {
   const { frontend } = config;
   const last = request.messages.at(-1)!;
@@ -106,5 +123,6 @@ function answerFormat(
     returnTokenIds: request.return_token_ids ?? false,
     promptText: request.return_prompt_text ? promptText : null,
     reportCachedTokens: frontend.enablePromptTokensDetails,
+    parsing,
   };
 }

@@ -1,0 +1,76 @@
+import { ClientConnection, type CoreLinkEnd } from '../../src/engine/core-link.ts';
+import { CoreStatus } from '../../src/engine/core-status.ts';
+import type { ClientMessage, EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
+
+/** Entry point of a Worker that is an engine core whose model takes no time: each step gives every running request one token. */
+declare const self: Worker;
+
+const IDLE_SLEEP_MS = 100;
+/** While the client has not read the last steps. */
+const FULL_SLEEP_MS = 0.2;
+/** Ordinary words of the demo's vocabulary. */
+const FIRST_TOKEN_ID = 300;
+const NUM_TOKEN_IDS = 1000;
+
+interface Running {
+  request: EngineCoreRequest;
+  numTokens: number;
+}
+
+class InstantCore {
+  private readonly status: CoreStatus;
+  private readonly connection: ClientConnection;
+  private readonly running = new Map<number, Running>();
+  private stopping = false;
+
+  constructor(end: CoreLinkEnd) {
+    this.status = new CoreStatus(end.status);
+    this.connection = new ClientConnection(end, this.status);
+  }
+
+  run(): void {
+    while (!this.stopping) {
+      for (let message = this.connection.receive(); message !== null; message = this.connection.receive()) {
+        this.onMessage(message);
+      }
+      this.connection.flush();
+      if (this.connection.hasPendingOutput) this.status.sleep(FULL_SLEEP_MS, () => false);
+      else if (this.running.size > 0) this.step();
+      else this.status.sleep(IDLE_SLEEP_MS, () => this.connection.hasInput);
+    }
+  }
+
+  private onMessage(message: ClientMessage): void {
+    if (message.type === 'add') this.running.set(message.request.handle, { request: message.request, numTokens: 0 });
+    else if (message.type === 'abort') for (const handle of message.abort.handles) this.running.delete(handle);
+    else this.stopping = message.call.method === 'shutdown';
+  }
+
+  private step(): void {
+    const nowMs = Date.now();
+    const outputs = [...this.running].map(([handle, running]) => this.advance(handle, running, nowMs));
+    this.connection.send({
+      type: 'outputs',
+      outputs: { timestampMs: nowMs, outputs, numStepTokens: outputs.length, stats: null },
+    });
+  }
+
+  private advance(handle: number, running: Running, nowMs: number): EngineCoreOutput {
+    const isFirst = running.numTokens === 0;
+    const isLast = ++running.numTokens >= running.request.samplingParams.maxTokens;
+    if (isLast) this.running.delete(handle);
+    return {
+      handle,
+      newTokenIds: [FIRST_TOKEN_ID + ((handle + running.numTokens * 7) % NUM_TOKEN_IDS)],
+      newLogprobs: null,
+      newPromptLogprobs: null,
+      finishReason: isLast ? 'length' : null,
+      stopReason: null,
+      numCachedTokens: 0,
+      firstScheduledMs: isFirst ? nowMs : 0,
+      numPreemptions: 0,
+    };
+  }
+}
+
+self.onmessage = (event: MessageEvent<CoreLinkEnd>) => new InstantCore(event.data).run();

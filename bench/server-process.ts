@@ -1,0 +1,87 @@
+import { join } from 'node:path';
+
+const MAIN = join(import.meta.dir, '../src/main.ts');
+const STOP_TIMEOUT_MS = 5000;
+
+/** A line of a process's log and when it came, milliseconds after its start. */
+export interface LoggedLine {
+  ms: number;
+  text: string;
+}
+
+/** A process that logs, with the times of its lines. */
+export class ServerProcess {
+  readonly lines: LoggedLine[] = [];
+  readonly started = performance.now();
+  private readonly child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
+  private readonly waiting = new Set<() => void>();
+  private exitCode: number | null = null;
+
+  constructor(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    this.child = Bun.spawn([...command], {
+      env: { ...process.env, ...env },
+      stdin: 'ignore',
+      stdout: 'pipe',
+      stderr: 'pipe',
+    });
+    const readers = [this.read(this.child.stdout), this.read(this.child.stderr)];
+    Promise.all([this.child.exited, ...readers]).then(([code]) => {
+      this.exitCode = code;
+      this.tellWaiting();
+    });
+  }
+
+  /** `bao serve` with these arguments, on a free port of the loopback. */
+  static bao(args: readonly string[]): ServerProcess {
+    return new ServerProcess([process.execPath, MAIN, 'serve', ...args, '--host', '127.0.0.1', '--port', '0']);
+  }
+
+  /** Settles when a line of the log matches. Rejects with the log's end when the process ends before. */
+  logged(pattern: RegExp): Promise<RegExpMatchArray> {
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        for (const { text } of this.lines) {
+          const match = text.match(pattern);
+          if (match === null) continue;
+          this.waiting.delete(look);
+          resolve(match);
+          return;
+        }
+        if (this.exitCode === null) return;
+        this.waiting.delete(look);
+        const end = this.lines.slice(-20).map(({ text }) => text);
+        reject(new Error(`The server ended with code ${this.exitCode}:\n${end.join('\n')}`));
+      };
+      this.waiting.add(look);
+      look();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.child.kill('SIGTERM');
+    await Promise.race([this.child.exited, Bun.sleep(STOP_TIMEOUT_MS)]);
+    this.child.kill('SIGKILL');
+  }
+
+  private async read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    let partial = '';
+    for await (const bytes of stream) {
+      const ms = performance.now() - this.started;
+      const lines = (partial + decoder.decode(bytes, { stream: true })).split('\n');
+      partial = lines.pop()!;
+      for (const text of lines) this.lines.push({ ms, text });
+      this.tellWaiting();
+    }
+  }
+
+  private tellWaiting(): void {
+    for (const look of [...this.waiting]) look();
+  }
+}
+
+/** URL of a `bao serve` once it is ready. */
+export async function baoUrl(server: ServerProcess): Promise<string> {
+  const [, url] = await server.logged(/Ready after [\d.]+ s: (\S+)\/v1/);
+  return url!.replace('localhost', '127.0.0.1');
+}

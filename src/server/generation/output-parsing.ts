@@ -1,0 +1,106 @@
+import type { ToolParserObservation } from '../../metrics/parser-metrics.ts';
+import { OutputParser, type OutputParserOptions, parseMessage } from '../../parsers/output-parser.ts';
+import {
+  ReasoningTokenCounter,
+  type ReasoningTokens,
+  reasoningTokens,
+} from '../../parsers/reasoning/count-reasoning-tokens.ts';
+import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
+import type { ToolChoice } from '../protocol/tool-choice.ts';
+import { randomId } from '../request-id.ts';
+import type { ServerContext } from '../server-context.ts';
+import { chatTemplateKwargs } from './prompt.ts';
+
+/** How the answers to one request are parsed; the same for an answer in one piece and for a stream. */
+export class OutputParsing {
+  constructor(
+    private readonly options: OutputParserOptions,
+    /** null: reasoning tokens can't be counted. */
+    private readonly tokens: ReasoningTokens | null,
+    private readonly observe: (observation: Pick<ToolParserObservation, 'isStreaming' | 'hasToolCall'>) => void,
+  ) {}
+
+  /** Answers are searched for reasoning, so that content may be absent. */
+  get hasReasoning(): boolean {
+    return this.options.reasoning !== null;
+  }
+
+  parse(text: string) {
+    const message = parseMessage(text, this.options);
+    this.#observeTools(false, message.toolCalls.length > 0);
+    return message;
+  }
+
+  /** Parser for one choice of a stream. */
+  stream(): OutputStream {
+    const parser = new OutputParser(this.options);
+    return {
+      push: (text, isLast) => {
+        const events = parser.push(text);
+        if (isLast) events.push(...parser.finish());
+        this.#observeTools(
+          true,
+          events.some(({ type }) => type === 'tool-call' || type === 'arguments'),
+        );
+        return events;
+      },
+      get hasToolCalls() {
+        return parser.numToolCalls > 0;
+      },
+    };
+  }
+
+  /** null: nothing to count, or it can't be done. */
+  tokenCounter(): ReasoningTokenCounter | null {
+    return this.tokens === null ? null : new ReasoningTokenCounter(this.tokens);
+  }
+
+  #observeTools(isStreaming: boolean, hasToolCall: boolean): void {
+    if (this.options.tools !== null) this.observe({ isStreaming, hasToolCall });
+  }
+}
+
+/** One choice's text to events, piece by piece. */
+export interface OutputStream {
+  push(text: string, isLast: boolean): ReturnType<OutputParser['push']>;
+  readonly hasToolCalls: boolean;
+}
+
+/** null: answers are content and nothing else. */
+export function chatOutputParsing(
+  context: ServerContext,
+  request: ChatCompletionRequest,
+  toolChoice: ToolChoice,
+  promptText: string,
+): OutputParsing | null {
+  const { formats, engine, config, metrics } = context;
+  const tools = toolChoice === 'auto' ? formats.tools : null;
+  const { reasoning } = formats;
+  if (tools === null && reasoning === null) return null;
+  const options: OutputParserOptions = {
+    reasoning,
+    dropsReasoning: request.include_reasoning === false,
+    promptText,
+    templateKwargs: chatTemplateKwargs(engine, request),
+    tools,
+    functions: (request.tools ?? []).map(({ function: { name, parameters } }) => ({
+      name,
+      parameters: parameters ?? null,
+    })),
+    parallelToolCalls: request.parallel_tool_calls ?? true,
+    newToolCallId: () => `chatcmpl-tool-${randomId()}`,
+  };
+  const tokens =
+    reasoning?.marks === undefined || engine.tokenizer === null
+      ? null
+      : reasoningTokens(reasoning, options, engine.tokenizer, config.model.eosTokenIds);
+  return new OutputParsing(options, tokens, (observation) =>
+    metrics?.observeToolParser?.({ requestType: 'chat_completions', ...observation }),
+  );
+}
+
+/** Whether special tokens must stay in the text for the marks to be found. */
+export function keepsSpecialTokens({ formats }: ServerContext, toolChoice: ToolChoice): boolean {
+  const ofTools = toolChoice === 'auto' && formats.tools?.keepsSpecialTokens === true;
+  return ofTools || formats.reasoning?.keepsSpecialTokens === true;
+}

@@ -1,0 +1,63 @@
+import { expect, test } from 'bun:test';
+import { SseWriter } from '../../src/server/generation/sse-writer.ts';
+
+const EVENT = `data: ${'x'.repeat(92)}\n\n`;
+
+test('an unread body overflows once, and what was written can still be read', async () => {
+  let overflows = 0;
+  const writer = new SseWriter({ onCancel() {}, onOverflow: () => overflows++, maxUnread: 10 * EVENT.length });
+  for (let i = 0; i < 10; i++) writer.write(EVENT);
+  expect(overflows).toBe(0);
+  for (let i = 0; i < 3; i++) writer.write(EVENT);
+  expect(overflows).toBe(1);
+  writer.end();
+  expect(await new Response(writer.body).text()).toBe(EVENT.repeat(13));
+});
+
+test('a client that stops reading is found, one that goes on gets everything in order', async () => {
+  const numEvents = 30_000;
+  const overflowed = Promise.withResolvers<void>();
+  using server = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    fetch(request) {
+      const isSlow = new URL(request.url).pathname === '/slow';
+      const writer = new SseWriter({
+        onCancel() {},
+        onOverflow: overflowed.resolve,
+        maxUnread: isSlow ? 2 ** 20 : 2 ** 30,
+      });
+      let next = 0;
+      const writeSome = () => {
+        for (let i = 0; i < 1000; i++) writer.write(`data: ${next++} ${'x'.repeat(90)}\n\n`);
+        if (next < numEvents) setImmediate(writeSome);
+        else {
+          writer.write('data: [DONE]\n\n');
+          writer.end();
+        }
+      };
+      writeSome();
+      return new Response(writer.body);
+    },
+  });
+  const slow = await Bun.connect({
+    hostname: '127.0.0.1',
+    port: server.port!,
+    socket: {
+      data() {},
+      open(socket) {
+        socket.pause();
+        socket.write('GET /slow HTTP/1.1\r\nHost: x\r\n\r\n');
+      },
+    },
+  });
+  await overflowed.promise;
+  slow.terminate();
+
+  const events = (await (await fetch(`${server.url}fast`)).text()).trim().split('\n\n');
+  expect(events).toHaveLength(numEvents + 1);
+  events.slice(0, numEvents).forEach((event, i) => {
+    if (!event.startsWith(`data: ${i} `)) throw new Error(`event ${i} is ${event.slice(0, 20)}`);
+  });
+  expect(events.at(-1)).toBe('data: [DONE]');
+});
