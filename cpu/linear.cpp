@@ -49,6 +49,12 @@ BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const 
   return stream->enqueue(kernels.linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
 }
 
+// Activations are float32 here, and so are the outputs of `linear`.
+BAO_EXPORT int32_t bao_linear_f32(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
+                                  float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  return bao_linear(handle, x, ld_x, w, w_dtype, bias, out, ld_out, m, n, k);
+}
+
 // Bytes of a packed weight, or -1 for a shape or type that there is none of.
 BAO_EXPORT int64_t bao_packed_linear_bytes(int32_t n, int32_t k, int32_t dtype) {
   if (n <= 0 || k <= 0 || !is_float_dtype(dtype)) return -1;

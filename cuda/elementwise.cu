@@ -91,6 +91,13 @@ __global__ void reshape_and_cache_kernel(Global<const T> key, Global<const T> va
   }
 }
 
+template <class From, class To>
+__global__ void convert_matrix_kernel(Global<const From> from, int64_t ld, Global<To> to, int64_t elements, int64_t cols) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    to[i] = from_float<To>(to_float(from[i / cols * ld + i % cols]));
+  }
+}
+
 template <class T>
 int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out, int64_t elements, int32_t n, int32_t kind) {
   const auto kernel = kind == 0 ? act_and_mul_kernel<T, 0> : kind == 1 ? act_and_mul_kernel<T, 1> : act_and_mul_kernel<T, 2>;
@@ -213,4 +220,22 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
 BAO_EXPORT int64_t bao_kv_block_bytes(int32_t num_kv_heads, int32_t head_dim, int32_t block_size, int32_t dtype) {
   if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_float_dtype(dtype)) return -1;
   return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * float_dtype_bytes(dtype);
+}
+
+// Enqueues to [rows, cols] = from [rows, cols] (rows ld apart) in another type.
+BAO_EXPORT int32_t bao_convert_matrix(const Stream* stream, const void* from, int32_t from_dtype, int32_t rows, int32_t cols,
+                                      int64_t ld, void* to, int32_t to_dtype) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || cols <= 0 || ld < cols) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!from || !to) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(rows) * cols;
+  return with_dtype(from_dtype, [&](auto* from_type) {
+    return with_dtype(to_dtype, [&](auto* to_type) {
+      using From = Pointee<decltype(from_type)>;
+      using To = Pointee<decltype(to_type)>;
+      return launched(launch("convert_matrix", convert_matrix_kernel<From, To>, blocks_for(elements), kThreads, 0, stream->stream,
+                             static_cast<const From*>(from), ld, static_cast<To*>(to), elements, static_cast<int64_t>(cols)));
+    });
+  });
 }

@@ -4,9 +4,9 @@
  */
 
 import { suffix } from 'bun:ffi';
-import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 
 const ROOT = join(import.meta.dir, '..');
 const SOURCES = join(ROOT, 'cpu');
@@ -41,12 +41,6 @@ const INSTRUCTION_SETS: Record<string, { flags: string[]; only?: string[] }> =
       }
     : { portable: { flags: [] } };
 
-interface CompileJob {
-  source: string;
-  object: string;
-  flags: string[];
-}
-
 /**
  * Path of the library, built first where this content has not been built yet. The cache is `.cache/native/<hash>/` in the
  * checkout, or under `BAO_CACHE_DIR`. Throws an Error of one sentence where no compiler is found, or with the compiler's output.
@@ -68,24 +62,6 @@ export async function ensureCpuLibrary(options: { quiet?: boolean } = {}): Promi
     rmSync(scratch, { recursive: true, force: true });
   }
   return library;
-}
-
-function findCompiler(): string {
-  const wanted = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'];
-  for (const name of wanted) {
-    const path = Bun.which(name);
-    if (path) return path;
-  }
-  throw new Error(
-    `no C++ compiler: ${wanted.join(', ')} not found. Install one (Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) or name it in CXX.`,
-  );
-}
-
-function filesWith(folder: string, extension: RegExp): string[] {
-  return readdirSync(folder)
-    .filter((name) => extension.test(name))
-    .sort()
-    .map((name) => join(folder, name));
 }
 
 /** The compiler counts by its file's identity, so that a cache hit needs no run of it. */
@@ -122,38 +98,13 @@ function compileJobs(scratch: string): CompileJob[] {
 async function build(compiler: string, scratch: string, progress: (text: string, last?: boolean) => void) {
   const started = performance.now();
   const jobs = compileJobs(scratch);
-  const waiting = [...jobs];
-  let finished = 0;
-  const worker = async () => {
-    for (let job = waiting.shift(); job; job = waiting.shift()) {
-      progress(`building the CPU kernels with ${basename(compiler)}: ${finished} of ${jobs.length} files`);
-      await run(compiler, [...job.flags, '-c', job.source, '-o', job.object]);
-      finished++;
-    }
-  };
-  const workers = await Promise.allSettled(Array.from({ length: availableParallelism() }, worker));
-  const failed = workers.find((result) => result.status === 'rejected');
-  if (failed) throw failed.reason;
-
+  await compileAll(compiler, jobs, (done) =>
+    progress(`building the CPU kernels with ${basename(compiler)}: ${done} of ${jobs.length} files`),
+  );
   const library = join(scratch, LIBRARY);
   await run(compiler, ['-shared', '-pthread', ...jobs.map((job) => job.object), '-o', library]);
   progress(`built the CPU kernels in ${((performance.now() - started) / 1000).toFixed(1)} s`, true);
   return library;
-}
-
-async function run(compiler: string, args: string[]): Promise<void> {
-  const child = Bun.spawn([compiler, ...args], { stdout: 'ignore', stderr: 'pipe' });
-  const [errors, code] = await Promise.all([new Response(child.stderr).text(), child.exited]);
-  if (code !== 0) throw new Error(`${compiler} ${args.join(' ')} failed with exit code ${code}:\n${errors}`);
-}
-
-/** One line on stderr that is rewritten on a terminal; elsewhere only the last one is printed. */
-function progressLine(quiet: boolean): (text: string, last?: boolean) => void {
-  return (text, last = false) => {
-    if (quiet) return;
-    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}${last ? '\n' : ''}`);
-    else if (last) process.stderr.write(`${text}\n`);
-  };
 }
 
 if (import.meta.main) {

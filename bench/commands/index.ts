@@ -26,4 +26,20 @@ export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<Be
     doc: 'decode steps of the scheduler alone',
     load: async () => (await import('./scheduler.ts')).scheduler,
   },
+  kernels: {
+    doc: 'each op over the shapes of a model, beside the limits of the machine',
+    load: async () => (await import('./kernels.ts')).kernels,
+  },
+  peers: {
+    doc: 'the same model and load through Bao and every other engine that is installed',
+    load: async () => (await import('./peers.ts')).peers,
+  },
+  report: {
+    doc: 'charts of bench/results as SVG',
+    load: async () => (await import('./report.ts')).report,
+  },
+  overview: {
+    doc: 'a few minutes of everything; what bun bench alone runs',
+    load: async () => (await import('./overview.ts')).overview,
+  },
 };

@@ -5,7 +5,7 @@ import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { writeResult } from '../results.ts';
 import { baoUrl, type LoggedLine, ServerProcess } from '../server-process.ts';
 import { median } from '../statistics.ts';
-import { formatPairs, formatTable } from '../table.ts';
+import { formatPairs } from '../table.ts';
 
 /** A prompt that every model takes. */
 const PROMPT_IDS = [1, 2, 3, 4];
@@ -86,8 +86,8 @@ export function startupTable(figures: StartupFigures): string {
     ['Ready', `${Math.round(figures.ready_ms)} ms after the process was started (median of ${figures.num_runs})`],
     ['First token', `${Math.round(figures.first_token_ms)} ms`],
   ]);
-  const rows = figures.milestones.map(({ ms, text }) => [`${Math.round(ms)}`.padStart(6), text.slice(0, 110)]);
-  return `${totals}\n${formatTable(['    ms', 'log'], rows)}`;
+  const log = figures.milestones.map(({ ms, text }) => [`${Math.round(ms)} ms`.padStart(8), text] as const);
+  return `${totals}\n${formatPairs(log)}`;
 }
 
 export const startup = defineCommand({

@@ -4,6 +4,7 @@ import { createCoreLink } from '../../src/engine/core-link.ts';
 import { CoreStatus } from '../../src/engine/core-status.ts';
 import { configureLogging } from '../../src/logging/logger.ts';
 import { ApiServer } from '../../src/server/process/api-server.ts';
+import { SharedLoad } from '../../src/server/shared-load.ts';
 
 /** A process of its own: the real API server, with an engine core that computes nothing. Tells its URL, then its CPU time whenever it is asked. */
 export type FrontendMessage = { type: 'ready'; url: string } | { type: 'cpu'; seconds: number };
@@ -21,7 +22,7 @@ const link = createCoreLink(0, 0, CoreStatus.create(1));
 const core = new Worker(new URL('./instant-core.ts', import.meta.url).href);
 core.postMessage(link.core, [link.core.port]);
 
-const server = new ApiServer(config, { reusePort: false });
+const server = new ApiServer(config, { reusePort: false, port: 0, load: new SharedLoad() });
 await server.open(Promise.resolve({ config, links: [link.client] }));
 tell({ type: 'ready', url: server.url.replace('localhost', '127.0.0.1') });
 process.on('message', () => tell({ type: 'cpu', seconds: threadSeconds() }));

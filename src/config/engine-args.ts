@@ -70,8 +70,7 @@ export class EngineArgs {
       cache: { ...cache, kvCacheDtype: cache.kvCacheDtype === 'auto' ? model.dtype : cache.kvCacheDtype },
       parallel: this.group('parallel'),
       scheduler: this.resolveScheduler(model.maxModelLen),
-      // `auto` has one device to choose from.
-      device: { ...this.group('device'), device: 'cpu' },
+      device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
       frontend: { ...this.group('frontend'), chatTemplate },
       observability: this.group('observability'),
       logging: this.group('logging'),

@@ -1,5 +1,5 @@
 import { dlopen, type FFIFunction, FFIType } from 'bun:ffi';
-import { type ArgType, OPS } from './ops.ts';
+import { type ArgType, OPS, type OpSpec } from './ops.ts';
 
 /** Instruction sets that kernels are compiled for. The numbers are part of the ABI (cpu/abi.h). */
 export const ISA_CODES = { portable: 0, avx2: 1, avx512: 2, avx512_bf16: 3 } as const;
@@ -37,15 +37,20 @@ export type CpuLibrary = { readonly [N in keyof typeof RUNTIME]: NativeFunction 
   close(): void;
 };
 
+/** Declarations of `bao_<op>` for these ops: the stream, then the table's arguments. */
+export function opSymbols(names: readonly string[]): Record<string, FFIFunction> {
+  const specs: Readonly<Record<string, OpSpec>> = OPS;
+  return Object.fromEntries(
+    names.map((name) => {
+      const types = Object.values(specs[name]!.args).map((type) => FFI_TYPES[type]);
+      return [`bao_${name}`, { args: ['ptr', ...types], returns: 'i32' }];
+    }),
+  );
+}
+
 /** Opens the kernel library. Throws an Error that names the path where it can't be loaded or lacks a symbol. */
 export function openCpuLibrary(path: string): CpuLibrary {
-  const symbols: Record<string, FFIFunction> = { ...RUNTIME };
-  for (const [name, spec] of Object.entries(OPS)) {
-    symbols[`bao_${name}`] = {
-      args: ['ptr', ...Object.values(spec.args).map((type) => FFI_TYPES[type])],
-      returns: 'i32',
-    };
-  }
+  const symbols: Record<string, FFIFunction> = { ...RUNTIME, ...opSymbols(Object.keys(OPS)) };
   const library = dlopen(path, symbols);
   const functions = library.symbols as unknown as Record<string, NativeFunction>;
   const ops = Object.fromEntries(Object.keys(OPS).map((name) => [name, functions[`bao_${name}`]!]));

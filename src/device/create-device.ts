@@ -3,6 +3,7 @@ import { createCpuDevice } from './cpu-device.ts';
 import type { CpuIsa } from './cpu-library.ts';
 import { availableThreads } from './cpu-resources.ts';
 import type { Device } from './device.ts';
+import type { FloatDType } from './dtype.ts';
 
 export interface DeviceOptions {
   /** CPU: threads of all engine cores together; null: as many as can run at once. */
@@ -14,6 +15,8 @@ export interface DeviceOptions {
   libraryPath?: string;
   /** CPU: highest instruction set to use. */
   isa?: CpuIsa;
+  /** CUDA: type of hidden states and weights; default bfloat16. */
+  activationDtype?: FloatDType;
 }
 
 /** Threads of one of `numCores` engine cores: an even share, at least one. */
@@ -31,7 +34,21 @@ async function openCpu(options: DeviceOptions): Promise<Device> {
   });
 }
 
-const OPENERS: Record<string, (options: DeviceOptions) => Promise<Device>> = { cpu: openCpu, auto: openCpu };
+// Loaded when asked for: a server on the CPU has no use for it.
+async function openCuda({ coreIndex = 0, activationDtype = 'bfloat16' }: DeviceOptions): Promise<Device> {
+  return (await import('./cuda/open-cuda.ts')).openCuda({ index: coreIndex, activationDtype });
+}
+
+async function openCudaEmulation({ coreIndex = 0, activationDtype = 'bfloat16' }: DeviceOptions): Promise<Device> {
+  return (await import('./cuda/open-cuda.ts')).openCudaEmulation({ index: coreIndex, activationDtype });
+}
+
+const OPENERS: Record<string, (options: DeviceOptions) => Promise<Device>> = {
+  cpu: openCpu,
+  auto: openCpu,
+  cuda: openCuda,
+  'cuda-emulation': openCudaEmulation,
+};
 
 /** Opens a device by the name that `--device` has for it. Throws an Error that says what is missing. */
 export async function createDevice(type: string, options: DeviceOptions = {}): Promise<Device> {

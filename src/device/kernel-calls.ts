@@ -6,18 +6,25 @@ import { type ArgType, ERROR_TEXT, OPS, type OpSpec } from './ops.ts';
 export type BytesFrom = (address: number) => number;
 
 /** Throws the KernelError of a call that was refused with `code`. */
-export function refuse(op: string, code: number, args: Readonly<Record<string, number>>): never {
+export function refuse(
+  op: string,
+  code: number,
+  args: Readonly<Record<string, number>>,
+  text: string | undefined = ERROR_TEXT[code],
+): never {
   const values = Object.entries(args).map(([name, value]) => `${name}=${value}`);
-  throw new KernelError(op, code, `${op}: ${ERROR_TEXT[code] ?? `error ${code}`} (${values.join(', ')})`);
+  throw new KernelError(op, code, `${op}: ${text ?? `error ${code}`} (${values.join(', ')})`);
 }
 
 type Call = (...args: number[]) => void;
+/** What a code that is not 0 means. */
+type ErrorText = (code: number) => string | undefined;
 
 /** Makes the call of one op. Its arity is fixed, so that a call allocates nothing. */
-function bindOp(native: NativeFunction, stream: number, op: string, spec: OpSpec): Call {
+function bindOp(native: NativeFunction, stream: number, op: string, spec: OpSpec, textOf: ErrorText): Call {
   const names = Object.keys(spec.args);
   const fail = (code: number, values: number[]) =>
-    refuse(op, code, Object.fromEntries(names.map((name, i) => [name, values[i]!])));
+    refuse(op, code, Object.fromEntries(names.map((name, i) => [name, values[i]!])), textOf(code));
   const make = new Function(
     'native',
     'stream',
@@ -31,8 +38,12 @@ function bindOp(native: NativeFunction, stream: number, op: string, spec: OpSpec
 }
 
 /** The kernel table over a library's functions, with the stream bound. */
-export function bindOps(functions: Readonly<Record<string, NativeFunction>>, stream: number): Ops {
-  const bound = Object.entries(OPS).map(([op, spec]) => [op, bindOp(functions[op]!, stream, op, spec)]);
+export function bindOps(
+  functions: Readonly<Record<string, NativeFunction>>,
+  stream: number,
+  textOf: ErrorText = (code) => ERROR_TEXT[code],
+): Ops {
+  const bound = Object.entries(OPS).map(([op, spec]) => [op, bindOp(functions[op]!, stream, op, spec, textOf)]);
   return Object.fromEntries(bound) as Ops;
 }
 

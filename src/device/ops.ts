@@ -64,6 +64,21 @@ export const OPS = {
       k: 'i32',
     },
   },
+  linear_f32: {
+    doc: 'As linear, with float32 out whatever act is: the logits.',
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      w: 'ptr',
+      w_dtype: 'i32',
+      bias: 'ptr?',
+      out: 'ptr',
+      ld_out: 'i64',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
   qk_norm_rope: {
     doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation.',
     args: {

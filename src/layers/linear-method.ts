@@ -27,8 +27,10 @@ export interface LinearSpec {
 export interface LinearKernel {
   /** Bytes on the device. */
   readonly bytes: number;
-  /** Enqueues out[m, n] = x[m, k] · Wᵀ + bias; rows `ldX` and `ldOut` elements apart. */
+  /** Enqueues act out[m, n] = x[m, k] · Wᵀ + bias; rows `ldX` and `ldOut` elements apart. */
   apply(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number, m: number): void;
+  /** The same with float32 out. */
+  applyFloat32(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number, m: number): void;
 }
 
 /**
@@ -69,6 +71,11 @@ class UnquantizedLinear implements LinearKernel {
   apply(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number, m: number): void {
     const { ptr, n, k } = this.weight;
     this.device.ops.linear(x, ldX, ptr, this.dtypeCode, this.bias, out, ldOut, m, n, k);
+  }
+
+  applyFloat32(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number, m: number): void {
+    const { ptr, n, k } = this.weight;
+    this.device.ops.linear_f32(x, ldX, ptr, this.dtypeCode, this.bias, out, ldOut, m, n, k);
   }
 }
 

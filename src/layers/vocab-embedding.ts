@@ -67,7 +67,7 @@ export class LMHead {
 
   /** act hidden [rows, hiddenSize] to float32 logits [rows, vocabSize], whose address it returns. */
   forward(hidden: DevicePtr, rows: number): DevicePtr {
-    this.kernel.apply(hidden, this.hiddenSize, this.logits.ptr, this.vocabSize, rows);
+    this.kernel.applyFloat32(hidden, this.hiddenSize, this.logits.ptr, this.vocabSize, rows);
     return this.logits.ptr;
   }
 }

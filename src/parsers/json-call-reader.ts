@@ -116,7 +116,10 @@ export class JsonCallReader {
   }
 
   #setName(name: unknown): void {
-    if (typeof name !== 'string' || name === '') return this.#fail();
+    if (typeof name !== 'string' || name === '') {
+      this.#fail();
+      return;
+    }
     this.#name = name;
     if (this.#hasArguments) this.#start();
   }

@@ -105,8 +105,8 @@ export class LiteralReader {
   }
 
   endString(): void {
-    if (this.#key === null) return this.#writer.endString();
-    this.#writeKey(this.#key);
+    if (this.#key === null) this.#writer.endString();
+    else this.#writeKey(this.#key);
     this.#key = null;
   }
 

@@ -30,6 +30,7 @@ export class Worker {
       threads: this.config.device.cpuThreads,
       coreIndex: this.coreIndex,
       numCores: this.config.parallel.dataParallelSize,
+      activationDtype: this.config.model.dtype,
     });
     log.info(`Device: ${this.device.description}`);
   }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import examples from '../reference/examples.json';
+import reasoningExamples from '../reference/examples-reasoning.json';
 import { type BaoProcess, startBao } from './bao-process.ts';
 
 /**
@@ -23,11 +24,14 @@ const ROUTES = new Set([
   '/v1/nope',
 ]);
 /** Need features that the server does not have yet. */
-const LATER = /^chat_(json|regex|choice|tool|lora)|^err_(schema|regex)$/;
+const LATER = /^chat_(json|regex|choice|tool_(named|required)|lora)|^err_(schema|regex)$/;
 
-const CASES = (Object.entries(examples) as [string, Example][]).filter(
-  ([name, { request }]) => ROUTES.has(request.path) && !LATER.test(name),
-);
+const casesOf = (recorded: unknown) =>
+  Object.entries(recorded as Record<string, Example>).filter(
+    ([name, { request }]) => ROUTES.has(request.path) && !LATER.test(name),
+  );
+
+const TOOL_FLAGS = ['--enable-auto-tool-choice', '--tool-call-parser', 'hermes'];
 
 /** What is different from one answer to the next, or is this server's own. */
 const VOLATILE = new Set([
@@ -95,18 +99,25 @@ function requestBody(body: unknown): string {
   return typeof body === 'string' ? body : JSON.stringify(body);
 }
 
-for (const [dtype, tolerance] of [
-  ['float32', 0.005],
-  ['bfloat16', 0.05],
+for (const [what, cases, dtype, tolerance, flags] of [
+  ['recorded answers', casesOf(examples), 'float32', 0.005, TOOL_FLAGS],
+  ['recorded answers', casesOf(examples), 'bfloat16', 0.05, TOOL_FLAGS],
+  [
+    'answers with reasoning',
+    casesOf(reasoningExamples),
+    'float32',
+    0.005,
+    [...TOOL_FLAGS, '--reasoning-parser', 'qwen3'],
+  ],
 ] as const) {
-  describe(`recorded answers, ${dtype}`, () => {
+  describe(`${what}, ${dtype}`, () => {
     let server: BaoProcess;
     beforeAll(async () => {
-      server = await startBao(['demo', '--dtype', dtype, '--generation-config', 'vllm']);
+      server = await startBao(['demo', '--dtype', dtype, '--generation-config', 'vllm', ...flags]);
     });
     afterAll(() => server.stop());
 
-    test.each(CASES)('%s', async (_, { request, status, type, body }) => {
+    test.each(cases)('%s', async (_, { request, status, type, body }) => {
       const response = await fetch(server.url + request.path, {
         method: request.method,
         headers: { 'Content-Type': 'application/json' },

@@ -239,6 +239,7 @@ export const REFERENCE_OPS: Partial<Record<OpName, Op>> = {
   rms_norm: rmsNorm,
   fused_add_rms_norm: fusedAddRmsNorm,
   linear,
+  linear_f32: linear,
   qk_norm_rope: qkNormRope,
   reshape_and_cache: reshapeAndCache,
   paged_attention: pagedAttention,

@@ -3,9 +3,9 @@ import type { FlagTable } from './flag.ts';
 export const deviceFlags = {
   device: {
     type: 'string',
-    choices: ['auto', 'cpu'],
+    choices: ['auto', 'cpu', 'cuda', 'cuda-emulation'],
     default: 'auto',
-    help: 'Where the model runs; auto takes the best device there is.',
+    help: 'Where the model runs. auto is cpu for now; cuda takes an NVIDIA GPU (compute capability 8.0 or later); cuda-emulation runs the CUDA kernels on the CPU, for tests in a checkout.',
   },
   'cpu-threads': {
     type: 'int',

@@ -83,7 +83,10 @@ class TagPairParser implements ReasoningParser {
     } else {
       if (starts.some((tag) => tag.startsWith(text))) return;
       this.#held = this.#lead + text;
-      if (this.state === 'marked') return this.#passContent(this.#held);
+      if (this.state === 'marked') {
+        this.#passContent(this.#held);
+        return;
+      }
     }
     this.#lead = '';
     this.state = 'started';

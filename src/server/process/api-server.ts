@@ -44,7 +44,7 @@ export class ApiServer {
 
   constructor(
     private readonly config: BaoConfig,
-    private readonly options: { reusePort: boolean; port: number; load: SharedLoad },
+    private readonly options: { reusePort: boolean; port?: number; load?: SharedLoad },
   ) {
     const starting: FetchHandler = (request) => this.unavailable(request, 'The server is starting.');
     this.listener = listen(config.frontend, starting, options);

@@ -1,0 +1,130 @@
+import { EngineArgs } from '../../src/config/engine-args.ts';
+import { createDevice } from '../../src/device/create-device.ts';
+import type { Device } from '../../src/device/device.ts';
+import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
+import { type Limits, withLimits } from '../limits.ts';
+import { writeResult } from '../results.ts';
+import { median } from '../statistics.ts';
+import { formatTable, shortNumber, withShare } from '../table.ts';
+
+const MIN_ROUNDS = 5;
+/** A round is long enough that enqueueing and waiting do not count. */
+const ROUND_MS = 2;
+
+/** A line of the JSON of `bun bench kernels`. */
+export interface KernelFigures {
+  op: string;
+  shape: string;
+  microseconds: number;
+  /** Bytes that the op must move at the least over its time, GB/s; above the limit where they come from a cache. */
+  gbps: number;
+  gflops: number;
+  /** Floating point operations a byte. */
+  intensity: number;
+}
+
+export interface KernelsFigures {
+  model: string;
+  device: string;
+  limit_read_gbps: number;
+  limit_gflops: number;
+  kernels: KernelFigures[];
+}
+
+function measureCase(device: Device, kernel: KernelCase, budgetMs: number): KernelFigures {
+  let turn = 0;
+  const round = (count: number) => {
+    const started = performance.now();
+    for (let i = 0; i < count; i++) kernel.enqueue(turn++);
+    device.wait(device.record());
+    return performance.now() - started;
+  };
+  round(1);
+  const count = Math.max(1, Math.min(512, Math.ceil(ROUND_MS / round(1))));
+  const rounds: number[] = [];
+  const end = performance.now() + budgetMs;
+  while (rounds.length < MIN_ROUNDS || performance.now() < end) rounds.push(round(count) / count);
+  const seconds = median(rounds) / 1000;
+  return {
+    op: kernel.op,
+    shape: kernel.shape,
+    microseconds: seconds * 1e6,
+    gbps: kernel.bytes / seconds / 1e9,
+    gflops: kernel.flops / seconds / 1e9,
+    intensity: kernel.flops / kernel.bytes,
+  };
+}
+
+export function kernelsTable(figures: KernelsFigures): string {
+  const limits: Limits = { read_gbps: figures.limit_read_gbps, gflops: figures.limit_gflops };
+  const rows = figures.kernels.map((kernel) => [
+    kernel.op,
+    kernel.shape,
+    kernel.microseconds.toFixed(1),
+    withShare(kernel.gbps, limits.read_gbps),
+    kernel.gflops === 0 ? '' : withShare(kernel.gflops, limits.gflops),
+  ]);
+  const head = `${figures.device}: ${shortNumber(limits.read_gbps)} GB/s read, ${shortNumber(limits.gflops)} GFLOP/s of dot products\n\n`;
+  return head + formatTable(['op', 'shape', 'us', 'GB/s (of limit)', 'GFLOP/s (of peak)'], rows);
+}
+
+export async function measureKernels(
+  engineArgs: EngineArgs,
+  batches: readonly KernelBatch[],
+  options: { ops: readonly string[]; budgetMs: number },
+): Promise<KernelsFigures> {
+  const config = await engineArgs.createEngineConfig();
+  const device = await createDevice(config.device.device, { threads: config.device.cpuThreads });
+  try {
+    const cases = new KernelCases(device, config.model.hf, config.model.dtype, batches).all();
+    const wanted = cases.filter(({ op }) => options.ops.length === 0 || options.ops.includes(op));
+    const { value: kernels, limits } = await withLimits(config.device.cpuThreads, async () =>
+      wanted.map((kernel) => measureCase(device, kernel, options.budgetMs)),
+    );
+    return {
+      model: engineArgs.values.model,
+      device: device.description,
+      limit_read_gbps: limits.read_gbps,
+      limit_gflops: limits.gflops,
+      kernels,
+    };
+  } finally {
+    device.close();
+  }
+}
+
+export const kernels = defineCommand({
+  name: 'kernels',
+  doc: 'Each op over the shapes of a model, beside the limits of the machine.',
+  flags: {
+    'batch-sizes': {
+      type: 'list',
+      default: ['1', '16'],
+      separator: ',',
+      metavar: 'SIZES',
+      help: 'Sequences that decode together.',
+    },
+    'context-len': { type: 'tokens', default: 1024, min: 1, help: 'Tokens before those of a decode step.' },
+    'prefill-len': { type: 'tokens', default: 512, min: 1, help: 'Tokens of the prefill batch.' },
+    ops: { type: 'list', default: [], separator: ',', metavar: 'OPS', help: 'Only these ops.' },
+    'budget-ms': { type: 'int', default: 100, min: 1, help: 'Time for each op on each shape.' },
+    ...OUTPUT_JSON,
+  },
+  takesEngineFlags: true,
+  async run(values, given) {
+    const engineArgs = new EngineArgs({
+      model: 'bench/shapes/0.5b',
+      loadFormat: 'dummy',
+      skipTokenizerInit: true,
+      ...given,
+    });
+    const batches = [
+      ...values.batchSizes.map((size) => ({ numSeqs: Number(size), newTokens: 1, context: values.contextLen })),
+      { numSeqs: 1, newTokens: values.prefillLen, context: values.prefillLen },
+    ];
+    const figures = await measureKernels(engineArgs, batches, { ops: values.ops, budgetMs: values.budgetMs });
+    process.stdout.write(kernelsTable(figures));
+    await writeResult(values.outputJson, 'kernels', figures);
+  },
+});

@@ -1,0 +1,163 @@
+/**
+ * Builds cuda/*.cu: with nvcc for real devices (`bun run build:cuda [--arch sm_80,sm_90a]`), and with the C++ compiler for the emulation, beside
+ * stand-ins for libcudart and libcublas. Run directly it builds for real devices and prints the library's path.
+ */
+import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
+
+const ROOT = join(import.meta.dir, '..');
+const SOURCES = join(ROOT, 'cuda');
+const EMULATION = join(SOURCES, 'emulation');
+/** Sonames that Bao is written against, newest first. */
+export const CUDART_SONAMES = ['libcudart.so.13', 'libcudart.so.12'] as const;
+export const CUBLAS_SONAMES = ['libcublas.so.13', 'libcublas.so.12'] as const;
+const KERNELS = 'libbao-cuda.so';
+
+const EMULATION_FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wall', '-Wextra'];
+const NVCC_FLAGS = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-Xcompiler', '-fPIC'];
+
+/** Paths of the three libraries that a CUDA device consists of. */
+export interface CudaLibraries {
+  cudart: readonly string[];
+  cublas: readonly string[];
+  kernels: string;
+}
+
+function cacheFolder(name: string): string {
+  return join(process.env.BAO_CACHE_DIR || join(ROOT, '.cache'), name);
+}
+
+/** Of sources, flags and the compiler's file. */
+function contentHash(compiler: string, flags: readonly string[]): string {
+  const binary = realpathSync(compiler);
+  const { size, mtimeMs } = statSync(binary);
+  let hash = Bun.hash(JSON.stringify([flags, binary, size, mtimeMs]));
+  for (const folder of [SOURCES, EMULATION]) {
+    for (const file of filesWith(folder, /\.(cu|cuh|cpp|h)$/)) {
+      hash = Bun.hash(basename(file), hash);
+      hash = Bun.hash(readFileSync(file), hash);
+    }
+  }
+  for (const header of ['abi.h', 'sampling_row.h']) hash = Bun.hash(readFileSync(join(ROOT, 'cpu', header)), hash);
+  return hash.toString(16).padStart(16, '0');
+}
+
+/** Builds into a folder of its own, so that a half-built one is never found. */
+async function buildOnce(folder: string, build: (scratch: string) => Promise<void>): Promise<void> {
+  if (existsSync(folder)) return;
+  mkdirSync(dirname(folder), { recursive: true });
+  const scratch = join(dirname(folder), `build-${process.pid}-${crypto.randomUUID()}`);
+  mkdirSync(scratch);
+  try {
+    await build(scratch);
+    // Where another process was faster, its folder is as good.
+    if (!existsSync(folder)) renameSync(scratch, folder);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** The kernels and the stand-in libraries for `--device cuda-emulation`, built where this content has not been built yet. */
+export async function ensureCudaEmulation(options: { quiet?: boolean } = {}): Promise<CudaLibraries> {
+  if (!existsSync(EMULATION)) throw new Error('no CUDA emulation: it is a part of the checkout, not of the package');
+  const compiler = findCompiler();
+  const folder = join(cacheFolder('cuda-emulation'), contentHash(compiler, EMULATION_FLAGS));
+  await buildOnce(folder, async (scratch) => {
+    const progress = progressLine(options.quiet ?? false);
+    const jobs: CompileJob[] = [
+      ...filesWith(SOURCES, /\.cu$/).map((source) => ({ source, flags: [...EMULATION_FLAGS, '-x', 'c++'] })),
+      ...filesWith(EMULATION, /\.cpp$/).map((source) => ({ source, flags: EMULATION_FLAGS })),
+    ].map((job) => ({ ...job, object: join(scratch, `${basename(job.source)}.o`) }));
+    await compileAll(compiler, jobs, (done) => progress(`building the CUDA emulation: ${done} of ${jobs.length} files`));
+
+    const objects = (matches: (source: string) => boolean) =>
+      jobs.filter(({ source }) => matches(source)).map(({ object }) => object);
+    const link = (name: string, inputs: string[]) =>
+      run(compiler, ['-shared', `-Wl,-soname,${name}`, '-Wl,-rpath,$ORIGIN', ...inputs, '-o', join(scratch, name)]);
+    const cudart = join(scratch, CUDART_SONAMES[0]);
+    const isCublas = (source: string) => basename(source) === 'cublas.cpp';
+    await link(
+      CUDART_SONAMES[0],
+      objects((source) => source.endsWith('.cpp') && !isCublas(source)),
+    );
+    await link(CUBLAS_SONAMES[0], [...objects(isCublas), cudart]);
+    await link(KERNELS, [...objects((source) => source.endsWith('.cu')), cudart]);
+    for (const { object } of jobs) rmSync(object);
+    progress('built the CUDA emulation', true);
+  });
+  return {
+    cudart: [join(folder, CUDART_SONAMES[0])],
+    cublas: [join(folder, CUBLAS_SONAMES[0])],
+    kernels: join(folder, KERNELS),
+  };
+}
+
+/** nvcc of the PATH, of CUDA_HOME or CUDA_PATH, of /usr/local/cuda, or of the PyPI package nvidia-cuda-nvcc; null where there is none. */
+export function findNvcc(): string | null {
+  const inPath = Bun.which('nvcc');
+  if (inPath) return inPath;
+  const python = Bun.which('python3');
+  const purelib = python
+    ? Bun.spawnSync([python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))']).stdout.toString().trim()
+    : '';
+  const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', purelib && join(purelib, 'nvidia/cu13')];
+  return roots.flatMap((root) => (root ? [join(root, 'bin/nvcc')] : [])).find(existsSync) ?? null;
+}
+
+/** libcudart beside an nvcc: toolkits and wheels put it in different places. */
+function findCudart(nvcc: string): string {
+  const root = join(dirname(realpathSync(nvcc)), '..');
+  const folders = ['lib64', 'lib', 'targets/x86_64-linux/lib', 'targets/sbsa-linux/lib'];
+  const found = folders.flatMap((folder) => CUDART_SONAMES.map((name) => join(root, folder, name))).find(existsSync);
+  if (!found) throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${root} (PyPI: nvidia-cuda-runtime)`);
+  return found;
+}
+
+/** "sm_90a" as nvcc's -gencode. */
+function gencode(arch: string): string {
+  const number = /^sm_(\d+[af]?)$/.exec(arch)?.[1];
+  if (number === undefined) throw new Error(`--arch ${arch}: expected sm_80, sm_90a, …`);
+  return `-gencode=arch=compute_${number},code=${arch}`;
+}
+
+/** The kernels for real devices of these architectures; built where this content has not been built yet. Throws where there is no nvcc. */
+export async function ensureCudaKernels(archs: readonly string[], options: { quiet?: boolean } = {}): Promise<string> {
+  const nvcc = findNvcc();
+  if (nvcc === null) {
+    throw new Error(
+      'no nvcc to build the CUDA kernels with: put it in the PATH, set CUDA_HOME, or pip install nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl',
+    );
+  }
+  const cudart = findCudart(nvcc);
+  const flags = [...NVCC_FLAGS, ...archs.map(gencode)];
+  const folder = join(cacheFolder('cuda'), contentHash(nvcc, flags));
+  await buildOnce(folder, async (scratch) => {
+    const progress = progressLine(options.quiet ?? false);
+    const jobs = filesWith(SOURCES, /\.cu$/).map((source) => ({
+      source,
+      object: join(scratch, `${basename(source)}.o`),
+      flags,
+    }));
+    await compileAll(nvcc, jobs, (done) =>
+      progress(`building the CUDA kernels for ${archs.join(', ')}: ${done} of ${jobs.length} files`),
+    );
+    const objects = jobs.map(({ object }) => object);
+    // The one libcudart that the TypeScript side opens too: streams and errors are per library.
+    await run(nvcc, ['-shared', '-cudart', 'none', ...objects, cudart, '-o', join(scratch, KERNELS)]);
+    for (const object of objects) rmSync(object);
+    progress(`built the CUDA kernels for ${archs.join(', ')}`, true);
+  });
+  return join(folder, KERNELS);
+}
+
+if (import.meta.main) {
+  try {
+    const at = process.argv.indexOf('--arch');
+    const archs = at < 0 ? ['sm_80', 'sm_90a'] : (process.argv[at + 1] ?? '').split(',');
+    console.log(await ensureCudaKernels(archs));
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  }
+}

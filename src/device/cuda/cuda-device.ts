@@ -1,0 +1,261 @@
+import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
+import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, StagingBuffer } from '../device.ts';
+import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
+import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
+import { ERROR_TEXT } from '../ops.ts';
+import { Cublas } from './cublas.ts';
+import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
+import { CudaMemory } from './cuda-memory.ts';
+import { CUDART_CONSTANTS, CudaRuntime } from './cuda-runtime.ts';
+import { StreamEvents } from './stream-events.ts';
+
+export interface CudaDeviceOptions {
+  type: 'cuda' | 'cuda-emulation';
+  /** Device of this thread, modulo their number. */
+  index: number;
+  /** Type of hidden states and weights. */
+  activationDtype: FloatDType;
+  cudart: CudaLibraries['cudart'];
+  cublas: CudaLibraries['cublas'];
+  /** Path of libbao-cuda for a compute capability ("90"). */
+  kernels: (computeCapability: string) => Promise<string>;
+  /** Check pointers and integers of every op. */
+  debug: boolean;
+}
+
+/** What NVIDIA recommends for Hopper; half of it would do before. */
+const CUBLAS_WORKSPACE_BYTES = 32 << 20;
+const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
+/** Room for the partial results of attention whose keys are split; other ops make it grow. */
+const MIN_WORKSPACE_BYTES = 4 << 20;
+/** Part of a weight that is on the device in its checkpoint's type while it is converted. */
+const UPLOAD_CHUNK_BYTES = 64 << 20;
+
+/** A CUDA device with one stream, for the thread that opened it. After a CudaError it can only be closed. */
+export class CudaDevice implements Device {
+  readonly type: 'cuda' | 'cuda-emulation';
+  readonly description: string;
+  readonly activationDtype: FloatDType;
+  readonly ops: Ops;
+
+  readonly #runtime: CudaRuntime;
+  readonly #kernels: CudaKernels;
+  readonly #cublas: Cublas;
+  readonly #stream: number;
+  /** The kernels' handle of the stream. */
+  readonly #handle: number;
+  readonly #events: StreamEvents;
+  readonly #memory: CudaMemory;
+  #workspace: { ptr: DevicePtr; bytes: number } = { ptr: 0, bytes: 0 };
+  #closed = false;
+
+  /** Throws an Error that begins "no CUDA device:" where libraries or devices are missing. */
+  static async open(options: CudaDeviceOptions): Promise<CudaDevice> {
+    const runtime = new CudaRuntime(options.cudart);
+    const selected = runtime.selectDevice(options.index);
+    return new CudaDevice(options, runtime, selected, await options.kernels(selected.computeCapability));
+  }
+
+  private constructor(
+    options: CudaDeviceOptions,
+    runtime: CudaRuntime,
+    selected: ReturnType<CudaRuntime['selectDevice']>,
+    kernelsPath: string,
+  ) {
+    const { type, activationDtype } = options;
+    const { device, numMultiprocessors, computeCapability } = selected;
+    this.type = type;
+    this.activationDtype = activationDtype;
+    const name = type === 'cuda' ? 'CUDA device' : 'CUDA emulation';
+    this.description = `${name} ${device}, sm_${computeCapability}, ${numMultiprocessors} multiprocessors, ${activationDtype}`;
+    this.#runtime = runtime;
+    this.#kernels = openCudaKernels(kernelsPath);
+    this.#stream = runtime.createStream();
+    this.#events = new StreamEvents(runtime, this.#stream);
+    this.#memory = new CudaMemory(runtime, this.#stream, this.#events);
+    this.#handle = this.#kernels.bao_stream_create(this.#stream, DTYPE_CODES[activationDtype], numMultiprocessors);
+    const bytes = type === 'cuda' ? CUBLAS_WORKSPACE_BYTES : EMULATED_CUBLAS_WORKSPACE_BYTES;
+    this.#cublas = new Cublas(options.cublas, this.#stream, { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes });
+    this.#reserveWorkspace(MIN_WORKSPACE_BYTES);
+    const ops = bindOps(this.#opFunctions(), this.#handle, (code) => this.#errorText(code));
+    this.ops = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
+  }
+
+  alloc(bytes: number, purpose: string): DevicePtr {
+    return this.#memory.alloc(bytes, purpose);
+  }
+
+  free(ptr: DevicePtr): void {
+    this.#memory.free(ptr);
+  }
+
+  staging(bytes: number, purpose: string): StagingBuffer {
+    const pair = this.#memory.allocStaging(bytes, purpose);
+    const { cudaMemcpyAsync } = this.#runtime.functions;
+    const { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost } = CUDART_CONSTANTS;
+    const copy = (to: number, from: number, count: number, kind: number) =>
+      this.#runtime.check('cudaMemcpyAsync', cudaMemcpyAsync(to, from, count, kind, this.#stream));
+    return {
+      ptr: pair.device,
+      byteLength: bytes,
+      host: toArrayBuffer(pair.host as Pointer, 0, bytes),
+      upload: (count = bytes) => copy(pair.device, pair.host, count, cudaMemcpyHostToDevice),
+      download: (count = bytes) => copy(pair.host, pair.device, count, cudaMemcpyDeviceToHost),
+      free: () => this.#memory.freeStaging(pair),
+    };
+  }
+
+  /** Row-major in the activation type, which is what cuBLAS multiplies with, whatever `dtype` asks for. */
+  packLinear(sources: readonly MatrixSource[], _dtype: FloatDType, purpose: string): PackedLinear {
+    const dtype = this.activationDtype;
+    const n = sources.reduce((rows, source) => rows + source.rows, 0);
+    const k = sources[0]?.cols ?? 0;
+    if (n <= 0 || k <= 0 || sources.some((source) => source.cols !== k)) {
+      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
+      throw new Error(`${purpose}: can't pack ${shapes.join(', ') || 'nothing'} as ${dtype}`);
+    }
+    const bytes = n * k * dtypeBytes(dtype);
+    const ptr = this.alloc(bytes, purpose);
+    let at = ptr;
+    for (const source of sources) {
+      this.#convert(source, at, dtype);
+      at += source.rows * k * dtypeBytes(dtype);
+    }
+    return { ptr, dtype, n, k, bytes };
+  }
+
+  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
+    const ptr = this.alloc(source.rows * source.cols * dtypeBytes(dtype), purpose);
+    this.#convert(source, ptr, dtype);
+    return ptr;
+  }
+
+  uploadVector(values: Float32Array, purpose: string): DevicePtr {
+    const staged = this.staging(Math.max(4, values.byteLength), purpose);
+    const address = this.alloc(Math.max(4, values.byteLength), purpose);
+    new Float32Array(staged.host).set(values);
+    staged.upload();
+    this.ops.copy_bytes(staged.ptr, address, staged.byteLength);
+    staged.free();
+    return address;
+  }
+
+  kvBlockBytes(numKvHeads: number, headDim: number, blockSize: number, dtype: DType): number {
+    const bytes = this.#kernels.bao_kv_block_bytes(numKvHeads, headDim, blockSize, DTYPE_CODES[dtype]);
+    if (bytes > 0) return bytes;
+    throw new Error(
+      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16 and float16`,
+    );
+  }
+
+  memoryInfo(): { freeBytes: number; totalBytes: number } {
+    return this.#memory.info();
+  }
+
+  memoryReport(): Record<string, number> {
+    return this.#memory.report();
+  }
+
+  record(): DeviceEvent {
+    return this.#events.record();
+  }
+
+  query(event: DeviceEvent): boolean {
+    return this.#events.query(event);
+  }
+
+  wait(event: DeviceEvent): void {
+    this.#events.wait(event);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#runtime.functions.cudaStreamSynchronize(this.#stream);
+    this.#cublas.close();
+    this.#events.close();
+    this.#kernels.bao_stream_destroy(this.#handle);
+    this.#memory.close();
+    this.#runtime.functions.cudaStreamDestroy(this.#stream);
+  }
+
+  /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
+  #opFunctions(): Record<string, (...args: number[]) => number> {
+    const kernels = this.#kernels;
+    const { sample, logprobs } = kernels.ops;
+    const product =
+      (outDtype: FloatDType) =>
+      (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
+        this.#linear(outDtype, wDtype!, bias!, [m!, n!, k!], [x!, ldX!], w!, [out!, ldOut!]);
+    return {
+      ...kernels.ops,
+      linear: product(this.activationDtype),
+      linear_f32: product('float32'),
+      sample: (stream, ...args) => {
+        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(args[1]!, args[2]!));
+        return sample!(stream, ...args);
+      },
+      logprobs: (stream, ...args) => {
+        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(args[1]!, args[2]!));
+        return logprobs!(stream, ...args);
+      },
+    };
+  }
+
+  #linear(
+    outDtype: FloatDType,
+    wDtype: number,
+    bias: DevicePtr,
+    shape: readonly [m: number, n: number, k: number],
+    x: readonly [ptr: DevicePtr, ld: number],
+    w: DevicePtr,
+    out: readonly [ptr: DevicePtr, ld: number],
+  ): number {
+    const [m, n, k] = shape;
+    if (wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
+    if (m < 0 || n <= 0 || k <= 0 || x[1] < k || out[1] < n) return 1;
+    if (m === 0) return 0;
+    if (!x[0] || !w || !out[0]) return 3;
+    this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
+    return bias === 0 ? 0 : this.#kernels.bao_add_bias(this.#handle, out[0], bias, out[1], m, n, DTYPE_CODES[outDtype]);
+  }
+
+  /** Memory that the op which is enqueued next may use. */
+  #reserveWorkspace(bytes: number): void {
+    if (bytes <= this.#workspace.bytes) return;
+    this.wait(this.record());
+    const old = this.#workspace.ptr;
+    if (old !== 0) this.free(old);
+    this.#workspace = { ptr: this.alloc(bytes, 'workspace'), bytes };
+    this.#kernels.bao_stream_set_workspace(this.#handle, this.#workspace.ptr, bytes);
+  }
+
+  /** Reads the source, in pieces, before it returns. */
+  #convert(source: MatrixSource, to: DevicePtr, dtype: FloatDType): void {
+    const { ptr: from, rows, cols, ld } = source;
+    const rowBytes = ld * dtypeBytes(source.dtype);
+    const chunkRows = Math.max(1, Math.floor(UPLOAD_CHUNK_BYTES / rowBytes));
+    const raw = this.alloc(Math.min(rows, chunkRows) * rowBytes, 'upload');
+    const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
+    for (let first = 0; first < rows; first += chunkRows) {
+      const count = Math.min(chunkRows, rows - first);
+      // Behind the last row's columns the source may end.
+      const bytes = ((count - 1) * ld + cols) * dtypeBytes(source.dtype);
+      const { cudaMemcpyAsync } = this.#runtime.functions;
+      const { cudaMemcpyHostToDevice } = CUDART_CONSTANTS;
+      const copied = cudaMemcpyAsync(raw, from + first * rowBytes, bytes, cudaMemcpyHostToDevice, this.#stream);
+      this.#runtime.check('cudaMemcpyAsync', copied);
+      const at = to + first * cols * dtypeBytes(dtype);
+      const code = this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, count, cols, ld, at, toType);
+      if (code !== 0) refuse('convert_matrix', code, { fromType, count, cols, ld, toType }, this.#errorText(code));
+    }
+    this.free(raw);
+    this.wait(this.record());
+  }
+
+  #errorText(code: number): string | undefined {
+    if (code < KERNEL_CUDA_ERROR) return ERROR_TEXT[code];
+    return this.#runtime.error('launch', code - KERNEL_CUDA_ERROR).message;
+  }
+}

@@ -1,0 +1,158 @@
+import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import type { DeviceEvent, DevicePtr } from '../device.ts';
+import { CudaError, type CudaRuntime } from './cuda-runtime.ts';
+
+/** Freed blocks up to this size are kept: cudaFree and cudaMalloc stop the device. */
+const MAX_POOLED_BYTES = 1 << 20;
+const ALIGNMENT = 256;
+
+interface Allocation {
+  /** As asked for. */
+  bytes: number;
+  /** As taken from the device. */
+  size: number;
+  purpose: string;
+}
+
+/** Pinned memory beside device memory of the same size. */
+export interface StagingPair {
+  size: number;
+  device: DevicePtr;
+  host: number;
+}
+
+/** What the arena needs of the stream it serves. */
+export interface StreamClock {
+  record(): DeviceEvent;
+  query(event: DeviceEvent): boolean;
+  wait(event: DeviceEvent): void;
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
+function sizeClass(bytes: number): number {
+  const rounded = Math.max(ALIGNMENT, bytes);
+  if (rounded > MAX_POOLED_BYTES) return Math.ceil(rounded / ALIGNMENT) * ALIGNMENT;
+  return 2 ** Math.ceil(Math.log2(rounded));
+}
+
+/** All memory of one device that Bao holds: every byte has a purpose, and small blocks are used again. For one stream. */
+export class CudaMemory {
+  readonly #allocations = new Map<DevicePtr, Allocation>();
+  readonly #freeBlocks = new Map<number, DevicePtr[]>();
+  readonly #freeStaging: { pair: StagingPair; event: DeviceEvent }[] = [];
+  readonly #pinned = new Set<number>();
+
+  constructor(
+    private readonly runtime: CudaRuntime,
+    private readonly stream: number,
+    private readonly clock: StreamClock,
+  ) {}
+
+  /** Memory that reads as zeros for what is enqueued from now on. Throws an Error with the purpose where there is none left. */
+  alloc(bytes: number, purpose: string): DevicePtr {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new Error(`can't allocate ${bytes} bytes for ${purpose}`);
+    const size = sizeClass(bytes);
+    // On one stream a block is free for the next user as soon as its last user is enqueued.
+    const address = this.#freeBlocks.get(size)?.pop() ?? this.#malloc(size, purpose);
+    this.#allocations.set(address, { bytes, size, purpose });
+    this.#zero(address, size);
+    return address;
+  }
+
+  free(address: DevicePtr): void {
+    const allocation = this.#allocations.get(address);
+    if (!allocation) throw new Error(`free of ${address}, which was not allocated here or is freed already`);
+    this.#allocations.delete(address);
+    if (allocation.size <= MAX_POOLED_BYTES) this.#keep(allocation.size, address);
+    else this.runtime.check('cudaFree', this.runtime.functions.cudaFree(address));
+  }
+
+  /** A zero-filled pair. */
+  allocStaging(bytes: number, purpose: string): StagingPair {
+    const size = sizeClass(bytes);
+    const reusable = this.#freeStaging.findIndex(({ pair, event }) => pair.size === size && this.clock.query(event));
+    if (reusable >= 0) {
+      const { pair } = this.#freeStaging.splice(reusable, 1)[0]!;
+      this.#allocations.set(pair.device, { bytes, size, purpose });
+      this.#zero(pair.device, size);
+      new Uint8Array(toArrayBuffer(pair.host as Pointer, 0, size)).fill(0);
+      return pair;
+    }
+    const host = this.runtime.hostAlloc(size);
+    this.#pinned.add(host);
+    new Uint8Array(toArrayBuffer(host as Pointer, 0, size)).fill(0);
+    return { size, host, device: this.alloc(bytes, purpose) };
+  }
+
+  /** Copies that are enqueued may still use the pair. */
+  freeStaging(pair: StagingPair): void {
+    if (!this.#allocations.delete(pair.device)) throw new Error(`free of staging memory ${pair.device}, which is free`);
+    const event = this.clock.record();
+    if (pair.size <= MAX_POOLED_BYTES) {
+      this.#freeStaging.push({ pair, event });
+      return;
+    }
+    this.clock.wait(event);
+    this.#pinned.delete(pair.host);
+    this.runtime.check('cudaFreeHost', this.runtime.functions.cudaFreeHost(pair.host));
+    this.runtime.check('cudaFree', this.runtime.functions.cudaFree(pair.device));
+  }
+
+  info(): { freeBytes: number; totalBytes: number } {
+    const { freeBytes, totalBytes } = this.runtime.memoryInfo();
+    return { freeBytes, totalBytes };
+  }
+
+  report(): Record<string, number> {
+    const report: Record<string, number> = {};
+    for (const { bytes, purpose } of this.#allocations.values()) report[purpose] = (report[purpose] ?? 0) + bytes;
+    return report;
+  }
+
+  /** Bytes that may be accessed from an address on; 0 where it is not the device's. */
+  bytesFrom(address: DevicePtr): number {
+    for (const [begin, { bytes }] of this.#allocations) {
+      if (address >= begin && address < begin + bytes) return begin + bytes - address;
+    }
+    return 0;
+  }
+
+  /** Gives everything back, without looking at codes: a device that failed refuses all of it. */
+  close(): void {
+    const { cudaFree, cudaFreeHost } = this.runtime.functions;
+    const pooled = [...this.#freeBlocks.values()].flat();
+    const staged = this.#freeStaging.map(({ pair }) => pair.device);
+    for (const address of [...this.#allocations.keys(), ...pooled, ...staged]) cudaFree(address);
+    for (const address of this.#pinned) cudaFreeHost(address);
+    this.#allocations.clear();
+    this.#freeBlocks.clear();
+    this.#freeStaging.length = 0;
+    this.#pinned.clear();
+  }
+
+  #keep(size: number, address: DevicePtr): void {
+    const blocks = this.#freeBlocks.get(size) ?? [];
+    this.#freeBlocks.set(size, blocks);
+    blocks.push(address);
+  }
+
+  #zero(address: DevicePtr, size: number): void {
+    this.runtime.check('cudaMemsetAsync', this.runtime.functions.cudaMemsetAsync(address, 0, size, this.stream));
+  }
+
+  #malloc(size: number, purpose: string): DevicePtr {
+    try {
+      return this.runtime.malloc(size);
+    } catch (error) {
+      if (!(error instanceof CudaError && error.errorName === 'cudaErrorMemoryAllocation')) throw error;
+      this.runtime.functions.cudaGetLastError();
+      const held = Object.entries(this.report()).map(([name, bytes]) => `${name} ${mebibytes(bytes)}`);
+      throw new Error(
+        `the CUDA device is out of memory: no ${mebibytes(size)} for ${purpose} (held: ${held.join(', ') || 'nothing'})`,
+      );
+    }
+  }
+}

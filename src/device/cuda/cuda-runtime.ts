@@ -1,0 +1,155 @@
+import { CString, type FFIFunction, type Pointer, ptr } from 'bun:ffi';
+import type { NativeFunction } from '../cpu-library.ts';
+import { openLibrary } from './open-library.ts';
+
+/** The functions of libcudart that are called, as cuda_runtime_api.h declares them. Each gives a cudaError_t unless it says otherwise. */
+export const CUDART_SYMBOLS = {
+  cudaRuntimeGetVersion: { args: ['ptr'], returns: 'i32' },
+  cudaGetDeviceCount: { args: ['ptr'], returns: 'i32' },
+  cudaSetDevice: { args: ['i32'], returns: 'i32' },
+  cudaDeviceGetAttribute: { args: ['ptr', 'i32', 'i32'], returns: 'i32' },
+  cudaGetErrorName: { args: ['i32'], returns: 'ptr' },
+  cudaGetErrorString: { args: ['i32'], returns: 'ptr' },
+  cudaGetLastError: { args: [], returns: 'i32' },
+  cudaMemGetInfo: { args: ['ptr', 'ptr'], returns: 'i32' },
+  cudaMalloc: { args: ['ptr', 'u64'], returns: 'i32' },
+  cudaFree: { args: ['ptr'], returns: 'i32' },
+  cudaHostAlloc: { args: ['ptr', 'u64', 'u32'], returns: 'i32' },
+  cudaFreeHost: { args: ['ptr'], returns: 'i32' },
+  cudaMemcpyAsync: { args: ['ptr', 'ptr', 'u64', 'i32', 'ptr'], returns: 'i32' },
+  cudaMemsetAsync: { args: ['ptr', 'i32', 'u64', 'ptr'], returns: 'i32' },
+  cudaStreamCreateWithFlags: { args: ['ptr', 'u32'], returns: 'i32' },
+  cudaStreamDestroy: { args: ['ptr'], returns: 'i32' },
+  cudaStreamSynchronize: { args: ['ptr'], returns: 'i32' },
+  cudaEventCreateWithFlags: { args: ['ptr', 'u32'], returns: 'i32' },
+  cudaEventDestroy: { args: ['ptr'], returns: 'i32' },
+  cudaEventRecord: { args: ['ptr', 'ptr'], returns: 'i32' },
+  cudaEventQuery: { args: ['ptr'], returns: 'i32' },
+  cudaEventSynchronize: { args: ['ptr'], returns: 'i32' },
+} as const satisfies Record<string, FFIFunction>;
+
+/** Constants of driver_types.h and cuda_runtime_api.h, under their names there. */
+export const CUDART_CONSTANTS = {
+  cudaErrorNotReady: 600,
+  cudaMemcpyHostToDevice: 1,
+  cudaMemcpyDeviceToHost: 2,
+  cudaStreamNonBlocking: 1,
+  cudaEventDisableTiming: 2,
+  cudaDevAttrMultiProcessorCount: 16,
+  cudaDevAttrComputeCapabilityMajor: 75,
+  cudaDevAttrComputeCapabilityMinor: 76,
+} as const;
+
+/** Kernels need bfloat16 tensor cores and cp.async. */
+const MIN_COMPUTE_CAPABILITY = 8;
+const MIN_RUNTIME_VERSION = 12_000;
+
+/** A call of the CUDA runtime that failed. After most codes the device does nothing any more. */
+export class CudaError extends Error {
+  constructor(
+    readonly call: string,
+    readonly code: number,
+    readonly errorName: string,
+    text: string,
+  ) {
+    super(`${call}: ${errorName} (${code}), ${text}`);
+    this.name = 'CudaError';
+  }
+}
+
+type Functions = Record<keyof typeof CUDART_SYMBOLS, NativeFunction>;
+
+/** libcudart, with codes as exceptions and results as return values. The current device is per thread. */
+export class CudaRuntime {
+  readonly functions: Functions;
+  /** Where calls put what they return beside the code. */
+  readonly #words = new BigUint64Array(2);
+  readonly #first = ptr(this.#words);
+  readonly #second = ptr(this.#words, 8);
+
+  /** Throws an Error that begins "no CUDA device:" where library, version or device are missing. */
+  constructor(candidates: readonly string[]) {
+    this.functions = openLibrary('libcudart', candidates, CUDART_SYMBOLS);
+    const version = this.#i32('cudaRuntimeGetVersion', this.functions.cudaRuntimeGetVersion(this.#first));
+    if (version < MIN_RUNTIME_VERSION) {
+      throw new Error(`no CUDA device: libcudart is of version ${version}, at least ${MIN_RUNTIME_VERSION} is needed`);
+    }
+  }
+
+  /** Makes device `index % count` this thread's, and says what it is. */
+  selectDevice(index: number): { device: number; numMultiprocessors: number; computeCapability: string } {
+    const code = this.functions.cudaGetDeviceCount(this.#first);
+    const count = code === 0 ? this.#i32('cudaGetDeviceCount', code) : 0;
+    if (count === 0) {
+      this.functions.cudaGetLastError();
+      throw new Error(`no CUDA device: ${code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message}`);
+    }
+    const device = index % count;
+    this.check('cudaSetDevice', this.functions.cudaSetDevice(device));
+    const [major, minor] = [this.#attribute('Major', device), this.#attribute('Minor', device)];
+    if (major < MIN_COMPUTE_CAPABILITY) {
+      throw new Error(`no CUDA device: device ${device} has compute capability ${major}.${minor}, 8.0 is needed`);
+    }
+    const numMultiprocessors = this.#attributeValue(CUDART_CONSTANTS.cudaDevAttrMultiProcessorCount, device);
+    return { device, numMultiprocessors, computeCapability: `${major}${minor}` };
+  }
+
+  /** Throws the CudaError of a code that is not cudaSuccess. */
+  check(call: string, code: number): void {
+    if (code !== 0) throw this.error(call, code);
+  }
+
+  error(call: string, code: number): CudaError {
+    const text = (address: number) => String(new CString(address as Pointer));
+    const name = text(this.functions.cudaGetErrorName(code));
+    return new CudaError(call, code, name, text(this.functions.cudaGetErrorString(code)));
+  }
+
+  memoryInfo(): { freeBytes: number; totalBytes: number } {
+    this.check('cudaMemGetInfo', this.functions.cudaMemGetInfo(this.#first, this.#second));
+    return { freeBytes: Number(this.#words[0]), totalBytes: Number(this.#words[1]) };
+  }
+
+  malloc(bytes: number): number {
+    return this.#pointer('cudaMalloc', this.functions.cudaMalloc(this.#first, bytes));
+  }
+
+  hostAlloc(bytes: number): number {
+    return this.#pointer('cudaHostAlloc', this.functions.cudaHostAlloc(this.#first, bytes, 0));
+  }
+
+  createStream(): number {
+    const { cudaStreamNonBlocking } = CUDART_CONSTANTS;
+    return this.#pointer(
+      'cudaStreamCreateWithFlags',
+      this.functions.cudaStreamCreateWithFlags(this.#first, cudaStreamNonBlocking),
+    );
+  }
+
+  createEvent(): number {
+    const { cudaEventDisableTiming } = CUDART_CONSTANTS;
+    return this.#pointer(
+      'cudaEventCreateWithFlags',
+      this.functions.cudaEventCreateWithFlags(this.#first, cudaEventDisableTiming),
+    );
+  }
+
+  #attribute(part: 'Major' | 'Minor', device: number): number {
+    return this.#attributeValue(CUDART_CONSTANTS[`cudaDevAttrComputeCapability${part}`], device);
+  }
+
+  #attributeValue(attribute: number, device: number): number {
+    const code = this.functions.cudaDeviceGetAttribute(this.#first, attribute, device);
+    return this.#i32('cudaDeviceGetAttribute', code);
+  }
+
+  #i32(call: string, code: number): number {
+    this.check(call, code);
+    return Number(BigInt.asIntN(32, this.#words[0]!));
+  }
+
+  #pointer(call: string, code: number): number {
+    this.check(call, code);
+    return Number(this.#words[0]);
+  }
+}

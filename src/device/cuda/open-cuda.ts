@@ -1,0 +1,39 @@
+import { CUBLAS_SONAMES, CUDART_SONAMES, ensureCudaEmulation, ensureCudaKernels } from '../../../scripts/build-cuda.ts';
+import type { FloatDType } from '../dtype.ts';
+import { CudaDevice } from './cuda-device.ts';
+
+export interface OpenCudaOptions {
+  /** Index of the device, modulo their number. */
+  index: number;
+  activationDtype: FloatDType;
+}
+
+const isDebug = () => process.env.BAO_DEBUG_KERNELS === '1';
+/** Architectures whose fastest instructions are only there under another name. */
+const ARCH_SPECIFIC: readonly string[] = ['90', '100'];
+
+/** Opens a real device; its kernels are built by nvcc where they have not been. Throws "no CUDA device: …". */
+export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
+  const archOf = (capability: string) => `sm_${capability}${ARCH_SPECIFIC.includes(capability) ? 'a' : ''}`;
+  return CudaDevice.open({
+    ...options,
+    type: 'cuda',
+    cudart: CUDART_SONAMES,
+    cublas: CUBLAS_SONAMES,
+    kernels: (capability) => ensureCudaKernels([archOf(capability)]),
+    debug: isDebug(),
+  });
+}
+
+/** Opens an emulated device: the same kernels, compiled for the CPU, and stand-ins for NVIDIA's libraries. Only in a checkout. */
+export async function openCudaEmulation(options: OpenCudaOptions): Promise<CudaDevice> {
+  const { cudart, cublas, kernels } = await ensureCudaEmulation({ quiet: true });
+  return CudaDevice.open({
+    ...options,
+    type: 'cuda-emulation',
+    cudart,
+    cublas,
+    kernels: () => Promise.resolve(kernels),
+    debug: isDebug(),
+  });
+}
