@@ -36,7 +36,7 @@ enum Isa : int32_t {
   kPortable = 0,  // SSE2 on x86-64, NEON on arm64, whatever the compiler's baseline has elsewhere
   kAvx2 = 1,      // AVX2, FMA, F16C
   kAvx512 = 2,    // AVX-512 F, BW, DQ, VL
-  kAvx512Bf16 = 3,
+  kAvx512Bf16 = 3,  // AVX-512 BF16 and VNNI: processors with the one have the other
 };
 constexpr int32_t kNumIsas = 4;
 

@@ -15,11 +15,13 @@ const KernelTable* kernels();
 }
 namespace avx512_bf16 {
 void use_linear(KernelTable&);
+void use_quant(KernelTable&);
 
-// Dot products of bfloat16 change nothing but `linear`; the rest is AVX-512's.
+// Dot products of bfloat16 and of bytes change the products with weights; the rest is AVX-512's.
 static KernelTable make_table() {
   KernelTable table = *avx512::kernels();
   use_linear(table);
+  use_quant(table);
   return table;
 }
 static const KernelTable* kernels() {

@@ -4,6 +4,7 @@
 
 #include "abi.h"
 #include "chunk.h"
+#include "quant.h"
 #include "row_kernels.h"
 
 namespace bao {
@@ -166,6 +167,11 @@ struct KernelTable {
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
   void (*convert_matrix)(const ConvertArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
+  // Bytes of a row of activations as quantized_linear wants it.
+  int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);
+  void (*quantize_activations)(const QuantizeActivationsArgs&, const ChunkContext&);
+  void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
+  void (*quantize_weight)(const QuantizeWeightArgs&, const ChunkContext&);
   // Searches and sums in rows of logits, for sampling: kRowKernels of kernels/row_kernels.cpp.
   const RowKernels* rows;
 };

@@ -10,7 +10,7 @@ Isa detect_isa() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (!avx512) return kAvx2;
-  return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512;
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") ? kAvx512Bf16 : kAvx512;
 #else
   return kPortable;
 #endif

@@ -37,7 +37,7 @@ const INSTRUCTION_SETS: Record<string, { flags: string[]; only?: string[] }> =
         portable: { flags: [] },
         avx2: { flags: AVX2 },
         avx512: { flags: AVX512 },
-        avx512_bf16: { flags: [...AVX512, '-mavx512bf16'], only: ['linear'] },
+        avx512_bf16: { flags: [...AVX512, '-mavx512bf16', '-mavx512vnni'], only: ['linear', 'quant'] },
       }
     : { portable: { flags: [] } };
 

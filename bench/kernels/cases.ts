@@ -3,6 +3,7 @@ import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype
 import { OPS, type OpName } from '../../src/device/ops.ts';
 import type { HfConfig } from '../../src/models/hf-config.ts';
 import { SAMPLING_ROW, SAMPLING_ROW_BYTES } from '../../src/sampling/sampling-row.ts';
+import { randomGamma, seededRandom } from '../random.ts';
 
 const BLOCK_SIZE = 16;
 const F32 = 4;
@@ -37,7 +38,10 @@ export class KernelCases {
   private readonly out: DevicePtr;
   private readonly kvCache: DevicePtr;
   private readonly kvBlocks: number;
-  /** Zeros: ids, slots, positions, indices. */
+  /** What ops change in place has buffers of its own, so that the others' input stays what it was. */
+  private readonly inPlace: DevicePtr;
+  private readonly logits: DevicePtr;
+  /** Ids, slots, positions, indices, all 0; and what may be added again and again. */
   private readonly zeros: DevicePtr;
 
   constructor(
@@ -52,7 +56,9 @@ export class KernelCases {
     const floats = Math.max(this.maxRows * widest, logitRows * hf.vocabSize);
     this.x = this.filled(floats);
     this.out = this.filled(floats);
-    this.zeros = device.alloc(this.maxRows * 2 * F32 + 4096, 'bench');
+    this.inPlace = this.filled(this.maxRows * widest);
+    this.logits = this.randomLogits(logitRows * hf.vocabSize);
+    this.zeros = device.alloc(this.maxRows * hf.hiddenSize * F32 + 4096, 'bench');
     this.kvBlocks = Math.max(...batches.map((batch) => batch.numSeqs * Math.ceil(batch.context / BLOCK_SIZE))) + 1;
     this.kvCache = device.alloc(this.kvBlocks * this.blockBytes, 'bench');
     for (const batch of batches) this.addAttention(batch);
@@ -119,7 +125,8 @@ export class KernelCases {
     this.add('rms_norm', `${rows} x ${n}`, { bytes: 2 * rows * row, flops: 4 * rows * n }, () => common);
     this.add('fused_add_rms_norm', `${rows} x ${n}`, { bytes: 4 * rows * row, flops: 5 * rows * n }, () => ({
       ...common,
-      residual: x,
+      x: zeros,
+      residual: this.inPlace,
     }));
     this.add('gather_rows', `${rows} x ${n}`, { bytes: 2 * rows * row }, () => ({ x, indices: zeros, out, rows, n }));
     this.add(
@@ -134,7 +141,7 @@ export class KernelCases {
       `${rows} x ${rotated}`,
       { bytes: 2 * rows * rotated * F32, flops: 10 * rows * rotated },
       () => ({
-        qkv: x,
+        qkv: this.inPlace,
         ld_qkv: this.qkvWidth,
         positions: zeros,
         cos_sin: cosSin,
@@ -257,7 +264,7 @@ export class KernelCases {
     ] as const) {
       const params = this.samplingRows(rows, temperature, topP);
       this.add('sample', `${rows} x ${vocabSize}, ${name}`, { bytes: rows * vocabSize * F32 }, () => ({
-        logits: this.x,
+        logits: this.logits,
         rows,
         vocab_size: vocabSize,
         params,
@@ -270,7 +277,7 @@ export class KernelCases {
       }));
     }
     this.add('logprobs', `${rows} x ${vocabSize}, top 5`, { bytes: rows * vocabSize * F32 }, () => ({
-      logits: this.x,
+      logits: this.logits,
       rows,
       vocab_size: vocabSize,
       targets: this.zeros,
@@ -312,6 +319,16 @@ export class KernelCases {
   private ints(values: readonly number[]): DevicePtr {
     const staging = this.device.staging(values.length * 4, 'bench');
     new Int32Array(staging.host).set(values);
+    staging.upload();
+    return staging.ptr;
+  }
+
+  /** As peaked as a model's: a few tokens have most of the probability. */
+  private randomLogits(count: number): DevicePtr {
+    const staging = this.device.staging(count * F32, 'bench');
+    const random = seededRandom(0);
+    const logits = new Float32Array(staging.host);
+    for (let i = 0; i < count; i++) logits[i] = randomGamma(random, 2, 2);
     staging.upload();
     return staging.ptr;
   }

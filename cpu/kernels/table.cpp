@@ -5,6 +5,7 @@
 namespace bao::BAO_ISA {
 
 void use_linear(KernelTable&);
+void use_quant(KernelTable&);
 void paged_attention(const PagedAttentionArgs&, const ChunkContext&);
 void merge_attention(const PagedAttentionArgs&, const ChunkContext&);
 void reshape_and_cache(const ReshapeAndCacheArgs&, const ChunkContext&);
@@ -19,6 +20,7 @@ extern const RowKernels kRowKernels;
 static KernelTable make_table() {
   KernelTable table{};
   use_linear(table);
+  use_quant(table);
   table.paged_attention = paged_attention;
   table.merge_attention = merge_attention;
   table.reshape_and_cache = reshape_and_cache;

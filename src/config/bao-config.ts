@@ -12,6 +12,7 @@ export interface BaoConfig {
   cache: CacheConfig;
   parallel: ParallelConfig;
   scheduler: SchedulerConfig;
+  structuredOutputs: StructuredOutputsConfig;
   device: DeviceConfig;
   frontend: FrontendConfig;
   observability: ObservabilityConfig;
@@ -71,6 +72,11 @@ export type ParallelConfig = GroupValues<'parallel'>;
 export interface SchedulerConfig extends GroupValues<'scheduler'> {
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
+}
+
+export interface StructuredOutputsConfig {
+  disableAnyWhitespace: boolean;
+  disableAdditionalProperties: boolean;
 }
 
 export interface DeviceConfig extends GroupValues<'device'> {

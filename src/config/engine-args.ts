@@ -14,6 +14,7 @@ import { resolveMaxModelLen } from './max-model-len.ts';
 import { mergeObjects } from './parse-value.ts';
 import { readChatTemplate } from './read-chat-template.ts';
 import { readJsonFile } from './read-json-file.ts';
+import { readStructuredOutputsConfig } from './structured-outputs-config.ts';
 
 /** vLLM's defaults for a server on the CPU: its 256 and 8192 are for GPUs, where a step of that size takes no longer than a small one. */
 const DEFAULT_MAX_NUM_SEQS = 128;
@@ -71,6 +72,7 @@ export class EngineArgs {
       parallel: this.group('parallel'),
       scheduler: this.resolveScheduler(model.maxModelLen),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
+      structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
       frontend: { ...this.group('frontend'), chatTemplate },
       observability: this.group('observability'),
       logging: this.group('logging'),

@@ -1,7 +1,8 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
-import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, StagingBuffer } from './device.ts';
+import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, QuantizedLinear, StagingBuffer } from './device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
 
@@ -104,6 +105,29 @@ export class CpuDevice implements Device {
     }
     this.wait(this.record());
     return { ptr, dtype, n, k, bytes };
+  }
+
+  /** Reads the sources before it returns. */
+  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
+    const n = sources.reduce((rows, source) => rows + source.rows, 0);
+    const k = sources[0]?.cols ?? 0;
+    const bits = QUANTIZATION_BITS[scheme];
+    const bytes = this.#library.bao_quantized_linear_bytes(n, k, bits);
+    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
+      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
+      throw new Error(`${purpose}: can't quantize ${shapes.join(', ') || 'nothing'} as ${scheme}`);
+    }
+    const ptr = this.alloc(bytes, purpose);
+    let offset = 0;
+    for (const source of sources) {
+      const { ptr: from, rows, cols, ld } = source;
+      const fromType = DTYPE_CODES[source.dtype];
+      const code = this.#library.bao_quantize_linear(this.#stream, from, fromType, rows, cols, ld, offset, ptr, bits);
+      if (code !== 0) refuse('quantize_linear', code, { from, fromType, rows, cols, ld, offset, ptr, bits });
+      offset += rows;
+    }
+    this.wait(this.record());
+    return { ptr, scheme, n, k, bytes };
   }
 
   /** Reads the source before it returns. */

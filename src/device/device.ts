@@ -1,3 +1,4 @@
+import type { QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import type { DType, FloatDType } from './dtype.ts';
 import type { OPS, OpName } from './ops.ts';
 
@@ -46,6 +47,17 @@ export interface PackedLinear {
   readonly bytes: number;
 }
 
+/** A quantized weight in the kernels' own layout; only `quantized_linear` sees inside. */
+export interface QuantizedLinear {
+  readonly ptr: DevicePtr;
+  readonly scheme: QuantizationScheme;
+  /** Output features. */
+  readonly n: number;
+  /** Input features. */
+  readonly k: number;
+  readonly bytes: number;
+}
+
 /** A point in the stream. */
 export type DeviceEvent = number;
 
@@ -68,6 +80,8 @@ export interface Device {
 
   /** Concatenates the sources' rows into one packed weight of `dtype`. All sources have the same number of columns. */
   packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear;
+  /** The same, quantized on the way. */
+  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear;
   /** A row-major copy of a matrix in `dtype`, for `embedding`. */
   uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr;
   /** A vector as float32: norm weights, biases, rope tables. */

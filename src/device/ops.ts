@@ -79,12 +79,27 @@ export const OPS = {
       k: 'i32',
     },
   },
+  quantized_linear: {
+    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of `bits` bits (8 or 4) with n rows and k columns; bias is float32 [n] or 0. Each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in order. A row with a number that is not finite gives NaN. Rows of out are ld_out apart, of x ld_x.',
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      w: 'ptr',
+      bits: 'i32',
+      bias: 'ptr?',
+      out: 'ptr',
+      ld_out: 'i64',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
   qk_norm_rope: {
-    doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation.',
+    doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation, and positions and cos_sin may be 0.',
     args: {
       qkv: 'ptr',
       ld_qkv: 'i64',
-      positions: 'ptr',
+      positions: 'ptr?',
       cos_sin: 'ptr?',
       q_weight: 'ptr?',
       k_weight: 'ptr?',
@@ -139,6 +154,14 @@ export const OPS = {
   act_and_mul: {
     doc: 'out[i, :n] = act(gate_up[i, :n]) * gate_up[i, n:2n]. kind 0: SiLU, 1: GELU (tanh), 2: GELU (erf).',
     args: { gate_up: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', kind: 'i32' },
+  },
+  add: {
+    doc: 'out[i] = x[i] + y[i], i < count, all act; out may be x or y.',
+    args: { x: 'ptr', y: 'ptr', out: 'ptr', count: 'i64' },
+  },
+  soft_cap: {
+    doc: 'x[i] = cap * tanh(x[i] / cap), i < count, in place on float32; cap is positive. The logits of Gemma 2.',
+    args: { x: 'ptr', count: 'i64', cap: 'f32' },
   },
   gather_rows: {
     doc: 'out[i, :n] = x[indices[i], :n], i < rows. indices i32. The last hidden state of each request before the logits.',

@@ -1,4 +1,5 @@
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
   ClientMessage,
@@ -142,6 +143,7 @@ function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
   if (params.allowedTokenIds !== null) writer.i32Array(params.allowedTokenIds);
   writer.u32(params.badWordsTokenIds.length);
   for (const ids of params.badWordsTokenIds) writer.i32Array(ids);
+  writeStructuredOutputs(writer, params.structuredOutputs);
   writer.bool(params.skipSpecialTokens);
   writer.bool(params.spacesBetweenSpecialTokens);
   writer.bool(params.detokenize);
@@ -170,10 +172,31 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     logitBias: readList(reader, () => [reader.i32(), reader.f64()]),
     allowedTokenIds: reader.bool() ? Array.from(reader.i32Array()) : null,
     badWordsTokenIds: readList(reader, () => Array.from(reader.i32Array())),
+    structuredOutputs: readStructuredOutputs(reader),
     skipSpecialTokens: reader.bool(),
     spacesBetweenSpecialTokens: reader.bool(),
     detokenize: reader.bool(),
     outputKind: OUTPUT_KINDS[reader.u8()]!,
+  };
+}
+
+const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;
+
+function writeStructuredOutputs(writer: ByteWriter, params: StructuredOutputsParams | null): void {
+  writer.bool(params !== null);
+  if (params === null) return;
+  writer.u8(GRAMMAR_KINDS.indexOf(params.kind));
+  writer.string(params.text);
+  writer.bool(params.startsAfter !== null);
+  if (params.startsAfter !== null) writer.i32Array(params.startsAfter);
+}
+
+function readStructuredOutputs(reader: ByteReader): StructuredOutputsParams | null {
+  if (!reader.bool()) return null;
+  return {
+    kind: GRAMMAR_KINDS[reader.u8()]!,
+    text: reader.string(),
+    startsAfter: reader.bool() ? Array.from(reader.i32Array()) : null,
   };
 }
 

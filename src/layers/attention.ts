@@ -5,6 +5,9 @@ import type { ForwardContext } from '../models/model.ts';
 import type { HeadCounts } from './linear.ts';
 import type { RotaryEmbedding } from './rotary-embedding.ts';
 
+/** What one norm of q or k spans: each head by itself, or all heads of the token together. */
+export type NormSpan = 'head' | 'projection';
+
 export interface AttentionOptions extends HeadCounts {
   /** "model.layers.0.self_attn" */
   layerName: string;
@@ -13,8 +16,8 @@ export interface AttentionOptions extends HeadCounts {
   scale: number;
   /** null: queries and keys are not rotated. */
   rotary: RotaryEmbedding | null;
-  /** Norms over each query and key head; their weights are float32 [headDim] on the device. */
-  qkNorm: { qWeight: DevicePtr; kWeight: DevicePtr; eps: number } | null;
+  /** Norms of queries and keys; their weights are float32 on the device, as long as the span. */
+  qkNorm: { qWeight: DevicePtr; kWeight: DevicePtr; eps: number; span: NormSpan } | null;
   /** Tokens that a query sees, itself included; 0: all. */
   slidingWindow: number;
   /** Scores become cap * tanh(scores / cap); 0: off. */
@@ -109,15 +112,17 @@ export class Attention {
 
   private normAndRotate(qkv: DevicePtr, ldQkv: number, context: ForwardContext): void {
     const { numHeads, numKvHeads, headDim, rotary, qkNorm } = this.options;
-    if (rotary === null && qkNorm === null) return;
+    if (qkNorm?.span === 'projection') this.normProjections(qkv, ldQkv, context.numTokens);
+    const headNorm = qkNorm?.span === 'head' ? qkNorm : null;
+    if (rotary === null && headNorm === null) return;
     this.device.ops.qk_norm_rope(
       qkv,
       ldQkv,
       context.positions,
       rotary?.cosSin ?? 0,
-      qkNorm?.qWeight ?? 0,
-      qkNorm?.kWeight ?? 0,
-      qkNorm?.eps ?? 0,
+      headNorm?.qWeight ?? 0,
+      headNorm?.kWeight ?? 0,
+      headNorm?.eps ?? 0,
       context.numTokens,
       numHeads,
       numKvHeads,
@@ -125,5 +130,14 @@ export class Attention {
       rotary?.rotaryDim ?? 0,
       0,
     );
+  }
+
+  /** Norms all of q and all of k: to the kernel each is one wide head without a rotation. */
+  private normProjections(qkv: DevicePtr, ldQkv: number, numTokens: number): void {
+    const { qWeight, kWeight, eps } = this.options.qkNorm!;
+    const key = qkv + this.qSize * this.elementBytes;
+    const { ops } = this.device;
+    ops.qk_norm_rope(qkv, ldQkv, 0, 0, qWeight, 0, eps, numTokens, 1, 0, this.qSize, 0, 0);
+    ops.qk_norm_rope(key, ldQkv, 0, 0, kWeight, 0, eps, numTokens, 1, 0, this.kvSize, 0, 0);
   }
 }

@@ -21,6 +21,8 @@ export interface LinearSpec {
   bias: boolean;
   /** For the memory report. */
   purpose: string;
+  /** The product that gives the logits. */
+  isLMHead?: boolean;
 }
 
 /** A loaded weight that can be multiplied with. */
@@ -79,7 +81,8 @@ class UnquantizedLinear implements LinearKernel {
   }
 }
 
-function shardMatrix(weights: WeightSource, shard: LinearShard): MatrixSource {
+/** The shard's part of `${prefix}.weight` in the checkpoint. */
+export function shardMatrix(weights: WeightSource, shard: LinearShard): MatrixSource {
   const { dtype, ptr } = weights.get(`${shard.prefix}.weight`, shard.shape);
   const ld = shard.shape[1];
   const offset = shard.firstRow * ld + shard.firstCol;

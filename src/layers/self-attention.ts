@@ -1,7 +1,7 @@
 import type { DevicePtr } from '../device/device.ts';
 import { type DType, dtypeBytes } from '../device/dtype.ts';
 import type { ForwardContext } from '../models/model.ts';
-import { Attention } from './attention.ts';
+import { Attention, type NormSpan } from './attention.ts';
 import type { LayerContext } from './layer-context.ts';
 import { type HeadCounts, headsOfRank, type OutputSource, QKVParallelLinear, RowParallelLinear } from './linear.ts';
 import { loadNormWeight, type NormWeightOptions } from './rms-norm.ts';
@@ -19,8 +19,8 @@ export interface SelfAttentionOptions extends HeadCounts {
   outBias: boolean;
   scale: number;
   rotary: RotaryEmbedding | null;
-  /** null: no norms of q and k; else how their weights are read and the norm's epsilon. */
-  qkNorm: (NormWeightOptions & { eps: number }) | null;
+  /** null: no norms of q and k; else how their weights are read, the norm's epsilon and its span, a head by default. */
+  qkNorm: (NormWeightOptions & { eps: number; span?: NormSpan }) | null;
   slidingWindow: number;
   softCap: number;
   kvCacheDtype: DType;
@@ -48,14 +48,20 @@ export class SelfAttention {
       hiddenSize,
       options.outBias,
     );
+    const whole = qkNorm?.span === 'projection';
+    if (whole && context.tensorParallel.size > 1) {
+      throw new Error(`${prefix}: a norm over a whole projection can't be split over tensor parallel ranks.`);
+    }
+    const [qSpan, kSpan] = whole ? [options.numHeads * headDim, options.numKvHeads * headDim] : [headDim, headDim];
     this.attention = new Attention(device, {
       ...options,
       ...headsOfRank(options, context.tensorParallel),
       layerName: prefix,
       qkNorm: qkNorm && {
-        qWeight: loadNormWeight(device, weights, `${prefix}.q_norm`, headDim, qkNorm),
-        kWeight: loadNormWeight(device, weights, `${prefix}.k_norm`, headDim, qkNorm),
+        qWeight: loadNormWeight(device, weights, `${prefix}.q_norm`, qSpan, qkNorm),
+        kWeight: loadNormWeight(device, weights, `${prefix}.k_norm`, kSpan, qkNorm),
         eps: qkNorm.eps,
+        span: qkNorm.span ?? 'head',
       },
     });
     this.qkv = workspace.scratch('attention', 'qkv', maxNumTokens * this.qkvProj.outFeatures * elementBytes);

@@ -60,7 +60,7 @@ export class LMHead {
       firstCol: 0,
       numCols: hiddenSize,
     };
-    const spec = { shards: [shard], bias: false, purpose: 'weights' };
+    const spec = { shards: [shard], bias: false, purpose: 'weights', isLMHead: true };
     this.kernel = context.linearMethod.load(context.device, context.weights, context.dtype, spec);
     this.logits = context.workspace.scratch('logits', 'logits', maxLogitRows * vocabSize * dtypeBytes('float32'));
   }

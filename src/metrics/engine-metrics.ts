@@ -96,7 +96,8 @@ export class EngineMetrics implements EngineObserver {
     const engine = this.engines[coreIndex]!;
     engine.promptTokens += step.numPromptTokens;
     engine.generationTokens += step.numGenerationTokens;
-    engine.histograms.iterationTokens.observe(step.numStepTokens);
+    // Other front ends' share of a step that one has counted, and news without a step, bring no tokens.
+    if (step.numStepTokens > 0) engine.histograms.iterationTokens.observe(step.numStepTokens);
   }
 
   onFirstToken(coreIndex: number, times: SequenceTimes): void {

@@ -30,12 +30,15 @@ export interface DecoderOptions {
   normOffset?: number;
   /** Multiplies the logits. */
   logitScale?: number;
+  /** Logits become cap * tanh(logits / cap); off when absent. */
+  logitSoftCap?: number;
 }
 
 /** Token embedding, a stack of layers, a final norm and the LM head: what all decoder-only models share. */
 export class DecoderForCausalLM implements CausalLM {
   readonly vocabSize: number;
   private readonly device: Device;
+  private readonly logitSoftCap: number;
   private readonly rotaryEmbeddings: RotaryEmbeddings;
   private readonly embedTokens: VocabEmbedding;
   private readonly layers: readonly DecoderLayer[];
@@ -54,6 +57,7 @@ export class DecoderForCausalLM implements CausalLM {
     const { vocabSize, hiddenSize } = config;
     this.device = context.device;
     this.vocabSize = vocabSize;
+    this.logitSoftCap = options.logitSoftCap ?? 0;
     this.rotaryEmbeddings = context.rotaryEmbeddings;
     this.embedTokens = new VocabEmbedding(context, EMBEDDING, vocabSize, hiddenSize, options.embeddingScale);
     this.layers = Array.from({ length: config.numHiddenLayers }, (_, index) =>
@@ -99,7 +103,9 @@ export class DecoderForCausalLM implements CausalLM {
   }
 
   computeLogits(hidden: DevicePtr, rows: number): DevicePtr {
-    return this.lmHead.forward(hidden, rows);
+    const logits = this.lmHead.forward(hidden, rows);
+    if (this.logitSoftCap > 0) this.device.ops.soft_cap(logits, rows * this.vocabSize, this.logitSoftCap);
+    return logits;
   }
 }
 

@@ -71,6 +71,7 @@ const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
   qwen3: { ...QWEN2, headDim: 128 },
   phi3: { ...LLAMA, maxPositionEmbeddings: 4096, rmsNormEps: 1e-5, eosTokenIds: [32_000] },
   granite: LLAMA,
+  olmo2: { ...LLAMA, rmsNormEps: 1e-5, bosTokenId: null, eosTokenIds: [50_279] },
   smollm3: {
     ...LLAMA,
     maxPositionEmbeddings: 32_768,
@@ -82,6 +83,7 @@ const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
     bosTokenId: 128_000,
     eosTokenIds: [128_001],
   },
+  gemma2: { ...GEMMA, isSlidingLayer: (layer) => layer % 2 === 0 },
   gemma3_text: {
     ...GEMMA,
     maxPositionEmbeddings: 131_072,

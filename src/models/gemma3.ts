@@ -1,85 +1,12 @@
-import type { DevicePtr } from '../device/device.ts';
-import type { FloatDType } from '../device/dtype.ts';
-import type { Attention } from '../layers/attention.ts';
-import type { GatedMLP } from '../layers/mlp.ts';
-import { RMSNorm } from '../layers/rms-norm.ts';
-import type { SelfAttention } from '../layers/self-attention.ts';
-import { DecoderForCausalLM, type DecoderLayer } from './decoder.ts';
-import { createMLP, createSelfAttention } from './llama.ts';
-import type { ForwardContext } from './model.ts';
-import type { ModelContext, ModelFactory } from './model-context.ts';
-import { multiplier } from './multiplier.ts';
-
-/** Gemma keeps norm weights around 0: the norm multiplies by 1 + weight. */
-const NORM_OFFSET = 1;
-
-/** Attention and MLP between two norms each, the second before the addition to the residual stream. */
-class Gemma3DecoderLayer implements DecoderLayer {
-  readonly attention: Attention;
-  private readonly inputLayernorm: RMSNorm;
-  private readonly postAttentionLayernorm: RMSNorm;
-  private readonly preFeedforwardLayernorm: RMSNorm;
-  private readonly postFeedforwardLayernorm: RMSNorm;
-
-  constructor(
-    context: ModelContext,
-    prefix: string,
-    private readonly selfAttn: SelfAttention,
-    private readonly mlp: GatedMLP,
-  ) {
-    const { hiddenSize, rmsNormEps } = context.config;
-    const norm = (name: string) =>
-      new RMSNorm(context, `${prefix}.${name}`, hiddenSize, rmsNormEps, { offset: NORM_OFFSET });
-    this.attention = selfAttn.attention;
-    this.inputLayernorm = norm('input_layernorm');
-    this.postAttentionLayernorm = norm('post_attention_layernorm');
-    this.preFeedforwardLayernorm = norm('pre_feedforward_layernorm');
-    this.postFeedforwardLayernorm = norm('post_feedforward_layernorm');
-  }
-
-  forward(hidden: DevicePtr, residual: DevicePtr, context: ForwardContext, isFirst: boolean): void {
-    const { numTokens } = context;
-    if (isFirst) this.inputLayernorm.forward(residual, hidden, numTokens);
-    else this.inputLayernorm.addAndForward(hidden, residual, numTokens);
-    this.selfAttn.forward(hidden, hidden, context);
-    this.postAttentionLayernorm.forward(hidden, hidden, numTokens);
-    this.preFeedforwardLayernorm.addAndForward(hidden, residual, numTokens);
-    this.mlp.forward(hidden, hidden, numTokens);
-    this.postFeedforwardLayernorm.forward(hidden, hidden, numTokens);
-  }
-}
+import { createGemma, NORM_OFFSET } from './gemma2.ts';
+import type { ModelFactory } from './model-context.ts';
 
 /** Gemma 3, text: sliding and full layers with a rotary embedding of their own each, norms of q and k. */
 export const createModel: ModelFactory = (context) => {
-  const { config, dtype } = context;
+  const { config } = context;
   for (const cap of ['attn_logit_softcapping', 'final_logit_softcapping']) {
     if (config.raw[cap] != null)
       throw new Error(`${cap} is ${String(config.raw[cap])}; Gemma 3 models are served without.`);
   }
-  const variant = {
-    qkNorm: { eps: config.rmsNormEps, offset: NORM_OFFSET },
-    scale: multiplier(config, 'query_pre_attn_scalar', 256) ** -0.5,
-  };
-  return new DecoderForCausalLM(
-    context,
-    (layerContext, prefix, index) =>
-      new Gemma3DecoderLayer(
-        layerContext,
-        prefix,
-        createSelfAttention(layerContext, `${prefix}.self_attn`, index, variant),
-        createMLP(layerContext, `${prefix}.mlp`),
-      ),
-    { embeddingScale: roundTo(Math.sqrt(config.hiddenSize), dtype), normOffset: NORM_OFFSET },
-  );
+  return createGemma(context, { qkNorm: { eps: config.rmsNormEps, offset: NORM_OFFSET } });
 };
-
-/** The reference keeps its embedding scale in the weights' type, which shows in bfloat16: sqrt(2560) is 50.5 there. */
-function roundTo(value: number, dtype: FloatDType): number {
-  if (dtype === 'float16') return Math.f16round(value);
-  const single = new Float32Array([value]);
-  if (dtype === 'bfloat16') {
-    const bits = new Uint32Array(single.buffer);
-    bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
-  }
-  return single[0]!;
-}

@@ -6,6 +6,7 @@ import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { Workspace } from '../layers/workspace.ts';
 import type { TensorView, WeightSource } from '../loader/weight-source.ts';
 import { logger } from '../logging/logger.ts';
+import { quantizationMethod } from '../quantization/registry.ts';
 import { isJsonObject, show } from './config-fields.ts';
 import type { HfConfig } from './hf-config.ts';
 import type { CausalLM } from './model.ts';
@@ -29,8 +30,8 @@ export interface LoadModelOptions {
   /** Longest sequence in tokens. */
   maxModelLen: number;
   tensorParallel: TensorParallel;
-  /** How linear layers keep their weights; in `dtype` when absent. */
-  linearMethod?: LinearMethod;
+  /** What linear layers' weights become at load (`--quantization`); they stay in `dtype` when absent or null. */
+  quantization?: string | null;
 }
 
 /**
@@ -39,7 +40,7 @@ export interface LoadModelOptions {
  */
 export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
   const { device, config, maxModelLen } = options;
-  const linearMethod = options.linearMethod ?? defaultLinearMethod(config);
+  const linearMethod = chooseLinearMethod(config, options.quantization ?? null);
   if (options.tensorParallel.size !== 1) {
     throw new Error(
       `Tensor parallel size is ${options.tensorParallel.size}; no device here can add up the ranks' outputs, so it must be 1.`,
@@ -60,15 +61,15 @@ export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
   return model;
 }
 
-/** Weights as they are, unless the checkpoint says that they are something else. */
-function defaultLinearMethod(config: HfConfig): LinearMethod {
+/** Only plain weights can be used as they are, or quantized. */
+function chooseLinearMethod(config: HfConfig, name: string | null): LinearMethod {
   const quantization = config.raw.quantization_config;
   if (isJsonObject(quantization)) {
     throw new Error(
       `The checkpoint's weights are quantized (quant_method ${show(quantization.quant_method)}); no method is known for them.`,
     );
   }
-  return unquantizedLinearMethod;
+  return name === null ? unquantizedLinearMethod : quantizationMethod(name);
 }
 
 /** Remembers which tensors were read. */

@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import type { Hono } from 'hono';
 import { ConfigError } from '../config/config-error.ts';
 import { type ExecutorFactory, registerExecutor } from '../executor/executor.ts';
+import type { LinearMethod } from '../layers/linear-method.ts';
 import { type LoadFormat, registerLoadFormat } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
 import type { ModelFactory } from '../models/model-context.ts';
@@ -13,6 +14,7 @@ import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
 import { registerReasoningParser } from '../parsers/reasoning/registry.ts';
 import { registerToolParser } from '../parsers/tools/registry.ts';
 import type { ToolFormat } from '../parsers/tools/tool-parser.ts';
+import { registerQuantization } from '../quantization/registry.ts';
 
 const log = logger('plugins');
 
@@ -24,6 +26,8 @@ export interface PluginContext {
   registerModel(architecture: string, factory: ModelFactory): void;
   /** A `--load-format`. */
   registerLoadFormat(name: string, open: LoadFormat): void;
+  /** A `--quantization`: how linear layers keep their weights. */
+  registerQuantization(name: string, method: LinearMethod): void;
   /** A `--distributed-executor-backend`. */
   registerExecutor(name: string, factory: ExecutorFactory): void;
   /** A `--tool-call-parser`. */
@@ -71,6 +75,7 @@ async function loadPlugin(specifier: string, url: string): Promise<void> {
     await plugin.register({
       registerModel,
       registerLoadFormat,
+      registerQuantization,
       registerExecutor,
       registerToolParser,
       registerReasoningParser,

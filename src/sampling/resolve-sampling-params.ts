@@ -1,5 +1,6 @@
 import type { DefaultSamplingParams } from '../config/bao-config.ts';
 import { ValidationError } from '../engine/engine-client.ts';
+import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { PythonFloat, parameterError, pythonFloat, pythonInt, pythonList, pythonQuote } from './parameter-error.ts';
 import type { RequestOutputKind, SamplingParams } from './sampling-params.ts';
@@ -40,6 +41,8 @@ export interface SamplingContext {
   maxLogprobs: number;
   /** null with `--skip-tokenizer-init`. */
   tokenizer: Tokenizer | null;
+  /** Checked already. Default: no constraint. */
+  structuredOutputs?: StructuredOutputsParams | null;
 }
 
 /** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
@@ -76,6 +79,7 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
     logitBias: resolveLogitBias(fields.logit_bias ?? {}),
     allowedTokenIds: fields.allowed_token_ids ?? null,
     badWordsTokenIds: [],
+    structuredOutputs: context.structuredOutputs ?? null,
     skipSpecialTokens: fields.skip_special_tokens ?? true,
     spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
     detokenize: context.tokenizer !== null,

@@ -1,3 +1,5 @@
+import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+
 /** How a request's tokens are chosen and when it ends. vLLM's SamplingParams, resolved: every default is filled in, so nothing is undefined. */
 export interface SamplingParams {
   n: number;
@@ -26,6 +28,8 @@ export interface SamplingParams {
   allowedTokenIds: number[] | null;
   /** Token ids of each bad word, one or more spellings of it. */
   badWordsTokenIds: number[][];
+  /** What the output must match; null: nothing. */
+  structuredOutputs: StructuredOutputsParams | null;
   skipSpecialTokens: boolean;
   spacesBetweenSpecialTokens: boolean;
   /** False: text is not wanted (`--skip-tokenizer-init`). */
@@ -57,6 +61,7 @@ export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
   logitBias: [],
   allowedTokenIds: null,
   badWordsTokenIds: [],
+  structuredOutputs: null,
   skipSpecialTokens: true,
   spacesBetweenSpecialTokens: true,
   detokenize: true,

@@ -39,6 +39,16 @@ export interface SchedulerOutput {
   totalNumScheduledTokens: number;
   /** Requests to forget, finished, aborted or preempted since the step before; they may come back as new. */
   releasedKeys: number[];
+  /** Which tokens the grammars of this step's rows allow; null: no row that samples has one. */
+  grammarBitmask: GrammarBitmask | null;
+}
+
+export interface GrammarBitmask {
+  /** The requests, one a row of `words`. */
+  keys: number[];
+  wordsPerRow: number;
+  /** [keys.length, wordsPerRow]; bit i % 32 of word i / 32 is set where token i is allowed. */
+  words: Int32Array;
 }
 
 /** What a step gave: entry i belongs to `keys[i]`, which are the requests of the SchedulerOutput, cached ones first. */

@@ -114,6 +114,7 @@ export class Scheduler implements SchedulerInterface {
       cachedRequests: [],
       totalNumScheduledTokens: 0,
       releasedKeys: [],
+      grammarBitmask: null,
     };
     const numPreemptionsBefore = this.numPreemptions;
     this.scheduleRunning(step);
@@ -216,9 +217,11 @@ export class Scheduler implements SchedulerInterface {
   /** How far a running request is behind; 0 while only an update can tell how it goes on. */
   private numTokensToCompute(request: Request): number {
     const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
-    const { maxTokens } = request.samplingParams;
+    const { maxTokens, structuredOutputs } = request.samplingParams;
     const { maxModelLen } = this.options;
     if (numOutputPlaceholders > 0) {
+      // What a grammar allows next follows from the token in flight.
+      if (structuredOutputs !== null) return 0;
       const isLastInFlight =
         numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
       if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;

@@ -4,6 +4,7 @@ import { VERSION } from '../cli/version.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
 import { resolveParsers } from '../parsers/resolve-parsers.ts';
+import { StructuredOutputs } from '../structured-output/structured-outputs.ts';
 import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
 import { requireApiKey } from './middleware/auth.ts';
@@ -35,6 +36,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     metrics: options.metrics ?? null,
     systemFingerprint: systemFingerprint(config, serverInfo.version),
     load: options.load ?? new SharedLoad(),
+    structuredOutputs: new StructuredOutputs(config, engine.tokenizer),
   };
   const app: ServerApp = new Hono<ServerEnv>({ getPath: pathUnder(frontend.rootPath) });
   const silent = new Set(frontend.disableAccessLogForEndpoints);

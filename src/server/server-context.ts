@@ -4,6 +4,7 @@ import type { EngineClient } from '../engine/engine-client.ts';
 import type { HttpObservation } from '../metrics/http-metrics.ts';
 import type { ToolParserObservation } from '../metrics/parser-metrics.ts';
 import type { OutputFormats } from '../parsers/resolve-parsers.ts';
+import type { StructuredOutputs } from '../structured-output/structured-outputs.ts';
 import type { SharedLoad } from './shared-load.ts';
 
 /** What the server tells about itself. */
@@ -51,4 +52,5 @@ export interface ServerContext {
   readonly systemFingerprint: string | null;
   /** Requests to generate that are in progress, counted with `--enable-server-load-tracking`. */
   readonly load: SharedLoad;
+  readonly structuredOutputs: StructuredOutputs;
 }

@@ -5,7 +5,7 @@ import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
-import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
@@ -77,7 +77,7 @@ export class ModelRunner {
     );
     const hidden = this.model.forward(this.inputIds, context);
     const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices);
+    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
     return { wait: () => this.collect(rows, sampled, promptLogprobs) };
@@ -146,12 +146,20 @@ export class ModelRunner {
     return logprobs;
   }
 
-  private enqueueSampling(rows: readonly StepRow[], hidden: DevicePtr, logitsIndices: DevicePtr): SamplingResult {
+  private enqueueSampling(
+    rows: readonly StepRow[],
+    hidden: DevicePtr,
+    logitsIndices: DevicePtr,
+    grammarBitmask: GrammarBitmask | null,
+  ): SamplingResult {
     const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
     this.sampling.begin(numSampled);
+    const masks = masksByKey(grammarBitmask);
     let i = 0;
     for (const { state, samples } of rows) {
-      if (samples) this.sampling.setRow(i++, state.sampling, state);
+      if (!samples) continue;
+      const bitmask = masks?.get(state.key);
+      this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
     }
     if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
     this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
@@ -180,6 +188,12 @@ export class ModelRunner {
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
     };
   }
+}
+
+function masksByKey(bitmask: GrammarBitmask | null): Map<number, Int32Array> | null {
+  if (bitmask === null) return null;
+  const { keys, wordsPerRow, words } = bitmask;
+  return new Map(keys.map((key, row) => [key, words.subarray(row * wordsPerRow, (row + 1) * wordsPerRow)]));
 }
 
 function appendBlocks(state: RequestState, blockIds: readonly (readonly number[])[]): void {

@@ -50,6 +50,7 @@ export class Worker {
         weights,
         dtype: model.dtype,
         kvCacheDtype: cache.kvCacheDtype,
+        quantization: model.quantization,
         blockSize: cache.blockSize,
         maxNumTokens: scheduler.maxNumBatchedTokens,
         maxLogitRows: this.maxLogitRows,

@@ -24,7 +24,7 @@ const ROUTES = new Set([
   '/v1/nope',
 ]);
 /** Need features that the server does not have yet. */
-const LATER = /^chat_(json|regex|choice|tool_(named|required)|lora)|^err_(schema|regex)$/;
+const LATER = /^chat_(tool_(named|required)|lora)/;
 
 const casesOf = (recorded: unknown) =>
   Object.entries(recorded as Record<string, Example>).filter(

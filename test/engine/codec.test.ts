@@ -37,6 +37,13 @@ const samplingParams = fc.record({
   logitBias: fc.array(fc.tuple(i32, f64)),
   allowedTokenIds: nullable(tokenIds),
   badWordsTokenIds: fc.array(tokenIds),
+  structuredOutputs: nullable(
+    fc.record({
+      kind: fc.constantFrom('json_schema' as const, 'regex' as const, 'lark' as const),
+      text,
+      startsAfter: nullable(tokenIds),
+    }),
+  ),
   skipSpecialTokens: fc.boolean(),
   spacesBetweenSpecialTokens: fc.boolean(),
   detokenize: fc.boolean(),

@@ -199,6 +199,12 @@ test('a value on a bound belongs to its bucket, and one above all bounds only to
   expect(['0.01', '0.025', '40.0', '80.0', '+Inf'].map(upTo)).toEqual([1, 2, 2, 3, 4]);
 });
 
+test('news of an engine that come without a step are no iteration', async () => {
+  const metrics = create(metricsConfig());
+  metrics.observer.onStep(0, { numPromptTokens: 0, numGenerationTokens: 0, numStepTokens: 0 });
+  expect(sampleOf(await metrics.http.render(), 'vllm:iteration_tokens_total_count')).toBe(0);
+});
+
 test('each engine core has its own series', async () => {
   const metrics = create(metricsConfig({ dataParallelSize: 2 }));
   metrics.observer.onStep(1, { numPromptTokens: 0, numGenerationTokens: 3, numStepTokens: 3 });

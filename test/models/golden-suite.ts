@@ -133,5 +133,7 @@ export const GOLDENS = [
   'phi3',
   'phi3_longrope',
   'smollm3',
+  'gemma2',
   'gemma3_text',
+  'olmo2',
 ] as const;

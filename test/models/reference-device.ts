@@ -6,6 +6,7 @@ import {
   type MatrixSource,
   type Ops,
   type PackedLinear,
+  type QuantizedLinear,
   type StagingBuffer,
 } from '../../src/device/device.ts';
 import { type DType, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
@@ -77,6 +78,10 @@ export class ReferenceDevice implements Device {
       offset += source.rows * k;
     }
     return { ptr: this.store(values, dtype, purpose), dtype, n, k, bytes: n * k * dtypeBytes(dtype) };
+  }
+
+  packQuantizedLinear(): QuantizedLinear {
+    throw new Error('The reference device has no quantized weights.');
   }
 
   uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {

@@ -56,6 +56,9 @@ const linear: Op = (x, ldX, w, _dtype, bias, out, ldOut, m, n, k) => {
   }
 };
 
+const rotationRow = (cosSin: number, positions: number, token: number, rotaryDim: number): Float32Array =>
+  floats(cosSin + ints(positions + token * 4, 1)[0]! * rotaryDim * 4, rotaryDim);
+
 const qkNormRope: Op = (
   qkv,
   ldQkv,
@@ -72,8 +75,8 @@ const qkNormRope: Op = (
   interleaved,
 ) => {
   const half = rotaryDim / 2;
-  ints(positions, numTokens).forEach((position, token) => {
-    const table = rotaryDim === 0 ? new Float32Array(0) : floats(cosSin + position * rotaryDim * 4, rotaryDim);
+  for (let token = 0; token < numTokens; token++) {
+    const table = rotaryDim === 0 ? new Float32Array(0) : rotationRow(cosSin, positions, token, rotaryDim);
     for (let head = 0; head < numHeads + numKvHeads; head++) {
       const x = floats(qkv + (token * ldQkv + head * headDim) * 4, headDim);
       const weight = head < numHeads ? qWeight : kWeight;
@@ -85,7 +88,7 @@ const qkNormRope: Op = (
         x[second] = b * table[i]! + a * table[half + i]!;
       }
     }
-  });
+  }
 };
 
 /** Place of the key of one token and head; its value is `blockSize * numKvHeads * headDim` further. */
@@ -226,6 +229,16 @@ const actAndMul: Op = (gateUp, out, rows, n, kind) => {
   }
 };
 
+const add: Op = (x, y, out, count) => {
+  const [left, right, output] = [floats(x, count), floats(y, count), floats(out, count)];
+  for (let i = 0; i < count; i++) output[i] = left[i]! + right[i]!;
+};
+
+const softCap: Op = (x, count, cap) => {
+  const values = floats(x, count);
+  for (let i = 0; i < count; i++) values[i] = cap * Math.tanh(values[i]! / cap);
+};
+
 const gatherRows: Op = (x, indices, out, rows, n) => {
   const output = floats(out, rows * n);
   ints(indices, rows).forEach((index, row) => {
@@ -244,5 +257,7 @@ export const REFERENCE_OPS: Partial<Record<OpName, Op>> = {
   reshape_and_cache: reshapeAndCache,
   paged_attention: pagedAttention,
   act_and_mul: actAndMul,
+  add,
+  soft_cap: softCap,
   gather_rows: gatherRows,
 };

@@ -9,6 +9,7 @@ import { loggingFlags, observabilityFlags } from './observability.ts';
 import { parallelFlags } from './parallel.ts';
 import { pluginFlags } from './plugins.ts';
 import { schedulerFlags } from './scheduler.ts';
+import { structuredOutputsFlags } from './structured-outputs.ts';
 
 /**
  * The flag table. Everything about a flag comes from its one row: parsing of command line, config file and environment,
@@ -20,6 +21,12 @@ export const FLAG_GROUPS = {
   cache: { config: 'CacheConfig', key: 'cache', doc: 'The KV cache.', flags: cacheFlags },
   parallel: { config: 'ParallelConfig', key: 'parallel', doc: 'Work over several cores.', flags: parallelFlags },
   scheduler: { config: 'SchedulerConfig', key: 'scheduler', doc: 'What goes into a step.', flags: schedulerFlags },
+  structuredOutputs: {
+    config: 'StructuredOutputsConfig',
+    key: 'structuredOutputs',
+    doc: 'Output that follows a schema or a grammar.',
+    flags: structuredOutputsFlags,
+  },
   device: { config: 'DeviceConfig', key: 'device', doc: 'The device.', flags: deviceFlags },
   frontend: { config: 'Frontend', key: 'frontend', doc: 'The HTTP server.', flags: frontendFlags },
   observability: {

@@ -58,6 +58,13 @@ export const modelFlags = {
     default: 'auto',
     help: 'Type of weights and computation. auto: float16 for float16 checkpoints, bfloat16 for bfloat16 and float32 ones. half is float16, float is float32.',
   },
+  quantization: {
+    type: 'string',
+    default: null,
+    aliases: ['-q'],
+    metavar: 'int8|int4|NAME',
+    help: 'Quantize the weights of linear layers while they are loaded: to 8 bits (int8), to 4 bits (int4), or with a method of a plugin. See docs/quantization.md.',
+  },
   'max-model-len': {
     type: 'tokens',
     default: null,

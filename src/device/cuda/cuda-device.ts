@@ -1,9 +1,9 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
-import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, StagingBuffer } from '../device.ts';
+import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, QuantizedLinear, StagingBuffer } from '../device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
 import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
-import { ERROR_TEXT } from '../ops.ts';
+import { ERROR_TEXT, OPS } from '../ops.ts';
 import { Cublas } from './cublas.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
@@ -31,6 +31,20 @@ const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
 const MIN_WORKSPACE_BYTES = 4 << 20;
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
 const UPLOAD_CHUNK_BYTES = 64 << 20;
+
+/** What an op returns for weights of a type that it has no kernel for (ERROR_TEXT). */
+
+/** Stand-ins for ops that have no CUDA kernel: a model that needs one says so when it is first run. */
+function missingOps(): Record<string, () => number> {
+  return Object.fromEntries(
+    Object.keys(OPS).map((op) => [
+      op,
+      () => {
+        throw new KernelError(op, 0, `${op}: the CUDA device has no such kernel yet`);
+      },
+    ]),
+  );
+}
 
 /** A CUDA device with one stream, for the thread that opened it. After a CudaError it can only be closed. */
 export class CudaDevice implements Device {
@@ -125,6 +139,10 @@ export class CudaDevice implements Device {
     return { ptr, dtype, n, k, bytes };
   }
 
+  packQuantizedLinear(): QuantizedLinear {
+    throw new Error('--quantization works on the CPU only; a GPU keeps weights in the type of --dtype');
+  }
+
   uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
     const ptr = this.alloc(source.rows * source.cols * dtypeBytes(dtype), purpose);
     this.#convert(source, ptr, dtype);
@@ -189,6 +207,7 @@ export class CudaDevice implements Device {
       (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
         this.#linear(outDtype, wDtype!, bias!, [m!, n!, k!], [x!, ldX!], w!, [out!, ldOut!]);
     return {
+      ...missingOps(),
       ...kernels.ops,
       linear: product(this.activationDtype),
       linear_f32: product('float32'),

@@ -1,10 +1,24 @@
 import { type FFIFunction, FFIType } from 'bun:ffi';
 import { type NativeFunction, opSymbols } from '../cpu-library.ts';
-import { OPS } from '../ops.ts';
+import type { OpName } from '../ops.ts';
 import { openLibrary } from './open-library.ts';
 
-/** Ops that are not kernels of the library: matrix products are cuBLAS's. */
-const CUBLAS_OPS: readonly string[] = ['linear', 'linear_f32'];
+/** Ops that cuda/*.cu has. The rest of the table can't run on CUDA yet, but for the matrix products, which are cuBLAS's. */
+export const CUDA_KERNEL_OPS = [
+  'gather_token_ids',
+  'copy_bytes',
+  'embedding',
+  'rms_norm',
+  'fused_add_rms_norm',
+  'qk_norm_rope',
+  'reshape_and_cache',
+  'paged_attention',
+  'act_and_mul',
+  'gather_rows',
+  'sample',
+  'logprobs',
+  'copy_blocks',
+] as const satisfies readonly OpName[];
 
 const RUNTIME = {
   bao_stream_create: { args: ['ptr', 'i32', 'i32'], returns: 'ptr' },
@@ -27,8 +41,8 @@ export type CudaKernels = { readonly [N in keyof typeof RUNTIME]: NativeFunction
 
 /** Opens libbao-cuda. libcudart must be open already: the kernels use the same one. */
 export function openCudaKernels(path: string): CudaKernels {
-  const names = Object.keys(OPS).filter((name) => !CUBLAS_OPS.includes(name));
-  const functions = openLibrary('libbao-cuda', [path], { ...RUNTIME, ...opSymbols(names) });
-  const ops = Object.fromEntries(names.map((name) => [name, functions[`bao_${name}` as keyof typeof functions]]));
+  const functions = openLibrary('libbao-cuda', [path], { ...RUNTIME, ...opSymbols(CUDA_KERNEL_OPS) });
+  const byName: Readonly<Record<string, NativeFunction>> = functions;
+  const ops = Object.fromEntries(CUDA_KERNEL_OPS.map((name) => [name, byName[`bao_${name}`]!]));
   return { ...functions, ops };
 }

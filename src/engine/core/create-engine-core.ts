@@ -4,6 +4,8 @@ import { estimateMaxModelLen, getKvCacheConfig, maxConcurrency } from '../../kv-
 import type { KvCacheConfig } from '../../kv-cache/kv-cache-spec.ts';
 import { logger } from '../../logging/logger.ts';
 import { Scheduler } from '../../scheduler/scheduler.ts';
+import { GuidanceBackend } from '../../structured-output/guidance-backend.ts';
+import { StructuredOutputManager } from '../../structured-output/structured-output-manager.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
 import { EngineCore } from './engine-core.ts';
@@ -49,7 +51,12 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
     ),
     context.connections,
     context.status,
-    { maxInFlight: scheduler.asyncScheduling ? 2 : 1, seed: config.model.seed + coreIndex },
+    {
+      maxInFlight: scheduler.asyncScheduling ? 2 : 1,
+      seed: config.model.seed + coreIndex,
+      // The front end that checked the request has registered the vocabulary.
+      structuredOutputs: new StructuredOutputManager(() => new GuidanceBackend(config, null)),
+    },
   );
   return { core, ready: describe(kvCache, maxModelLen) };
 }

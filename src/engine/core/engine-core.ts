@@ -1,8 +1,9 @@
 import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
 import { Request } from '../../scheduler/request.ts';
-import type { RequestUpdate, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
+import type { RequestUpdate, SchedulerCounters, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
+import type { StructuredOutputManager } from '../../structured-output/structured-output-manager.ts';
 import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
@@ -17,13 +18,25 @@ const STATS_INTERVAL_MS = 250;
 const IDLE_SLEEP_MS = 1000;
 /** While a client's ring is full. */
 const FLUSH_SLEEP_MS = 1;
+/** While nothing runs and a grammar is compiled. */
+const GRAMMAR_SLEEP_MS = 1;
 
 export interface EngineCoreOptions {
   /** Steps that may be enqueued at once: 2 with async scheduling, else 1. */
   maxInFlight: number;
   /** Seed of the seeds of requests that bring none. */
   seed: number;
+  /** Default: requests with a grammar end with an error. */
+  structuredOutputs?: StructuredOutputManager;
 }
+
+const NOTHING_NEW = {
+  newTokenIds: [],
+  newLogprobs: null,
+  newPromptLogprobs: null,
+  stopReason: null,
+  isFirst: true,
+} satisfies Partial<RequestUpdate>;
 
 interface StepInFlight {
   scheduled: SchedulerOutput;
@@ -63,6 +76,7 @@ export class EngineCore {
     while (!this.stopping) {
       this.status.countLoopTurn();
       this.receive();
+      this.admitCompiled();
       if (this.scheduler.hasRequests() || this.inFlight.length > 0) {
         this.status.state = 'busy';
         this.turn();
@@ -87,9 +101,9 @@ export class EngineCore {
     }
     this.status.state = 'idle';
     const flushing = this.connections.some((connection) => connection.hasPendingOutput);
-    this.status.sleep(flushing ? FLUSH_SLEEP_MS : IDLE_SLEEP_MS, () =>
-      this.connections.some((connection) => connection.hasInput),
-    );
+    const compiling = (this.options.structuredOutputs?.numWaiting ?? 0) > 0;
+    const sleepMs = flushing ? FLUSH_SLEEP_MS : compiling ? GRAMMAR_SLEEP_MS : IDLE_SLEEP_MS;
+    this.status.sleep(sleepMs, () => this.connections.some((connection) => connection.hasInput));
   }
 
   /** Enqueues what may be enqueued, then finishes the oldest step. */
@@ -101,6 +115,7 @@ export class EngineCore {
       if (scheduled.totalNumScheduledTokens === 0) break;
       scheduled.releasedKeys = this.releasedKeys;
       this.releasedKeys = [];
+      scheduled.grammarBitmask = this.options.structuredOutputs?.bitmask(scheduled) ?? null;
       this.noteFirstScheduled(scheduled);
       this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
     }
@@ -117,8 +132,36 @@ export class EngineCore {
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
     this.status.addProgress(scheduled.totalNumScheduledTokens);
     const updates = this.scheduler.updateFromOutput(scheduled, result);
+    for (const update of updates)
+      if (update.request.samplingParams.structuredOutputs !== null) this.followGrammar(update);
     this.publishLoad();
     this.sendOutputs(updates, scheduled.totalNumScheduledTokens);
+  }
+
+  /** A text that is complete by its grammar ends with EOS, even where other rules of its request (ignore_eos, min_tokens) are against it. */
+  private followGrammar(update: RequestUpdate): void {
+    const { request } = update;
+    if (update.finishReason !== null || update.newTokenIds.length === 0) return;
+    const result = this.options.structuredOutputs?.advance(update) ?? 'refused';
+    if (result === 'going-on') return;
+    update.finishReason = result === 'ended' ? 'stop' : 'error';
+    if (result === 'ended') update.newTokenIds = [request.eosTokenIds[0]!];
+    this.scheduler.finishRequests([request.key], update.finishReason);
+  }
+
+  /** Requests whose grammars have been compiled join the others. */
+  private admitCompiled(): void {
+    const { structuredOutputs } = this.options;
+    if (structuredOutputs === undefined || structuredOutputs.numWaiting === 0) return;
+    const { ready, failed } = structuredOutputs.admit();
+    for (const request of ready) this.scheduler.addRequest(request);
+    for (const { request, reason } of failed) this.refuse(request, reason);
+  }
+
+  /** Ends a request that never came to run. */
+  private refuse(request: Request, reason: string): void {
+    log.warn(`Request ${request.requestId} can't be constrained: ${reason}`);
+    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error' }], 0);
   }
 
   private noteFirstScheduled(scheduled: SchedulerOutput): void {
@@ -174,7 +217,7 @@ export class EngineCore {
 
   private stats(): SchedulerStats {
     return {
-      ...this.scheduler.stats(),
+      ...this.schedulerCounters(),
       numSteps: this.numSteps,
       numScheduledTokens: this.numScheduledTokens,
       stepMs: this.stepMs,
@@ -182,8 +225,13 @@ export class EngineCore {
     };
   }
 
+  private schedulerCounters(): SchedulerCounters {
+    const counters = this.scheduler.stats();
+    return { ...counters, numWaiting: counters.numWaiting + (this.options.structuredOutputs?.numWaiting ?? 0) };
+  }
+
   private publishLoad(): void {
-    const { numRunning, numWaiting, kvCacheUsage } = this.scheduler.stats();
+    const { numRunning, numWaiting, kvCacheUsage } = this.schedulerCounters();
     this.status.setLoad(numRunning, numWaiting, kvCacheUsage);
   }
 
@@ -216,28 +264,42 @@ export class EngineCore {
     const key = this.nextKey++;
     const { seed } = message.samplingParams;
     this.keys[clientIndex]!.set(message.handle, key);
-    this.scheduler.addRequest(
-      new Request({
-        ...message,
-        key,
-        clientIndex,
-        seed: seed === null ? this.seeds.next() : BigInt(seed),
-        positionOffset: this.executor.positionOffset(message.promptTokenIds.length),
-      }),
-    );
+    const request = new Request({
+      ...message,
+      key,
+      clientIndex,
+      seed: seed === null ? this.seeds.next() : BigInt(seed),
+      positionOffset: this.executor.positionOffset(message.promptTokenIds.length),
+    });
+    if (message.samplingParams.structuredOutputs === null) this.scheduler.addRequest(request);
+    else this.addConstrained(request);
+  }
+
+  private addConstrained(request: Request): void {
+    const { structuredOutputs } = this.options;
+    try {
+      if (structuredOutputs === undefined) throw new Error('the core has no grammar engine');
+      structuredOutputs.add(request);
+    } catch (error) {
+      this.refuse(request, error instanceof Error ? error.message : String(error));
+    }
   }
 
   private abort(handles: readonly number[], clientIndex: number): void {
     const live = this.keys[clientIndex]!;
     const keys = handles.map((handle) => live.get(handle)).filter((key) => key !== undefined);
     for (const handle of handles) live.delete(handle);
-    for (const key of keys) this.firstScheduledMs.delete(key);
+    for (const key of keys) {
+      this.firstScheduledMs.delete(key);
+      this.options.structuredOutputs?.release(key);
+    }
     this.scheduler.finishRequests(keys, 'abort');
   }
 
   private forget(request: Request): void {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
+    this.options.structuredOutputs?.release(request.key);
   }
 
   private answer(call: UtilityCall, clientIndex: number): void {

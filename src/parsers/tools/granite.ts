@@ -7,8 +7,11 @@ export const granite: ToolFormat = { keepsSpecialTokens: true, create: (sink) =>
 const MARKS = ['<|tool_call|>', '<tool_call>'];
 
 class GraniteToolParser implements ToolParser {
+  /** White space and mark in front of the array. */
+  #lead = '';
+  #hasMark = false;
+  /** Text that may begin a mark. */
   #held = '';
-  #mark = '';
   #list: JsonListParser | null = null;
   #isContent = false;
 
@@ -21,30 +24,29 @@ class GraniteToolParser implements ToolParser {
   }
 
   finish(): void {
+    const text = this.#lead + this.#held;
     if (this.#list !== null) this.#list.finish();
-    else if (!this.#isContent && this.#mark + this.#held !== '') this.sink.content(this.#mark + this.#held);
+    else if (!this.#isContent && text !== '') this.sink.content(text);
   }
 
   #readStart(text: string): void {
     const whole = this.#held + text;
     const start = whole.trimStart();
-    const mark = this.#mark === '' ? MARKS.find((each) => start.startsWith(each)) : undefined;
+    this.#lead += whole.slice(0, whole.length - start.length);
+    this.#held = start;
+    if (start === '') return;
+    const mark = this.#hasMark ? undefined : MARKS.find((each) => start.startsWith(each));
     if (mark !== undefined) {
-      const rest = start.slice(mark.length);
-      this.#mark = whole.slice(0, whole.length - rest.length);
+      this.#lead += mark;
+      this.#hasMark = true;
       this.#held = '';
-      if (rest !== '') this.#readStart(rest);
-      return;
-    }
-    this.#held = whole;
-    if (start === '' || (this.#mark === '' && MARKS.some((each) => each.startsWith(start)))) return;
-    if (start[0] === '[') {
-      const lead = whole.slice(0, whole.length - start.length);
-      this.#list = new JsonListParser(this.sink, ['arguments'], this.#mark + lead);
+      this.#readStart(start.slice(mark.length));
+    } else if (start[0] === '[') {
+      this.#list = new JsonListParser(this.sink, ['arguments'], this.#lead);
       this.#list.push(start);
-    } else {
+    } else if (this.#hasMark || !MARKS.some((each) => each.startsWith(start))) {
       this.#isContent = true;
-      this.sink.content(this.#mark + whole);
+      this.sink.content(this.#lead + start);
     }
   }
 }

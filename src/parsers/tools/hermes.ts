@@ -3,7 +3,11 @@ import { TagSplitter } from '../tag-splitter.ts';
 import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
 /** Hermes, Qwen 2.5 and 3, the demo: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, any number of them. */
-export const hermes: ToolFormat = { keepsSpecialTokens: true, create: (sink) => new HermesToolParser(sink) };
+export const hermes: ToolFormat = {
+  keepsSpecialTokens: true,
+  create: (sink) => new HermesToolParser(sink),
+  frame: (name) => ({ begin: `${START}\n{"name": ${JSON.stringify(name)}, "arguments": `, end: `}\n${END}` }),
+};
 
 const START = '<tool_call>';
 const END = '</tool_call>';

@@ -11,6 +11,8 @@ class Llama3JsonToolParser implements ToolParser {
   #state: 'start' | 'call' | 'between' | 'content' = 'start';
   /** What may still turn out to be content. */
   #held = '';
+  /** What may be the beginning of the tag. */
+  #tag = '';
   #call: JsonCallReader;
 
   constructor(private readonly sink: ToolSink) {
@@ -24,20 +26,20 @@ class Llama3JsonToolParser implements ToolParser {
   }
 
   finish(): void {
-    const text = this.#held + (this.#state === 'call' ? this.#call.raw : '');
+    const text = this.#held + this.#tag + (this.#state === 'call' ? this.#call.raw : '');
     if (text !== '') this.sink.content(text);
   }
 
   /** @returns text that is for the next state */
   #readStart(text: string): string {
-    const whole = this.#held + text;
+    const whole = this.#tag + text;
     const start = whole.trimStart();
-    if (start === '' || (start !== PYTHON_TAG && PYTHON_TAG.startsWith(start))) {
-      this.#held = whole;
-      return '';
-    }
+    this.#held += whole.slice(0, whole.length - start.length);
+    this.#tag = start;
+    if (start === '' || (start !== PYTHON_TAG && PYTHON_TAG.startsWith(start))) return '';
     const rest = start.startsWith(PYTHON_TAG) ? start.slice(PYTHON_TAG.length) : start;
-    this.#held = whole.slice(0, whole.length - rest.length);
+    this.#held += start.slice(0, start.length - rest.length);
+    this.#tag = '';
     this.#state = 'between';
     return rest;
   }

@@ -129,9 +129,11 @@ class MistralToolParser implements ToolParser {
     const id = this.#id.trim();
     this.sink.startCall(this.#name.trim(), id === '' ? undefined : id);
     this.#raw = '';
-    if (tag === '{') this.#pending = tag + this.#pending;
     this.#value = new JsonValueScanner();
     this.#state = 'arguments';
+    if (tag !== '{') return;
+    this.#value.scan(tag, 0);
+    this.sink.arguments(tag);
   }
 
   #readArguments(): boolean {
@@ -146,12 +148,9 @@ class MistralToolParser implements ToolParser {
 
   /** What began with the mark is content. */
   #giveUp(tag: string): void {
-    this.sink.content(this.#raw);
-    this.#raw = '';
-    this.#pending = tag + this.#pending;
-    this.#state = 'content';
-    if (tag === MARK) return;
-    this.sink.content(tag);
-    this.#pending = this.#pending.slice(tag.length);
+    const isMark = tag === MARK;
+    this.sink.content(isMark ? this.#raw : this.#raw + tag);
+    this.#raw = isMark ? tag : '';
+    this.#state = isMark ? 'begin' : 'content';
   }
 }

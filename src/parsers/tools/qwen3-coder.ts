@@ -97,8 +97,8 @@ class Qwen3CoderToolParser implements ToolParser {
     if (before.trim() !== '') {
       this.#content(this.#raw);
       this.#raw = '';
-      this.#pending = (tag ?? '') + rest;
       this.#state = 'content';
+      if (tag !== null) this.#begin(tag);
       return true;
     }
     if (tag === null) return false;

@@ -29,6 +29,11 @@ export interface ToolFormat {
   create(sink: ToolSink, functions: readonly FunctionDefinition[]): ToolParser;
   /** The format's marks are special tokens, which must stay in the text. */
   keepsSpecialTokens?: boolean;
+  /**
+   * The text around one call's arguments, where these are JSON: a call that the client has forced is written as the model was trained to.
+   * Formats without it have forced calls as plain JSON.
+   */
+  frame?(name: string): { begin: string; end: string };
   /** Ids for calls where the model's templates ask for a form of their own. */
   newCallId?(): string;
 }

@@ -48,7 +48,8 @@ function choiceJson(choice: CompletionOutput, format: ChatFormat): string {
   const message = `{"role":${JSON.stringify(format.role)}${members},"refusal":null}`;
   const logprobs = choiceLogprobs(choice, format.logprobs);
   const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', choice.tokenIds) : '';
-  const finish = finishMembers(choice, (parsed?.toolCalls.length ?? 0) > 0);
+  const hasCalls = parsed !== null && parsed.toolCalls.length > 0;
+  const finish = finishMembers(choice, hasCalls && format.parsing!.callsAreTheReason);
   return `{"index":${choice.index},"message":${message},"logprobs":${logprobs}${finish}${tokenIds}}`;
 }
 
@@ -59,7 +60,7 @@ function contentMember(content: string | null): string {
 /** Content is null where there is none and something else instead. */
 function parsedMembers({ reasoning, content, toolCalls }: ParsedMessage, { echo, parsing }: ChatFormat): string {
   const text = echo + content;
-  const isAbsent = text === '' && (toolCalls.length > 0 || parsing!.hasReasoning);
+  const isAbsent = text === '' && parsing!.isContentAbsent(toolCalls.length > 0);
   const calls = toolCalls.map(
     (call) =>
       `{"id":${JSON.stringify(call.id)},"type":"function","function":{"name":${JSON.stringify(call.name)},"arguments":${JSON.stringify(call.arguments)}}}`,

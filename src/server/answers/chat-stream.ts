@@ -125,7 +125,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     const { index, finishReason } = delta;
     const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', delta.tokenIds) : '';
     const logprobs = delta.tokenIds.length === 0 ? 'null' : choiceLogprobs(delta, format.logprobs);
-    const finish = finishMembers(delta, this.#outputs[index]?.hasToolCalls);
+    const finish = finishMembers(delta, this.#outputs[index]?.endsWithCalls());
     const choice = `{"index":${index},"delta":${json},"logprobs":${logprobs}${finish}${tokenIds}}`;
     const fingerprint = finishReason !== null && !this.usage.atEnd ? fingerprintMember(format.head) : '';
     return `${this.#open}${choice}]${this.#continuousUsage(index)}${fingerprint}}\n\n`;

@@ -8,6 +8,7 @@ import {
 import { logger } from '../../logging/logger.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
 import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
+import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import { randomId } from '../request-id.ts';
@@ -22,6 +23,7 @@ export interface GenerationPlan {
   logprobs: number | null;
   promptLogprobs: number | null;
   outputKind: RequestOutputKind;
+  structuredOutputs: StructuredOutputsParams | null;
 }
 
 /** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, within the operator's limit and what fits. */
@@ -42,6 +44,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
       logprobs: plan.logprobs,
       promptLogprobs: plan.promptLogprobs,
       outputKind: plan.outputKind,
+      structuredOutputs: plan.structuredOutputs,
       vocabSize: model.hf.vocabSize,
       maxLogprobs: model.maxLogprobs,
       tokenizer: context.engine.tokenizer,
@@ -136,7 +139,7 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = failureOf(output);
+    const failure = failureOf(output, requests[index]!);
     if (output.finished) running.delete(output.requestId);
     if (failure !== null) return fail(failure);
     handler.onOutput(index, output);
@@ -160,9 +163,14 @@ export function startGeneration(
   return cancel;
 }
 
+const DEAD_END =
+  'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.';
+
 /** A choice that did not come to an end of its own. */
-function failureOf(output: RequestOutput): ApiError | null {
+function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError | null {
   for (const { finishReason } of output.outputs) {
+    if (finishReason === 'error' && params.structuredOutputs !== null)
+      return new ApiError(400, 'BadRequestError', DEAD_END);
     if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
     if (finishReason === 'abort') {
       return new ApiError(

@@ -5,6 +5,9 @@ import {
   type ReasoningTokens,
   reasoningTokens,
 } from '../../parsers/reasoning/count-reasoning-tokens.ts';
+import { namedCall, requiredCalls } from '../../parsers/tools/forced.ts';
+import type { ToolFormat } from '../../parsers/tools/tool-parser.ts';
+import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
 import type { ToolChoice } from '../protocol/tool-choice.ts';
 import { randomId } from '../request-id.ts';
@@ -17,12 +20,22 @@ export class OutputParsing {
     private readonly options: OutputParserOptions,
     /** null: reasoning tokens can't be counted. */
     private readonly tokens: ReasoningTokens | null,
+    private readonly toolChoice: ToolChoice,
     private readonly observe: (observation: Pick<ToolParserObservation, 'isStreaming' | 'hasToolCall'>) => void,
   ) {}
 
-  /** Answers are searched for reasoning, so that content may be absent. */
-  get hasReasoning(): boolean {
-    return this.options.reasoning !== null;
+  /** Whether content without text is null; beside a call that the client has forced it is '', as in vLLM. */
+  isContentAbsent(hasCalls: boolean): boolean {
+    return hasCalls ? !this.#isForced : this.options.reasoning !== null;
+  }
+
+  /** A named function is no choice of the model's: the answer just stops. */
+  get callsAreTheReason(): boolean {
+    return typeof this.toolChoice === 'string';
+  }
+
+  get #isForced(): boolean {
+    return this.toolChoice !== 'none' && this.toolChoice !== 'auto';
   }
 
   parse(text: string) {
@@ -44,9 +57,7 @@ export class OutputParsing {
         );
         return events;
       },
-      get hasToolCalls() {
-        return parser.numToolCalls > 0;
-      },
+      endsWithCalls: () => this.callsAreTheReason && parser.numToolCalls > 0,
     };
   }
 
@@ -56,14 +67,15 @@ export class OutputParsing {
   }
 
   #observeTools(isStreaming: boolean, hasToolCall: boolean): void {
-    if (this.options.tools !== null) this.observe({ isStreaming, hasToolCall });
+    if (this.options.tools !== null && !this.#isForced) this.observe({ isStreaming, hasToolCall });
   }
 }
 
 /** One choice's text to events, piece by piece. */
 export interface OutputStream {
   push(text: string, isLast: boolean): ReturnType<OutputParser['push']>;
-  readonly hasToolCalls: boolean;
+  /** The model has called tools, and that is why it stopped. */
+  endsWithCalls(): boolean;
 }
 
 /** null: answers are content and nothing else. */
@@ -74,7 +86,7 @@ export function chatOutputParsing(
   promptText: string,
 ): OutputParsing | null {
   const { formats, engine, config, metrics } = context;
-  const tools = toolChoice === 'auto' ? formats.tools : null;
+  const tools = toolFormat(context, toolChoice);
   const { reasoning } = formats;
   if (tools === null && reasoning === null) return null;
   const options: OutputParserOptions = {
@@ -94,13 +106,33 @@ export function chatOutputParsing(
     reasoning?.marks === undefined || engine.tokenizer === null
       ? null
       : reasoningTokens(reasoning, options, engine.tokenizer, config.model.eosTokenIds);
-  return new OutputParsing(options, tokens, (observation) =>
+  return new OutputParsing(options, tokens, toolChoice, (observation) =>
     metrics?.observeToolParser?.({ requestType: 'chat_completions', ...observation }),
   );
+}
+
+function toolFormat({ formats }: ServerContext, toolChoice: ToolChoice): ToolFormat | null {
+  if (toolChoice === 'none') return null;
+  if (toolChoice === 'auto' || formats.tools?.frame !== undefined) return formats.tools;
+  return toolChoice === 'required' ? requiredCalls : namedCall(toolChoice.name);
 }
 
 /** Whether special tokens must stay in the text for the marks to be found. */
 export function keepsSpecialTokens({ formats }: ServerContext, toolChoice: ToolChoice): boolean {
   const ofTools = toolChoice === 'auto' && formats.tools?.keepsSpecialTokens === true;
   return ofTools || formats.reasoning?.keepsSpecialTokens === true;
+}
+
+/** A constraint on the answer begins where its reasoning, if the prompt has begun one, ends. */
+export function constraintBehindReasoning(
+  context: ServerContext,
+  request: ChatCompletionRequest,
+  promptText: string,
+  constraint: StructuredOutputsParams | null,
+): StructuredOutputsParams | null {
+  const { formats, engine } = context;
+  const marks = formats.reasoning?.marks;
+  if (constraint === null || marks === undefined || engine.tokenizer === null) return constraint;
+  if (marks.start({ promptText, templateKwargs: chatTemplateKwargs(engine, request) }) !== 'inside') return constraint;
+  return { ...constraint, startsAfter: [...engine.tokenizer.encode(marks.ends[0]!, { addSpecialTokens: false })] };
 }

@@ -1,11 +1,10 @@
 import { ValidationError } from '../../engine/engine-client.ts';
-import { notSupported } from '../errors.ts';
 import type { ChatCompletionRequest } from './chat-completion.ts';
 import type { ToolDefinition } from './chat-messages.ts';
 import { isObject } from './fields.ts';
 
-/** Whether the model may call tools. */
-export type ToolChoice = 'none' | 'auto';
+/** Whether the model may call tools, must, or must call a certain one. */
+export type ToolChoice = 'none' | 'auto' | 'required' | { name: string };
 
 /**
  * vLLM's rules for `tools` and `tool_choice`.
@@ -41,13 +40,12 @@ export function resolveToolChoice(
         'tool_choice',
       );
     }
-  } else {
-    checkNamedTool(choice, tools);
+    return 'required';
   }
-  throw notSupported('tool_choice', 'only "none" and "auto" are');
+  return { name: namedTool(choice, tools) };
 }
 
-function checkNamedTool(choice: Record<string, unknown>, tools: readonly ToolDefinition[]): void {
+function namedTool(choice: Record<string, unknown>, tools: readonly ToolDefinition[]): string {
   const usage = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`';
   const named = choice.function;
   if (!isObject(named)) {
@@ -62,7 +60,8 @@ function checkNamedTool(choice: Record<string, unknown>, tools: readonly ToolDef
       'tool_choice.function.name',
     );
   }
-  if (tools.some((tool) => tool.function.name === named.name)) return;
+  const { name } = named;
+  if (tools.some((tool) => tool.function.name === name)) return name;
   throw new ValidationError(
     'The tool specified in `tool_choice` does not match any of the specified `tools` (parameter=tool_choice)',
     'tool_choice',

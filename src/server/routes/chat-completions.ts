@@ -3,6 +3,7 @@ import { jsonAnswer } from '../answers/answer-head.ts';
 import { type ChatFormat, chatAnswerJson } from '../answers/chat-answer.ts';
 import { ChatStreamEncoder } from '../answers/chat-stream.ts';
 import { streamUsage } from '../answers/usage.ts';
+import { forcedCalls } from '../generation/forced-tools.ts';
 import {
   collectOutputs,
   engineRequestId,
@@ -11,12 +12,18 @@ import {
   resolveMaxTokens,
   samplingParams,
 } from '../generation/generation.ts';
-import { chatOutputParsing, keepsSpecialTokens, type OutputParsing } from '../generation/output-parsing.ts';
+import {
+  chatOutputParsing,
+  constraintBehindReasoning,
+  keepsSpecialTokens,
+  type OutputParsing,
+} from '../generation/output-parsing.ts';
 import { checkLimits, encodePrompt, type PromptLimits, renderChatPrompt } from '../generation/prompt.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
 import { type ChatCompletionRequest, parseChatCompletion } from '../protocol/chat-completion.ts';
 import { contentText } from '../protocol/chat-messages.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
+import { structuredOutputsOf } from '../protocol/structured-outputs.ts';
 import { resolveToolChoice } from '../protocol/tool-choice.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
@@ -59,6 +66,9 @@ async function prepare(
   const hidesTools = toolChoice === 'none' && config.frontend.excludeToolsWhenToolChoiceNone;
   const promptText = renderChatPrompt(engine, hidesTools ? { ...request, tools: null } : request);
   const promptTokenIds = await encodePrompt(engine, promptText, request.add_special_tokens, limits);
+  const constraint = await context.structuredOutputs.resolve(
+    forcedCalls(toolChoice, request.tools ?? [], context.formats.tools) ?? structuredOutputsOf(request),
+  );
   const topLogprobs = request.top_logprobs ?? 0;
   const fields = keepsSpecialTokens(context, toolChoice) ? { ...request, skip_special_tokens: false } : request;
   const params = samplingParams(context, fields, {
@@ -67,6 +77,7 @@ async function prepare(
     logprobs: request.logprobs ? topLogprobs : null,
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),
     outputKind: request.stream ? 'delta' : 'final-only',
+    structuredOutputs: constraintBehindReasoning(context, request, promptText, constraint),
   });
   const id = `chatcmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const generate = {

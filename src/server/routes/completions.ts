@@ -15,6 +15,7 @@ import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../
 import { streamGeneration } from '../generation/stream-generation.ts';
 import { type CompletionPrompt, type CompletionRequest, parseCompletion } from '../protocol/completion.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
+import { structuredOutputsOf } from '../protocol/structured-outputs.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
@@ -53,6 +54,7 @@ async function prepare(
   const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const place = placement(context, request, headers, model.loraName);
   const promptOnly = request.echo === true && request.max_tokens === 0;
+  const structuredOutputs = await context.structuredOutputs.resolve(structuredOutputsOf(request));
   const generate = prompts.map((promptTokenIds) => ({
     requestId: engineRequestId(id),
     promptTokenIds,
@@ -63,6 +65,7 @@ async function prepare(
       logprobs: request.logprobs ?? null,
       promptLogprobs: request.prompt_logprobs ?? (request.echo ? (request.logprobs ?? null) : null),
       outputKind: request.stream ? 'delta' : 'final-only',
+      structuredOutputs,
     }),
     ...place,
   }));

@@ -1,0 +1,535 @@
+// Products with quantized weights: out = x · Wᵀ + bias, both sides as integers.
+//
+// Activations are quantized in every batch, one row alone included: each row's group of k gets its own scale, so that a row's
+// result is a function of that row only. Within a group sums are integers, exact in any order; groups are added in float32 in
+// order, with a product and a sum that are never fused. So every instruction set gives the same bits.
+#include "../quant.h"
+
+#include "simd.h"
+
+namespace bao::BAO_ISA {
+namespace {
+
+#if defined(__AVX512VNNI__)
+constexpr int kTileRows = 12, kTileVectors = 2;
+#elif defined(__AVX512F__)
+constexpr int kTileRows = 8, kTileVectors = 2;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 4, kTileVectors = 2;
+#elif defined(__ARM_NEON)
+constexpr int kTileRows = 4, kTileVectors = 4;
+#else
+constexpr int kTileRows = 3, kTileVectors = 2;
+#endif
+constexpr int kPanelVectors = kPanelColumns / kLanes;
+// Depth of a block of k that all row tiles pass over; whole groups.
+constexpr int64_t kDepth = 512;
+// How far ahead of use memory is asked for where each weight is used once.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// A word of weights is multiplied in pieces, each with one word of activations:
+//   bytes: 4 numbers with 4 int8 (VPDPBUSD; VPMADDUBSW for 4-bit numbers, whose sums stay within 16 bits for a while)
+//   pairs: 2 numbers, of 16 bits each, with 2 int16 (PMADDWD)
+#if defined(__AVX512VNNI__)
+template <int Bits>
+constexpr bool kBytes = true;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+template <int Bits>
+constexpr bool kBytes = Bits == 4;
+#else
+template <int Bits>
+constexpr bool kBytes = false;
+#endif
+template <int Bits>
+constexpr int kPieces = (kBytes<Bits> ? 8 : 16) / Bits;
+template <int Bits>
+constexpr int64_t kGroupWords = quant_group(Bits) / quant_word(Bits);
+
+BAO_INLINE U splat(uint32_t x) { return x - U{}; }
+
+// A row of activations: its words, kPieces for each word of weights, and for each group the scale and the sum of its integers.
+template <int Bits>
+struct RowLayout {
+  explicit RowLayout(int64_t k)
+      : words(ceil_div(k, quant_word(Bits))),
+        groups(ceil_div(k, quant_group(Bits))),
+        scales(words * kPieces<Bits> * 4),
+        sums(scales + groups * 4),
+        stride(round_up(sums + groups * 4, 64)) {}
+  // Words and groups of weights in a column.
+  int64_t words, groups;
+  // Bytes from the row's begin, and between rows.
+  int64_t scales, sums, stride;
+};
+
+template <int Bits>
+BAO_INLINE U piece_of(U word, int piece) {
+  if constexpr (kBytes<Bits>) {
+    return Bits == 8 ? word : word >> (piece * 4) & splat(0x0f0f0f0fu);
+  } else {
+    return word >> (piece * Bits) & splat(Bits == 8 ? 0x00ff00ffu : 0x000f000fu);
+  }
+}
+
+// Sums of products of 16-bit pairs.
+BAO_INLINE I multiply_pairs(U a, U b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<I>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<I>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<I>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  const I low = (reinterpret_cast<I>(a << 16) >> 16) * (reinterpret_cast<I>(b << 16) >> 16);
+  return low + (reinterpret_cast<I>(a) >> 16) * (reinterpret_cast<I>(b) >> 16);
+#endif
+}
+
+// total += the products of one piece. Where kShort, total has 16-bit halves, which hold kShortWords words of weights.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <int Bits>
+constexpr bool kShort = Bits == 4;
+#else
+template <int Bits>
+constexpr bool kShort = false;
+#endif
+// Each word adds twice at most 2 * 15 * 127 to a half.
+constexpr int64_t kShortWords = 4;
+
+template <int Bits>
+BAO_INLINE void multiply_piece(I& total, U weights, U x) {
+#if defined(__AVX512VNNI__)
+  total = reinterpret_cast<I>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total), reinterpret_cast<__m512i>(weights),
+                                                  reinterpret_cast<__m512i>(x)));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (kShort<Bits>) {
+    const __m256i products = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(weights), reinterpret_cast<__m256i>(x));
+    total = reinterpret_cast<I>(_mm256_add_epi16(reinterpret_cast<__m256i>(total), products));
+  } else {
+    total += multiply_pairs(weights, x);
+  }
+#else
+  total += multiply_pairs(weights, x);
+#endif
+}
+
+// Quantized rows of x, at the first group of a block of k.
+struct Rows {
+  const char* words;
+  const char* scales;
+  const char* sums;
+  int64_t stride;
+};
+
+struct Output {
+  float* c;
+  int64_t ld;
+  // For the last block of k, else nullptr.
+  const float* bias;
+  // Columns that exist.
+  int64_t columns;
+  // The first block of k starts from 0, the others from what is in c.
+  bool first;
+};
+
+template <class T>
+BAO_INLINE T read(const char* p, int64_t index) {
+  T value;
+  std::memcpy(&value, p + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+// The integer products of R rows with `count` words of NV vectors of columns.
+template <int Bits, int R, int NV, bool Ahead>
+BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    U word[NV];
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) word[v] = load_bits<U>(w + v * kLanes);
+    if constexpr (Ahead) {
+      BAO_UNROLL
+      for (int byte = 0; byte < NV * kLanes * 4; byte += 64) {
+        __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + byte);
+      }
+    }
+    BAO_UNROLL
+    for (int piece = 0; piece < kPieces<Bits>; piece++) {
+      U numbers[NV];
+      BAO_UNROLL
+      for (int v = 0; v < NV; v++) numbers[v] = piece_of<Bits>(word[v], piece);
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) {
+        const U activations = splat(read<uint32_t>(x + r * stride, piece));
+        BAO_UNROLL
+        for (int v = 0; v < NV; v++) multiply_piece<Bits>(total[r][v], numbers[v], activations);
+      }
+    }
+    x += kPieces<Bits> * 4;
+    w += kPanelColumns;
+  }
+}
+
+template <int Bits, int R, int NV, bool Ahead>
+BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count) {
+  if constexpr (!kShort<Bits>) {
+    multiply_words<Bits, R, NV, Ahead>(total, x, stride, w, count);
+  } else {
+    for (int64_t i = 0; i < count; i += kShortWords) {
+      I part[R][NV] = {};
+      multiply_words<Bits, R, NV, Ahead>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns,
+                                         min(kShortWords, count - i));
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) {
+        BAO_UNROLL
+        for (int v = 0; v < NV; v++) total[r][v] += multiply_pairs(reinterpret_cast<U>(part[r][v]), splat(0x00010001u));
+      }
+    }
+  }
+}
+
+BAO_INLINE F load_columns(const float* p, int64_t columns) { return columns >= kLanes ? load(p) : load_n(p, max(columns, 0)); }
+BAO_INLINE void store_columns(float* p, F v, int64_t columns) {
+  if (columns >= kLanes) {
+    store(p, v);
+  } else {
+    store_n(p, v, max(columns, 0));
+  }
+}
+
+// c[R][NV vectors] (+)= rows · `words` words of the columns at w, whose first group's scales w points to.
+template <int Bits, int R, int NV, bool Ahead>
+static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, int64_t words, const Output& out) {
+  F acc[R][NV];
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) {
+      acc[r][v] = out.first ? F{} : load_columns(out.c + r * out.ld + v * kLanes, out.columns - v * kLanes);
+    }
+  }
+  const char* x = rows.words;
+  for (int64_t group = 0; words > 0; group++) {
+    const int64_t count = min(words, kGroupWords<Bits>);
+    I total[R][NV] = {};
+    multiply_group<Bits, R, NV, Ahead>(total, x, rows.stride, w + kPanelColumns, count);
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) {
+      const U packed = load_bits<U>(w + v * kLanes);
+      const F scale = as_float(packed & splat(0xffff0000u));
+      const I zero = reinterpret_cast<I>(packed & splat(0xffffu));
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) {
+        const F row_scale = set1(read<float>(rows.scales + r * rows.stride, group));
+        const I row_sum = set1(read<int32_t>(rows.sums + r * rows.stride, group));
+        const F product = __builtin_convertvector(total[r][v] - zero * row_sum, F);
+        acc[r][v] = acc[r][v] + product * (scale * row_scale);
+      }
+    }
+    x += count * kPieces<Bits> * 4;
+    w += (count + 1) * kPanelColumns;
+    words -= count;
+  }
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) {
+    const int64_t columns = out.columns - v * kLanes;
+    const F bias = out.bias ? load_columns(out.bias + v * kLanes, columns) : F{};
+    BAO_UNROLL
+    for (int r = 0; r < R; r++) store_columns(out.c + r * out.ld + v * kLanes, acc[r][v] + bias, columns);
+  }
+}
+
+// `num_vectors` vectors of a panel's columns, w at the first of them, for `count` <= R rows.
+template <int Bits, int R, bool Thin>
+static void panel_rows(int64_t count, const Rows& rows, const uint32_t* w, int64_t words, const Output& out, int num_vectors) {
+  if constexpr (R > 1) {
+    if (count < R) return panel_rows<Bits, R - 1, Thin>(count, rows, w, words, out, num_vectors);
+  }
+  constexpr int NV = Thin && R == 1 ? kPanelVectors : kTileVectors;
+  for (int v = 0; v < num_vectors && v * kLanes < out.columns; v += NV) {
+    const int64_t column = v * kLanes;
+    const Output part{out.c + column, out.ld, out.bias ? out.bias + column : nullptr, out.columns - column, out.first};
+    tile<Bits, R, NV, Thin>(rows, w + column, words, part);
+  }
+}
+
+template <int Bits>
+static void few_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, const Output& out) {
+  const int64_t words = ceil_div(a.k, quant_word(Bits));
+  for (int64_t row = 0; row < a.m; row += kTileRows) {
+    const int64_t offset = row * rows.stride;
+    const Rows part{rows.words + offset, rows.scales + offset, rows.sums + offset, rows.stride};
+    const Output tile_out{out.c + row * out.ld, out.ld, out.bias, out.columns, true};
+    panel_rows<Bits, kTileRows, true>(min(kTileRows, a.m - row), part, w, words, tile_out, kPanelVectors);
+  }
+}
+
+// Blocks of k by part of a panel stay in the L1 cache while all row tiles pass over them.
+template <int Bits>
+static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, int64_t row_begin, int64_t row_end,
+                      const Output& out) {
+  constexpr int64_t kBlockGroups = kDepth / quant_group(Bits), kBlockWords = kBlockGroups * kGroupWords<Bits>;
+  const int64_t words = ceil_div(a.k, quant_word(Bits));
+  for (int64_t word = 0, group = 0; word < words; word += kBlockWords, group += kBlockGroups) {
+    const bool last = word + kBlockWords >= words;
+    const uint32_t* block = w + (word + group) * kPanelColumns;
+    for (int v = 0; v < kPanelVectors; v += kTileVectors) {
+      const int64_t column = v * kLanes;
+      for (int64_t row = row_begin; row < row_end; row += kTileRows) {
+        const int64_t offset = row * rows.stride;
+        const Rows part{rows.words + offset + word * kPieces<Bits> * 4, rows.scales + offset + group * 4,
+                        rows.sums + offset + group * 4, rows.stride};
+        const Output tile_out{out.c + row * out.ld + column, out.ld, last && out.bias ? out.bias + column : nullptr,
+                              out.columns - column, word == 0};
+        panel_rows<Bits, kTileRows, false>(min(kTileRows, row_end - row), part, block + column,
+                                           min(kBlockWords, words - word), tile_out, kTileVectors);
+      }
+    }
+  }
+}
+
+// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+constexpr float kRound = 12582912.0f;
+BAO_INLINE I round_to_int(F x) { return reinterpret_cast<I>(x + kRound) - 0x4b400000; }
+// Below that a scale's reciprocal is not finite; such groups are all zero.
+constexpr float kSmallestScale = 1e-36f;
+constexpr float kInfinity = __builtin_inff(), kNaN = __builtin_nanf("");
+
+// Least and greatest of a group and 0; false where something in it is not finite.
+template <int64_t N>
+BAO_INLINE bool find_range(const float* values, float& low, float& high) {
+  F least{}, greatest{};
+  I bad{};
+  for (int64_t i = 0; i < N; i += kLanes) {
+    const F v = load(values + i);
+    bad |= ~(max(v, -v) < kInfinity);
+    bad |= v != v;
+    least = min(v, least);
+    greatest = max(v, greatest);
+  }
+  low = -reduce_max(-least);
+  high = reduce_max(greatest);
+  int32_t any = 0;
+  for (int i = 0; i < kLanes; i++) any |= bad[i];
+  return any == 0;
+}
+
+// Puts a group's integers in the order of the pieces.
+template <int Bits>
+BAO_INLINE void write_activations(const int32_t* q, int64_t words, char* out) {
+  for (int64_t w = 0; w < words; w++, q += quant_word(Bits), out += kPieces<Bits> * 4) {
+    if constexpr (kBytes<Bits>) {
+      for (int64_t i = 0; i < quant_word(Bits); i++) out[i] = static_cast<char>(q[i]);
+    } else {
+      int16_t pairs[kPieces<Bits> * 2];
+      for (int piece = 0; piece < kPieces<Bits>; piece++) {
+        // A 4-bit word's upper halves of bytes, the odd pieces, are its last four numbers.
+        const int first = Bits == 8 ? piece : piece % 2 * 4 + piece / 2;
+        pairs[piece * 2] = static_cast<int16_t>(q[first]);
+        pairs[piece * 2 + 1] = static_cast<int16_t>(q[first + 2]);
+      }
+      std::memcpy(out, pairs, sizeof(pairs));
+    }
+  }
+}
+
+template <int Bits>
+static void quantize_row(const float* x, int64_t k, char* out) {
+  constexpr int64_t kGroup = quant_group(Bits);
+  const RowLayout<Bits> layout(k);
+  for (int64_t group = 0; group < layout.groups; group++) {
+    const int64_t count = min(kGroup, k - group * kGroup);
+    float values[kGroup] = {};
+    std::memcpy(values, x + group * kGroup, static_cast<size_t>(count) * sizeof(float));
+    float low, high;
+    const bool finite = find_range<kGroup>(values, low, high);
+    float scale = max(-low, high) / 127.0f;
+    if (scale < kSmallestScale) scale = 0;
+    const float inverse = finite && scale > 0 ? 1.0f / scale : 0.0f;
+    if (!finite) scale = kNaN;
+    int32_t q[kGroup];
+    I sums{};
+    for (int64_t i = 0; i < kGroup; i += kLanes) {
+      const I rounded = finite ? round_to_int(load(values + i) * inverse) : I{};
+      std::memcpy(q + i, &rounded, sizeof(I));
+      sums += rounded;
+    }
+    int32_t sum = 0;
+    for (int i = 0; i < kLanes; i++) sum += sums[i];
+    const int64_t words = min(kGroupWords<Bits>, layout.words - group * kGroupWords<Bits>);
+    write_activations<Bits>(q, words, out + group * kGroupWords<Bits> * kPieces<Bits> * 4);
+    std::memcpy(out + layout.scales + group * 4, &scale, 4);
+    std::memcpy(out + layout.sums + group * 4, &sum, 4);
+  }
+}
+
+template <int Bits>
+static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkContext& c) {
+  const RowLayout<Bits> layout(a.k);
+  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t row_blocks = ceil_div(a.m, a.rows_per_chunk);
+  const int64_t row_begin = c.chunk % row_blocks * a.rows_per_chunk;
+  const int64_t row_end = min(a.m, row_begin + a.rows_per_chunk);
+  const int64_t panel_begin = c.chunk / row_blocks * a.panels_per_chunk;
+  const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
+  char* x = static_cast<char*>(a.shared ? c.workspace : c.scratch);
+  if (!a.shared && c.first_of_thread) {
+    for (int64_t row = 0; row < a.m; row++) quantize_row<Bits>(a.x + row * a.ld_x, a.k, x + row * layout.stride);
+  }
+  const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
+  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
+    const uint32_t* w = a.w + panel * (layout.words + layout.groups) * kPanelColumns;
+    const int64_t column = panel * kPanelColumns;
+    const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
+    if (a.shared) {
+      many_rows<Bits>(a, rows, w, row_begin, row_end, out);
+    } else {
+      few_rows<Bits>(a, rows, w, out);
+    }
+  }
+}
+
+// The nearest bfloat16 that is not below a positive x.
+BAO_INLINE float round_up_to_bf16(float x) { return bits_to_float((float_to_bits(x) + 0xffffu) & 0xffff0000u); }
+
+// One group of one output feature as integers.
+struct QuantizedGroup {
+  int32_t numbers[quant_group(8)];
+  float scale;
+  int32_t zero;
+};
+
+// numbers = values / scale + zero within [least, most]; returns the sum of squared errors, in one order for all vector sizes.
+template <int64_t N>
+BAO_INLINE float quantize_group(const float* values, int32_t least, int32_t most, QuantizedGroup& out) {
+  constexpr int kSums = 16 / kLanes;
+  const float inverse = out.scale > 0 ? 1.0f / out.scale : 0.0f;
+  F errors[kSums] = {};
+  for (int64_t i = 0; i < N; i += kLanes) {
+    const F v = load(values + i);
+    const F bounded = min(max(v * inverse + static_cast<float>(out.zero), set1(static_cast<float>(least))),
+                          set1(static_cast<float>(most)));
+    const I rounded = round_to_int(bounded);
+    std::memcpy(out.numbers + i, &rounded, sizeof(I));
+    const F error = __builtin_convertvector(rounded - out.zero, F) * out.scale - v;
+    errors[i / kLanes % kSums] += error * error;
+  }
+  float lanes[16];
+  std::memcpy(lanes, errors, sizeof(lanes));
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+// 8 bits: symmetric around 128.
+BAO_INLINE void quantize_symmetric(const float* values, float low, float high, QuantizedGroup& out) {
+  out.scale = round_up_to_bf16(max(-low, high) / 127.0f);
+  if (out.scale < kSmallestScale) out.scale = 0;
+  out.zero = 128;
+  quantize_group<quant_group(8)>(values, 1, 255, out);
+}
+
+// 4 bits: 16 steps from the least to the greatest, with a step for 0 itself. Clipping the range a little costs the extremes and
+// sharpens all others: of some ranges, the one with the least squared error is taken.
+BAO_INLINE void quantize_asymmetric(const float* values, float low, float high, QuantizedGroup& out) {
+  constexpr int64_t kGroup = quant_group(4);
+  float best_error = kInfinity;
+  out = {};
+  for (int step = 0; step < 6; step++) {
+    const float range = 1.0f - 0.05f * static_cast<float>(step);
+    QuantizedGroup candidate;
+    candidate.scale = round_up_to_bf16((high - low) * range / 15.0f);
+    if (candidate.scale < kSmallestScale) return;
+    const float zero = -low * range / candidate.scale + kRound;
+    candidate.zero = static_cast<int32_t>(float_to_bits(zero)) - 0x4b400000;
+    const float error = quantize_group<kGroup>(values, 0, 15, candidate);
+    if (error < best_error) {
+      best_error = error;
+      out = candidate;
+    }
+  }
+}
+
+template <int Bits, class T>
+static void quantize_weight_row(const T* source, int64_t k, uint32_t* column) {
+  constexpr int64_t kGroup = quant_group(Bits), kWord = quant_word(Bits);
+  for (int64_t k0 = 0; k0 < k; k0 += kGroup) {
+    const int64_t count = min(kGroup, k - k0);
+    T stored[kGroup] = {};
+    std::memcpy(stored, source + k0, static_cast<size_t>(count) * sizeof(T));
+    float values[kGroup];
+    for (int64_t i = 0; i < kGroup; i += kLanes) store(values + i, load(stored + i));
+    float low, high;
+    const bool finite = find_range<kGroup>(values, low, high);
+    QuantizedGroup group{};
+    if (!finite) {
+      group.scale = kNaN;
+    } else if constexpr (Bits == 8) {
+      quantize_symmetric(values, low, high, group);
+    } else {
+      quantize_asymmetric(values, low, high, group);
+    }
+    *column = (float_to_bits(group.scale) & 0xffff0000u) | static_cast<uint32_t>(group.zero);
+    column += kPanelColumns;
+    for (int64_t i = 0; i < count; i += kWord, column += kPanelColumns) {
+      uint32_t word = 0;
+      for (int64_t j = 0; j < kWord; j++) {
+        const int64_t shift = Bits == 8 ? j * 8 : j % 4 * 8 + j / 4 * 4;
+        word |= static_cast<uint32_t>(group.numbers[i + j]) << shift;
+      }
+      *column = word;
+    }
+  }
+}
+
+template <class Fn>
+BAO_INLINE void with_bits(int32_t bits, Fn f) {
+  if (bits == 8) {
+    f(std::integral_constant<int, 8>());
+  } else {
+    f(std::integral_constant<int, 4>());
+  }
+}
+
+}  // namespace
+
+static int64_t quantized_row_bytes(int64_t k, int32_t bits) {
+  return bits == 8 ? RowLayout<8>(k).stride : RowLayout<4>(k).stride;
+}
+
+static void quantize_activations(const QuantizeActivationsArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kQuantizeRows, end = min(a.m, begin + kQuantizeRows);
+  const int64_t stride = quantized_row_bytes(a.k, a.bits);
+  with_bits(a.bits, [&](auto bits) {
+    for (int64_t row = begin; row < end; row++) {
+      quantize_row<bits.value>(a.x + row * a.ld_x, a.k, static_cast<char*>(c.workspace) + row * stride);
+    }
+  });
+}
+
+static void quantized_linear(const QuantizedLinearArgs& a, const ChunkContext& c) {
+  with_bits(a.bits, [&](auto bits) { quantized_linear_chunk<bits.value>(a, c); });
+}
+
+static void quantize_weight(const QuantizeWeightArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kQuantizeWeightRows, end = min(a.rows, begin + kQuantizeWeightRows);
+  const int64_t panel_words = quant_column_words(a.cols, a.bits) * kPanelColumns;
+  with_dtype(a.source_dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    with_bits(a.bits, [&](auto bits) {
+      for (int64_t row = begin; row < end; row++) {
+        const int64_t n = a.n_offset + row;
+        quantize_weight_row<bits.value>(static_cast<const T*>(a.source) + row * a.ld, a.cols,
+                                        a.destination + n / kPanelColumns * panel_words + n % kPanelColumns);
+      }
+    });
+  });
+}
+
+void use_quant(KernelTable& table) {
+  table.quantized_row_bytes = quantized_row_bytes;
+  table.quantize_activations = quantize_activations;
+  table.quantized_linear = quantized_linear;
+  table.quantize_weight = quantize_weight;
+}
+
+}  // namespace bao::BAO_ISA

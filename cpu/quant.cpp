@@ -1,0 +1,68 @@
+// Products with quantized weights, and the quantization of weights.
+#include "quant.h"
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "stream.h"
+
+using namespace bao;
+
+namespace {
+
+// Rows of x that share a pass over a part of the weights; a multiple of every kernel's tile.
+constexpr int64_t kRowsPerChunk = 96;
+constexpr int64_t kMaxPanelsPerChunk = 8;
+// Enough chunks that the last one is a small part of the work.
+constexpr int64_t kChunksPerThread = 8;
+// Up to that many rows, each thread quantizes all of them for itself: cheaper than a task that all threads must wait for.
+constexpr int64_t kPrivateRows = 4;
+
+}  // namespace
+
+BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t bits,
+                                        const float* bias, float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (m < 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
+  if (!is_quant_bits(bits)) return kBadDType;
+  if (m == 0) return kOk;
+  if (!x || !w || !out) return kNullPointer;
+
+  const KernelTable& kernels = stream->kernels();
+  const size_t bytes = static_cast<size_t>(m) * static_cast<size_t>(kernels.quantized_row_bytes(k, bits));
+  QuantizedLinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, bits, m > kPrivateRows, m, 1};
+  if (args.shared) {
+    if (const int32_t error = stream->reserve(0, bytes)) return error;
+    const QuantizeActivationsArgs quantize{x, ld_x, m, k, bits};
+    if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(m, kQuantizeRows))) return error;
+    args.rows_per_chunk = static_cast<int32_t>(std::min<int64_t>(m, kRowsPerChunk));
+  } else if (const int32_t error = stream->reserve(bytes, 0)) {
+    return error;
+  }
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const int64_t row_chunks = ceil_div(m, args.rows_per_chunk);
+  const int64_t share = panels * row_chunks / (stream->num_threads() * kChunksPerThread);
+  args.panels_per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  return stream->enqueue(kernels.quantized_linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
+}
+
+// Bytes of a quantized weight, or -1 for a shape or number of bits that there is none of.
+BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t bits) {
+  if (n <= 0 || k <= 0 || !is_quant_bits(bits)) return -1;
+  return round_up(n, kPanelColumns) * quant_column_words(k, bits) * 4;
+}
+
+// Enqueues the quantization of source [rows, cols] (rows ld apart) as output features n_offset to n_offset + rows of a weight with
+// cols input features. The destination, bao_quantized_linear_bytes, starts zero-filled; the source is read when the task runs.
+BAO_EXPORT int32_t bao_quantize_linear(void* handle, const void* source, int32_t source_dtype, int32_t rows, int32_t cols,
+                                       int64_t ld, int32_t n_offset, uint32_t* destination, int32_t bits) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || cols <= 0 || n_offset < 0 || ld < cols) return kBadShape;
+  if (!is_float_dtype(source_dtype) || !is_quant_bits(bits)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!source || !destination) return kNullPointer;
+  const QuantizeWeightArgs args{source, ld, rows, cols, source_dtype, bits, destination, n_offset};
+  return stream->enqueue(stream->kernels().quantize_weight, args, ceil_div(rows, kQuantizeWeightRows));
+}

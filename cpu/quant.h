@@ -1,0 +1,58 @@
+// Quantized weights: their layout, and the kernels' arguments.
+#pragma once
+
+#include "abi.h"
+
+namespace bao {
+
+// Weights of 8 or 4 bits in panels of kPanelColumns output features, like the others (see kernels.h), zero-padded to whole panels
+// and words. A word is 32 bits of one column: quant_word consecutive k as unsigned numbers; 4-bit numbers have the first four k in
+// the low halves of its bytes. quant_group consecutive k share a scale and a zero point. A panel holds, group after group:
+//   [32] scale and zero: bfloat16 in the upper half, an integer in the lower; weight = (number - zero) * scale
+//   [words of the group][32] numbers
+static constexpr int64_t quant_word(int32_t bits) { return 32 / bits; }
+static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64; }
+static constexpr bool is_quant_bits(int32_t bits) { return bits == 8 || bits == 4; }
+// 32-bit words of a column.
+static constexpr int64_t quant_column_words(int64_t k, int32_t bits) {
+  return ceil_div(k, quant_word(bits)) + ceil_div(k, quant_group(bits));
+}
+
+struct QuantizedLinearArgs {
+  const float* x;
+  int64_t ld_x;
+  const uint32_t* w;
+  const float* bias;
+  float* out;
+  int64_t ld_out;
+  int64_t m, n, k;
+  int32_t bits;
+  // x lies quantized in the workspace; else each thread quantizes it for itself.
+  int32_t shared;
+  // A chunk is rows_per_chunk rows by panels_per_chunk panels; chunks of the same panels are neighbours.
+  int32_t rows_per_chunk;
+  int32_t panels_per_chunk;
+};
+
+// x [m, k] -> workspace, rows quantized_row_bytes apart. A chunk is kQuantizeRows rows.
+struct QuantizeActivationsArgs {
+  const float* x;
+  int64_t ld_x;
+  int64_t m, k;
+  int32_t bits;
+};
+constexpr int64_t kQuantizeRows = 4;
+
+// source [rows, cols] of a float type -> panels, row i becoming output feature n_offset + i. A chunk is kQuantizeWeightRows rows.
+struct QuantizeWeightArgs {
+  const void* source;
+  int64_t ld;
+  int64_t rows, cols;
+  int32_t source_dtype;
+  int32_t bits;
+  uint32_t* destination;
+  int64_t n_offset;
+};
+constexpr int64_t kQuantizeWeightRows = 32;
+
+}  // namespace bao

@@ -1,0 +1,147 @@
+import { ValidationError } from '../../engine/engine-client.ts';
+import type { Constraint, StructuralTag } from '../../structured-output/grammar-spec.ts';
+import type { StructuredOutputsRequest } from '../../structured-output/structured-outputs.ts';
+import { notSupported } from '../errors.ts';
+import { isObject } from './fields.ts';
+import type { GenerationFields } from './generation-fields.ts';
+
+type Json = Record<string, unknown>;
+
+/**
+ * What `response_format` and `structured_outputs` ask for together; null when neither asks for anything.
+ *
+ * @throws ValidationError that names the field at fault
+ */
+export function structuredOutputsOf(request: GenerationFields): StructuredOutputsRequest | null {
+  const format = request.response_format ?? null;
+  const fields = request.structured_outputs ?? null;
+  const constraints = [...(fields === null ? [] : fieldConstraints(fields)), ...formatConstraints(format)];
+  if (constraints.length > 1) {
+    throw new ValidationError(
+      'You can only use one kind of structured outputs constraint but multiple are specified.',
+      'structured_outputs',
+    );
+  }
+  const constraint = constraints[0];
+  if (constraint === undefined) {
+    if (fields !== null) {
+      throw new ValidationError(
+        'You must use one kind of structured outputs constraint but none are specified.',
+        'structured_outputs',
+      );
+    }
+    return null;
+  }
+  return {
+    constraint,
+    strict: isObject(format?.json_schema) && format.json_schema.strict === true,
+    options: {
+      disableAnyWhitespace: optional(fields, 'disable_any_whitespace', isBoolean, 'a boolean') ?? false,
+      disableAdditionalProperties: optional(fields, 'disable_additional_properties', isBoolean, 'a boolean') ?? false,
+      whitespacePattern: optional(fields, 'whitespace_pattern', isString, 'a string'),
+    },
+  };
+}
+
+function formatConstraints(format: Json | null): Constraint[] {
+  if (format === null) return [];
+  switch (format.type) {
+    case 'text':
+      return [];
+    case 'json_object':
+      return [{ kind: 'json_object' }];
+    case 'json_schema':
+      return [schemaOfFormat(format.json_schema)];
+    case 'structural_tag':
+      return [{ kind: 'structural_tag', tags: structuralTags(format, 'response_format') }];
+    default:
+      throw wrong('response_format.type', 'one of text, json_object, json_schema and structural_tag', format.type);
+  }
+}
+
+function schemaOfFormat(given: unknown): Constraint {
+  if (!isObject(given)) throw wrong('response_format.json_schema', 'an object with a schema', given);
+  const { schema } = given;
+  if (schema == null) throw wrong('response_format.json_schema.schema', 'a JSON schema', schema);
+  return { kind: 'json', schema };
+}
+
+function fieldConstraints(fields: Json): Constraint[] {
+  const constraints: Constraint[] = [];
+  if (fields.json != null) constraints.push({ kind: 'json', schema: schemaOfField(fields.json) });
+  const pattern = optional(fields, 'regex', isString, 'a string');
+  if (pattern !== null) constraints.push({ kind: 'regex', pattern });
+  const choices = optional(fields, 'choice', isChoices, 'a list of strings, at least one');
+  if (choices !== null) constraints.push({ kind: 'choice', choices });
+  const lark = optional(fields, 'grammar', isString, 'a string');
+  if (lark !== null) {
+    if (lark.includes('::=')) throw notSupported('structured_outputs.grammar', 'in EBNF; write it in Lark');
+    constraints.push({ kind: 'grammar', lark });
+  }
+  if (optional(fields, 'json_object', isBoolean, 'a boolean') === true) constraints.push({ kind: 'json_object' });
+  const tag = optional(fields, 'structural_tag', isString, 'a JSON text');
+  if (tag !== null) {
+    const parsed = parseJson(tag, 'structured_outputs.structural_tag');
+    if (!isObject(parsed)) throw wrong('structured_outputs.structural_tag', 'the JSON text of an object', tag);
+    constraints.push({ kind: 'structural_tag', tags: structuralTags(parsed, 'structured_outputs.structural_tag') });
+  }
+  return constraints;
+}
+
+/** A schema may come as JSON text. */
+function schemaOfField(given: unknown): unknown {
+  return typeof given === 'string' ? parseJson(given, 'structured_outputs.json') : given;
+}
+
+/** `{structures: [{begin, schema, end}], triggers: […]}`: each structure starts with a trigger. */
+function structuralTags(given: Json, field: string): StructuralTag[] {
+  const { structures, triggers } = given;
+  if (given.format != null) throw notSupported(`${field}.format`, 'write it with structures and triggers');
+  if (!isChoices(triggers) || triggers.includes('')) throw wrong(`${field}.triggers`, 'a list of texts', triggers);
+  if (!Array.isArray(structures) || structures.length === 0) {
+    throw wrong(`${field}.structures`, 'a list of structures', structures);
+  }
+  return structures.map((structure: unknown, i) => {
+    const at = `${field}.structures[${i}]`;
+    if (!isObject(structure)) throw wrong(at, 'an object with begin, schema and end', structure);
+    const { begin, end } = structure;
+    const schema = structure.schema ?? structure.structural_tag_schema ?? {};
+    if (typeof begin !== 'string') throw wrong(`${at}.begin`, 'a text', begin);
+    if (typeof end !== 'string') throw wrong(`${at}.end`, 'a text', end);
+    const trigger = triggers.find((each) => begin.startsWith(each));
+    if (trigger === undefined) throw wrong(`${at}.begin`, 'a text that starts with a trigger', begin);
+    return { trigger, begin, schema, end };
+  });
+}
+
+function parseJson(text: string, field: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw wrong(field, 'JSON', text);
+  }
+}
+
+function optional<T>(
+  fields: Json | null,
+  name: string,
+  is: (value: unknown) => value is T,
+  expected: string,
+): T | null {
+  const value = fields?.[name] ?? null;
+  if (value === null) return null;
+  if (!is(value)) throw wrong(`structured_outputs.${name}`, expected, value);
+  return value;
+}
+
+const MAX_SHOWN = 80;
+
+function wrong(field: string, expected: string, value: unknown): ValidationError {
+  const shown = (JSON.stringify(value) ?? 'nothing').slice(0, MAX_SHOWN);
+  return new ValidationError(`\`${field}\` must be ${expected}, not ${shown}.`, field.split('.')[0]);
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
+const isChoices = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.length > 0 && value.every(isString);

@@ -1,0 +1,101 @@
+import { ValidationError } from '../engine/engine-client.ts';
+import type { GrammarSpec } from './grammar.ts';
+
+/** The ways in which a request can say what its output must be. */
+export type Constraint =
+  | { kind: 'json'; schema: unknown }
+  | { kind: 'json_object' }
+  | { kind: 'regex'; pattern: string }
+  | { kind: 'choice'; choices: string[] }
+  | { kind: 'grammar'; lark: string }
+  | { kind: 'structural_tag'; tags: StructuralTag[] };
+
+/** Text is free until `trigger` comes; then `begin`, which starts with it, a JSON value of the schema, and `end` must. */
+export interface StructuralTag {
+  trigger: string;
+  begin: string;
+  schema: unknown;
+  end: string;
+}
+
+export interface JsonOptions {
+  /** No space or line break but those of `{"a": 1, "b": [2]}`. */
+  disableAnyWhitespace: boolean;
+  /** Objects with listed properties have no others, where the schema does not say. */
+  disableAdditionalProperties: boolean;
+  /** Regular expression of the space between tokens; null: any. */
+  whitespacePattern: string | null;
+  /** Keywords that the engine can't keep to are dropped, oneOf is read as anyOf. Default false. */
+  lenient?: boolean;
+}
+
+/** @throws ValidationError for what is no grammar at all; the engine judges the rest */
+export function grammarSpec(constraint: Constraint, options: JsonOptions): GrammarSpec {
+  switch (constraint.kind) {
+    case 'json':
+      return { kind: 'json_schema', text: JSON.stringify(preparedSchema(constraint.schema, options)) };
+    case 'json_object':
+      return { kind: 'json_schema', text: JSON.stringify(preparedSchema({ type: 'object' }, options)) };
+    case 'regex':
+      return { kind: 'regex', text: constraint.pattern };
+    case 'choice':
+      return { kind: 'lark', text: `start: ${constraint.choices.map((choice) => JSON.stringify(choice)).join(' | ')}` };
+    case 'grammar':
+      return { kind: 'lark', text: constraint.lark };
+    case 'structural_tag':
+      return { kind: 'lark', text: structuralTagGrammar(constraint.tags, options) };
+  }
+}
+
+/** The schema with the engine's options, which are a member of it. */
+function preparedSchema(schema: unknown, options: JsonOptions): Record<string, unknown> {
+  if (schema === true) return preparedSchema({}, options);
+  if (!isObject(schema)) {
+    throw new ValidationError(`Grammar error: a JSON schema is an object, not ${JSON.stringify(schema)}`);
+  }
+  const closed = options.disableAdditionalProperties ? (closeObjects(schema) as Record<string, unknown>) : schema;
+  const { whitespacePattern, disableAnyWhitespace, lenient = false } = options;
+  return {
+    ...closed,
+    'x-guidance': {
+      whitespace_flexible: !disableAnyWhitespace,
+      ...(disableAnyWhitespace || whitespacePattern === null ? {} : { whitespace_pattern: whitespacePattern }),
+      lenient,
+      coerce_one_of: lenient,
+    },
+  };
+}
+
+function closeObjects(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(closeObjects);
+  if (!isObject(schema)) return schema;
+  const closed = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closeObjects(value)]));
+  const isOpen = isObject(schema.properties) && !Object.hasOwn(schema, 'additionalProperties');
+  return isOpen ? { ...closed, additionalProperties: false } : closed;
+}
+
+/** Any text without a trigger, then, at a trigger, the rest of one of its tags; again and again. */
+function structuralTagGrammar(tags: readonly StructuralTag[], options: JsonOptions): string {
+  const triggers = [...new Set(tags.map(({ trigger }) => trigger))];
+  const rules = ['start: (trigger_any)* TAIL'];
+  rules.push(`trigger_any: ${triggers.map((_, i) => `trigger_${i}`).join(' | ')}`);
+  triggers.forEach((trigger, i) => {
+    const rest = tags.flatMap((tag, index) => (tag.trigger === trigger ? [`tag_${index}`] : []));
+    rules.push(`trigger_${i}: TEXT_${i} (${rest.join(' | ')})`);
+    rules.push(`TEXT_${i}: (FREE ${JSON.stringify(trigger)})`);
+  });
+  tags.forEach(({ trigger, begin, schema, end }, index) => {
+    const rest = begin.slice(trigger.length);
+    const parts = [rest === '' ? '' : JSON.stringify(rest), `%json ${JSON.stringify(preparedSchema(schema, options))}`];
+    rules.push(
+      `tag_${index}: ${[...parts, end === '' ? '' : JSON.stringify(end)].filter((part) => part !== '').join(' ')}`,
+    );
+  });
+  const anywhere = triggers.map((trigger) => `/(?s:.*)/ ${JSON.stringify(trigger)} /(?s:.*)/`);
+  rules.push(`FREE: /(?s:.*)/ & ~(${anywhere.join(' | ')})`, 'TAIL: FREE');
+  return rules.join('\n');
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

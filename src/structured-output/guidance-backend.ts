@@ -1,0 +1,123 @@
+import type { BaoConfig } from '../config/bao-config.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarSpec, GrammarStatus } from './grammar.ts';
+import { type GuidanceLibrary, openGuidanceLibrary } from './guidance-library.ts';
+
+/** Of native memory, as a call gave it. */
+type Address = NonNullable<ReturnType<GuidanceLibrary['bao_llg_compile']>>;
+
+const utf8 = new TextEncoder();
+/** Longer error texts are cut. */
+const MAX_MESSAGE_BYTES = 2000;
+/** llguidance's sign that it leaves the grammar out of the message. */
+const NON_VERBOSE = /\n<non-verbose\/>$/;
+/** What llguidance wants in front of a special token's text, so that no text of a grammar stands for it. */
+const SPECIAL_TOKEN_MARKER = 0xff;
+
+/** llguidance. Vocabulary and grammars are the process's: what one thread has registered or compiled, all others find. */
+export class GuidanceBackend implements GrammarBackend {
+  readonly maskWords: number;
+  private readonly library: GuidanceLibrary;
+  private readonly name: Uint8Array;
+
+  /**
+   * @param tokenizer registers the vocabulary where no thread has yet; without one it must be there when a grammar is compiled
+   * @throws Error where the library is missing
+   */
+  constructor({ model }: BaoConfig, tokenizer: Tokenizer | null) {
+    const { vocabSize } = model.hf;
+    this.library = openGuidanceLibrary();
+    this.maskWords = Math.ceil(vocabSize / 32);
+    this.name = utf8.encode(`${model.tokenizerFolder} ${vocabSize} ${model.eosTokenIds}`);
+    if (tokenizer !== null) this.registerVocabulary(tokenizer, vocabSize, model.eosTokenIds);
+  }
+
+  compile({ kind, text }: GrammarSpec): Grammar {
+    const kindBytes = utf8.encode(kind);
+    const bytes = utf8.encode(text);
+    const { name } = this;
+    const grammar = this.library.bao_llg_compile(
+      name,
+      name.length,
+      kindBytes,
+      kindBytes.length,
+      // An empty array has no address.
+      bytes.length === 0 ? kindBytes : bytes,
+      bytes.length,
+    );
+    if (grammar === null) throw new Error('the vocabulary is not registered with the grammar engine');
+    return new GuidanceGrammar(this.library, grammar);
+  }
+
+  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
+    if (matchers.length === 0) return 0;
+    const pointers = BigInt64Array.from(matchers, (matcher) => BigInt((matcher as GuidanceMatcher).pointer));
+    return this.library.bao_llg_fill_masks(pointers, matchers.length, dest, this.maskWords);
+  }
+
+  private registerVocabulary(tokenizer: Tokenizer, vocabSize: number, eosTokenIds: readonly number[]): void {
+    const { name } = this;
+    if (this.library.bao_llg_has_vocabulary(name, name.length) === 1) return;
+    const lengths = new Uint32Array(vocabSize);
+    const parts: Uint8Array[] = [];
+    for (let id = 0; id < vocabSize; id++) {
+      const bytes = tokenizer.tokenBytes(id);
+      if (bytes === null) continue;
+      const isSpecial = tokenizer.specialTokenIds.has(id);
+      if (isSpecial) parts.push(Uint8Array.of(SPECIAL_TOKEN_MARKER));
+      parts.push(bytes);
+      lengths[id] = bytes.length + Number(isSpecial);
+    }
+    const eos = Uint32Array.from(eosTokenIds);
+    if (eos.length === 0) throw new Error('the model has no end-of-text token, which a grammar needs');
+    const bytes = Buffer.concat(parts);
+    const code = this.library.bao_llg_add_vocabulary(name, name.length, lengths, vocabSize, bytes, eos, eos.length);
+    if (code !== 0) throw new Error('the grammar engine can not use the vocabulary');
+  }
+}
+
+class GuidanceGrammar implements Grammar {
+  constructor(
+    private readonly library: GuidanceLibrary,
+    private readonly pointer: Address,
+  ) {}
+
+  get status(): GrammarStatus {
+    const status = this.library.bao_llg_grammar_status(this.pointer);
+    if (status === 0) return 'compiling';
+    return status === 1 ? 'ready' : 'failed';
+  }
+
+  message(): string {
+    const buffer = new Uint8Array(MAX_MESSAGE_BYTES);
+    const length = this.library.bao_llg_grammar_message(this.pointer, buffer, buffer.length);
+    return new TextDecoder().decode(buffer.subarray(0, length)).replace(NON_VERBOSE, '');
+  }
+
+  createMatcher(): GrammarMatcher {
+    const pointer = this.library.bao_llg_new_matcher(this.pointer);
+    if (pointer === null) throw new Error(`a grammar that is ${this.status} has no matchers`);
+    return new GuidanceMatcher(this.library, pointer);
+  }
+
+  free(): void {
+    this.library.bao_llg_free_grammar(this.pointer);
+  }
+}
+
+class GuidanceMatcher implements GrammarMatcher {
+  constructor(
+    private readonly library: GuidanceLibrary,
+    readonly pointer: Address,
+  ) {}
+
+  accept(tokenId: number): AcceptResult {
+    const code = this.library.bao_llg_accept(this.pointer, tokenId);
+    if (code < 0) return 'refused';
+    return code === 1 ? 'complete' : 'open';
+  }
+
+  free(): void {
+    this.library.bao_llg_free_matcher(this.pointer);
+  }
+}

@@ -1,0 +1,331 @@
+import type { Device } from '../../../src/device/device.ts';
+import type { FloatDType } from '../../../src/device/dtype.ts';
+import { randomFloats, randomSource } from '../harness.ts';
+import type { BufferSpec, OpCase } from './op-runner.ts';
+
+const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
+const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values });
+const i32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'i32', values });
+const zeros = (length: number) => new Float32Array(Math.max(1, length));
+
+function normCases(): OpCase[] {
+  return [1, 2, 31, 33, 64, 257, 1000].flatMap((n) => {
+    const rows = 5;
+    const buffers = {
+      x: act(randomFloats(rows * n, n)),
+      residual: act(randomFloats(rows * n, n + 1)),
+      weight: f32(randomFloats(n, n + 2)),
+      out: act(zeros(rows * n)),
+    };
+    const args = { x: 'x', weight: 'weight', rows, n, eps: 1e-6 };
+    return [
+      { name: `rms_norm ${n}`, buffers, steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'out' } }], outputs: ['out'] },
+      { name: `rms_norm in place ${n}`, buffers, steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'x' } }], outputs: ['x'] },
+      {
+        name: `fused_add_rms_norm in place ${n}`,
+        buffers,
+        steps: [{ op: 'fused_add_rms_norm' as const, args: { ...args, residual: 'residual', out: 'x' } }],
+        outputs: ['x', 'residual'],
+      },
+    ];
+  });
+}
+
+function linearCases(): OpCase[] {
+  const shapes = [
+    [1, 1, 1],
+    [1, 40, 33],
+    [7, 65, 128],
+    [40, 24, 256],
+  ] as const;
+  return shapes.flatMap(([m, n, k]) =>
+    (['linear', 'linear_f32'] as const).flatMap((op) =>
+      [true, false].map((biased) => {
+        const [ldX, ldOut] = [k + 3, n + 5];
+        const out = op === 'linear' ? act(zeros(m * ldOut)) : f32(zeros(m * ldOut));
+        const bias = biased ? { bias: f32(randomFloats(n, 3)) } : {};
+        const w = { type: 'linear' as const, n, k, values: randomFloats(n * k, 2) };
+        return {
+          name: `${op} [${m}, ${n}, ${k}]${biased ? ' with bias' : ''}`,
+          buffers: { x: act(randomFloats(m * ldX, 1)), w, out, ...bias },
+          steps: [
+            { op, args: { x: 'x', ld_x: ldX, w: 'w', bias: biased ? 'bias' : 0, out: 'out', ld_out: ldOut, m, n, k } },
+          ],
+          outputs: ['out'],
+        };
+      }),
+    ),
+  );
+}
+
+function ropeCases(): OpCase[] {
+  const cases: OpCase[] = [];
+  for (const headDim of [16, 24, 80, 256]) {
+    for (const rotaryDim of [0, 8, headDim]) {
+      for (const [interleaved, normed] of [
+        [0, true],
+        [1, false],
+      ] as const) {
+        const [heads, kvHeads, tokens, maxPosition] = [3, 2, 4, 20];
+        const ld = (heads + 2 * kvHeads) * headDim + 8;
+        const norms = normed ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) } : {};
+        const args = {
+          qkv: 'qkv',
+          ld_qkv: ld,
+          positions: 'positions',
+          cos_sin: rotaryDim > 0 ? 'cosSin' : 0,
+          q_weight: normed ? 'qw' : 0,
+          k_weight: normed ? 'kw' : 0,
+          eps: 1e-6,
+          num_tokens: tokens,
+          num_heads: heads,
+          num_kv_heads: kvHeads,
+          head_dim: headDim,
+          rotary_dim: rotaryDim,
+          interleaved,
+        };
+        const buffers = {
+          qkv: act(randomFloats(tokens * ld, headDim)),
+          positions: i32([0, 19, 7, 7]),
+          cosSin: f32(randomFloats(maxPosition * Math.max(1, rotaryDim), 5)),
+          ...norms,
+        };
+        const name = `qk_norm_rope ${headDim}, ${rotaryDim} rotated, ${interleaved ? 'pairs' : 'halves'}${normed ? ', normed' : ''}`;
+        cases.push({ name, buffers, steps: [{ op: 'qk_norm_rope', args }], outputs: ['qkv'] });
+      }
+    }
+  }
+  return cases;
+}
+
+function rowCases(): OpCase[] {
+  const cases: OpCase[] = [];
+  for (const n of [1, 7, 300]) {
+    for (const kind of [0, 1, 2]) {
+      const values = randomFloats(3 * 2 * n, n).map((value, i) => (i % (2 * n) < n ? value * 6 : value));
+      const args = { gate_up: 'in', out: 'out', rows: 3, n, kind };
+      const buffers = { in: act(values), out: act(zeros(3 * n)) };
+      cases.push({ name: `act_and_mul ${n}, kind ${kind}`, buffers, steps: [{ op: 'act_and_mul', args }], outputs: ['out'] });
+    }
+  }
+  const [vocab, hidden] = [11, 70];
+  const ids = [10, 0, -1, 11, 3, 2 ** 31 - 1];
+  cases.push({
+    name: 'embedding, ids outside of the vocabulary',
+    buffers: { ids: i32(ids), table: act(randomFloats(vocab * hidden, 8)), out: act(zeros(ids.length * hidden)) },
+    steps: [
+      {
+        op: 'embedding',
+        args: { ids: 'ids', table: 'table', out: 'out', num_tokens: 6, hidden_size: hidden, vocab_size: vocab, scale: 2.5 },
+      },
+    ],
+    outputs: ['out'],
+  });
+  cases.push({
+    name: 'gather_rows and gather_token_ids',
+    buffers: {
+      x: act(randomFloats(6 * 37, 1)),
+      indices: i32([5, 0, 5, 2]),
+      out: act(zeros(4 * 37)),
+      table: i32(Array.from({ length: 200 }, (_, i) => i * 3)),
+      slots: i32([3, 0, 1, 3]),
+      positions: i32([49, 0, 7, 48]),
+      ids: i32(zeros(4)),
+    },
+    steps: [
+      { op: 'gather_rows', args: { x: 'x', indices: 'indices', out: 'out', rows: 4, n: 37 } },
+      {
+        op: 'gather_token_ids',
+        args: { token_table: 'table', ld_table: 50, slots: 'slots', positions: 'positions', out: 'ids', num_tokens: 4 },
+      },
+    ],
+    outputs: ['out', 'ids'],
+  });
+  cases.push({
+    name: 'copy_bytes and copy_blocks, a chain of pairs in its order',
+    buffers: { from: f32(randomFloats(999, 3)), to: f32(zeros(999)), blocks: f32(randomFloats(400, 4)), pairs: i32([0, 2, 2, 3, 1, 1]) },
+    steps: [
+      { op: 'copy_bytes', args: { src: 'from', dst: 'to', bytes: 999 * 4 } },
+      { op: 'copy_blocks', args: { kv_cache: 'blocks', pairs: 'pairs', num_pairs: 3, block_bytes: 400 } },
+    ],
+    outputs: ['to', 'blocks'],
+  });
+  return cases;
+}
+
+export interface AttentionShape {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  blockSize: number;
+  window?: number;
+  softCap?: number;
+  sinks?: readonly number[];
+}
+
+/** Sequences as [length, queries]: the last `queries` tokens attend. */
+export function attentionCase(
+  name: string,
+  shape: AttentionShape,
+  sequences: readonly (readonly [number, number])[],
+  storage: FloatDType,
+): OpCase {
+  const { heads, kvHeads, headDim, blockSize } = shape;
+  const blocks = sequences.map(([length]) => Math.ceil(length / blockSize));
+  const numBlocks = blocks.reduce((a, b) => a + b, 1);
+  const ldTable = Math.max(1, ...blocks);
+  // Blocks of neighbours are mixed; entries past a sequence's end are never read.
+  const next = randomSource(numBlocks);
+  const free = Array.from({ length: numBlocks }, (_, id) => ({ id, key: next() })).sort((a, b) => a.key - b.key);
+  const table = new Int32Array(sequences.length * ldTable).fill(2 ** 30);
+  const slots: number[] = [];
+  sequences.forEach(([length], s) => {
+    for (let block = 0; block < blocks[s]!; block++) table[s * ldTable + block] = free.pop()!.id;
+    for (let p = 0; p < length; p++) {
+      slots.push(table[s * ldTable + Math.floor(p / blockSize)]! * blockSize + (p % blockSize));
+    }
+  });
+  const starts = [0];
+  for (const [, queries] of sequences) starts.push(starts.at(-1)! + queries);
+  const [row, kvRow, tokens] = [heads * headDim, kvHeads * headDim, slots.length];
+  const cacheArgs = { kv_cache: 'cache', num_kv_heads: kvHeads, head_dim: headDim, block_size: blockSize };
+  return {
+    name,
+    buffers: {
+      key: act(randomFloats(tokens * kvRow, 1)),
+      value: act(randomFloats(tokens * kvRow, 2)),
+      slots: i32(slots),
+      cache: {
+        type: 'opaque',
+        bytes: (device: Device) => numBlocks * device.kvBlockBytes(kvHeads, headDim, blockSize, storage),
+      },
+      q: act(randomFloats(Math.max(1, starts.at(-1)!) * row, 3)),
+      table: i32(table),
+      lens: i32(sequences.map(([length]) => length)),
+      starts: i32(starts),
+      out: act(zeros(starts.at(-1)! * row)),
+      ...(shape.sinks ? { sinks: f32(shape.sinks) } : {}),
+    },
+    steps: [
+      {
+        op: 'reshape_and_cache',
+        args: { ...cacheArgs, key: 'key', value: 'value', ld_kv: kvRow, slot_mapping: 'slots', num_tokens: tokens },
+      },
+      {
+        op: 'paged_attention',
+        args: {
+          ...cacheArgs,
+          q: 'q',
+          ld_q: row,
+          block_tables: 'table',
+          ld_block_table: ldTable,
+          seq_lens: 'lens',
+          query_start_loc: 'starts',
+          num_seqs: sequences.length,
+          num_heads: heads,
+          scale: 0.3,
+          sliding_window: shape.window ?? 0,
+          soft_cap: shape.softCap ?? 0,
+          sinks: shape.sinks ? 'sinks' : 0,
+          out: 'out',
+          ld_out: row,
+        },
+      },
+    ],
+    outputs: ['out'],
+  };
+}
+
+const BASE: AttentionShape = { heads: 4, kvHeads: 2, headDim: 32, blockSize: 16 };
+const MIXED = [
+  [1, 1],
+  [16, 16],
+  [17, 1],
+  [64, 0],
+  [65, 3],
+  [90, 90],
+] as const;
+const SMALL = [
+  [1, 1],
+  [33, 33],
+  [40, 2],
+] as const;
+const VARIANTS: Record<string, Partial<AttentionShape>> = {
+  'head_dim 8': { headDim: 8 },
+  'head_dim 24': { headDim: 24 },
+  'head_dim 20, no multiple of 8': { headDim: 20 },
+  'head_dim 64': { headDim: 64 },
+  'head_dim 80': { headDim: 80 },
+  'head_dim 128': { headDim: 128, heads: 2, kvHeads: 1 },
+  'head_dim 256': { headDim: 256, heads: 2, kvHeads: 1 },
+  'one query head a key head': { heads: 3, kvHeads: 3 },
+  '7 query heads a key head': { heads: 7, kvHeads: 1 },
+  '70 query heads a key head': { heads: 70, kvHeads: 1, headDim: 16 },
+  'blocks of 1': { blockSize: 1 },
+  'blocks of 24': { blockSize: 24 },
+  'a window': { window: 33 },
+  'a window of 1': { window: 1 },
+  'a soft cap': { softCap: 0.5 },
+  sinks: { sinks: [0.5, -3, 12, 0] },
+  'all at once': { window: 20, softCap: 2, sinks: [1, 2, 3, 4], blockSize: 8, headDim: 24 },
+};
+
+function attentionCases(storage: FloatDType): OpCase[] {
+  return [
+    attentionCase('paged_attention, a mixed batch', BASE, MIXED, storage),
+    attentionCase('paged_attention, a long context', { ...BASE, heads: 2, kvHeads: 1 }, [[1100, 1]], storage),
+    attentionCase('paged_attention, a window across ranges', { ...BASE, heads: 2, kvHeads: 1, window: 520 }, [[1100, 3]], storage),
+    ...Object.entries(VARIANTS).map(([name, variant]) =>
+      attentionCase(`paged_attention, ${name}`, { ...BASE, ...variant }, SMALL, storage),
+    ),
+  ];
+}
+
+function logprobsCases(): OpCase[] {
+  return [1, 5, 64, 1500].map((vocab) => {
+    const rows = 6;
+    const logits = randomFloats(rows * vocab, vocab).map((value) => value * 8);
+    // Ties, and what is no number.
+    for (let i = 0; i < vocab; i++) {
+      logits[vocab + i] = Math.round(logits[vocab + i]!);
+      logits[2 * vocab + i] = Number.NEGATIVE_INFINITY;
+    }
+    logits[3 * vocab] = Number.NaN;
+    logits[4 * vocab] = Number.POSITIVE_INFINITY;
+    const topN = Math.min(vocab, 20);
+    const width = topN + 1;
+    const targets = [0, vocab - 1, 0, vocab - 1, 0, Math.floor(vocab / 2)];
+    return {
+      name: `logprobs of ${vocab}`,
+      buffers: {
+        logits: f32(logits),
+        targets: i32(targets),
+        ids: i32(zeros(rows * width)),
+        values: f32(zeros(rows * width)),
+        ranks: i32(zeros(rows)),
+      },
+      steps: [
+        {
+          op: 'logprobs' as const,
+          args: {
+            logits: 'logits',
+            rows,
+            vocab_size: vocab,
+            targets: 'targets',
+            top_n: topN,
+            ids: 'ids',
+            values: 'values',
+            ranks: 'ranks',
+            as_logits: 0,
+          },
+        },
+      ],
+      outputs: ['ids', 'values', 'ranks'],
+    };
+  });
+}
+
+/** Cases of every op of the table but `sample`, whose rows are built by SamplingBatch. */
+export function opCases(storage: FloatDType): OpCase[] {
+  return [...normCases(), ...linearCases(), ...ropeCases(), ...rowCases(), ...attentionCases(storage), ...logprobsCases()];
+}

@@ -1,0 +1,102 @@
+import { ptr } from 'bun:ffi';
+import type { Device, StagingBuffer } from '../../../src/device/device.ts';
+import { DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
+import { OPS, type OpName } from '../../../src/device/ops.ts';
+import { rounded } from '../harness.ts';
+
+/** A buffer that every device gets in its own types. */
+export type BufferSpec =
+  /** Activations and weights: in the device's activation type. */
+  | { type: 'act'; values: ArrayLike<number> }
+  | { type: 'f32' | 'i32'; values: ArrayLike<number> }
+  /** Bytes whose layout only kernels know. */
+  | { type: 'opaque'; bytes: (device: Device) => number }
+  /** A weight of n rows and k columns. */
+  | { type: 'linear'; n: number; k: number; values: ArrayLike<number> };
+
+/** One call: arguments by name, a string being a buffer's. Dtype arguments are filled in. */
+export interface OpStep {
+  op: OpName;
+  args: Readonly<Record<string, string | number>>;
+}
+
+export interface OpCase {
+  name: string;
+  buffers: Readonly<Record<string, BufferSpec>>;
+  steps: readonly OpStep[];
+  /** Buffers to compare. */
+  outputs: readonly string[];
+}
+
+interface Placed {
+  ptr: number;
+  read(): Float32Array;
+}
+
+const toBits: Record<FloatDType, (values: Float32Array) => Uint8Array> = {
+  float32: (values) => new Uint8Array(values.slice().buffer),
+  float16: (values) => new Uint8Array(new Float16Array(values).buffer),
+  bfloat16: (values) => {
+    const words = new Uint32Array(rounded(values, 'bfloat16').buffer);
+    return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
+  },
+};
+
+function fromBits(bytes: ArrayBuffer, dtype: FloatDType, length: number): Float32Array {
+  if (dtype === 'float32') return new Float32Array(bytes, 0, length).slice();
+  if (dtype === 'float16') return Float32Array.from(new Float16Array(bytes, 0, length));
+  const words = Uint32Array.from(new Uint16Array(bytes, 0, length), (half) => half << 16);
+  return new Float32Array(words.buffer);
+}
+
+function uploaded(device: Device, bytes: Uint8Array): StagingBuffer {
+  const staging = device.staging(Math.max(4, bytes.length), 'test');
+  new Uint8Array(staging.host).set(bytes);
+  staging.upload();
+  return staging;
+}
+
+function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
+  if (spec.type === 'opaque') return { ptr: device.alloc(spec.bytes(device), 'test'), read: () => new Float32Array(0) };
+  if (spec.type === 'linear') {
+    const values = rounded(spec.values, storage);
+    const host = uploaded(device, toBits.float32(values)).host;
+    const source = { ptr: ptr(host), dtype: 'float32', rows: spec.n, cols: spec.k, ld: spec.k } as const;
+    return { ptr: device.packLinear([source], storage, 'test').ptr, read: () => new Float32Array(0) };
+  }
+  const { length } = spec.values;
+  if (spec.type === 'i32') {
+    const staging = uploaded(device, new Uint8Array(Int32Array.from(spec.values).buffer));
+    return { ptr: staging.ptr, read: () => download(staging, () => Float32Array.from(new Int32Array(staging.host, 0, length))) };
+  }
+  const dtype = spec.type === 'act' ? device.activationDtype : 'float32';
+  const values = spec.type === 'act' ? rounded(spec.values, storage) : Float32Array.from(spec.values);
+  const staging = uploaded(device, toBits[dtype](values));
+  return { ptr: staging.ptr, read: () => download(staging, () => fromBits(staging.host, dtype, length)) };
+
+  function download(from: StagingBuffer, decode: () => Float32Array): Float32Array {
+    from.download();
+    device.wait(device.record());
+    return decode();
+  }
+}
+
+
+
+/** What the outputs hold after the steps. Values of `act` buffers are representable in `storage` on every device. */
+export function runCase(device: Device, testCase: OpCase, storage: FloatDType): Float32Array[] {
+  const placed = new Map<string, Placed>();
+  for (const [name, spec] of Object.entries(testCase.buffers)) placed.set(name, place(device, spec, storage));
+  for (const { op, args } of testCase.steps) {
+    const values = Object.keys(OPS[op].args).map((name) => {
+      const value = args[name];
+      if (typeof value === 'string') return placed.get(value)!.ptr;
+      if (value !== undefined) return value;
+      if (name === 'w_dtype' || name === 'cache_dtype') return DTYPE_CODES[storage];
+      if (name === 'table_dtype') return DTYPE_CODES[device.activationDtype];
+      throw new Error(`${op}: argument ${name} is missing`);
+    });
+    device.ops[op](...values);
+  }
+  return testCase.outputs.map((name) => placed.get(name)!.read());
+}

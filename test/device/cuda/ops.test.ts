@@ -1,0 +1,66 @@
+import { afterAll, describe, expect, test } from 'bun:test';
+import { createDevice } from '../../../src/device/create-device.ts';
+import { CUDA_KERNEL_OPS } from '../../../src/device/cuda/cuda-kernels.ts';
+import type { FloatDType } from '../../../src/device/dtype.ts';
+import { attentionCase, opCases } from './op-cases.ts';
+import { runCase } from './op-runner.ts';
+
+/** Share of a value, and share of the greatest value of its buffer, by which the devices may differ: rounding of stored activations. */
+const TOLERANCE: Record<FloatDType, { relative: number; absolute: number }> = {
+  float32: { relative: 1e-5, absolute: 1e-6 },
+  float16: { relative: 2 ** -9, absolute: 2 ** -10 },
+  bfloat16: { relative: 2 ** -6, absolute: 2 ** -7 },
+};
+
+/** The first index where the buffers differ by more than the tolerance, with both values. */
+function firstDifference(actual: Float32Array, expected: Float32Array, dtype: FloatDType): string | null {
+  const { relative, absolute } = TOLERANCE[dtype];
+  const greatest = expected.reduce((max, value) => (Number.isFinite(value) ? Math.max(max, Math.abs(value)) : max), 0);
+  for (let i = 0; i < expected.length; i++) {
+    const [a, e] = [actual[i]!, expected[i]!];
+    if (Object.is(a, e) || a === e) continue;
+    if (!(Math.abs(a - e) <= relative * Math.abs(e) + absolute * greatest)) return `[${i}]: ${a}, not ${e}`;
+  }
+  return actual.length === expected.length ? null : `${actual.length} values, not ${expected.length}`;
+}
+
+const cpu = await createDevice('cpu', { threads: 2 });
+afterAll(() => cpu.close());
+
+test('every op that CUDA has is compared here, but for sample', () => {
+  const covered = new Set(opCases('bfloat16').flatMap(({ steps }) => steps.map(({ op }) => op)));
+  expect(CUDA_KERNEL_OPS.filter((op) => !covered.has(op))).toEqual(['sample']);
+});
+
+for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
+  describe(`CUDA kernels on the emulation equal the CPU's, ${dtype}`, async () => {
+    const cuda = await createDevice('cuda-emulation', { activationDtype: dtype });
+    afterAll(() => cuda.close());
+
+    for (const testCase of opCases(dtype)) {
+      test(testCase.name, () => {
+        const expected = runCase(cpu, testCase, dtype);
+        const actual = runCase(cuda, testCase, dtype);
+        testCase.outputs.forEach((name, i) => {
+          expect(firstDifference(actual[i]!, expected[i]!, dtype), name).toBeNull();
+        });
+      });
+    }
+  });
+}
+
+test('a row of attention has the same bits alone, in chunks, in a batch, and with its keys split over blocks', async () => {
+  const cuda = await createDevice('cuda-emulation');
+  const shape = { heads: 4, kvHeads: 1, headDim: 16, blockSize: 16, window: 0 };
+  const [whole] = runCase(cuda, attentionCase('whole', shape, [[600, 600]], 'bfloat16'), 'bfloat16');
+  const row = shape.heads * shape.headDim;
+  const full = attentionCase('whole', shape, [[600, 600]], 'bfloat16').buffers;
+  for (const queries of [1, 3, 40]) {
+    // The same sequence, of which only the last queries are asked for: few rows and two ranges, which blocks share.
+    const part = attentionCase('part', shape, [[600, queries]], 'bfloat16');
+    const q = (full.q as { values: Float32Array }).values.slice((600 - queries) * row);
+    const [alone] = runCase(cuda, { ...part, buffers: { ...part.buffers, q: { type: 'act', values: q } } }, 'bfloat16');
+    expect(alone).toEqual(whole!.slice((600 - queries) * row));
+  }
+  cuda.close();
+});

@@ -1,0 +1,157 @@
+import { afterAll, describe, expect, test } from 'bun:test';
+import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import type { CpuDevice } from '../../src/device/cpu-device.ts';
+import type { QuantizedLinear } from '../../src/device/device.ts';
+import type { FloatDType } from '../../src/device/dtype.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
+import { availableIsas, FLOAT_DTYPES, finish, floats, maxError, openDevice, randomFloats, rounded } from './harness.ts';
+import { dequantizedActivations, GROUP, product, unpackedWeights } from './quant-reference.ts';
+
+const ISAS = availableIsas();
+const devices = new Map(ISAS.map((isa) => [isa, openDevice(2, isa)]));
+afterAll(() => {
+  for (const device of devices.values()) device.close();
+});
+
+const SCHEMES = Object.keys(QUANTIZATION_BITS) as QuantizationScheme[];
+
+function pack(device: CpuDevice, w: Float32Array, n: number, k: number, scheme: QuantizationScheme): QuantizedLinear {
+  const source = { ptr: floats(device, w).ptr, dtype: 'float32' as const, rows: n, cols: k, ld: k };
+  return device.packQuantizedLinear([source], scheme, 'weight');
+}
+
+function multiply(device: CpuDevice, x: Float32Array, w: QuantizedLinear, bias: Float32Array | null, m: number) {
+  const out = floats(device, new Float32Array(m * w.n).fill(Number.NaN));
+  const biasPtr = bias ? floats(device, bias).ptr : 0;
+  const bits = QUANTIZATION_BITS[w.scheme];
+  device.ops.quantized_linear(floats(device, x).ptr, w.k, w.ptr, bits, biasPtr, out.ptr, w.n, m, w.n, w.k);
+  finish(device);
+  return out.f32.slice();
+}
+
+const bytesOf = (values: Float32Array) => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+const wordsOf = (w: QuantizedLinear) => new Uint32Array(toArrayBuffer(w.ptr as Pointer, 0, w.bytes)).slice();
+
+const SHAPES: [n: number, k: number][] = [
+  [1, 1],
+  [33, 7],
+  [31, 64],
+  [96, 130],
+  [70, 1031],
+];
+
+for (const [isa, device] of devices) {
+  describe(`quantized_linear, ${isa}`, () => {
+    for (const scheme of SCHEMES) {
+      test(`${scheme} is the product of the quantized sides, for every row count and odd shapes`, () => {
+        for (const [n, k] of SHAPES) {
+          const packed = pack(device, randomFloats(n * k, n + k), n, k, scheme);
+          const w = unpackedWeights(wordsOf(packed), n, k, scheme);
+          const bias = randomFloats(n, 3);
+          for (const m of [1, 2, 3, 4, 5, 13, 33]) {
+            const x = randomFloats(m * k, m);
+            const expected = product(dequantizedActivations(x, m, k, GROUP[scheme]), w, bias, [m, n, k]);
+            expect(maxError(multiply(device, x, packed, bias, m), expected)).toBeLessThan(1e-6 * k + 1e-6);
+          }
+        }
+      });
+
+      test(`${scheme} weights are within a step of the source, and zero is exact`, () => {
+        const [n, k] = [35, 203];
+        const w = randomFloats(n * k, 8).map((v, i) => (i % 5 === 0 ? 0 : v));
+        const stored = unpackedWeights(wordsOf(pack(device, w, n, k, scheme)), n, k, scheme);
+        // Half a step of 2 / 255 or 2 / 15; 4-bit ranges may be clipped by up to a quarter of 1 and moved by half a step.
+        const bound = scheme === 'int8' ? 1.01 / 254 : 0.25 + 1.01 / 15;
+        expect(maxError(stored, w)).toBeLessThan(bound);
+        w.forEach((v, i) => {
+          if (v === 0) expect(stored[i]).toBe(0);
+        });
+      });
+
+      test(`${scheme} gives a row the same bits alone, in every batch and with every number of threads`, () => {
+        const [n, k, m] = [67, 1101, 205];
+        const w = randomFloats(n * k, 1);
+        const x = randomFloats(m * k, 2);
+        const packed = pack(device, w, n, k, scheme);
+        const all = multiply(device, x, packed, null, m);
+        for (const count of [1, 2, 3, 4, 5, 6, 7, 12, 13, 97]) {
+          const part = multiply(device, x.subarray(0, count * k), packed, null, count);
+          expect(bytesOf(part).equals(bytesOf(all.subarray(0, count * n)))).toBe(true);
+        }
+        for (const threads of [1, 3]) {
+          const other = openDevice(threads, isa);
+          const result = multiply(other, x, pack(other, w, n, k, scheme), null, m);
+          expect(bytesOf(result).equals(bytesOf(all))).toBe(true);
+          other.close();
+        }
+      });
+
+      test(`${scheme} gives the bits of the portable kernels`, () => {
+        const portable = devices.get('portable')!;
+        const [n, k, m] = [41, 777, 9];
+        const w = randomFloats(n * k, 5).map((v) => v ** 5);
+        const x = randomFloats(m * k, 6).map((v) => v ** 7 * 100);
+        const bias = randomFloats(n, 7);
+        const [own, other] = [pack(device, w, n, k, scheme), pack(portable, w, n, k, scheme)];
+        expect(wordsOf(own)).toEqual(wordsOf(other));
+        expect(bytesOf(multiply(device, x, own, bias, m)).equals(bytesOf(multiply(portable, x, other, bias, m)))).toBe(true);
+      });
+
+      test(`${scheme} sums the greatest numbers without saturation`, () => {
+        const k = 512;
+        const packed = pack(device, new Float32Array(32 * k).fill(1), 32, k, scheme);
+        const x = Float32Array.from({ length: 2 * k }, (_, i) => (i < k ? 1 : -1));
+        const out = multiply(device, x, packed, null, 2);
+        // A scale of 1 / 127 or 1 / 15, rounded to bfloat16, is off by at most 2^-7 of it.
+        expect(maxError(out, Array.from(out, (_, i) => (i < 32 ? k : -k)))).toBeLessThan(k / 100);
+      });
+
+      test(`${scheme}: a number that is not finite makes its own row NaN, tiny ones vanish`, () => {
+        const [n, k] = [3, 200];
+        const packed = pack(device, randomFloats(n * k, 1), n, k, scheme);
+        for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+          const x = new Float32Array(3 * k).fill(1e-42);
+          x[k + 150] = bad;
+          const out = multiply(device, x, packed, null, 3);
+          expect([...out]).toEqual([0, 0, 0, Number.NaN, Number.NaN, Number.NaN, 0, 0, 0]);
+        }
+      });
+    }
+
+    test('sources of several types and odd heights are stacked, with rows apart', () => {
+      const [k, ld] = [37, 41];
+      const heights = [5, 40, 1];
+      const values = heights.map((rows, i) => randomFloats(rows * ld, i));
+      const sources = heights.map((rows, i) => {
+        const dtype: FloatDType = FLOAT_DTYPES[i]!;
+        const from = floats(device, values[i]!);
+        const ptr = device.uploadMatrix({ ptr: from.ptr, dtype: 'float32', rows, cols: ld, ld }, dtype, 'source');
+        return { ptr, dtype, rows, cols: k, ld };
+      });
+      const packed = device.packQuantizedLinear(sources, 'int8', 'stacked');
+      const rows = heights.flatMap((height, i) => {
+        const stored = rounded(values[i]!, FLOAT_DTYPES[i]!);
+        return Array.from({ length: height }, (_, row) => [...stored.subarray(row * ld, row * ld + k)]);
+      });
+      expect(packed.n).toBe(46);
+      expect(maxError(unpackedWeights(wordsOf(packed), 46, k, 'int8'), rows.flat())).toBeLessThan(1.01 / 254);
+    });
+
+    test('rows of x and out may be apart, and nothing else is written', () => {
+      for (const m of [2, 9]) {
+        const [n, k, ldX, ldOut] = [35, 20, 23, 40];
+        const packed = pack(device, randomFloats(n * k, 4), n, k, 'int4');
+        const x = randomFloats(m * ldX, 5);
+        const dense = Float32Array.from({ length: m * k }, (_, i) => x[Math.floor(i / k) * ldX + (i % k)]!);
+        const out = floats(device, new Float32Array(m * ldOut).fill(7));
+        device.ops.quantized_linear(floats(device, x).ptr, ldX, packed.ptr, 4, 0, out.ptr, ldOut, m, n, k);
+        finish(device);
+        const expected = multiply(device, dense, packed, null, m);
+        for (let i = 0; i < m; i++) {
+          expect([...out.f32.subarray(i * ldOut, i * ldOut + n)]).toEqual([...expected.subarray(i * n, (i + 1) * n)]);
+          expect([...out.f32.subarray(i * ldOut + n, (i + 1) * ldOut)]).toEqual([7, 7, 7, 7, 7]);
+        }
+      }
+    });
+  });
+}

@@ -1,0 +1,97 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test';
+import Ajv from 'ajv';
+import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
+
+let server: BaoProcess;
+beforeAll(async () => {
+  server = await startBao(['demo', '--generation-config', 'vllm']);
+});
+afterAll(() => server.stop());
+
+const ajv = new Ajv({ strict: false });
+const PERSON = {
+  type: 'object',
+  properties: { name: { type: 'string', maxLength: 12 }, age: { type: 'integer', minimum: 0, maximum: 150 } },
+  required: ['name', 'age'],
+  additionalProperties: false,
+};
+const person = (extra: Record<string, unknown>) => ({
+  prompt: 'Kate, aged 30, is a pilot from Oslo. As JSON:',
+  max_tokens: 100,
+  structured_outputs: { json: PERSON },
+  ...extra,
+});
+
+function expectValid(schema: object, choices: CompletionBody['choices']): void {
+  for (const { text, finish_reason: reason } of choices) {
+    expect(reason, text).toBe('stop');
+    expect(ajv.validate(schema, JSON.parse(text)), text).toBe(true);
+  }
+}
+
+test.each([
+  { temperature: 0 },
+  { temperature: 0, ignore_eos: true },
+  { temperature: 1, seed: 1, n: 4 },
+  { temperature: 2, seed: 2, n: 4 },
+  { temperature: 2, seed: 3, min_tokens: 60 },
+  { temperature: 1, seed: 4, logprobs: 2, logit_bias: { 300: 50 } },
+])('valid with %j', async (extra) => {
+  expectValid(PERSON, (await complete(server, person(extra))).choices);
+});
+
+test('sixteen schemas at once, beside requests without one', async () => {
+  const plain = { prompt: 'Once upon a time', temperature: 0, max_tokens: 24, logprobs: 1 };
+  const alone = await complete(server, plain);
+  const schemas = Array.from({ length: 16 }, (_, i) => ({
+    type: 'object',
+    properties: { [`field${i}`]: { enum: [i, `v${i}`] }, flag: { type: 'boolean' } },
+    required: [`field${i}`, 'flag'],
+    additionalProperties: false,
+  }));
+  const [answers, beside] = await Promise.all([
+    Promise.all(
+      schemas.map((json, i) =>
+        complete(
+          server,
+          person({ structured_outputs: { json, disable_any_whitespace: true }, temperature: 1.5, seed: i }),
+        ),
+      ),
+    ),
+    Promise.all([complete(server, plain), complete(server, plain)]),
+  ]);
+  answers.forEach(({ choices }, i) => {
+    expectValid(schemas[i]!, choices);
+  });
+  for (const { choices } of beside) expect(choices[0]!.text).toBe(alone.choices[0]!.text);
+});
+
+test('a stop string ends a constrained text', async () => {
+  const { choices } = await complete(server, person({ temperature: 0, stop: [','] }));
+  expect(choices[0]!.finish_reason).toBe('stop');
+  expect(choices[0]!.text).not.toContain(',');
+});
+
+/** Multiplied out it has 2 ** 16 branches. */
+const EXPLODING = Array.from({ length: 16 }, (_, i) => ({ anyOf: [{ required: [`p${i}`] }, { required: ['q'] }] }));
+
+test('a client mistake is a 400, and the server lives', async () => {
+  const bad = [
+    { response_format: { type: 'xml' } },
+    { response_format: { type: 'json_schema' } },
+    { response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'bogus' } } } },
+    { structured_outputs: {} },
+    { structured_outputs: { regex: 'a', choice: ['b'] } },
+    { structured_outputs: { choice: [] } },
+    { structured_outputs: { json: { allOf: EXPLODING } } },
+    { structured_outputs: { grammar: `start: ${'('.repeat(50_000)}` } },
+    { structured_outputs: { json: '{' } },
+    { structured_outputs: { json: { $ref: 'https://example.com/schema.json' } } },
+    { structured_outputs: { choice: ['yes'] }, allowed_token_ids: [0] },
+  ];
+  for (const fields of bad) {
+    const { status } = await post(`${server.url}/v1/completions`, { prompt: 'x', max_tokens: 8, ...fields });
+    expect(status, JSON.stringify(fields).slice(0, 100)).toBe(400);
+  }
+  expectValid(PERSON, (await complete(server, person({ temperature: 0 }))).choices);
+});
