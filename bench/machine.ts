@@ -1,4 +1,4 @@
-import { cpus, release } from 'node:os';
+import { cpus, loadavg, release } from 'node:os';
 import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
 
 /** Where a result was measured. */
@@ -9,6 +9,8 @@ export interface Machine {
   memory_gib: number;
   os: string;
   bun: string;
+  /** Threads that wanted to run in the last minute, the benchmark's own included: much more than `threads` means that others took part of the machine. */
+  load_average: number;
 }
 
 export function describeMachine(): Machine {
@@ -18,5 +20,6 @@ export function describeMachine(): Machine {
     memory_gib: Math.round(systemMemory().totalBytes / 2 ** 30),
     os: `${process.platform} ${release()} ${process.arch}`,
     bun: Bun.version,
+    load_average: loadavg()[0]!,
   };
 }

@@ -125,6 +125,22 @@ struct ActAndMulArgs {
   int32_t columns_per_chunk;
 };
 
+// A chunk is kElementwiseGrain elements.
+constexpr int64_t kElementwiseGrain = 1 << 13;
+
+struct AddArgs {
+  const float* x;
+  const float* y;
+  float* out;
+  int64_t count;
+};
+
+struct SoftCapArgs {
+  float* x;
+  int64_t count;
+  float cap;
+};
+
 struct EmbeddingArgs {
   const int32_t* ids;
   const void* table;
@@ -164,6 +180,8 @@ struct KernelTable {
   void (*rms_norm)(const RmsNormArgs&, const ChunkContext&);
   void (*qk_norm_rope)(const QkNormRopeArgs&, const ChunkContext&);
   void (*act_and_mul)(const ActAndMulArgs&, const ChunkContext&);
+  void (*add)(const AddArgs&, const ChunkContext&);
+  void (*soft_cap)(const SoftCapArgs&, const ChunkContext&);
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
   void (*convert_matrix)(const ConvertArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);

@@ -118,6 +118,24 @@ BAO_EXPORT int32_t bao_act_and_mul(void* handle, const float* gate_up, float* ou
                          ceil_div(rows, per_chunk) * ceil_div(n, columns));
 }
 
+BAO_EXPORT int32_t bao_add(void* handle, const float* x, const float* y, float* out, int64_t count) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (count < 0) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x || !y || !out) return kNullPointer;
+  return stream->enqueue(stream->kernels().add, AddArgs{x, y, out, count}, ceil_div(count, kElementwiseGrain));
+}
+
+BAO_EXPORT int32_t bao_soft_cap(void* handle, float* x, int64_t count, float cap) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (count < 0 || !(cap > 0)) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x) return kNullPointer;
+  return stream->enqueue(stream->kernels().soft_cap, SoftCapArgs{x, count, cap}, ceil_div(count, kElementwiseGrain));
+}
+
 BAO_EXPORT int32_t bao_embedding(void* handle, const int32_t* ids, const void* table, int32_t table_dtype, float* out,
                                  int32_t num_tokens, int32_t hidden_size, int32_t vocab_size, float scale) {
   Stream* stream = Stream::from(handle);

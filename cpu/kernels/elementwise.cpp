@@ -84,6 +84,24 @@ void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
   }
 }
 
+void add(const AddArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kElementwiseGrain;
+  const int64_t end = min(a.count, begin + kElementwiseGrain);
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int64_t n = min(kLanes, end - i);
+    store_n(a.out + i, load_n(a.x + i, n) + load_n(a.y + i, n), n);
+  }
+}
+
+void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kElementwiseGrain;
+  const int64_t end = min(a.count, begin + kElementwiseGrain);
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int64_t n = min(kLanes, end - i);
+    store_n(a.x + i, a.cap * tanh(load_n(a.x + i, n) / a.cap), n);
+  }
+}
+
 void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);

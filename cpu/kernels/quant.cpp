@@ -102,11 +102,12 @@ BAO_INLINE void multiply_piece(I& total, U weights, U x) {
   total = reinterpret_cast<I>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total), reinterpret_cast<__m512i>(weights),
                                                   reinterpret_cast<__m512i>(x)));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
+  // Written out for the reason that `accumulate` gives (simd.h).
+  U products;
   if constexpr (kShort<Bits>) {
-    const __m256i products = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(weights), reinterpret_cast<__m256i>(x));
-    total = reinterpret_cast<I>(_mm256_add_epi16(reinterpret_cast<__m256i>(total), products));
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(total), "=&x"(products) : "x"(weights), "x"(x));
   } else {
-    total += multiply_pairs(weights, x);
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(total), "=&x"(products) : "x"(weights), "x"(x));
   }
 #else
   total += multiply_pairs(weights, x);

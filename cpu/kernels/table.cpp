@@ -12,6 +12,8 @@ void reshape_and_cache(const ReshapeAndCacheArgs&, const ChunkContext&);
 void rms_norm(const RmsNormArgs&, const ChunkContext&);
 void qk_norm_rope(const QkNormRopeArgs&, const ChunkContext&);
 void act_and_mul(const ActAndMulArgs&, const ChunkContext&);
+void add(const AddArgs&, const ChunkContext&);
+void soft_cap(const SoftCapArgs&, const ChunkContext&);
 void embedding(const EmbeddingArgs&, const ChunkContext&);
 void convert_matrix(const ConvertArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
@@ -27,6 +29,8 @@ static KernelTable make_table() {
   table.rms_norm = rms_norm;
   table.qk_norm_rope = qk_norm_rope;
   table.act_and_mul = act_and_mul;
+  table.add = add;
+  table.soft_cap = soft_cap;
   table.embedding = embedding;
   table.convert_matrix = convert_matrix;
   table.pack_linear = pack_linear;

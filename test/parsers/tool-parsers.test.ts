@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
+import { namedCall, requiredCalls } from '../../src/parsers/tools/forced.ts';
 import { findToolFormat, toolParserNames } from '../../src/parsers/tools/registry.ts';
 import type { FunctionDefinition } from '../../src/parsers/tools/tool-parser.ts';
 import { cuttings, type PlainMessage, parserOptions, streamEvents, streamed, whole } from './harness.ts';
@@ -291,6 +292,32 @@ test('ids: of the server, or as the format has them', () => {
   expect(id('hermes', WRITERS.hermes!([{ name: 'f', args: {} }]))).toBe('chatcmpl-tool-1');
   expect(id('mistral', '[TOOL_CALLS]f{}')).toMatch(/^[A-Za-z0-9]{9}$/);
   expect(id('mistral', '[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{}')).toBe('abcdefghi');
+});
+
+describe('forced calls', () => {
+  test('required: an array of calls', () => {
+    const options = parserOptions({ tools: requiredCalls });
+    const output = '[ {"name": "f", "parameters": {"a": [1]}}, {"name": "g", "parameters": {}}]';
+    const message = {
+      reasoning: '',
+      content: '',
+      calls: [
+        ['f', '{"a": [1]}'],
+        ['g', '{}'],
+      ],
+    };
+    for (const pieces of cuttings(output)) expect<unknown>(streamed(pieces, options)).toEqual(message);
+  });
+
+  test('a named function: its arguments', () => {
+    const options = parserOptions({ tools: namedCall('f') });
+    for (const pieces of cuttings('{"a": 1}')) expect(streamed(pieces, options).calls).toEqual([['f', '{"a": 1}']]);
+  });
+
+  test("what a format's frame makes is a call of the format", () => {
+    const { begin, end } = findToolFormat('hermes').frame!('say "x"');
+    expectSame('hermes', `${begin}{"a": 1}${end}`, { calls: [['say "x"', '{"a": 1}']] });
+  });
 });
 
 const identifier = fc.stringMatching(/^[a-z_][a-z0-9_]{0,12}$/).filter((name) => name !== '__proto__');

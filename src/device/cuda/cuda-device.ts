@@ -32,8 +32,6 @@ const MIN_WORKSPACE_BYTES = 4 << 20;
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
 const UPLOAD_CHUNK_BYTES = 64 << 20;
 
-/** What an op returns for weights of a type that it has no kernel for (ERROR_TEXT). */
-
 /** Stand-ins for ops that have no CUDA kernel: a model that needs one says so when it is first run. */
 function missingOps(): Record<string, () => number> {
   return Object.fromEntries(

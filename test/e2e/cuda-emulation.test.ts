@@ -1,0 +1,53 @@
+import { describe, expect, test } from 'bun:test';
+import { complete, post, startBao } from './bao-process.ts';
+
+const EMULATION = ['demo', '--device', 'cuda-emulation', '--max-model-len', '256', '--max-num-seqs', '4'];
+const REQUEST = { model: 'demo', prompt: 'Once upon a time', max_tokens: 8, temperature: 0 };
+
+describe('the demo model on emulated CUDA devices', () => {
+  test('answers as it does on the CPU, alone and in a batch, on two devices', async () => {
+    const cuda = await startBao([...EMULATION, '--data-parallel-size', '2']);
+    const cpu = await startBao(['demo', '--max-model-len', '256']);
+    const expected = (await complete(cpu, REQUEST)).choices[0]!.text;
+    const sampled = { ...REQUEST, temperature: 0.8, top_p: 0.9, seed: 7 };
+    const [alone, ...others] = await Promise.all([complete(cuda, REQUEST), complete(cuda, sampled), complete(cuda, sampled)]);
+    expect(alone!.choices[0]!.text).toBe(expected);
+    expect(others[0]!.choices[0]!.text).toBe(others[1]!.choices[0]!.text);
+    expect(cuda.stderr()).toContain('CUDA emulation 0');
+    expect(cuda.stderr()).toContain('CUDA emulation 1');
+    expect(await cuda.stop()).toBe(0);
+    expect(await cpu.stop()).toBe(0);
+  });
+
+  test('too little memory for the model ends the start with a sentence that says what holds it', async () => {
+    const server = await startBao(EMULATION, { waitUntilReady: false, env: { BAO_CUDA_EMULATION_MEMORY: String(9 << 20) } });
+    expect(await server.exited).toBe(1);
+    expect(server.stderr()).toContain('the CUDA device is out of memory');
+    expect(server.stderr()).toContain('for weights');
+  });
+
+  test('a machine without a device is told so', async () => {
+    const server = await startBao(EMULATION, { waitUntilReady: false, env: { BAO_CUDA_EMULATION_DEVICES: '0' } });
+    expect(await server.exited).toBe(1);
+    expect(server.stderr()).toContain('no CUDA device:');
+  });
+
+  // Loading launches some hundred kernels, a step about fifty: these calls are of the first steps or soon after.
+  for (const [what, injected, reason] of [
+    ['a launch that is refused', 'launch@200=719', 'cudaErrorLaunchFailure'],
+    ['a device that faults in a copy', 'cudaMemcpyAsync@150=700', 'cudaErrorIllegalAddress'],
+  ] as const) {
+    test(`${what}: running requests get an error, /health says why, the process ends with 1`, async () => {
+      const server = await startBao(EMULATION, {
+        env: { BAO_CUDA_EMULATION_FAIL: injected, BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' },
+      });
+      const { status } = await post(`${server.url}/v1/completions`, { ...REQUEST, max_tokens: 100, ignore_eos: true });
+      expect(status).toBe(500);
+      const health = await fetch(`${server.url}/health`);
+      expect(health.status).toBe(503);
+      expect(await health.text()).toContain(reason);
+      server.kill('SIGKILL');
+      await server.exited;
+    });
+  }
+});

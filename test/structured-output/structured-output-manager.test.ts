@@ -1,0 +1,176 @@
+import { describe, expect, test } from 'bun:test';
+import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
+import { Request } from '../../src/scheduler/request.ts';
+import type { SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
+import type {
+  AcceptResult,
+  Grammar,
+  GrammarBackend,
+  GrammarMatcher,
+  GrammarStatus,
+} from '../../src/structured-output/grammar.ts';
+import { StructuredOutputManager } from '../../src/structured-output/structured-output-manager.ts';
+
+/** Grammars whose only text is the tokens 1, 2, 3; compiled when the test says so. */
+class CountingBackend implements GrammarBackend {
+  readonly maskWords = 1;
+  status: GrammarStatus = 'compiling';
+  /** Native objects that have not been freed. */
+  live = 0;
+  breaks = false;
+
+  compile(): Grammar {
+    this.live++;
+    const backend = this;
+    return {
+      get status() {
+        return backend.status;
+      },
+      message: () => 'bad grammar',
+      createMatcher: () => this.matcher(),
+      free: () => this.live--,
+    };
+  }
+
+  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
+    if (this.breaks) return 0;
+    matchers.forEach((matcher, i) => {
+      dest[i] = 1 << (matcher as GrammarMatcher & { next: number }).next;
+    });
+    return matchers.length;
+  }
+
+  private matcher(): GrammarMatcher & { next: number } {
+    this.live++;
+    return {
+      next: 1,
+      accept(tokenId): AcceptResult {
+        if (tokenId !== this.next) return 'refused';
+        this.next++;
+        return this.next === 4 ? 'complete' : 'open';
+      },
+      free: () => this.live--,
+    };
+  }
+}
+
+function setUp(startsAfter: number[] | null = null) {
+  const backend = new CountingBackend();
+  const manager = new StructuredOutputManager(() => backend);
+  const request = new Request({
+    key: 7,
+    clientIndex: 0,
+    handle: 1,
+    requestId: 'r',
+    promptTokenIds: Int32Array.of(9, 9),
+    samplingParams: { ...DEFAULT_SAMPLING_PARAMS, structuredOutputs: { kind: 'regex', text: '', startsAfter } },
+    eosTokenIds: [0],
+    seed: 1n,
+    arrivalTimeMs: 0,
+    priority: 0,
+    cacheSalt: null,
+    loraName: null,
+  });
+  const row = (numScheduledTokens: number) => ({
+    key: 7,
+    newBlockIds: [],
+    numComputedTokens: request.numTokens - 1,
+    numScheduledTokens,
+    specTokenIds: [],
+  });
+  const step = (numScheduledTokens = 1): SchedulerOutput => ({
+    newRequests: [],
+    cachedRequests: [row(numScheduledTokens)],
+    totalNumScheduledTokens: numScheduledTokens,
+    releasedKeys: [],
+    grammarBitmask: null,
+  });
+  const sample = (tokenId: number) => {
+    request.appendToken(tokenId);
+    return manager.advance({
+      request,
+      newTokenIds: [tokenId],
+      newLogprobs: null,
+      newPromptLogprobs: null,
+      finishReason: null,
+      stopReason: null,
+      isFirst: false,
+    });
+  };
+  return { backend, manager, request, step, sample };
+}
+
+describe('StructuredOutputManager', () => {
+  test('a request waits until its grammar is compiled', () => {
+    const { backend, manager, request } = setUp();
+    manager.add(request);
+    expect(manager.admit()).toEqual({ ready: [], failed: [] });
+    expect(manager.numWaiting).toBe(1);
+    backend.status = 'ready';
+    expect(manager.admit().ready).toEqual([request]);
+    expect(manager.numWaiting).toBe(0);
+  });
+
+  test('a grammar that fails gives its reason and leaves nothing', () => {
+    const { backend, manager, request } = setUp();
+    manager.add(request);
+    backend.status = 'failed';
+    expect(manager.admit().failed).toEqual([{ request, reason: 'bad grammar' }]);
+    expect(backend.live).toBe(0);
+  });
+
+  test('masks follow the tokens; after the last one the text has ended', () => {
+    const { backend, manager, request, step, sample } = setUp();
+    manager.add(request);
+    backend.status = 'ready';
+    manager.admit();
+    expect(manager.bitmask(step())).toEqual({ keys: [7], wordsPerRow: 1, words: Int32Array.of(1 << 1) });
+    expect(manager.bitmask(step(0))).toBeNull();
+    expect(sample(1)).toBe('going-on');
+    expect(manager.bitmask(step())!.words[0]).toBe(1 << 2);
+    expect(sample(2)).toBe('going-on');
+    expect(sample(3)).toBe('going-on');
+    expect(sample(5)).toBe('ended');
+    manager.release(7);
+    expect(backend.live).toBe(0);
+  });
+
+  test('a token outside of the grammar, and a mask that can not be made, end the request', () => {
+    const wrong = setUp();
+    wrong.manager.add(wrong.request);
+    wrong.backend.status = 'ready';
+    wrong.manager.admit();
+    expect(wrong.sample(2)).toBe('refused');
+
+    const broken = setUp();
+    broken.manager.add(broken.request);
+    broken.backend.status = 'ready';
+    broken.manager.admit();
+    broken.backend.breaks = true;
+    expect(broken.manager.bitmask(broken.step())!.words[0]).toBe(-1);
+    expect(broken.sample(1)).toBe('refused');
+  });
+
+  test('the constraint begins behind the tokens that it starts after', () => {
+    const { backend, manager, request, step, sample } = setUp([4, 5]);
+    manager.add(request);
+    backend.status = 'ready';
+    manager.admit();
+    for (const id of [5, 4]) {
+      expect(manager.bitmask(step())).toBeNull();
+      expect(sample(id)).toBe('going-on');
+    }
+    expect(sample(5)).toBe('going-on');
+    expect(manager.bitmask(step())!.words[0]).toBe(1 << 1);
+    expect(sample(1)).toBe('going-on');
+  });
+
+  test('an abort while compiling frees the grammar', () => {
+    const { backend, manager, request } = setUp();
+    manager.add(request);
+    manager.release(7);
+    expect(backend.live).toBe(0);
+    expect(manager.numWaiting).toBe(0);
+    expect(manager.admit()).toEqual({ ready: [], failed: [] });
+  });
+});
