@@ -6,11 +6,13 @@
 import { suffix } from 'bun:ffi';
 import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { cacheFolder, PACKAGE_ROOT } from '../src/package-layout.ts';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 
-const ROOT = join(import.meta.dir, '..');
-const SOURCES = join(ROOT, 'cpu');
+const SOURCES = join(PACKAGE_ROOT, 'cpu');
 const LIBRARY = `libbao-cpu.${suffix}`;
+/** The library of an executable, which has no sources. */
+const PREBUILT = join(PACKAGE_ROOT, 'prebuilt', LIBRARY);
 
 /** No fast-math: reductions keep their written order, and a product is fused with a sum only where the code says `fma`. */
 const FLAGS = [
@@ -42,12 +44,13 @@ const INSTRUCTION_SETS: Record<string, { flags: string[]; only?: string[] }> =
     : { portable: { flags: [] } };
 
 /**
- * Path of the library, built first where this content has not been built yet. The cache is `.cache/native/<hash>/` in the
- * checkout, or under `BAO_CACHE_DIR`. Throws an Error of one sentence where no compiler is found, or with the compiler's output.
+ * Path of the library, built first where this content has not been built yet. The cache is `native/<hash>/` in the folder
+ * for caches (`cacheFolder`). Throws an Error of one sentence where no compiler is found, or with the compiler's output.
  */
 export async function ensureCpuLibrary(options: { quiet?: boolean } = {}): Promise<string> {
+  if (existsSync(PREBUILT)) return PREBUILT;
   const compiler = findCompiler();
-  const cache = join(process.env.BAO_CACHE_DIR || join(ROOT, '.cache'), 'native');
+  const cache = join(cacheFolder(), 'native');
   const folder = join(cache, contentHash(compiler));
   const library = join(folder, LIBRARY);
   if (existsSync(library)) return library;

@@ -69,7 +69,9 @@ export async function ensureCudaEmulation(options: { quiet?: boolean } = {}): Pr
       ...filesWith(SOURCES, /\.cu$/).map((source) => ({ source, flags: [...EMULATION_FLAGS, '-x', 'c++'] })),
       ...filesWith(EMULATION, /\.cpp$/).map((source) => ({ source, flags: EMULATION_FLAGS })),
     ].map((job) => ({ ...job, object: join(scratch, `${basename(job.source)}.o`) }));
-    await compileAll(compiler, jobs, (done) => progress(`building the CUDA emulation: ${done} of ${jobs.length} files`));
+    await compileAll(compiler, jobs, (done) =>
+      progress(`building the CUDA emulation: ${done} of ${jobs.length} files`),
+    );
 
     const objects = (matches: (source: string) => boolean) =>
       jobs.filter(({ source }) => matches(source)).map(({ object }) => object);
@@ -101,7 +103,12 @@ export function findNvcc(): string | null {
   const purelib = python
     ? Bun.spawnSync([python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))']).stdout.toString().trim()
     : '';
-  const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', purelib && join(purelib, 'nvidia/cu13')];
+  const roots = [
+    process.env.CUDA_HOME,
+    process.env.CUDA_PATH,
+    '/usr/local/cuda',
+    purelib && join(purelib, 'nvidia/cu13'),
+  ];
   return roots.flatMap((root) => (root ? [join(root, 'bin/nvcc')] : [])).find(existsSync) ?? null;
 }
 

@@ -4,11 +4,11 @@
  */
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
+import { cacheFolder, PACKAGE_ROOT as ROOT } from '../src/package-layout.ts';
 
-const ROOT = resolve(import.meta.dir, '..');
 const SOURCE = join(ROOT, 'native', 'llguidance');
-const CACHE = join(process.env.BAO_CACHE_DIR ?? join(ROOT, '.cache'), 'native', 'llguidance');
+const CACHE = join(cacheFolder(), 'native', 'llguidance');
 const PLATFORM = `${process.platform}-${process.arch}`;
 /** Paths of the building machine stay out of the library. */
 const CARGO_HOME = process.env.CARGO_HOME ?? join(homedir(), '.cargo');

@@ -10,13 +10,13 @@ namespace bao::BAO_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12, kTileVectors = 2;
+constexpr int kTileRows = 12, kAccumulators = 24;
 #elif defined(__AVX2__)
-constexpr int kTileRows = 6, kTileVectors = 2;
+constexpr int kTileRows = 6, kAccumulators = 12;
 #elif defined(__ARM_NEON)
-constexpr int kTileRows = 6, kTileVectors = 4;
+constexpr int kTileRows = 6, kAccumulators = 24;
 #else
-constexpr int kTileRows = 3, kTileVectors = 4;
+constexpr int kTileRows = 3, kAccumulators = 12;
 #endif
 // Keys that always lie together in one block when the block size is a multiple of it.
 constexpr int64_t kGroup = 16;
@@ -134,23 +134,76 @@ struct Scratch {
   float* values;
 };
 
-// c[R][NV] (+)= a[R][k] · b[k][NV], each output one chain over k.
-template <int R, int NV, class T>
-BAO_INLINE void multiply_tile(const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                              bool add) {
-  F acc[R][NV];
-  BAO_UNROLL
-  for (int r = 0; r < R; r++) {
+// Vectors of columns (keys of scores, dimensions of values) in a register tile of that many rows: few rows take many, so that
+// enough independent chains hide the latency of a multiply-add.
+template <int R>
+constexpr int tile_vectors = R * 8 <= kAccumulators ? 8 : R * 4 <= kAccumulators ? 4 : 2;
+
+// NV vectors of consecutive columns. Bfloat16 is taken apart in pairs of vectors, even columns and odd ones, which costs one
+// instruction each; storing puts them together again.
+template <class T, int NV>
+constexpr bool splits_pairs = std::is_same_v<T, BFloat16> && NV % 2 == 0;
+
+template <int NV, class T>
+BAO_INLINE void load_columns(const T* p, F* w) {
+  if constexpr (splits_pairs<T, NV>) {
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) acc[r][v] = add ? load(c + r * ldc + v * kLanes) : F{};
+    for (int v = 0; v < NV; v += 2) {
+      const U raw = load_bits<U>(p + v * kLanes);
+      w[v] = as_float(raw << 16);
+      w[v + 1] = as_float(raw & 0xffff0000u);
+    }
+  } else {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) w[v] = load(p + v * kLanes);
   }
-  for (int64_t i = 0; i < k; i++) {
+}
+// The same columns of float32, in the order that load_columns<NV, T> gives.
+template <int NV, class T>
+BAO_INLINE void load_accumulators(const float* p, F* acc) {
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) acc[v] = load(p + v * kLanes);
+  if constexpr (splits_pairs<T, NV>) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v += 2) split_pairs(acc[v], acc[v + 1]);
+  }
+}
+template <int NV, class T>
+BAO_INLINE void store_accumulators(float* p, F* acc) {
+  if constexpr (splits_pairs<T, NV>) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v += 2) join_pairs(acc[v], acc[v + 1]);
+  }
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) store(p + v * kLanes, acc[v]);
+}
+
+// Keys or values of one tile of keys, a pointer for each group of kGroup keys.
+template <class T>
+struct Groups {
+  const T* of[kKeyTile / kGroup];
+};
+
+// scores[R][NV vectors of keys] = queries[R][dim] · keys; a group's keys are vectors, ld_keys apart. Each score is one chain over
+// dim. Meanwhile asks for the groups' share of `ahead`, kGroup elements for each dimension.
+template <int R, int NV, bool Ahead, class T, class C>
+static __attribute__((noinline)) void score_tile(const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys,
+                                                 int64_t dim, float* scores, const C* const* ahead) {
+  constexpr int kGroups = NV / kGroupVectors;
+  F acc[R][NV] = {};
+  const T* at[kGroups];
+  BAO_UNROLL
+  for (int g = 0; g < kGroups; g++) at[g] = keys[g];
+  for (int64_t d = 0; d < dim; d++) {
     F w[NV];
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) w[v] = load(b + i * ldb + v * kLanes);
+    for (int g = 0; g < kGroups; g++) {
+      load_columns<kGroupVectors>(at[g] + d * ld_keys, w + g * kGroupVectors);
+      if constexpr (Ahead) __builtin_prefetch(ahead[g] + d * kGroup);
+    }
     BAO_UNROLL
     for (int r = 0; r < R; r++) {
-      const F x = set1(a[r * lda + i]);
+      const F x = set1(queries[r * ld + d]);
       BAO_UNROLL
       for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
     }
@@ -158,36 +211,78 @@ BAO_INLINE void multiply_tile(const float* a, int64_t lda, const T* b, int64_t l
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) store(c + r * ldc + v * kLanes, acc[r][v]);
+    for (int g = 0; g < kGroups; g++) {
+      store_accumulators<kGroupVectors, T>(scores + r * kKeyTile + g * kGroup, acc[r] + g * kGroupVectors);
+    }
   }
 }
 
-template <int R, int NV, class T>
-static void multiply_rows(int64_t rows, const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                          bool add) {
+// Scores of R rows against the groups [begin, end).
+template <int R, bool Ahead, class T, class C>
+static void score_groups(const float* queries, int64_t ld, const Groups<T>& keys, int64_t ld_keys, int64_t dim, int64_t begin,
+                         int64_t end, float* scores, const Groups<C>& ahead) {
+  constexpr int NV = tile_vectors<R> < kKeyTile / kLanes ? tile_vectors<R> : kKeyTile / kLanes;
+  constexpr int kGroups = NV / kGroupVectors;
+  int64_t g = begin;
+  for (; g + kGroups <= end; g += kGroups) {
+    score_tile<R, NV, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
+  }
+  for (; g < end; g++) {
+    score_tile<R, kGroupVectors, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
+  }
+}
+
+// out[R][NV vectors of dimensions] += probabilities[R][keys begin to end of a tile] · values, rows of which are ld apart; each
+// output is one chain over the keys. Meanwhile asks for the columns' share of `ahead`, whose rows (one a dimension) are ld_ahead
+// apart.
+template <int R, int NV, bool Ahead, class T, class C>
+static __attribute__((noinline)) void value_tile(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin,
+                                                 int64_t end, int64_t column, float* out, const Groups<C>& ahead,
+                                                 int64_t ld_ahead) {
+  constexpr int64_t kAheadStep = NV * kLanes / kGroup;
+  F acc[R][NV];
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) load_accumulators<NV, T>(out + r * ld + column, acc[r]);
+  while (begin < end) {
+    const int64_t group = begin / kGroup, stop = min(end, (group + 1) * kGroup);
+    const T* row = values.of[group] + begin % kGroup * ld + column;
+    for (; begin < stop; begin++, row += ld) {
+      F w[NV];
+      load_columns<NV>(row, w);
+      if constexpr (Ahead) __builtin_prefetch(ahead.of[group] + (column + begin % kGroup * kAheadStep) * ld_ahead);
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) {
+        const F x = set1(probabilities[r * kKeyTile + begin]);
+        BAO_UNROLL
+        for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
+      }
+    }
+  }
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) store_accumulators<NV, T>(out + r * ld + column, acc[r]);
+}
+
+// All of the columns, tiles of NV vectors first, then narrower ones.
+template <int R, int NV, bool Ahead, class T, class C>
+static void value_columns(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin, int64_t end,
+                          int64_t column, float* out, const Groups<C>& ahead, int64_t ld_ahead) {
+  for (; column + NV * kLanes <= ld; column += NV * kLanes) {
+    value_tile<R, NV, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
+  }
+  if constexpr (NV > kGroupVectors) {
+    if (column < ld) {
+      value_columns<R, NV / 2, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
+    }
+  }
+}
+
+// Calls f with min(rows, R) as a constant.
+template <int R, class Fn>
+BAO_INLINE void with_rows(int64_t rows, Fn f) {
   if constexpr (R > 1) {
-    if (rows < R) return multiply_rows<R - 1, NV>(rows, a, lda, b, ldb, k, c, ldc, add);
+    if (rows < R) return with_rows<R - 1>(rows, f);
   }
-  multiply_tile<R, NV>(a, lda, b, ldb, k, c, ldc, add);
-}
-
-// c[rows][n] (+)= a[rows][k] · b[k][n]; n is a multiple of kGroup.
-template <class T>
-static void multiply(int64_t rows, const float* a, int64_t lda, const T* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                     int64_t n, bool add) {
-  int64_t column = 0;
-  for (; column + kTileVectors * kLanes <= n; column += kTileVectors * kLanes) {
-    for (int64_t r = 0; r < rows; r += kTileRows) {
-      multiply_rows<kTileRows, kTileVectors>(min(kTileRows, rows - r), a + r * lda, lda, b + column, ldb, k,
-                                             c + r * ldc + column, ldc, add);
-    }
-  }
-  if (column < n) {
-    for (int64_t r = 0; r < rows; r += kTileRows) {
-      multiply_rows<kTileRows, kGroupVectors>(min(kTileRows, rows - r), a + r * lda, lda, b + column, ldb, k,
-                                              c + r * ldc + column, ldc, add);
-    }
-  }
+  f(std::integral_constant<int, R>{});
 }
 
 template <class T>
@@ -273,20 +368,39 @@ class Attention {
     const int64_t end = min(item.key_end(), (range + 1) * kKeyRange);
     // Converting a tile once pays from some rows on; blocks that don't hold whole groups are gathered always.
     const bool direct = rows_ <= 2 * kTileRows && a_.block_size % kGroup == 0;
+    Groups<T> keys{}, values{}, next_keys{};
+    if (direct && begin < end) keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
     for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       const int64_t first = max(begin, tile), last = min(end, tile + kKeyTile);
       if (direct) {
-        score_direct(item, tile, first, last);
+        values = groups_at(item, tile, first, last, &Attention::values_at);
+        next_keys = groups_at(item, tile + kKeyTile, tile + kKeyTile, item.key_end(), &Attention::keys_at);
+        score<true>(tile, first, last, keys, a_.block_size, values);
         softmax(item, tile);
-        add_values_direct(item, tile, first, last);
+        add_values<true>(item, tile, values, next_keys);
+        keys = next_keys;
       } else {
         stage(item, tile, first, last);
-        multiply(rows_, s_.queries, s_.dim, s_.keys, kKeyTile, a_.head_dim, s_.scores, kKeyTile, kKeyTile, false);
+        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, values);
         softmax(item, tile);
-        multiply(rows_, s_.scores + (first - tile), kKeyTile, s_.values + (first - tile) * s_.dim, s_.dim, last - first,
-                 s_.range.values, s_.dim, s_.dim, true);
+        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), next_keys);
       }
     }
+  }
+
+  // Where the tile's groups between two keys begin, by keys_at or values_at; nullptr for the others.
+  Groups<T> groups_at(const Item& item, int64_t tile, int64_t first, int64_t last,
+                      const T* (Attention::*at)(const Item&, int64_t) const) const {
+    Groups<T> groups{};
+    for (int64_t key = first / kGroup * kGroup; key < min(last, tile + kKeyTile); key += kGroup) {
+      groups.of[(key - tile) / kGroup] = (this->*at)(item, key);
+    }
+    return groups;
+  }
+  static Groups<float> staged(const float* tile, int64_t stride) {
+    Groups<float> groups{};
+    for (int64_t g = 0; g < kKeyTile / kGroup; g++) groups.of[g] = tile + g * stride;
+    return groups;
   }
 
   // Element of the cache where the block of a key begins.
@@ -304,20 +418,48 @@ class Attention {
            (item.kv_head * a_.block_size + key % a_.block_size) * s_.dim;
   }
 
-  void score_direct(const Item& item, int64_t tile, int64_t first, int64_t last) {
-    for (int64_t key = first / kGroup * kGroup; key < last; key += kGroup) {
-      multiply(rows_, s_.queries, s_.dim, keys_at(item, key), a_.block_size, a_.head_dim, s_.scores + (key - tile), kKeyTile,
-               kGroup, false);
+  template <bool Ahead, class K>
+  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Groups<T>& ahead) {
+    const int64_t begin = (first - tile) / kGroup, end = ceil_div(last - tile, kGroup);
+    for (int64_t row = 0; row < rows_; row += kTileRows) {
+      with_rows<kTileRows>(rows_ - row, [&](auto count) {
+        score_groups<count(), Ahead>(s_.queries + row * s_.dim, s_.dim, keys, ld_keys, a_.head_dim, begin, end,
+                                     s_.scores + row * kKeyTile, ahead);
+      });
     }
   }
 
-  void add_values_direct(const Item& item, int64_t tile, int64_t first, int64_t last) {
-    while (first < last) {
-      const int64_t end = min(last, (first / a_.block_size + 1) * a_.block_size);
-      multiply(rows_, s_.scores + (first - tile), kKeyTile, values_at(item, first), s_.dim, end - first, s_.range.values, s_.dim,
-               s_.dim, true);
-      first = end;
+  // A row takes only the keys that it sees: another's value may be infinite, and 0 times that is no number. Rows of a register
+  // tile share the keys that all of them see; the few before and after are each row's own.
+  template <bool Ahead, class V>
+  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Groups<T>& ahead) {
+    const auto add = [&](auto count, int64_t row, int64_t begin, int64_t end) {
+      if (begin >= end) return;
+      value_columns<count(), tile_vectors<count()>, Ahead>(s_.scores + row * kKeyTile, values, s_.dim, begin, end, 0,
+                                                            s_.range.values + row * s_.dim, ahead, a_.block_size);
+    };
+    constexpr std::integral_constant<int, 1> kOne{};
+    for (int64_t first = 0; first < rows_; first += kTileRows) {
+      const int64_t rows = min(kTileRows, rows_ - first);
+      const int64_t begin = span_begin(item, first + rows - 1, tile);
+      const int64_t end = max(begin, span_end(item, first, tile));
+      for (int64_t row = first; row < first + rows; row++) {
+        add(kOne, row, span_begin(item, row, tile), min(begin, span_end(item, row, tile)));
+      }
+      with_rows<kTileRows>(rows, [&](auto count) { add(count, first, begin, min(end, span_end(item, first, tile))); });
+      for (int64_t row = first; row < first + rows; row++) {
+        add(kOne, row, max(end, span_begin(item, row, tile)), span_end(item, row, tile));
+      }
     }
+  }
+
+  // The keys of a tile that a row sees, from its query's position.
+  int64_t span_begin(const Item& item, int64_t row, int64_t tile) const {
+    if (a_.sliding_window == 0) return 0;
+    return min(kKeyTile, max(0, item.position + row / group_ - a_.sliding_window + 1 - tile));
+  }
+  int64_t span_end(const Item& item, int64_t row, int64_t tile) const {
+    return max(0, min(kKeyTile, item.position + row / group_ + 1 - tile));
   }
 
   void stage(const Item& item, int64_t tile, int64_t first, int64_t last) {
@@ -341,14 +483,9 @@ class Attention {
   // Scores of one tile become probabilities relative to each row's new maximum; sums and values so far are rescaled to it.
   void softmax(const Item& item, int64_t tile) {
     for (int64_t row = 0; row < rows_; row++) {
-      const int64_t position = item.position + row / group_;
-      const int64_t end = min(kKeyTile, position + 1 - tile);
-      const int64_t begin = a_.sliding_window > 0 ? max(0, position - a_.sliding_window + 1 - tile) : 0;
+      const int64_t begin = span_begin(item, row, tile), end = span_end(item, row, tile);
       float* scores = s_.scores + row * kKeyTile;
-      if (begin >= end) {
-        std::memset(scores, 0, kKeyTile * sizeof(float));
-        continue;
-      }
+      if (begin >= end) continue;
       softmax_row(scores, static_cast<int32_t>(begin), static_cast<int32_t>(end), s_.range.maximum[row], s_.range.sum[row],
                   s_.range.values + row * s_.dim);
     }

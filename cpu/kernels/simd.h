@@ -185,6 +185,54 @@ BAO_INLINE F from_half_bits(H v) {
 #endif
 }
 
+// Two vectors of consecutive elements to their even and their odd ones.
+BAO_INLINE void split_pairs(F& a, F& b) {
+#if defined(__AVX512F__)
+  const I evens = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  const I odds = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  const F first = _mm512_permutex2var_ps(a, reinterpret_cast<__m512i>(evens), b);
+  b = _mm512_permutex2var_ps(a, reinterpret_cast<__m512i>(odds), b);
+  a = first;
+#elif defined(__AVX2__)
+  const auto halves = [](F v) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)); };
+  const F even = halves(_mm256_shuffle_ps(a, b, 0x88)), odd = halves(_mm256_shuffle_ps(a, b, 0xdd));
+  a = even;
+  b = odd;
+#else
+  float lanes[2 * kLanes];
+  store(lanes, a);
+  store(lanes + kLanes, b);
+  BAO_UNROLL
+  for (int i = 0; i < kLanes; i++) {
+    a[i] = lanes[2 * i];
+    b[i] = lanes[2 * i + 1];
+  }
+#endif
+}
+// And back.
+BAO_INLINE void join_pairs(F& a, F& b) {
+#if defined(__AVX512F__)
+  const I lows = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  const I highs = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const F first = _mm512_permutex2var_ps(a, reinterpret_cast<__m512i>(lows), b);
+  b = _mm512_permutex2var_ps(a, reinterpret_cast<__m512i>(highs), b);
+  a = first;
+#elif defined(__AVX2__)
+  const F low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+  a = _mm256_permute2f128_ps(low, high, 0x20);
+  b = _mm256_permute2f128_ps(low, high, 0x31);
+#else
+  float lanes[2 * kLanes];
+  BAO_UNROLL
+  for (int i = 0; i < kLanes; i++) {
+    lanes[2 * i] = a[i];
+    lanes[2 * i + 1] = b[i];
+  }
+  a = load(lanes);
+  b = load(lanes + kLanes);
+#endif
+}
+
 // The next kLanes elements as float.
 BAO_INLINE F load(const BFloat16* p) { return as_float(widen(load_bits<H>(p)) << 16); }
 BAO_INLINE F load(const Float16* p) { return from_half_bits(load_bits<H>(p)); }

@@ -2,7 +2,16 @@ import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
-import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, QuantizedLinear, StagingBuffer } from './device.ts';
+import type {
+  Device,
+  DeviceEvent,
+  DevicePtr,
+  MatrixSource,
+  Ops,
+  PackedLinear,
+  QuantizedLinear,
+  StagingBuffer,
+} from './device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
 

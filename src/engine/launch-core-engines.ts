@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { logger } from '../logging/logger.ts';
+import { SOURCE_URL } from '../package-layout.ts';
 import type { CoreReady, FromCore, ToCore } from './core/handshake.ts';
 import { type CoreLinkEnd, createCoreLink } from './core-link.ts';
 import { CoreStatus } from './core-status.ts';
@@ -83,7 +84,7 @@ class StartingCore {
     private readonly status: CoreStatus,
     private readonly clients: CoreLinkEnd[],
   ) {
-    this.worker = new Worker(new URL('./core/core-worker.ts', import.meta.url).href, { name: `core ${coreIndex}` });
+    this.worker = new Worker(new URL('engine/core/core-worker.ts', SOURCE_URL).href, { name: `core ${coreIndex}` });
     this.worker.onmessage = (event: MessageEvent<FromCore>) => this.onMessage(event.data);
     this.worker.onerror = (event) => this.fail(event.message || 'the Worker failed', event.message);
     this.worker.addEventListener('close', () => this.fail('the Worker ended unexpectedly', ''));

@@ -2,10 +2,11 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { HubOptions } from './hub.ts';
+import { PACKAGE_ROOT } from '../package-layout.ts';
 import { LoadError } from './load-error.ts';
 
 /** The models that come with Bao, beside `src` whatever the working directory is. */
-const EMBEDDED_MODELS = resolve(import.meta.dir, '../../models');
+const EMBEDDED_MODELS = join(PACKAGE_ROOT, 'models');
 
 /** `name` or `org/name`, as the Hub allows them. */
 const HUB_ID = /^(?:[\w.-]+\/)?[\w.-]+$/;

@@ -22,12 +22,7 @@ class Olmo2DecoderLayer implements DecoderLayer {
   ) {
     const { hiddenSize, rmsNormEps } = context.config;
     this.attention = selfAttn.attention;
-    this.postAttentionLayernorm = new RMSNorm(
-      context,
-      `${prefix}.post_attention_layernorm`,
-      hiddenSize,
-      rmsNormEps,
-    );
+    this.postAttentionLayernorm = new RMSNorm(context, `${prefix}.post_attention_layernorm`, hiddenSize, rmsNormEps);
     this.postFeedforwardLayernorm = new RMSNorm(
       context,
       `${prefix}.post_feedforward_layernorm`,

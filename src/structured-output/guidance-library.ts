@@ -1,14 +1,14 @@
 import { dlopen, FFIType } from 'bun:ffi';
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
+import { cacheFolder, PACKAGE_ROOT } from '../package-layout.ts';
 
-const ROOT = resolve(import.meta.dir, '../..');
 const { platform, arch } = process;
 const FILE = `libbao_llguidance.${platform === 'darwin' ? 'dylib' : 'so'}`;
 /** Where scripts/build-llguidance.ts puts what it builds, and the one that comes along. */
 const CANDIDATES = [
-  join(process.env.BAO_CACHE_DIR ?? join(ROOT, '.cache'), 'native', 'llguidance', `${platform}-${arch}`, FILE),
-  join(ROOT, 'vendor', 'llguidance', `${platform}-${arch}`, FILE),
+  join(cacheFolder(), 'native', 'llguidance', `${platform}-${arch}`, FILE),
+  join(PACKAGE_ROOT, 'vendor', 'llguidance', `${platform}-${arch}`, FILE),
 ];
 
 const { ptr, i32, u32, u64_fast: size } = FFIType;

@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { SOURCE_URL } from '../package-layout.ts';
 import type { TokenizerMode } from './create-tokenizer.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -85,7 +86,7 @@ class EncodeWorker {
     private readonly source: TokenizerSource,
     onDied: () => void,
   ) {
-    this.#worker = new Worker(new URL('./encode-worker.ts', import.meta.url));
+    this.#worker = new Worker(new URL('tokenizer/encode-worker.ts', SOURCE_URL));
     this.#worker.on('message', (answer: EncodeAnswer) => this.#onAnswer(answer));
     this.#worker.on('error', (error: Error) => {
       if (!this.#closed) onDied();

@@ -62,7 +62,7 @@ kv-cache-memory-bytes: 1GiB
     ['port: null', 'port in FILE takes a whole number from 0 to 65535, not null.'],
     ['port: [1]', 'port in FILE takes a whole number from 0 to 65535, not [1].'],
     ['max-num-seq: 1', 'Unknown option --max-num-seq (in FILE): did you mean --max-num-seqs?'],
-    ['quantization: int8', "vLLM's --quantization is not supported by Bao (in FILE):"],
+    ['cpu-offload-gb: 4', "vLLM's --cpu-offload-gb is not supported by Bao (in FILE):"],
     ['- a', '--config: FILE must map flag names to values.'],
     ['a: [', '--config: FILE is no YAML:'],
   ])('%s is refused', async (text, message) => {

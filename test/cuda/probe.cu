@@ -5,8 +5,7 @@
 namespace bao {
 namespace {
 
-// out[lane][0..7] of A, [8..11] of B and [12..15] of C: where in the matrices lane's elements lie, found with one-hot matrices. A lane
-// writes an element's place as the product of a one-hot A or B with a matrix that holds places.
+// One mma on fragments as the host laid them out: 8 elements of A and 4 of B for each lane.
 __global__ void mma_kernel(Global<const float> a, Global<const float> b, Global<float> c) {
   const int lane = static_cast<int>(threadIdx.x);
   uint32_t fragment_a[4], fragment_b[2];

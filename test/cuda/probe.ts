@@ -2,9 +2,9 @@
  * Run as a program, with an exported probe's name and a number: makes one mistake on the emulation and prints the code that the
  * synchronization gives, then what the first block wrote. A process of its own, since a device that faulted stays faulted.
  */
-import { dlopen, ptr, toArrayBuffer, type Pointer } from 'bun:ffi';
-import { CudaRuntime } from '../../src/device/cuda/cuda-runtime.ts';
+import { dlopen, type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
 import { ensureCudaEmulation } from '../../scripts/build-cuda.ts';
+import { CudaRuntime } from '../../src/device/cuda/cuda-runtime.ts';
 import { probeLibrary } from './probe-library.ts';
 
 const { cudart } = await ensureCudaEmulation({ quiet: true });
@@ -17,6 +17,9 @@ runtime.check('cudaMemcpyAsync', runtime.functions.cudaMemcpyAsync(data, ptr(zer
 const { symbols } = dlopen(await probeLibrary(), {
   probe_mistake: { args: ['ptr', 'ptr', 'ptr', 'i32'], returns: 'i32' },
 });
-runtime.check('launch', symbols.probe_mistake(stream as Pointer, data as Pointer, out as Pointer, Number(process.argv[2])));
+runtime.check(
+  'launch',
+  symbols.probe_mistake(stream as Pointer, data as Pointer, out as Pointer, Number(process.argv[2])),
+);
 console.log(runtime.functions.cudaStreamSynchronize(stream));
 console.log(String([...new Float32Array(toArrayBuffer(out as Pointer, 0, 256))]));

@@ -267,6 +267,27 @@ for (const isa of availableIsas()) {
       }
     });
 
+    test('a value that is no number reaches only the queries that see its token', () => {
+      const shape: Shape = { heads: 4, kvHeads: 2, headDim: 40, blockSize: 16, dtype: 'bfloat16' };
+      for (const [length, window] of [
+        [9, 0],
+        [150, 0],
+        [150, 20],
+      ] as const) {
+        const clean = contents(shape, length, 71);
+        const bad = length - 4;
+        const v = Float32Array.from(clean.v);
+        const row = shape.kvHeads * shape.headDim;
+        v.fill(Number.POSITIVE_INFINITY, bad * row, (bad + 1) * row);
+        const sequences = [{ length, queries: length }];
+        const expected = attend(device, { ...shape, window }, [clean], sequences);
+        const actual = attend(device, { ...shape, window }, [{ ...clean, v }], sequences);
+        const seen = bad * shape.heads * shape.headDim;
+        expect(actual.subarray(0, seen)).toEqual(expected.subarray(0, seen));
+        expect(actual.subarray(seen).every((x) => !Number.isFinite(x))).toBe(true);
+      }
+    });
+
     test('large scores neither overflow nor vanish', () => {
       const shape = { ...BASE };
       const content = contents(shape, 100, 3);

@@ -30,7 +30,12 @@ export function dequantizedActivations(x: Float32Array, m: number, k: number, gr
 }
 
 /** [m, k] · [n, k]ᵀ + bias, in float64. */
-export function product(x: ArrayLike<number>, w: ArrayLike<number>, bias: ArrayLike<number>, shape: [number, number, number]) {
+export function product(
+  x: ArrayLike<number>,
+  w: ArrayLike<number>,
+  bias: ArrayLike<number>,
+  shape: [number, number, number],
+) {
   const [m, n, k] = shape;
   const out = new Float64Array(m * n);
   for (let i = 0; i < m; i++) {

@@ -1,5 +1,5 @@
-import { afterAll, describe, expect, test } from 'bun:test';
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import type { QuantizedLinear } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
@@ -94,7 +94,9 @@ for (const [isa, device] of devices) {
         const bias = randomFloats(n, 7);
         const [own, other] = [pack(device, w, n, k, scheme), pack(portable, w, n, k, scheme)];
         expect(wordsOf(own)).toEqual(wordsOf(other));
-        expect(bytesOf(multiply(device, x, own, bias, m)).equals(bytesOf(multiply(portable, x, other, bias, m)))).toBe(true);
+        expect(bytesOf(multiply(device, x, own, bias, m)).equals(bytesOf(multiply(portable, x, other, bias, m)))).toBe(
+          true,
+        );
       });
 
       test(`${scheme} sums the greatest numbers without saturation`, () => {
@@ -103,7 +105,12 @@ for (const [isa, device] of devices) {
         const x = Float32Array.from({ length: 2 * k }, (_, i) => (i < k ? 1 : -1));
         const out = multiply(device, x, packed, null, 2);
         // A scale of 1 / 127 or 1 / 15, rounded to bfloat16, is off by at most 2^-7 of it.
-        expect(maxError(out, Array.from(out, (_, i) => (i < 32 ? k : -k)))).toBeLessThan(k / 100);
+        expect(
+          maxError(
+            out,
+            Array.from(out, (_, i) => (i < 32 ? k : -k)),
+          ),
+        ).toBeLessThan(k / 100);
       });
 
       test(`${scheme}: a number that is not finite makes its own row NaN, tiny ones vanish`, () => {

@@ -84,6 +84,33 @@ for (const isa of availableIsas()) {
       expect([...alone.f32]).toEqual([...all.f32]);
     });
 
+    test('add and soft_cap, over chunks, in place and beyond the cap', () => {
+      for (const count of [1, 15, 33, 8192, 20_001]) {
+        const [x, y] = [randomFloats(count, 1).map((value) => value * 200), randomFloats(count, 2)];
+        const [left, right, sum] = [floats(device, x), floats(device, y), floats(device, x)];
+        const capped = floats(device, x);
+        ops.add(left.ptr, right.ptr, sum.ptr, count);
+        ops.add(left.ptr, right.ptr, left.ptr, count);
+        ops.soft_cap(capped.ptr, count, 30);
+        finish(device);
+        expect([...sum.f32]).toEqual([...x.map((value, i) => value + y[i]!)]);
+        expect([...left.f32]).toEqual([...sum.f32]);
+        const expected = Array.from(x, (value) => 30 * Math.tanh(value / 30));
+        expect(maxError(capped.f32, expected)).toBeLessThan(2e-5);
+      }
+    });
+
+    test('qk_norm_rope norms one wide head where there is no key head and no rotation', () => {
+      const [n, ld, tokens] = [96, 131, 4];
+      const [x, weight] = [randomFloats(tokens * ld, 3), randomFloats(n, 4)];
+      const qkv = floats(device, x);
+      ops.qk_norm_rope(qkv.ptr, ld, 0, 0, floats(device, weight).ptr, 0, EPS, tokens, 1, 0, n, 0, 0);
+      finish(device);
+      const expected = x.slice();
+      for (let at = 0; at < x.length; at += ld) expected.set(rmsNorm(x.subarray(at, at + n), weight), at);
+      expect(maxError(qkv.f32, expected)).toBeLessThan(1e-5);
+    });
+
     test('qk_norm_rope, both layouts, partial rotation, with and without norms; values stay', () => {
       const [heads, kvHeads, tokens, maxPosition] = [3, 2, 5, 40];
       for (const headDim of [16, 24, 80, 128]) {

@@ -24,7 +24,7 @@ const ROUTES = new Set([
   '/v1/nope',
 ]);
 /** Need features that the server does not have yet. */
-const LATER = /^chat_(tool_(named|required)|lora)/;
+const LATER = /^chat_(lora)/;
 
 const casesOf = (recorded: unknown) =>
   Object.entries(recorded as Record<string, Example>).filter(

@@ -184,7 +184,7 @@ describe('the model', () => {
     expect(device.calls as string[]).toEqual([
       ...['embedding', 'rms_norm', ...layer, ...mlp],
       ...['fused_add_rms_norm', ...layer, ...mlp],
-      ...['fused_add_rms_norm', 'linear'],
+      ...['fused_add_rms_norm', 'linear_f32'],
     ]);
   });
 });

@@ -1,6 +1,16 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
-import type { Device, DeviceEvent, DevicePtr, MatrixSource, Ops, PackedLinear, QuantizedLinear, StagingBuffer } from '../device.ts';
+import {
+  type Device,
+  type DeviceEvent,
+  type DevicePtr,
+  KernelError,
+  type MatrixSource,
+  type Ops,
+  type PackedLinear,
+  type QuantizedLinear,
+  type StagingBuffer,
+} from '../device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
 import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
 import { ERROR_TEXT, OPS } from '../ops.ts';

@@ -82,7 +82,9 @@ export class CudaRuntime {
     const count = code === 0 ? this.#i32('cudaGetDeviceCount', code) : 0;
     if (count === 0) {
       this.functions.cudaGetLastError();
-      throw new Error(`no CUDA device: ${code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message}`);
+      throw new Error(
+        `no CUDA device: ${code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message}`,
+      );
     }
     const device = index % count;
     this.check('cudaSetDevice', this.functions.cudaSetDevice(device));

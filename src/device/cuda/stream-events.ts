@@ -56,6 +56,7 @@ export class StreamEvents {
 
   #reach(number: DeviceEvent): void {
     this.#reached = number;
-    while (this.#recorded.length > 0 && this.#recorded[0]!.number <= number) this.#free.push(this.#recorded.shift()!.event);
+    while (this.#recorded.length > 0 && this.#recorded[0]!.number <= number)
+      this.#free.push(this.#recorded.shift()!.event);
   }
 }

@@ -1,11 +1,12 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import { SOURCE_URL } from '../../package-layout.ts';
 import type { SharedLoad } from '../shared-load.ts';
 import type { FromApiServer, ToApiServer } from './api-server-worker.ts';
 
 /** A front end in a Worker as the main thread sees it. */
 export class ApiServerWorker {
-  private readonly worker = new Worker(new URL('./api-server-worker.ts', import.meta.url).href);
+  private readonly worker = new Worker(new URL('server/process/api-server-worker.ts', SOURCE_URL).href);
   private readonly hello = Promise.withResolvers<void>();
   private readonly ready = Promise.withResolvers<void>();
   private readonly drained = Promise.withResolvers<void>();

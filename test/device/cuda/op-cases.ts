@@ -19,8 +19,18 @@ function normCases(): OpCase[] {
     };
     const args = { x: 'x', weight: 'weight', rows, n, eps: 1e-6 };
     return [
-      { name: `rms_norm ${n}`, buffers, steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'out' } }], outputs: ['out'] },
-      { name: `rms_norm in place ${n}`, buffers, steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'x' } }], outputs: ['x'] },
+      {
+        name: `rms_norm ${n}`,
+        buffers,
+        steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'out' } }],
+        outputs: ['out'],
+      },
+      {
+        name: `rms_norm in place ${n}`,
+        buffers,
+        steps: [{ op: 'rms_norm' as const, args: { ...args, out: 'x' } }],
+        outputs: ['x'],
+      },
       {
         name: `fused_add_rms_norm in place ${n}`,
         buffers,
@@ -43,7 +53,7 @@ function linearCases(): OpCase[] {
       [true, false].map((biased) => {
         const [ldX, ldOut] = [k + 3, n + 5];
         const out = op === 'linear' ? act(zeros(m * ldOut)) : f32(zeros(m * ldOut));
-        const bias = biased ? { bias: f32(randomFloats(n, 3)) } : {};
+        const bias: Record<string, BufferSpec> = biased ? { bias: f32(randomFloats(n, 3)) } : {};
         const w = { type: 'linear' as const, n, k, values: randomFloats(n * k, 2) };
         return {
           name: `${op} [${m}, ${n}, ${k}]${biased ? ' with bias' : ''}`,
@@ -68,7 +78,7 @@ function ropeCases(): OpCase[] {
       ] as const) {
         const [heads, kvHeads, tokens, maxPosition] = [3, 2, 4, 20];
         const ld = (heads + 2 * kvHeads) * headDim + 8;
-        const norms = normed ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) } : {};
+        const norms: Record<string, BufferSpec> = normed ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) } : {};
         const args = {
           qkv: 'qkv',
           ld_qkv: ld,
@@ -105,7 +115,12 @@ function rowCases(): OpCase[] {
       const values = randomFloats(3 * 2 * n, n).map((value, i) => (i % (2 * n) < n ? value * 6 : value));
       const args = { gate_up: 'in', out: 'out', rows: 3, n, kind };
       const buffers = { in: act(values), out: act(zeros(3 * n)) };
-      cases.push({ name: `act_and_mul ${n}, kind ${kind}`, buffers, steps: [{ op: 'act_and_mul', args }], outputs: ['out'] });
+      cases.push({
+        name: `act_and_mul ${n}, kind ${kind}`,
+        buffers,
+        steps: [{ op: 'act_and_mul', args }],
+        outputs: ['out'],
+      });
     }
   }
   const [vocab, hidden] = [11, 70];
@@ -116,7 +131,15 @@ function rowCases(): OpCase[] {
     steps: [
       {
         op: 'embedding',
-        args: { ids: 'ids', table: 'table', out: 'out', num_tokens: 6, hidden_size: hidden, vocab_size: vocab, scale: 2.5 },
+        args: {
+          ids: 'ids',
+          table: 'table',
+          out: 'out',
+          num_tokens: 6,
+          hidden_size: hidden,
+          vocab_size: vocab,
+          scale: 2.5,
+        },
       },
     ],
     outputs: ['out'],
@@ -143,7 +166,12 @@ function rowCases(): OpCase[] {
   });
   cases.push({
     name: 'copy_bytes and copy_blocks, a chain of pairs in its order',
-    buffers: { from: f32(randomFloats(999, 3)), to: f32(zeros(999)), blocks: f32(randomFloats(400, 4)), pairs: i32([0, 2, 2, 3, 1, 1]) },
+    buffers: {
+      from: f32(randomFloats(999, 3)),
+      to: f32(zeros(999)),
+      blocks: f32(randomFloats(400, 4)),
+      pairs: i32([0, 2, 2, 3, 1, 1]),
+    },
     steps: [
       { op: 'copy_bytes', args: { src: 'from', dst: 'to', bytes: 999 * 4 } },
       { op: 'copy_blocks', args: { kv_cache: 'blocks', pairs: 'pairs', num_pairs: 3, block_bytes: 400 } },
@@ -274,7 +302,12 @@ function attentionCases(storage: FloatDType): OpCase[] {
   return [
     attentionCase('paged_attention, a mixed batch', BASE, MIXED, storage),
     attentionCase('paged_attention, a long context', { ...BASE, heads: 2, kvHeads: 1 }, [[1100, 1]], storage),
-    attentionCase('paged_attention, a window across ranges', { ...BASE, heads: 2, kvHeads: 1, window: 520 }, [[1100, 3]], storage),
+    attentionCase(
+      'paged_attention, a window across ranges',
+      { ...BASE, heads: 2, kvHeads: 1, window: 520 },
+      [[1100, 3]],
+      storage,
+    ),
     ...Object.entries(VARIANTS).map(([name, variant]) =>
       attentionCase(`paged_attention, ${name}`, { ...BASE, ...variant }, SMALL, storage),
     ),
@@ -327,5 +360,12 @@ function logprobsCases(): OpCase[] {
 
 /** Cases of every op of the table but `sample`, whose rows are built by SamplingBatch. */
 export function opCases(storage: FloatDType): OpCase[] {
-  return [...normCases(), ...linearCases(), ...ropeCases(), ...rowCases(), ...attentionCases(storage), ...logprobsCases()];
+  return [
+    ...normCases(),
+    ...linearCases(),
+    ...ropeCases(),
+    ...rowCases(),
+    ...attentionCases(storage),
+    ...logprobsCases(),
+  ];
 }

@@ -67,7 +67,10 @@ function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   const { length } = spec.values;
   if (spec.type === 'i32') {
     const staging = uploaded(device, new Uint8Array(Int32Array.from(spec.values).buffer));
-    return { ptr: staging.ptr, read: () => download(staging, () => Float32Array.from(new Int32Array(staging.host, 0, length))) };
+    return {
+      ptr: staging.ptr,
+      read: () => download(staging, () => Float32Array.from(new Int32Array(staging.host, 0, length))),
+    };
   }
   const dtype = spec.type === 'act' ? device.activationDtype : 'float32';
   const values = spec.type === 'act' ? rounded(spec.values, storage) : Float32Array.from(spec.values);
@@ -80,8 +83,6 @@ function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
     return decode();
   }
 }
-
-
 
 /** What the outputs hold after the steps. Values of `act` buffers are representable in `storage` on every device. */
 export function runCase(device: Device, testCase: OpCase, storage: FloatDType): Float32Array[] {

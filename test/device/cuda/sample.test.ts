@@ -1,0 +1,91 @@
+import { afterAll, expect, test } from 'bun:test';
+import { createDevice } from '../../../src/device/create-device.ts';
+import type { Device } from '../../../src/device/device.ts';
+import { SamplingBatch } from '../../../src/sampling/sampling-batch.ts';
+import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../../src/sampling/sampling-params.ts';
+import { prepareSampling } from '../../../src/sampling/sampling-request.ts';
+import { normals } from '../../sampling/reference-sampler.ts';
+
+const VOCAB = 1500;
+const LD_TABLE = 16;
+const PROMPT = [1, 2, 3, 3];
+const OUTPUT = [5, 6, 5, 7, 8, 5];
+
+const PARAMS: Partial<SamplingParams>[] = [
+  { temperature: 0 },
+  {},
+  { temperature: 0.4 },
+  { topK: 5 },
+  { topK: 1 },
+  { topP: 0.7 },
+  { topP: 0.99, temperature: 2 },
+  { minP: 0.1 },
+  { topK: 20, topP: 0.8, minP: 0.01, temperature: 1.3 },
+  { repetitionPenalty: 1.8, presencePenalty: 1.5, frequencyPenalty: 0.7, temperature: 0 },
+  { repetitionPenalty: 0.8, presencePenalty: -1, topP: 0.9 },
+  { allowedTokenIds: [3, 5, 8, 13, 21, VOCAB + 7] },
+  { badWordsTokenIds: [[10], [8, 5, 12], [7, 8, 5, 15]], temperature: 0 },
+  {
+    logitBias: [
+      [4, 30],
+      [VOCAB, 50],
+    ],
+  },
+  { minTokens: 100, temperature: 0 },
+  // Nothing is left: the only allowed token is a bad word.
+  { allowedTokenIds: [10], badWordsTokenIds: [[10]] },
+];
+
+interface Sampled {
+  tokens: number[];
+  logits: Float32Array;
+}
+
+/** One row for each of PARAMS and seed, sampled as the model runner does; the processed logits are given back. */
+function sample(device: Device, seed: bigint): Sampled {
+  const rows = PARAMS.length;
+  const batch = new SamplingBatch(device, { maxRows: rows, vocabSize: VOCAB, logprobsMode: 'processed_logits' });
+  const logits = device.staging(rows * VOCAB * 4, 'test');
+  const table = device.staging(rows * LD_TABLE * 4, 'test');
+  const host = new Float32Array(logits.host);
+  host.set(normals(rows * VOCAB, 7, 2));
+  // Ties at the cutoffs of the rows with top_k and top_p.
+  for (const row of [3, 5]) for (let id = 0; id < VOCAB; id++) host[row * VOCAB + id] = Math.round(host[row * VOCAB + id]!);
+  const history = new Int32Array(table.host);
+  batch.begin(rows);
+  PARAMS.forEach((params, row) => {
+    history.set([...PROMPT, ...OUTPUT], row * LD_TABLE);
+    const request = prepareSampling(
+      { ...DEFAULT_SAMPLING_PARAMS, ...params, logprobs: 1 },
+      { eosTokenIds: [0, 1], seed: seed + BigInt(row), vocabSize: VOCAB },
+    );
+    const numTokens = PROMPT.length + OUTPUT.length;
+    batch.setRow(row, request, { slot: row, numPromptTokens: PROMPT.length, numTokens });
+  });
+  logits.upload();
+  table.upload();
+  const result = batch.run(logits.ptr, table.ptr, LD_TABLE);
+  logits.download();
+  table.download();
+  device.wait(device.record());
+  const tokens = PARAMS.map((_, row) => result.sampled(row));
+  const written = PARAMS.map((_, row) => history[row * LD_TABLE + PROMPT.length + OUTPUT.length]!);
+  expect(written).toEqual(tokens);
+  return { tokens, logits: host.slice() };
+}
+
+const cpu = await createDevice('cpu', { threads: 1 });
+const cuda = await createDevice('cuda-emulation');
+afterAll(() => {
+  cpu.close();
+  cuda.close();
+});
+
+test.each([1n, 1000n, 0x123456789abcdefn])('seed %p: the same tokens from the same candidates as on the CPU', (seed) => {
+  const [expected, actual] = [sample(cpu, seed), sample(cuda, seed)];
+  expect(actual.tokens).toEqual(expected.tokens);
+  actual.logits.forEach((value, i) => {
+    const other = expected.logits[i]!;
+    if (value !== other) expect(Math.abs(value - other)).toBeLessThan(1e-5 * Math.max(1, Math.abs(other)));
+  });
+});
