@@ -151,7 +151,7 @@ export async function ensureCudaKernels(archs: readonly string[], options: { qui
     );
     const objects = jobs.map(({ object }) => object);
     // The one libcudart that the TypeScript side opens too: streams and errors are per library.
-    await run(nvcc, ['-shared', '-cudart', 'none', ...objects, cudart, '-o', join(scratch, KERNELS)]);
+    await run(nvcc, ['-shared', '-cudart', 'none', ...objects, '-Xlinker', cudart, '-o', join(scratch, KERNELS)]);
     for (const object of objects) rmSync(object);
     progress(`built the CUDA kernels for ${archs.join(', ')}`, true);
   });

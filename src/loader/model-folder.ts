@@ -1,8 +1,8 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { HubOptions } from './hub.ts';
 import { PACKAGE_ROOT } from '../package-layout.ts';
+import type { HubOptions } from './hub.ts';
 import { LoadError } from './load-error.ts';
 
 /** The models that come with Bao, beside `src` whatever the working directory is. */

@@ -108,7 +108,6 @@ describe('bodies', () => {
 
 describe('what is not there is refused by name', () => {
   test.each([
-    ['use_beam_search', true],
     ['watermarking', true],
     ['thinking_token_budget', 5],
     ['repetition_detection', { max_pattern_size: 2 }],

@@ -37,7 +37,8 @@ export function resolveMaxTokens(context: ServerContext, requested: number | nul
 export function samplingParams(context: ServerContext, fields: GenerationFields, plan: GenerationPlan): SamplingParams {
   const { model } = context.config;
   return resolveSamplingParams(
-    { ...fields, n: plan.n },
+    // A search has several answers at any temperature.
+    { ...fields, n: plan.n, temperature: fields.use_beam_search ? 1 : fields.temperature },
     {
       defaults: model.defaultSamplingParams,
       maxTokens: plan.maxTokens,

@@ -10,7 +10,6 @@ import type { ToolFormat } from '../../parsers/tools/tool-parser.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
 import type { ToolChoice } from '../protocol/tool-choice.ts';
-import { randomId } from '../request-id.ts';
 import type { ServerContext } from '../server-context.ts';
 import { chatTemplateKwargs } from './prompt.ts';
 
@@ -78,12 +77,19 @@ export interface OutputStream {
   endsWithCalls(): boolean;
 }
 
+/** Where calls are told to, as far as their ids and the metrics go. */
+export interface CallOrigin {
+  requestType: ToolParserObservation['requestType'];
+  newToolCallId(): string;
+}
+
 /** null: answers are content and nothing else. */
 export function chatOutputParsing(
   context: ServerContext,
   request: ChatCompletionRequest,
   toolChoice: ToolChoice,
   promptText: string,
+  { requestType, newToolCallId }: CallOrigin,
 ): OutputParsing | null {
   const { formats, engine, config, metrics } = context;
   const tools = toolFormat(context, toolChoice);
@@ -100,14 +106,14 @@ export function chatOutputParsing(
       parameters: parameters ?? null,
     })),
     parallelToolCalls: request.parallel_tool_calls ?? true,
-    newToolCallId: () => `chatcmpl-tool-${randomId()}`,
+    newToolCallId,
   };
   const tokens =
     reasoning?.marks === undefined || engine.tokenizer === null
       ? null
       : reasoningTokens(reasoning, options, engine.tokenizer, config.model.eosTokenIds);
   return new OutputParsing(options, tokens, toolChoice, (observation) =>
-    metrics?.observeToolParser?.({ requestType: 'chat_completions', ...observation }),
+    metrics?.observeToolParser?.({ requestType, ...observation }),
   );
 }
 

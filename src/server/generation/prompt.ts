@@ -10,7 +10,7 @@ export interface PromptLimits {
   /** Output tokens asked for; 0: as many as fit. */
   maxOutputTokens: number;
   /** The field that asked for them. */
-  maxOutputField: 'max_tokens' | 'max_completion_tokens';
+  maxOutputField: 'max_tokens' | 'max_completion_tokens' | 'max_output_tokens';
   /** Prompt tokens to keep; -1: as many as may be; null: no cutting. */
   truncate: number | null;
   /** From which side tokens are cut off. */

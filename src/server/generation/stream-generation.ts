@@ -9,12 +9,22 @@ const log = logger('server');
 
 /** Writes an endpoint's events. */
 export interface StreamEncoder {
+  /** Events that need no output. */
+  start?(): string;
   encode(requestIndex: number, output: RequestOutput): string;
+  /** Events after the last output; they close the stream. */
   end(): string;
+  /** Events that tell of a failure and close the stream. */
+  fail(error: ApiError): string;
+}
+
+/** OpenAI's way to tell of a failure within a stream of completions. */
+export function errorEvents({ info }: ApiError): string {
+  return `data: ${JSON.stringify({ error: info })}\n\n${SSE_DONE}`;
 }
 
 /**
- * Runs requests and answers with their events; a failure on the way is an event with `error`, and every stream closes with [DONE].
+ * Runs requests and answers with their events; a failure on the way is an event too.
  *
  * @param signal aborts with the client's connection
  * @throws what `EngineClient.addRequest` throws: then there is no stream yet, and the answer has the error's status
@@ -28,8 +38,7 @@ export function streamGeneration(
 ): Response {
   let cancel = () => {};
   const fail = (error: unknown) => {
-    const { info } = toApiError(error, responseId, true);
-    writer.write(`data: ${JSON.stringify({ error: info })}\n\n${SSE_DONE}`);
+    writer.write(encoder.fail(toApiError(error, responseId, true)));
     writer.end();
   };
   const writer = new SseWriter({
@@ -45,7 +54,7 @@ export function streamGeneration(
       if (events !== '') writer.write(events);
     },
     onEnd: () => {
-      writer.write(encoder.end() + SSE_DONE);
+      writer.write(encoder.end());
       writer.end();
     },
     onError: (error) => {
@@ -53,6 +62,8 @@ export function streamGeneration(
       fail(error);
     },
   });
+  const start = encoder.start?.() ?? '';
+  if (start !== '') writer.write(start);
   signal.addEventListener('abort', () => writer.cancel(), { once: true });
   return sseResponse(writer);
 }

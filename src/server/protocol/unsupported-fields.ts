@@ -7,7 +7,6 @@ import type { GenerationFields } from './generation-fields.ts';
  * @throws ValidationError
  */
 export function refuseUnsupported(request: GenerationFields): void {
-  if (request.use_beam_search) throw notSupported('use_beam_search');
   if (request.watermarking) throw notSupported('watermarking');
   if (request.thinking_token_budget != null && request.thinking_token_budget !== -1) {
     throw notSupported('thinking_token_budget');

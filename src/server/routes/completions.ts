@@ -3,6 +3,7 @@ import { jsonAnswer } from '../answers/answer-head.ts';
 import { type CompletionFormat, completionAnswerJson } from '../answers/completion-answer.ts';
 import { CompletionStreamEncoder } from '../answers/completion-stream.ts';
 import { streamUsage } from '../answers/usage.ts';
+import { beamLogprobs, checkBeamSearch, collectBeams } from '../generation/beam-search.ts';
 import {
   collectOutputs,
   engineRequestId,
@@ -26,8 +27,12 @@ export function registerCompletions(app: ServerApp, context: ServerContext): voi
     const raw = c.req.raw;
     const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
-    if (!request.stream)
-      return jsonAnswer(completionAnswerJson(await collectOutputs(context, generate, raw.signal), format));
+    if (!request.stream) {
+      const outputs = request.use_beam_search
+        ? await collectBeams(context, generate, request.length_penalty, raw.signal)
+        : await collectOutputs(context, generate, raw.signal);
+      return jsonAnswer(completionAnswerJson(outputs, format));
+    }
     const usage = streamUsage(request.stream_options, context.config.frontend.enableForceIncludeUsage);
     const interval = Math.max(request.stream_interval ?? 1, context.config.scheduler.streamInterval);
     const encoder = new CompletionStreamEncoder(format, usage, generate.length, interval);
@@ -62,13 +67,14 @@ async function prepare(
       n: request.n,
       // A prompt alone can't be run; the one token is not shown.
       maxTokens: promptOnly ? 1 : resolveMaxTokens(context, request.max_tokens, promptTokenIds.length),
-      logprobs: request.logprobs ?? null,
+      logprobs: request.use_beam_search ? beamLogprobs(request.n, request.logprobs) : (request.logprobs ?? null),
       promptLogprobs: request.prompt_logprobs ?? (request.echo ? (request.logprobs ?? null) : null),
       outputKind: request.stream ? 'delta' : 'final-only',
       structuredOutputs,
     }),
     ...place,
   }));
+  if (request.use_beam_search) for (const { params } of generate) checkBeamSearch(request, params);
   generate.forEach((item, i) => {
     const prompt = request.prompts[i]!;
     logRequest(context, item, typeof prompt === 'string' ? prompt : null);

@@ -78,7 +78,9 @@ function ropeCases(): OpCase[] {
       ] as const) {
         const [heads, kvHeads, tokens, maxPosition] = [3, 2, 4, 20];
         const ld = (heads + 2 * kvHeads) * headDim + 8;
-        const norms: Record<string, BufferSpec> = normed ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) } : {};
+        const norms: Record<string, BufferSpec> = normed
+          ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) }
+          : {};
         const args = {
           qkv: 'qkv',
           ld_qkv: ld,

@@ -50,7 +50,8 @@ function sample(device: Device, seed: bigint): Sampled {
   const host = new Float32Array(logits.host);
   host.set(normals(rows * VOCAB, 7, 2));
   // Ties at the cutoffs of the rows with top_k and top_p.
-  for (const row of [3, 5]) for (let id = 0; id < VOCAB; id++) host[row * VOCAB + id] = Math.round(host[row * VOCAB + id]!);
+  for (const row of [3, 5])
+    for (let id = 0; id < VOCAB; id++) host[row * VOCAB + id] = Math.round(host[row * VOCAB + id]!);
   const history = new Int32Array(table.host);
   batch.begin(rows);
   PARAMS.forEach((params, row) => {
@@ -81,11 +82,14 @@ afterAll(() => {
   cuda.close();
 });
 
-test.each([1n, 1000n, 0x123456789abcdefn])('seed %p: the same tokens from the same candidates as on the CPU', (seed) => {
-  const [expected, actual] = [sample(cpu, seed), sample(cuda, seed)];
-  expect(actual.tokens).toEqual(expected.tokens);
-  actual.logits.forEach((value, i) => {
-    const other = expected.logits[i]!;
-    if (value !== other) expect(Math.abs(value - other)).toBeLessThan(1e-5 * Math.max(1, Math.abs(other)));
-  });
-});
+test.each([1n, 1000n, 0x123456789abcdefn])(
+  'seed %p: the same tokens from the same candidates as on the CPU',
+  (seed) => {
+    const [expected, actual] = [sample(cpu, seed), sample(cuda, seed)];
+    expect(actual.tokens).toEqual(expected.tokens);
+    actual.logits.forEach((value, i) => {
+      const other = expected.logits[i]!;
+      if (value !== other) expect(Math.abs(value - other)).toBeLessThan(1e-5 * Math.max(1, Math.abs(other)));
+    });
+  },
+);
