@@ -3,13 +3,13 @@ import type { Device } from '../device/device.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 
 /** On a CPU the memory is everyone's: without being told otherwise the cache holds this many requests of full length … */
-const DEFAULT_CPU_FULL_LENGTH_REQUESTS = 16;
+const DEFAULT_CPU_FULL_LENGTH_REQUESTS = 8;
 /** … and takes no more than this. */
 const MAX_DEFAULT_CPU_BYTES = 4 * 2 ** 30;
 
 /**
  * Bytes that the KV cache of this worker may take. `--kv-cache-memory-bytes` decides if given; on a GPU `--gpu-memory-utilization` of the
- * device less what is used; on a CPU room for 16 requests of full length, at most 4 GiB and at most the utilization's share of what is free.
+ * device less what is used; on a CPU room for 8 requests of full length, at most 4 GiB and at most the utilization's share of what is free.
  */
 export function availableKvCacheBytes(config: BaoConfig, device: Device, specs: Map<string, KvCacheSpec>): number {
   const { kvCacheMemoryBytes, gpuMemoryUtilization } = config.cache;

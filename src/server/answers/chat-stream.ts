@@ -1,8 +1,10 @@
 import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
 import type { OutputEvent } from '../../parsers/output-events.ts';
 import type { ReasoningTokenCounter } from '../../parsers/reasoning/count-reasoning-tokens.ts';
+import type { ApiError } from '../errors.ts';
 import type { OutputStream } from '../generation/output-parsing.ts';
-import type { StreamEncoder } from '../generation/stream-generation.ts';
+import { SSE_DONE } from '../generation/sse-writer.ts';
+import { errorEvents, type StreamEncoder } from '../generation/stream-generation.ts';
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type ChatFormat, choiceLogprobs, reasoningMembers } from './chat-answer.ts';
@@ -54,8 +56,15 @@ export class ChatStreamEncoder implements StreamEncoder {
     return events;
   }
 
-  /** Events after the last output. */
   end(): string {
+    return this.#usageEvent() + SSE_DONE;
+  }
+
+  fail(error: ApiError): string {
+    return errorEvents(error);
+  }
+
+  #usageEvent(): string {
     if (!this.usage.atEnd) return '';
     const usage = usageMember({
       promptTokens: this.#numPromptTokens,

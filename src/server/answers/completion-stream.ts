@@ -1,5 +1,7 @@
 import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
-import type { StreamEncoder } from '../generation/stream-generation.ts';
+import type { ApiError } from '../errors.ts';
+import { SSE_DONE } from '../generation/sse-writer.ts';
+import { errorEvents, type StreamEncoder } from '../generation/stream-generation.ts';
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
@@ -55,8 +57,15 @@ export class CompletionStreamEncoder implements StreamEncoder {
     return events;
   }
 
-  /** Events after the last output. */
   end(): string {
+    return this.#usageEvent() + SSE_DONE;
+  }
+
+  fail(error: ApiError): string {
+    return errorEvents(error);
+  }
+
+  #usageEvent(): string {
     if (!this.usage.atEnd) return '';
     const usage = usageMember({
       promptTokens: sum(this.#numPromptTokens),

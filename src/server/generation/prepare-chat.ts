@@ -4,6 +4,7 @@ import { structuredOutputsOf } from '../protocol/structured-outputs.ts';
 import { resolveToolChoice } from '../protocol/tool-choice.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerContext } from '../server-context.ts';
+import { beamLogprobs, checkBeamSearch } from './beam-search.ts';
 import { forcedCalls } from './forced-tools.ts';
 import { engineRequestId, logRequest, placement, resolveMaxTokens, samplingParams } from './generation.ts';
 import {
@@ -58,11 +59,12 @@ export async function prepareChat(
   const params = samplingParams(context, fields, {
     n: request.n,
     maxTokens: resolveMaxTokens(context, maxTokens, promptTokenIds.length),
-    logprobs: request.logprobs ? topLogprobs : null,
+    logprobs: logprobsOf(request),
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),
     outputKind: request.stream ? 'delta' : 'final-only',
     structuredOutputs: constraintBehindReasoning(context, request, promptText, constraint),
   });
+  if (request.use_beam_search) checkBeamSearch(request, params);
   const generate = {
     requestId: engineRequestId(origin.id),
     promptTokenIds,
@@ -72,6 +74,11 @@ export async function prepareChat(
   logRequest(context, generate, promptText);
   const parsing = chatOutputParsing(context, request, toolChoice, promptText, origin);
   return { generate, model: model.name, promptText, parsing };
+}
+
+function logprobsOf({ use_beam_search: isBeamSearch, n, logprobs, top_logprobs: top }: ChatCompletionRequest) {
+  if (isBeamSearch) return beamLogprobs(n, top);
+  return logprobs ? (top ?? 0) : null;
 }
 
 /** The conversation as text, with the tools that the model shall see. Throws ValidationError for a choice that doesn't go with the tools. */

@@ -3,7 +3,7 @@ import { jsonAnswer } from '../answers/answer-head.ts';
 import { type ChatFormat, chatAnswerJson } from '../answers/chat-answer.ts';
 import { ChatStreamEncoder } from '../answers/chat-stream.ts';
 import { streamUsage } from '../answers/usage.ts';
-import { beamLogprobs, checkBeamSearch, collectBeams } from '../generation/beam-search.ts';
+import { collectBeams } from '../generation/beam-search.ts';
 import { collectOutputs } from '../generation/generation.ts';
 import type { OutputParsing } from '../generation/output-parsing.ts';
 import { prepareChat } from '../generation/prepare-chat.ts';
