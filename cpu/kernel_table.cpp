@@ -3,16 +3,21 @@
 
 namespace bao {
 
+// BAO_WITH_…: the instruction sets that this library was built for (scripts/build-cpu.ts).
 namespace portable {
 const KernelTable* kernels();
 }
-#if defined(__x86_64__)
+#if defined(BAO_WITH_AVX2)
 namespace avx2 {
 const KernelTable* kernels();
 }
+#endif
+#if defined(BAO_WITH_AVX512)
 namespace avx512 {
 const KernelTable* kernels();
 }
+#endif
+#if defined(BAO_WITH_AVX512_BF16)
 namespace avx512_bf16 {
 void use_linear(KernelTable&);
 void use_quant(KernelTable&);
@@ -34,10 +39,14 @@ static const KernelTable* kernels() {
 const KernelTable* kernel_table(int32_t isa) {
   const int32_t best = detect_isa();
   const int32_t wanted = isa < 0 || isa > best ? best : isa;
-#if defined(__x86_64__)
-  if (wanted == kAvx512Bf16) return avx512_bf16::kernels();
-  if (wanted == kAvx512) return avx512::kernels();
-  if (wanted == kAvx2) return avx2::kernels();
+#if defined(BAO_WITH_AVX512_BF16)
+  if (wanted >= kAvx512Bf16) return avx512_bf16::kernels();
+#endif
+#if defined(BAO_WITH_AVX512)
+  if (wanted >= kAvx512) return avx512::kernels();
+#endif
+#if defined(BAO_WITH_AVX2)
+  if (wanted >= kAvx2) return avx2::kernels();
 #endif
   static_cast<void>(wanted);
   return portable::kernels();

@@ -4,7 +4,7 @@
  */
 
 import { suffix } from 'bun:ffi';
-import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { cacheFolder, PACKAGE_ROOT } from '../src/package-layout.ts';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
@@ -32,33 +32,76 @@ const KERNEL_FLAGS = ['-fno-exceptions', '-fno-rtti', '-Wno-uninitialized', '-Wn
 
 const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512 = [...AVX2, '-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512'];
-/** What cpu/kernels is compiled for: the flags, and the files where not all differ from the set below. */
-const INSTRUCTION_SETS: Record<string, { flags: string[]; only?: string[] }> =
+interface InstructionSet {
+  flags: string[];
+  /** The files of cpu/kernels where this set differs from the one below; default all. */
+  only?: string[];
+  /** What /proc/cpuinfo calls it. */
+  features: string[];
+}
+
+/** What cpu/kernels can be compiled for, each beyond the one below. */
+export const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
   process.arch === 'x64'
     ? {
-        portable: { flags: [] },
-        avx2: { flags: AVX2 },
-        avx512: { flags: AVX512 },
-        avx512_bf16: { flags: [...AVX512, '-mavx512bf16', '-mavx512vnni'], only: ['linear', 'quant'] },
+        portable: { flags: [], features: [] },
+        avx2: { flags: AVX2, features: ['avx2', 'fma', 'f16c'] },
+        avx512: { flags: AVX512, features: ['avx512f', 'avx512bw', 'avx512dq', 'avx512vl'] },
+        avx512_bf16: {
+          flags: [...AVX512, '-mavx512bf16', '-mavx512vnni'],
+          only: ['linear', 'quant'],
+          features: ['avx512_bf16', 'avx512_vnni'],
+        },
       }
-    : { portable: { flags: [] } };
+    : { portable: { flags: [], features: [] } };
+
+/** The sets that this machine runs; all where it does not say. */
+function supportedSets(): string[] {
+  const names = Object.keys(INSTRUCTION_SETS);
+  if (!existsSync('/proc/cpuinfo')) return names;
+  const features = new Set(
+    readFileSync('/proc/cpuinfo', 'utf8')
+      .match(/^flags\s*:(.*)$/m)?.[1]
+      ?.split(' '),
+  );
+  const firstMissing = names.findIndex((name) => !INSTRUCTION_SETS[name]!.features.every((each) => features.has(each)));
+  return firstMissing < 0 ? names : names.slice(0, firstMissing);
+}
 
 /**
- * Path of the library, built first where this content has not been built yet. The cache is `native/<hash>/` in the folder
- * for caches (`cacheFolder`). Throws an Error of one sentence where no compiler is found, or with the compiler's output.
+ * Path of the library, built first where this content has not been built yet: for the instruction sets of this machine, or for all, so that
+ * it runs on others too. The cache is `native/<hash>/` in the folder for caches (`cacheFolder`). Throws an Error of one sentence where no compiler is found, or with the compiler's output.
  */
-export async function ensureCpuLibrary(options: { quiet?: boolean } = {}): Promise<string> {
+export async function ensureCpuLibrary(
+  options: { quiet?: boolean; allInstructionSets?: boolean } = {},
+): Promise<string> {
   if (existsSync(PREBUILT)) return PREBUILT;
-  const compiler = findCompiler();
+  const sets = options.allInstructionSets ? Object.keys(INSTRUCTION_SETS) : supportedSets();
   const cache = join(cacheFolder(), 'native');
-  const folder = join(cache, contentHash(compiler));
+  const sources = sourcesHash(sets);
+  let compiler: string;
+  try {
+    compiler = findCompiler();
+  } catch (error) {
+    // A machine without a compiler may have been given a built library, as the last stage of a container image is.
+    const built = findBuilt(cache, sources);
+    if (built !== null) return built;
+    throw error;
+  }
+  const folder = join(cache, `${sources}-${compilerHash(compiler)}`);
   const library = join(folder, LIBRARY);
   if (existsSync(library)) return library;
 
   const scratch = join(cache, `build-${process.pid}-${crypto.randomUUID()}`);
-  mkdirSync(scratch, { recursive: true });
   try {
-    const built = await build(compiler, scratch, progressLine(options.quiet ?? false));
+    mkdirSync(scratch, { recursive: true });
+  } catch (error) {
+    throw new Error(
+      `The folder for built kernels, ${cache}, can't be written (${(error as Error).message}); BAO_CACHE_DIR names another.`,
+    );
+  }
+  try {
+    const built = await build(compiler, sets, scratch, progressLine(options.quiet ?? false));
     mkdirSync(folder, { recursive: true });
     renameSync(built, library);
   } finally {
@@ -67,11 +110,9 @@ export async function ensureCpuLibrary(options: { quiet?: boolean } = {}): Promi
   return library;
 }
 
-/** The compiler counts by its file's identity, so that a cache hit needs no run of it. */
-function contentHash(compiler: string): string {
-  const binary = realpathSync(compiler);
-  const { size, mtimeMs } = statSync(binary);
-  let hash = Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, INSTRUCTION_SETS, binary, size, mtimeMs, process.platform]));
+/** Of everything that decides what is built, but the compiler. */
+function sourcesHash(sets: readonly string[]): string {
+  let hash = Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, sets, INSTRUCTION_SETS, process.platform]));
   for (const folder of [SOURCES, join(SOURCES, 'kernels')]) {
     for (const file of filesWith(folder, /\.(cpp|h)$/)) {
       hash = Bun.hash(basename(file), hash);
@@ -81,26 +122,49 @@ function contentHash(compiler: string): string {
   return hash.toString(16).padStart(16, '0');
 }
 
-function compileJobs(scratch: string): CompileJob[] {
+/** By its file's identity, so that a cache hit needs no run of it. */
+function compilerHash(compiler: string): string {
+  const binary = realpathSync(compiler);
+  const { size, mtimeMs } = statSync(binary);
+  return Bun.hash(JSON.stringify([binary, size, mtimeMs]))
+    .toString(16)
+    .slice(0, 8);
+}
+
+/** A library of these sources, whatever compiler made it. */
+function findBuilt(cache: string, sources: string): string | null {
+  const folders = existsSync(cache) ? readdirSync(cache).filter((name) => name.startsWith(`${sources}-`)) : [];
+  return folders.map((name) => join(cache, name, LIBRARY)).find((path) => existsSync(path)) ?? null;
+}
+
+/** Every source once, those of cpu/kernels once for each set. */
+export function compileJobs(sets: readonly string[], scratch: string): CompileJob[] {
   const jobs: CompileJob[] = [];
+  const defines = sets.map((set) => `-DBAO_WITH_${set.toUpperCase()}`);
   for (const source of filesWith(join(SOURCES, 'kernels'), /\.cpp$/)) {
     const name = basename(source, '.cpp');
-    for (const [isa, { flags, only }] of Object.entries(INSTRUCTION_SETS)) {
+    for (const isa of sets) {
+      const { flags, only } = INSTRUCTION_SETS[isa]!;
       if (only && !only.includes(name)) continue;
       const object = join(scratch, `${name}.${isa}.o`);
       jobs.push({ source, object, flags: [...FLAGS, ...KERNEL_FLAGS, ...flags] });
     }
   }
   for (const source of filesWith(SOURCES, /\.cpp$/)) {
-    jobs.push({ source, object: join(scratch, `${basename(source, '.cpp')}.o`), flags: FLAGS });
+    jobs.push({ source, object: join(scratch, `${basename(source, '.cpp')}.o`), flags: [...FLAGS, ...defines] });
   }
   // The largest files first, so that no core is left alone with one at the end.
   return jobs.sort((a, b) => statSync(b.source).size - statSync(a.source).size);
 }
 
-async function build(compiler: string, scratch: string, progress: (text: string, last?: boolean) => void) {
+async function build(
+  compiler: string,
+  sets: readonly string[],
+  scratch: string,
+  progress: (text: string, last?: boolean) => void,
+) {
   const started = performance.now();
-  const jobs = compileJobs(scratch);
+  const jobs = compileJobs(sets, scratch);
   await compileAll(compiler, jobs, (done) =>
     progress(`building the CPU kernels with ${basename(compiler)}: ${done} of ${jobs.length} files`),
   );

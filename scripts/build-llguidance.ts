@@ -1,37 +1,50 @@
 /**
- * Builds the grammar engine (native/llguidance) with cargo, for machines that vendor/ has no library for.
+ * Builds the grammar engine (native/llguidance) with cargo into the folder for caches, for machines that can't use the library in vendor/.
  * `--vendor` puts it into vendor/ and writes its hash: for those who change native/llguidance or raise llguidance's version.
  */
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
-import { cacheFolder, PACKAGE_ROOT as ROOT } from '../src/package-layout.ts';
+import { basename, dirname, join } from 'node:path';
+import { cacheFolder } from '../src/package-layout.ts';
+import {
+  builtLibraryPath,
+  LIBRARY_SOURCE,
+  libraryHash,
+  VENDORED_LIBRARY,
+} from '../src/structured-output/guidance-library.ts';
 
-const SOURCE = join(ROOT, 'native', 'llguidance');
-const CACHE = join(cacheFolder(), 'native', 'llguidance');
-const PLATFORM = `${process.platform}-${process.arch}`;
-/** Paths of the building machine stay out of the library. */
-const CARGO_HOME = process.env.CARGO_HOME ?? join(homedir(), '.cargo');
-const FILE = `libbao_llguidance.${process.platform === 'darwin' ? 'dylib' : 'so'}`;
+const TARGET = join(cacheFolder(), 'native', 'llguidance', 'target');
 
-const target = join(CACHE, 'target');
+/** Runs cargo in native/llguidance; ends the process with cargo's code where it fails. */
+function cargo(args: string[], env: Record<string, string> = {}): void {
+  const { exitCode } = Bun.spawnSync(['cargo', ...args, '--locked'], {
+    cwd: LIBRARY_SOURCE,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  if (exitCode !== 0) process.exit(exitCode);
+}
+
+/** Keeps the building machine's paths out of the library: they tell of it, and would make each machine's library another one. */
+function remappedPaths(): string {
+  const crates = join(process.env.CARGO_HOME ?? join(homedir(), '.cargo'), 'registry', 'src');
+  // One folder for each registry, named after its host.
+  const registries = readdirSync(crates).map((registry) => `--remap-path-prefix=${join(crates, registry)}=crates`);
+  return [`--remap-path-prefix=${LIBRARY_SOURCE}=llguidance`, ...registries].join('\u001f');
+}
+
 if (Bun.which('cargo') === null) {
   console.error('build-llguidance: cargo (Rust 1.87 or newer) is needed, see https://rustup.rs.');
   process.exit(1);
 }
-const { exitCode } = Bun.spawnSync(['cargo', 'build', '--release', '--locked', '--target-dir', target], {
-  cwd: SOURCE,
-  env: { ...process.env, RUSTFLAGS: `--remap-path-prefix=${CARGO_HOME}=cargo --remap-path-prefix=${ROOT}=bao` },
-  stdio: ['ignore', 'inherit', 'inherit'],
-});
-if (exitCode !== 0) process.exit(exitCode);
+cargo(['fetch']);
+cargo(['build', '--release', '--target-dir', TARGET], { CARGO_ENCODED_RUSTFLAGS: remappedPaths() });
 
-const folder = process.argv.includes('--vendor') ? join(ROOT, 'vendor', 'llguidance', PLATFORM) : join(CACHE, PLATFORM);
-const path = join(folder, FILE);
-mkdirSync(folder, { recursive: true });
-copyFileSync(join(target, 'release', FILE), path);
-if (process.argv.includes('--vendor')) {
-  const hash = new Bun.CryptoHasher('sha256').update(readFileSync(path)).digest('hex');
-  writeFileSync(join(folder, 'SHA256SUMS'), `${hash}  ${FILE}\n`);
-}
+const isVendored = process.argv.includes('--vendor');
+const path = isVendored ? VENDORED_LIBRARY : builtLibraryPath();
+mkdirSync(dirname(path), { recursive: true });
+// Not over the old one: a server may have it mapped.
+copyFileSync(join(TARGET, 'release', basename(path)), `${path}.new`);
+renameSync(`${path}.new`, path);
+if (isVendored) writeFileSync(join(dirname(path), 'SHA256SUMS'), `${libraryHash(path)}  ${basename(path)}\n`);
 console.log(path);

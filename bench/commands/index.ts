@@ -30,6 +30,10 @@ export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<Be
     doc: 'each op over the shapes of a model, beside the limits of the machine',
     load: async () => (await import('./kernels.ts')).kernels,
   },
+  perplexity: {
+    doc: 'what quantization costs: perplexity and greedy answers beside those of the weights as they are',
+    load: async () => (await import('./perplexity.ts')).perplexity,
+  },
   peers: {
     doc: 'the same model and load through Bao and every other engine that is installed',
     load: async () => (await import('./peers.ts')).peers,

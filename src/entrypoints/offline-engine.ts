@@ -40,7 +40,9 @@ export class OfflineEngine {
     configureLogging({ level: engineArgs.values.logLevel, format: engineArgs.values.logFormat });
     const asGiven = withoutMissingTokenizer(await engineArgs.createEngineConfig());
     await loadPlugins(asGiven.plugins.plugin);
-    const [engines, preprocessing] = await Promise.all([launchCoreEngines(asGiven, 1), loadPreprocessing(asGiven)]);
+    const launched = launchCoreEngines(asGiven, 1);
+    const preprocessing = await loadPreprocessing(asGiven).catch((error) => abandon(launched, error));
+    const engines = await launched;
     const config = withCoreResults(asGiven, engines);
     const client = new AsyncLLM(config, engines.links[0]!, preprocessing);
     const watch = new EngineWatch(engines.cores, watchOptionsFromEnv(), (reason) => client.markDead(reason));
@@ -91,6 +93,13 @@ export class OfflineEngine {
     await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
     this.client.close();
   }
+}
+
+/** Cores must not outlive a start that fails beside them. */
+async function abandon(launched: Promise<CoreEngines>, error: unknown): Promise<never> {
+  const engines = await launched.catch(() => null);
+  for (const core of engines?.cores ?? []) core.terminate();
+  throw error;
 }
 
 function withoutMissingTokenizer(config: BaoConfig): BaoConfig {

@@ -13,6 +13,7 @@ import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
@@ -54,6 +55,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerModels(app, context);
   registerChatCompletions(app, context);
   registerCompletions(app, context);
+  registerMessages(app, context);
   registerTokenize(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
@@ -67,7 +69,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
       log.error(`${c.req.method} ${c.req.path} has failed (request id ${id})`, { error: error.stack });
     // Nobody reads this answer, and a Response can't have nginx's status in every runtime.
     if (apiError.status === CLIENT_CLOSED_REQUEST) return new Response(null, { status: CLIENT_CLOSED_REQUEST });
-    return errorResponse(apiError);
+    return (c.get('errorResponse') ?? errorResponse)(apiError);
   });
   return app;
 }

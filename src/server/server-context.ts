@@ -5,6 +5,7 @@ import type { HttpObservation } from '../metrics/http-metrics.ts';
 import type { ToolParserObservation } from '../metrics/parser-metrics.ts';
 import type { OutputFormats } from '../parsers/resolve-parsers.ts';
 import type { StructuredOutputs } from '../structured-output/structured-outputs.ts';
+import type { ApiError } from './errors.ts';
 import type { SharedLoad } from './shared-load.ts';
 
 /** What the server tells about itself. */
@@ -36,7 +37,11 @@ export interface AppOptions {
 /** What Hono hands to handlers: the listening server (second argument of `app.fetch`), the request's id among the variables. */
 export interface ServerEnv {
   Bindings: { server?: Pick<Bun.Server<undefined>, 'requestIP'> } | undefined;
-  Variables: { requestId: string };
+  Variables: {
+    requestId: string;
+    /** How an endpoint's clients expect errors; by default OpenAI's way. */
+    errorResponse?: (error: ApiError) => Response;
+  };
 }
 
 export type ServerApp = Hono<ServerEnv>;

@@ -11,6 +11,8 @@ const utf8 = new TextEncoder();
 const MAX_MESSAGE_BYTES = 2000;
 /** llguidance's sign that it leaves the grammar out of the message. */
 const NON_VERBOSE = /\n<non-verbose\/>$/;
+/** Between these many tokens other work of the thread gets its turn. */
+const TOKENS_AT_ONCE = 4096;
 /** What llguidance wants in front of a special token's text, so that no text of a grammar stands for it. */
 const SPECIAL_TOKEN_MARKER = 0xff;
 
@@ -18,18 +20,44 @@ const SPECIAL_TOKEN_MARKER = 0xff;
 export class GuidanceBackend implements GrammarBackend {
   readonly maskWords: number;
   private readonly library: GuidanceLibrary;
+  private readonly vocabSize: number;
+  private readonly eosTokenIds: readonly number[];
   private readonly name: Uint8Array;
 
-  /**
-   * @param tokenizer registers the vocabulary where no thread has yet; without one it must be there when a grammar is compiled
-   * @throws Error where the library is missing
-   */
-  constructor({ model }: BaoConfig, tokenizer: Tokenizer | null) {
-    const { vocabSize } = model.hf;
+  /** Grammars can be compiled once a thread has registered the vocabulary. Throws Error where the library is missing. */
+  constructor({ model }: BaoConfig) {
     this.library = openGuidanceLibrary();
-    this.maskWords = Math.ceil(vocabSize / 32);
-    this.name = utf8.encode(`${model.tokenizerFolder} ${vocabSize} ${model.eosTokenIds}`);
-    if (tokenizer !== null) this.registerVocabulary(tokenizer, vocabSize, model.eosTokenIds);
+    this.vocabSize = model.hf.vocabSize;
+    this.eosTokenIds = model.eosTokenIds;
+    this.maskWords = Math.ceil(this.vocabSize / 32);
+    this.name = utf8.encode(`${model.tokenizerFolder} ${this.vocabSize} ${this.eosTokenIds}`);
+  }
+
+  /** Grammars and matchers of the whole process that have not been freed. */
+  get numLive(): number {
+    return this.library.bao_llg_num_live();
+  }
+
+  /** Does nothing where a thread has done it. Throws Error for a vocabulary without an end. */
+  async registerVocabulary(tokenizer: Tokenizer): Promise<void> {
+    const { name, vocabSize } = this;
+    if (this.library.bao_llg_has_vocabulary(name, name.length) === 1) return;
+    const eos = Uint32Array.from(this.eosTokenIds);
+    if (eos.length === 0) throw new Error('the model has no end-of-text token, which a grammar needs');
+    const lengths = new Uint32Array(vocabSize);
+    const parts: Uint8Array[] = [];
+    for (let id = 0; id < vocabSize; id++) {
+      if (id % TOKENS_AT_ONCE === 0) await Bun.sleep(0);
+      const bytes = tokenizer.tokenBytes(id);
+      if (bytes === null) continue;
+      const isSpecial = tokenizer.specialTokenIds.has(id);
+      if (isSpecial) parts.push(Uint8Array.of(SPECIAL_TOKEN_MARKER));
+      parts.push(bytes);
+      lengths[id] = bytes.length + Number(isSpecial);
+    }
+    const bytes = Buffer.concat(parts);
+    const code = this.library.bao_llg_add_vocabulary(name, name.length, lengths, vocabSize, bytes, eos, eos.length);
+    if (code !== 0) throw new Error('the grammar engine can not use the vocabulary');
   }
 
   compile({ kind, text }: GrammarSpec): Grammar {
@@ -53,26 +81,6 @@ export class GuidanceBackend implements GrammarBackend {
     if (matchers.length === 0) return 0;
     const pointers = BigInt64Array.from(matchers, (matcher) => BigInt((matcher as GuidanceMatcher).pointer));
     return this.library.bao_llg_fill_masks(pointers, matchers.length, dest, this.maskWords);
-  }
-
-  private registerVocabulary(tokenizer: Tokenizer, vocabSize: number, eosTokenIds: readonly number[]): void {
-    const { name } = this;
-    if (this.library.bao_llg_has_vocabulary(name, name.length) === 1) return;
-    const lengths = new Uint32Array(vocabSize);
-    const parts: Uint8Array[] = [];
-    for (let id = 0; id < vocabSize; id++) {
-      const bytes = tokenizer.tokenBytes(id);
-      if (bytes === null) continue;
-      const isSpecial = tokenizer.specialTokenIds.has(id);
-      if (isSpecial) parts.push(Uint8Array.of(SPECIAL_TOKEN_MARKER));
-      parts.push(bytes);
-      lengths[id] = bytes.length + Number(isSpecial);
-    }
-    const eos = Uint32Array.from(eosTokenIds);
-    if (eos.length === 0) throw new Error('the model has no end-of-text token, which a grammar needs');
-    const bytes = Buffer.concat(parts);
-    const code = this.library.bao_llg_add_vocabulary(name, name.length, lengths, vocabSize, bytes, eos, eos.length);
-    if (code !== 0) throw new Error('the grammar engine can not use the vocabulary');
   }
 }
 

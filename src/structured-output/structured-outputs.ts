@@ -27,7 +27,7 @@ export interface StructuredOutputsRequest {
 
 /** The front end's side of structured output: every grammar is compiled once before its request goes to a core, so that what is wrong with it is the answer. */
 export class StructuredOutputs {
-  private backend: GrammarBackend | null = null;
+  private backend: Promise<GrammarBackend> | null = null;
 
   constructor(
     private readonly config: BaoConfig,
@@ -69,7 +69,8 @@ export class StructuredOutputs {
   /** null when it compiles, else why it does not. The result stays in the engine's cache, where the core finds it. */
   private async compile(spec: GrammarSpec): Promise<string | null> {
     checkSize(spec);
-    const grammar = this.openBackend().compile(spec);
+    this.backend ??= this.openBackend();
+    const grammar = (await this.backend).compile(spec);
     try {
       const deadline = performance.now() + COMPILE_DEADLINE_MS;
       while (grammar.status === 'compiling') {
@@ -82,21 +83,21 @@ export class StructuredOutputs {
     }
   }
 
-  private openBackend(): GrammarBackend {
-    if (this.backend !== null) return this.backend;
+  private async openBackend(): Promise<GrammarBackend> {
     if (this.tokenizer === null) {
       throw new ValidationError(
         'Structured outputs need a tokenizer, and this server runs with --skip-tokenizer-init.',
       );
     }
     try {
-      this.backend = new GuidanceBackend(this.config, this.tokenizer);
+      const backend = new GuidanceBackend(this.config);
+      await backend.registerVocabulary(this.tokenizer);
+      return backend;
     } catch (error) {
       throw new ValidationError(
         `Structured outputs are not available: ${error instanceof Error ? error.message : error}.`,
       );
     }
-    return this.backend;
   }
 }
 

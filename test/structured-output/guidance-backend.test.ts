@@ -8,7 +8,8 @@ import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 
 const config = await new EngineArgs({ model: 'models/demo' }).createEngineConfig();
 const tokenizer = await createTokenizer(config.model.tokenizerFolder!, { mode: 'auto' });
-const backend = new GuidanceBackend(config, tokenizer);
+const backend = new GuidanceBackend(config);
+await backend.registerVocabulary(tokenizer);
 const OPTIONS = { disableAnyWhitespace: false, disableAdditionalProperties: false, whitespacePattern: null };
 const eos = config.model.eosTokenIds[0]!;
 

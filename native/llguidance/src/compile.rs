@@ -4,11 +4,16 @@ use llguidance::Matcher;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Grammars kept for whoever asks for them again.
 const CACHE_SIZE: usize = 256;
 /// Compiles at once; the others queue.
 const MAX_THREADS: usize = 4;
+/// llguidance can't be told to give a compile up. One that takes longer than this no longer counts, so that others get their turn …
+const SLOW: Duration = Duration::from_millis(500);
+/// … up to this many threads in all.
+const MAX_THREADS_WITH_SLOW: usize = 16;
 /// Grammars nest, and so do the functions that read them.
 const STACK_BYTES: usize = 256 << 20;
 
@@ -67,7 +72,16 @@ struct Compiler {
     cache: HashMap<Key, (Arc<Grammar>, u64)>,
     uses: u64,
     queue: VecDeque<Job>,
-    threads: usize,
+    /// One for each thread: when it took the job that it is at.
+    threads: HashMap<u64, Thread>,
+    num_spawned: u64,
+}
+
+struct Thread {
+    since: Instant,
+    /// 0 until the thread runs.
+    os_id: i32,
+    is_slow: bool,
 }
 
 static COMPILER: Mutex<Option<Compiler>> = Mutex::new(None);
@@ -95,26 +109,40 @@ pub fn start(vocabulary: Arc<Vocabulary>, kind: &str, data: &str) -> Arc<Grammar
 }
 
 impl Compiler {
-    /// Drops what was not used for longest. Who holds such a grammar keeps it.
+    /// Drops what was not used for longest, of what is compiled. Who holds such a grammar keeps it.
     fn evict(&mut self) {
         if self.cache.len() < CACHE_SIZE {
             return;
         }
-        let oldest = self.cache.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+        let compiled = self.cache.iter().filter(|(_, (grammar, _))| !matches!(grammar.status(), Status::Pending));
+        let oldest = compiled.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
         if let Some(key) = oldest {
             self.cache.remove(&key);
         }
     }
 
+    /// Sees to it that what is queued gets a thread, if it may have one.
     fn ensure_thread(&mut self) {
-        if self.threads == MAX_THREADS {
+        for thread in self.threads.values_mut() {
+            if !thread.is_slow && thread.since.elapsed() > SLOW {
+                thread.is_slow = true;
+                yield_to_others(thread.os_id);
+            }
+        }
+        let num_quick = self.threads.values().filter(|thread| !thread.is_slow).count();
+        if self.queue.is_empty() || num_quick >= MAX_THREADS || self.threads.len() >= MAX_THREADS_WITH_SLOW {
             return;
         }
-        let spawned = std::thread::Builder::new().name("grammars".to_string()).stack_size(STACK_BYTES).spawn(work);
+        let id = self.num_spawned;
+        let spawned =
+            std::thread::Builder::new().name("grammars".to_string()).stack_size(STACK_BYTES).spawn(move || work(id));
         match spawned {
-            Ok(_) => self.threads += 1,
+            Ok(_) => {
+                self.num_spawned += 1;
+                self.threads.insert(id, Thread { since: Instant::now(), os_id: 0, is_slow: false });
+            }
             // Those that run take the queue; with none, nobody will.
-            Err(_) if self.threads > 0 => {}
+            Err(_) if num_quick > 0 => {}
             Err(error) => {
                 for job in self.queue.drain(..) {
                     *job.grammar.0.lock().unwrap() = State::Failed(format!("no thread to compile the grammar: {error}"));
@@ -122,28 +150,86 @@ impl Compiler {
             }
         }
     }
+
+    /// The next job that somebody waits for, for a thread that is done with the one before. None: the thread ends.
+    fn next_job(&mut self, id: u64) -> Option<Job> {
+        let thread = self.threads.get_mut(&id)?;
+        // Its low priority stays with it.
+        if !thread.is_slow {
+            *thread = Thread { since: Instant::now(), os_id: os_thread_id(), is_slow: false };
+            while let Some(job) = self.queue.pop_front() {
+                if job.is_wanted() {
+                    return Some(job);
+                }
+                self.cache.remove(&job.key());
+            }
+        }
+        self.threads.remove(&id);
+        self.ensure_thread();
+        None
+    }
 }
 
-/// Takes jobs until there are none. A job whose asker is gone (only the cache holds its grammar) is done all the same: it may come again.
-fn work() {
-    loop {
-        let job = with_compiler(|compiler| {
-            let job = compiler.queue.pop_front();
-            if job.is_none() {
-                compiler.threads -= 1;
-            }
-            job
-        });
-        let Some(job) = job else { return };
+impl Job {
+    fn key(&self) -> Key {
+        (self.vocabulary.name.clone(), self.kind.clone(), self.data.clone())
+    }
+
+    /// Somebody holds the grammar but the job itself and the cache, which holds it until it is evicted.
+    fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.grammar) > 2
+    }
+}
+
+/// Called while somebody waits: time alone makes a compile slow and so gives the next one a thread.
+pub fn attend() {
+    with_compiler(Compiler::ensure_thread);
+}
+
+fn work(id: u64) {
+    while let Some(job) = with_compiler(|compiler| compiler.next_job(id)) {
         let state = compile(&job);
         *job.grammar.0.lock().unwrap() = state;
     }
 }
 
+#[cfg(target_os = "linux")]
+mod os {
+    extern "C" {
+        fn gettid() -> i32;
+        fn setpriority(which: i32, who: u32, priority: i32) -> i32;
+    }
+    const PRIO_PROCESS: i32 = 0;
+    const LOWEST: i32 = 19;
+
+    pub fn os_thread_id() -> i32 {
+        // SAFETY: no arguments, always succeeds.
+        unsafe { gettid() }
+    }
+
+    /// On Linux a priority is a thread's.
+    pub fn yield_to_others(os_id: i32) {
+        if os_id != 0 {
+            // SAFETY: plain numbers; a thread that is gone is an error that changes nothing.
+            unsafe { setpriority(PRIO_PROCESS, os_id as u32, LOWEST) };
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod os {
+    pub fn os_thread_id() -> i32 {
+        0
+    }
+    pub fn yield_to_others(_: i32) {}
+}
+
+use os::{os_thread_id, yield_to_others};
+
 fn compile(job: &Job) -> State {
     let compiled = catch_unwind(AssertUnwindSafe(|| {
         let grammar = TopLevelGrammar::from_tagged_str(&job.kind, &job.data)?;
-        let mut matcher = Matcher::new(job.vocabulary.factory.create_parser(grammar));
+        let mut matcher = Matcher::new(job.vocabulary.factory()?.create_parser(grammar));
         match matcher.get_error() {
             Some(error) => Err(anyhow::anyhow!(error)),
             None => {

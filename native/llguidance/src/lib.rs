@@ -9,7 +9,11 @@ mod vocabulary;
 use compile::{Grammar, Status};
 use llguidance::Matcher;
 use std::slice;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::Arc;
+
+/// Grammars and matchers that have been given out and not freed.
+static LIVE: AtomicI32 = AtomicI32::new(0);
 
 /// # Safety
 /// `data` points to `len` bytes, or `len` is 0.
@@ -80,7 +84,10 @@ pub unsafe extern "C" fn bao_llg_compile(
     data_len: usize,
 ) -> *const Grammar {
     match vocabulary::find(text(name, name_len)) {
-        Some(vocabulary) => Arc::into_raw(compile::start(vocabulary, text(kind, kind_len), text(data, data_len))),
+        Some(vocabulary) => {
+            LIVE.fetch_add(1, Ordering::Relaxed);
+            Arc::into_raw(compile::start(vocabulary, text(kind, kind_len), text(data, data_len)))
+        }
         None => std::ptr::null(),
     }
 }
@@ -89,7 +96,10 @@ pub unsafe extern "C" fn bao_llg_compile(
 #[no_mangle]
 pub extern "C" fn bao_llg_grammar_status(grammar: &Grammar) -> i32 {
     match grammar.status() {
-        Status::Pending => 0,
+        Status::Pending => {
+            compile::attend();
+            0
+        }
         Status::Ready => 1,
         Status::Failed => -1,
     }
@@ -108,6 +118,7 @@ pub unsafe extern "C" fn bao_llg_grammar_message(grammar: &Grammar, dest: *mut u
 /// `grammar` came from `bao_llg_compile` and is not used again.
 #[no_mangle]
 pub unsafe extern "C" fn bao_llg_free_grammar(grammar: *const Grammar) {
+    LIVE.fetch_sub(1, Ordering::Relaxed);
     drop(Arc::from_raw(grammar));
 }
 
@@ -115,7 +126,10 @@ pub unsafe extern "C" fn bao_llg_free_grammar(grammar: *const Grammar) {
 #[no_mangle]
 pub extern "C" fn bao_llg_new_matcher(grammar: &Grammar) -> *mut Matcher {
     match grammar.matcher() {
-        Some(matcher) => Box::into_raw(Box::new(matcher)),
+        Some(matcher) => {
+            LIVE.fetch_add(1, Ordering::Relaxed);
+            Box::into_raw(Box::new(matcher))
+        }
         None => std::ptr::null_mut(),
     }
 }
@@ -124,6 +138,7 @@ pub extern "C" fn bao_llg_new_matcher(grammar: &Grammar) -> *mut Matcher {
 /// `matcher` came from `bao_llg_new_matcher` and is not used again.
 #[no_mangle]
 pub unsafe extern "C" fn bao_llg_free_matcher(matcher: *mut Matcher) {
+    LIVE.fetch_sub(1, Ordering::Relaxed);
     drop(Box::from_raw(matcher));
 }
 
@@ -154,4 +169,10 @@ pub extern "C" fn bao_llg_accept(matcher: &mut Matcher, token: u32) -> i32 {
         return -1;
     }
     matcher.is_stopped() as i32
+}
+
+/// Grammars and matchers of this process that have not been freed yet.
+#[no_mangle]
+pub extern "C" fn bao_llg_num_live() -> i32 {
+    LIVE.load(Ordering::Relaxed)
 }

@@ -55,7 +55,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
       maxInFlight: scheduler.asyncScheduling ? 2 : 1,
       seed: config.model.seed + coreIndex,
       // The front end that checked the request has registered the vocabulary.
-      structuredOutputs: new StructuredOutputManager(() => new GuidanceBackend(config, null)),
+      structuredOutputs: new StructuredOutputManager(() => new GuidanceBackend(config)),
     },
   );
   return { core, ready: describe(kvCache, maxModelLen) };

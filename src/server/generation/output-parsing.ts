@@ -1,4 +1,5 @@
 import type { ToolParserObservation } from '../../metrics/parser-metrics.ts';
+import type { ParsedMessage } from '../../parsers/output-events.ts';
 import { OutputParser, type OutputParserOptions, parseMessage } from '../../parsers/output-parser.ts';
 import {
   ReasoningTokenCounter,
@@ -75,6 +76,21 @@ export interface OutputStream {
   push(text: string, isLast: boolean): ReturnType<OutputParser['push']>;
   /** The model has called tools, and that is why it stopped. */
   endsWithCalls(): boolean;
+}
+
+const plainStream: OutputStream = {
+  push: (text) => (text === '' ? [] : [{ type: 'content', text }]),
+  endsWithCalls: () => false,
+};
+
+/** Parser for one choice of a stream; without anything to look for all is content. */
+export function outputStream(parsing: OutputParsing | null): OutputStream {
+  return parsing?.stream() ?? plainStream;
+}
+
+/** A whole answer; without anything to look for all is content. */
+export function parseOutput(parsing: OutputParsing | null, text: string): ParsedMessage {
+  return parsing?.parse(text) ?? { reasoning: '', content: text, toolCalls: [] };
 }
 
 /** Where calls are told to, as far as their ids and the metrics go. */

@@ -54,7 +54,12 @@ export function promptFromIds(ids: readonly number[], vocabSize: number, limits:
   return fitPrompt(Int32Array.from(ids), limits);
 }
 
-function checkTextLength(text: string, tokenizer: Tokenizer, { maxModelLen, maxOutputTokens }: PromptLimits): void {
+/** @throws ValidationError for a text longer than any prompt of that many tokens could be */
+export function checkTextLength(
+  text: string,
+  tokenizer: Tokenizer,
+  { maxModelLen, maxOutputTokens }: PromptLimits,
+): void {
   const maxInput = maxModelLen - maxOutputTokens;
   if (text.length <= maxInput) return;
   const maxCharacters = maxInput * maxTokenLength(tokenizer);

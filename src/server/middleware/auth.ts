@@ -5,26 +5,35 @@ import type { ServerEnv } from '../server-context.ts';
 /** Paths that need a key; /health, /metrics and the like don't, as in vLLM. */
 const GUARDED_PREFIXES = ['/v1', '/v2', '/inference'];
 
+/** Where Anthropic's clients come with their key in `x-api-key`. */
+const ANTHROPIC_PREFIX = '/v1/messages';
+
 /** With `--api-key`: a bearer token that is one of the keys, else 401. Preflight requests of browsers carry no key and pass. */
 export function requireApiKey(keys: readonly string[]): MiddlewareHandler<ServerEnv> {
   const digests = keys.map(digest);
   return async (c, next) => {
     const isGuarded = c.req.method !== 'OPTIONS' && GUARDED_PREFIXES.some((prefix) => c.req.path.startsWith(prefix));
-    if (isGuarded && !isAuthorized(c.req.header('Authorization'), digests)) {
+    if (!isGuarded) return next();
+    const key = bearerToken(c.req.header('Authorization'));
+    const otherKey = c.req.path.startsWith(ANTHROPIC_PREFIX) ? c.req.header('x-api-key') : undefined;
+    if (!isKnown(key, digests) && !isKnown(otherKey, digests)) {
       return c.json({ error: 'Unauthorized' }, 401);
     }
     await next();
   };
 }
 
+function bearerToken(header: string | undefined): string | undefined {
+  return /^bearer (.*)$/i.exec(header ?? '')?.[1];
+}
+
 /** Digests of one length are compared, every one of them: the time taken tells nothing about the keys. */
-function isAuthorized(header: string | undefined, digests: readonly Buffer[]): boolean {
-  const match = /^bearer (.*)$/i.exec(header ?? '');
-  if (match === null) return false;
-  const given = digest(match[1]!);
-  let isKnown = false;
-  for (const known of digests) isKnown = timingSafeEqual(given, known) || isKnown;
-  return isKnown;
+function isKnown(key: string | undefined, digests: readonly Buffer[]): boolean {
+  if (key === undefined) return false;
+  const given = digest(key);
+  let found = false;
+  for (const known of digests) found = timingSafeEqual(given, known) || found;
+  return found;
 }
 
 function digest(key: string): Buffer {

@@ -18,7 +18,7 @@ import {
 /** OpenAI's bound, and vLLM's (VLLM_MAX_STOP_STRINGS): every stop string is looked for at every token. */
 const MAX_STOP_STRINGS = 4;
 
-const stopStrings = v.pipe(
+export const stopStrings = v.pipe(
   stringOrStrings,
   v.check(
     (stop) => typeof stop === 'string' || stop.length <= MAX_STOP_STRINGS,

@@ -4,6 +4,7 @@ import type { StructuredOutputsRequest } from '../../structured-output/structure
 import { notSupported } from '../errors.ts';
 import { isObject } from './fields.ts';
 import type { GenerationFields } from './generation-fields.ts';
+import { wrongValue } from './wrong-value.ts';
 
 type Json = Record<string, unknown>;
 
@@ -55,14 +56,14 @@ function formatConstraints(format: Json | null): Constraint[] {
     case 'structural_tag':
       return [{ kind: 'structural_tag', tags: structuralTags(format, 'response_format') }];
     default:
-      throw wrong('response_format.type', 'one of text, json_object, json_schema and structural_tag', format.type);
+      throw wrongValue('response_format.type', 'one of text, json_object, json_schema and structural_tag', format.type);
   }
 }
 
 function schemaOfFormat(given: unknown): Constraint {
-  if (!isObject(given)) throw wrong('response_format.json_schema', 'an object with a schema', given);
+  if (!isObject(given)) throw wrongValue('response_format.json_schema', 'an object with a schema', given);
   const { schema } = given;
-  if (schema == null) throw wrong('response_format.json_schema.schema', 'a JSON schema', schema);
+  if (schema == null) throw wrongValue('response_format.json_schema.schema', 'a JSON schema', schema);
   return { kind: 'json', schema };
 }
 
@@ -82,7 +83,7 @@ function fieldConstraints(fields: Json): Constraint[] {
   const tag = optional(fields, 'structural_tag', isString, 'a JSON text');
   if (tag !== null) {
     const parsed = parseJson(tag, 'structured_outputs.structural_tag');
-    if (!isObject(parsed)) throw wrong('structured_outputs.structural_tag', 'the JSON text of an object', tag);
+    if (!isObject(parsed)) throw wrongValue('structured_outputs.structural_tag', 'the JSON text of an object', tag);
     constraints.push({ kind: 'structural_tag', tags: structuralTags(parsed, 'structured_outputs.structural_tag') });
   }
   return constraints;
@@ -97,19 +98,19 @@ function schemaOfField(given: unknown): unknown {
 function structuralTags(given: Json, field: string): StructuralTag[] {
   const { structures, triggers } = given;
   if (given.format != null) throw notSupported(`${field}.format`, 'write it with structures and triggers');
-  if (!isChoices(triggers) || triggers.includes('')) throw wrong(`${field}.triggers`, 'a list of texts', triggers);
+  if (!isChoices(triggers) || triggers.includes('')) throw wrongValue(`${field}.triggers`, 'a list of texts', triggers);
   if (!Array.isArray(structures) || structures.length === 0) {
-    throw wrong(`${field}.structures`, 'a list of structures', structures);
+    throw wrongValue(`${field}.structures`, 'a list of structures', structures);
   }
   return structures.map((structure: unknown, i) => {
     const at = `${field}.structures[${i}]`;
-    if (!isObject(structure)) throw wrong(at, 'an object with begin, schema and end', structure);
+    if (!isObject(structure)) throw wrongValue(at, 'an object with begin, schema and end', structure);
     const { begin, end } = structure;
     const schema = structure.schema ?? structure.structural_tag_schema ?? {};
-    if (typeof begin !== 'string') throw wrong(`${at}.begin`, 'a text', begin);
-    if (typeof end !== 'string') throw wrong(`${at}.end`, 'a text', end);
+    if (typeof begin !== 'string') throw wrongValue(`${at}.begin`, 'a text', begin);
+    if (typeof end !== 'string') throw wrongValue(`${at}.end`, 'a text', end);
     const trigger = triggers.find((each) => begin.startsWith(each));
-    if (trigger === undefined) throw wrong(`${at}.begin`, 'a text that starts with a trigger', begin);
+    if (trigger === undefined) throw wrongValue(`${at}.begin`, 'a text that starts with a trigger', begin);
     return { trigger, begin, schema, end };
   });
 }
@@ -118,7 +119,7 @@ function parseJson(text: string, field: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw wrong(field, 'JSON', text);
+    throw wrongValue(field, 'JSON', text);
   }
 }
 
@@ -130,15 +131,8 @@ function optional<T>(
 ): T | null {
   const value = fields?.[name] ?? null;
   if (value === null) return null;
-  if (!is(value)) throw wrong(`structured_outputs.${name}`, expected, value);
+  if (!is(value)) throw wrongValue(`structured_outputs.${name}`, expected, value);
   return value;
-}
-
-const MAX_SHOWN = 80;
-
-function wrong(field: string, expected: string, value: unknown): ValidationError {
-  const shown = (JSON.stringify(value) ?? 'nothing').slice(0, MAX_SHOWN);
-  return new ValidationError(`\`${field}\` must be ${expected}, not ${shown}.`, field.split('.')[0]);
 }
 
 const isString = (value: unknown): value is string => typeof value === 'string';
