@@ -63,6 +63,16 @@ BAO_INLINE void scatter_into_panel(const D* values, int64_t count, D* panel, int
   }
 }
 
+// The inverse for one row: `count` elements from k0 on of a column of a panel.
+template <class D>
+BAO_INLINE void gather_from_panel(const D* panel, int64_t column, int64_t k0, int64_t count, D* values) {
+  if constexpr (std::is_same_v<D, BFloat16>) {
+    for (int64_t i = 0; i < count; i++) values[i] = panel[(k0 + i) / 2 * 2 * kPanelColumns + column * 2 + (k0 + i) % 2];
+  } else {
+    for (int64_t i = 0; i < count; i++) values[i] = panel[(k0 + i) * kPanelColumns + column];
+  }
+}
+
 }  // namespace
 
 void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
@@ -114,7 +124,14 @@ void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
     }
     with_dtype(a.table_dtype, [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
-      convert_row(static_cast<const T*>(a.table) + id * a.hidden_size, a.scale, out, static_cast<int64_t>(a.hidden_size));
+      const int64_t panel_elements = round_up(a.hidden_size, 2) * kPanelColumns;
+      const T* panel = static_cast<const T*>(a.table) + id / kPanelColumns * panel_elements;
+      for (int64_t k0 = 0; k0 < a.hidden_size; k0 += kPackDepth) {
+        const int64_t count = min(kPackDepth, a.hidden_size - k0);
+        T values[kPackDepth];
+        gather_from_panel(panel, id % kPanelColumns, k0, count, values);
+        convert_row(values, a.scale, out + k0, count);
+      }
     });
   }
 }

@@ -29,7 +29,7 @@ export const OPS = {
     args: { src: 'ptr', dst: 'ptr', bytes: 'i64' },
   },
   embedding: {
-    doc: 'out[i, :] = table[ids[i], :] * scale as act; an id outside [0, vocab_size) gives zeros. table is row-major [vocab_size, hidden_size] of table_dtype.',
+    doc: 'out[i, :] = table[ids[i], :] * scale as act; an id outside [0, vocab_size) gives zeros. table is a packed weight (see Device.packLinear) of table_dtype with vocab_size rows and hidden_size columns, so that a tied embedding and the LM head are one.',
     args: {
       ids: 'ptr',
       table: 'ptr',

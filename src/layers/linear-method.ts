@@ -57,7 +57,8 @@ export const unquantizedLinearMethod: LinearMethod = {
   },
 };
 
-class UnquantizedLinear implements LinearKernel {
+/** Multiplies with a weight as `Device.packLinear` gave it. */
+export class UnquantizedLinear implements LinearKernel {
   readonly bytes: number;
   private readonly dtypeCode: number;
 

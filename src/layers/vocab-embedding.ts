@@ -1,13 +1,14 @@
-import type { Device, DevicePtr, MatrixSource } from '../device/device.ts';
+import type { Device, DevicePtr, MatrixSource, PackedLinear } from '../device/device.ts';
 import { DTYPE_CODES, dtypeBytes } from '../device/dtype.ts';
 import type { LayerContext } from './layer-context.ts';
-import type { LinearKernel } from './linear-method.ts';
+import { type LinearKernel, type LinearShard, UnquantizedLinear, unquantizedLinearMethod } from './linear-method.ts';
 import type { WorkspaceBuffer } from './workspace.ts';
 
-/** Rows of a token embedding, kept row-major on every rank. */
+/** Rows of a token embedding, whole on every rank. */
 export class VocabEmbedding {
+  /** [vocabSize, hiddenSize]; an LM head may multiply with the same. */
+  readonly table: PackedLinear;
   private readonly device: Device;
-  private readonly table: DevicePtr;
   private readonly dtypeCode: number;
 
   /** @param scale multiplies the embeddings */
@@ -21,7 +22,7 @@ export class VocabEmbedding {
     this.device = context.device;
     const { ptr, dtype } = context.weights.get(`${prefix}.weight`, [vocabSize, hiddenSize]);
     const matrix: MatrixSource = { ptr, dtype, rows: vocabSize, cols: hiddenSize, ld: hiddenSize };
-    this.table = context.device.uploadMatrix(matrix, context.dtype, 'weights');
+    this.table = context.device.packLinear([matrix], context.dtype, 'weights');
     this.dtypeCode = DTYPE_CODES[context.dtype];
   }
 
@@ -29,7 +30,7 @@ export class VocabEmbedding {
   forward(ids: DevicePtr, out: DevicePtr, numTokens: number): void {
     this.device.ops.embedding(
       ids,
-      this.table,
+      this.table.ptr,
       this.dtypeCode,
       out,
       numTokens,
@@ -40,28 +41,32 @@ export class VocabEmbedding {
   }
 }
 
-/** Logits of the whole vocabulary. With tied embeddings, `prefix` is the embedding's: its matrix is then kept twice, packed here. */
+/** Logits of the whole vocabulary. */
 export class LMHead {
   private readonly kernel: LinearKernel;
   private readonly logits: WorkspaceBuffer;
 
+  /**
+   * @param prefix module of the head's weight; the embedding's where they are tied
+   * @param tied the embedding's packed weight, multiplied with as it is unless the method keeps weights otherwise; null where the head has its own
+   */
   constructor(
     context: LayerContext,
     prefix: string,
     private readonly vocabSize: number,
     private readonly hiddenSize: number,
     maxLogitRows: number,
+    tied: PackedLinear | null,
   ) {
-    const shard = {
-      prefix,
-      shape: [vocabSize, hiddenSize] as const,
-      firstRow: 0,
-      numRows: vocabSize,
-      firstCol: 0,
-      numCols: hiddenSize,
-    };
-    const spec = { shards: [shard], bias: false, purpose: 'weights', isLMHead: true };
-    this.kernel = context.linearMethod.load(context.device, context.weights, context.dtype, spec);
+    this.kernel =
+      tied !== null && context.linearMethod === unquantizedLinearMethod
+        ? new UnquantizedLinear(context.device, tied, 0)
+        : context.linearMethod.load(context.device, context.weights, context.dtype, {
+            shards: [wholeMatrix(prefix, vocabSize, hiddenSize)],
+            bias: false,
+            purpose: 'weights',
+            isLMHead: true,
+          });
     this.logits = context.workspace.scratch('logits', 'logits', maxLogitRows * vocabSize * dtypeBytes('float32'));
   }
 
@@ -70,4 +75,8 @@ export class LMHead {
     this.kernel.applyFloat32(hidden, this.hiddenSize, this.logits.ptr, this.vocabSize, rows);
     return this.logits.ptr;
   }
+}
+
+function wholeMatrix(prefix: string, rows: number, cols: number): LinearShard {
+  return { prefix, shape: [rows, cols], firstRow: 0, numRows: rows, firstCol: 0, numCols: cols };
 }

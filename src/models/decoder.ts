@@ -68,8 +68,9 @@ export class DecoderForCausalLM implements CausalLM {
       offset: options.normOffset,
       scale: options.logitScale,
     });
-    const head = config.tieWordEmbeddings ? EMBEDDING : 'lm_head';
-    this.lmHead = new LMHead(context, head, vocabSize, hiddenSize, context.maxLogitRows);
+    this.lmHead = config.tieWordEmbeddings
+      ? new LMHead(context, EMBEDDING, vocabSize, hiddenSize, context.maxLogitRows, this.embedTokens.table)
+      : new LMHead(context, 'lm_head', vocabSize, hiddenSize, context.maxLogitRows, null);
     const bytes = maxNumTokens * hiddenSize * dtypeBytes(context.device.activationDtype);
     this.hidden = workspace.persistent('hidden', bytes);
     this.residual = workspace.persistent('residual', bytes);

@@ -15,6 +15,7 @@ import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
+import { registerResponses } from './routes/responses.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import type { AppOptions, ServerApp, ServerContext, ServerEnv } from './server-context.ts';
@@ -56,6 +57,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerChatCompletions(app, context);
   registerCompletions(app, context);
   registerMessages(app, context);
+  registerResponses(app, context);
   registerTokenize(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);

@@ -182,7 +182,7 @@ for (const isa of availableIsas()) {
       for (const dtype of FLOAT_DTYPES) {
         const source = floats(device, table);
         const matrix = { ptr: source.ptr, dtype: 'float32', rows: vocab, cols: hidden, ld: hidden } as const;
-        const stored = device.uploadMatrix(matrix, dtype, 'table');
+        const stored = device.packLinear([matrix], dtype, 'table').ptr;
         const out = floats(device, new Float32Array(ids.length * hidden).fill(9));
         ops.embedding(ints(device, ids).ptr, stored, DTYPE_CODES[dtype], out.ptr, ids.length, hidden, vocab, 2.5);
         finish(device);

@@ -57,7 +57,7 @@ const messagesSchema = v.object({
   ...promptFields,
   max_tokens: integerBetween(1),
   stream: v.nullish(boolean),
-  stop_sequences: v.nullish(v.pipe(list(string), stopStrings)),
+  stop_sequences: v.nullish(stopStrings),
   temperature: v.nullish(number),
   top_k: v.nullish(integer),
   top_p: v.nullish(number),

@@ -129,7 +129,11 @@ function rowCases(): OpCase[] {
   const ids = [10, 0, -1, 11, 3, 2 ** 31 - 1];
   cases.push({
     name: 'embedding, ids outside of the vocabulary',
-    buffers: { ids: i32(ids), table: act(randomFloats(vocab * hidden, 8)), out: act(zeros(ids.length * hidden)) },
+    buffers: {
+      ids: i32(ids),
+      table: { type: 'linear', n: vocab, k: hidden, values: randomFloats(vocab * hidden, 8) },
+      out: act(zeros(ids.length * hidden)),
+    },
     steps: [
       {
         op: 'embedding',

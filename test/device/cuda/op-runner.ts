@@ -93,8 +93,7 @@ export function runCase(device: Device, testCase: OpCase, storage: FloatDType): 
       const value = args[name];
       if (typeof value === 'string') return placed.get(value)!.ptr;
       if (value !== undefined) return value;
-      if (name === 'w_dtype' || name === 'cache_dtype') return DTYPE_CODES[storage];
-      if (name === 'table_dtype') return DTYPE_CODES[device.activationDtype];
+      if (name === 'w_dtype' || name === 'table_dtype' || name === 'cache_dtype') return DTYPE_CODES[storage];
       throw new Error(`${op}: argument ${name} is missing`);
     });
     device.ops[op](...values);
