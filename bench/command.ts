@@ -1,12 +1,7 @@
-import { groupHelp } from '../src/cli/help.ts';
-import { parseArgs } from '../src/cli/parse-args.ts';
+import { commandHelp as helpOf, parseCommandLine } from '../src/cli/command-line.ts';
 import { UsageError } from '../src/config/config-error.ts';
-import { readEnvironment } from '../src/config/environment.ts';
 import type { FlagTable, FlagValuesOf } from '../src/config/flags/flag.ts';
-import { FLAGS, FlagSet, type FlagValues, flagsOf } from '../src/config/flags/index.ts';
-
-/** Benchmarks speak for themselves: the engine's log is quiet unless it is asked for. */
-const QUIET: Partial<FlagValues> = { logLevel: 'warning' };
+import type { FlagValues } from '../src/config/flags/index.ts';
 
 /** A subcommand of `bun bench`. */
 export interface BenchCommand<Table extends FlagTable = FlagTable> {
@@ -50,32 +45,17 @@ export async function parseCommand(
   argv: readonly string[],
   environment: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<ParsedCommand> {
-  const own = ownFlags(command);
-  const set = new FlagSet(command.takesEngineFlags ? [...FLAGS, ...own] : own);
-  const { given, positionals, configFile, help } = await parseArgs(argv, set);
-  if (help !== null) return { help: true };
-  if (configFile !== null) throw new UsageError('--config is for bao serve only.');
-  if (positionals.length > 0) throw new UsageError(`Unexpected argument "${positionals[0]}".`);
-
-  const values: Record<string, unknown> = {};
-  for (const { field, spec } of own) {
-    values[field] = given[field] ?? spec.default;
-    delete given[field];
-  }
-  return {
-    help: false,
-    values: values as FlagValuesOf<FlagTable>,
-    engine: { ...QUIET, ...(command.takesEngineFlags ? readEnvironment(environment) : {}), ...given },
-  };
+  const line = await parseCommandLine(specOf(command), argv, environment);
+  if (line === null) return { help: true };
+  if (line.positionals.length > 0) throw new UsageError(`Unexpected argument "${line.positionals[0]}".`);
+  return { help: false, values: line.values, engine: line.engine };
 }
 
 /** The text for `bun bench COMMAND --help`. */
 export function commandHelp(command: BenchCommand, columns: number): string {
-  const own = ownFlags(command);
-  const engine = command.takesEngineFlags ? '\nAll flags of bao serve count too: bun run serve --help.\n' : '';
-  return `Usage: bun bench ${command.name} [flags]\n\n${groupHelp(own[0]!.group, own, columns)}${engine}`;
+  return helpOf(specOf(command), columns);
 }
 
-function ownFlags(command: BenchCommand) {
-  return flagsOf([{ config: command.name, key: command.name, doc: command.doc, flags: command.flags }]);
+function specOf({ name, doc, flags, takesEngineFlags }: BenchCommand) {
+  return { usage: `bun bench ${name} [flags]`, doc, flags, takesEngineFlags };
 }

@@ -32,6 +32,15 @@ __global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64
   }
 }
 
+template <class T>
+__global__ void add_kernel(Global<const T> x, Global<const T> y, Global<T> out, int64_t count) {
+  for (int64_t i = first_element(); i < count; i += element_step()) out[i] = from_float<T>(to_float(x[i]) + to_float(y[i]));
+}
+
+__global__ void soft_cap_kernel(Global<float> x, int64_t count, float cap) {
+  for (int64_t i = first_element(); i < count; i += element_step()) x[i] = cap * tanhf(x[i] / cap);
+}
+
 // out[row, :] += bias.
 template <class T>
 __global__ void add_bias_kernel(Global<T> out, Global<const float> bias, int64_t ld_out, int64_t elements, int n) {
@@ -118,6 +127,26 @@ BAO_EXPORT int32_t bao_act_and_mul(const Stream* stream, const void* gate_up, vo
   return with_activation(stream, [&](auto* type) {
     return launch_act_and_mul<Pointee<decltype(type)>>(stream, gate_up, out, static_cast<int64_t>(rows) * n, n, kind);
   });
+}
+
+BAO_EXPORT int32_t bao_add(const Stream* stream, const void* x, const void* y, void* out, int64_t count) {
+  if (!stream) return kStreamClosed;
+  if (count < 0) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x || !y || !out) return kNullPointer;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("add", add_kernel<T>, blocks_for(count), kThreads, 0, stream->stream, static_cast<const T*>(x),
+                           static_cast<const T*>(y), static_cast<T*>(out), count));
+  });
+}
+
+BAO_EXPORT int32_t bao_soft_cap(const Stream* stream, float* x, int64_t count, float cap) {
+  if (!stream) return kStreamClosed;
+  if (count < 0 || !(cap > 0)) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x) return kNullPointer;
+  return launched(launch("soft_cap", soft_cap_kernel, blocks_for(count), kThreads, 0, stream->stream, x, count, cap));
 }
 
 // The epilogue of `linear`: cublasGemmEx has none. `dtype` is that of out.

@@ -110,6 +110,11 @@ export async function ensureCpuLibrary(
   return library;
 }
 
+/** Path of the library if this machine has it; nothing is built. */
+export function findCpuLibrary(): string | null {
+  return existsSync(PREBUILT) ? PREBUILT : findBuilt(join(cacheFolder(), 'native'), sourcesHash(supportedSets()));
+}
+
 /** Of everything that decides what is built, but the compiler. */
 function sourcesHash(sets: readonly string[]): string {
   let hash = Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, sets, INSTRUCTION_SETS, process.platform]));

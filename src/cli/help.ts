@@ -14,8 +14,14 @@ Usage: bao COMMAND
 
 Commands
   serve [MODEL] [flags]   Answer the OpenAI API with a model (default: the embedded model demo)
+  chat [MODEL] [flags]    Talk with a model, here or at --url
+  complete [MODEL] [flags]
+                          Let a model go on with a text, here or at --url
+  run-batch [flags]       Answer a file of requests
+  bench [COMMAND] [flags] Measure this machine, a model, a server
+  collect-env             What a report of a problem should say about the machine
 
-  --help, -h              This text; bao serve --help for the flags
+  --help, -h              This text; bao COMMAND --help for a command's flags
   --version, -v           The version
 `;
 

@@ -4,6 +4,11 @@ import { LoadError } from '../loader/load-error.ts';
 /** Loaded when asked for: `--version` needs none of a server. */
 const COMMANDS: Readonly<Record<string, (argv: readonly string[]) => Promise<void>>> = {
   serve: async (argv) => (await import('./serve.ts')).serve(argv),
+  chat: async (argv) => (await import('./chat.ts')).chat(argv),
+  complete: async (argv) => (await import('./complete.ts')).complete(argv),
+  'run-batch': async (argv) => (await import('./run-batch.ts')).runBatch(argv),
+  bench: async (argv) => (await import('./bench.ts')).bench(argv),
+  'collect-env': async (argv) => (await import('./collect-env.ts')).collectEnv(argv),
 };
 
 /** `bao COMMAND …`. Throws UsageError for an unknown command, and what the command throws. */

@@ -1,4 +1,4 @@
-import type { FloatDType } from '../device/dtype.ts';
+import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import type { GroupValues } from './flags/index.ts';
 
@@ -60,7 +60,7 @@ export interface DefaultSamplingParams {
 export type LoadConfig = GroupValues<'load'>;
 
 export interface CacheConfig extends Omit<GroupValues<'cache'>, 'kvCacheDtype'> {
-  kvCacheDtype: FloatDType;
+  kvCacheDtype: CacheDType;
   /** Bytes for the KV cache of one core; null: the worker decides, from the memory there is. */
   kvCacheMemoryBytes: number | null;
   /** Blocks of each core's KV cache; known when the cores are ready. */

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { FloatDType } from '../device/dtype.ts';
+import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import { LoadError } from '../loader/load-error.ts';
 import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
@@ -68,7 +68,7 @@ export class EngineArgs {
     const config: BaoConfig = {
       model,
       load: this.group('load'),
-      cache: { ...cache, kvCacheDtype: cache.kvCacheDtype === 'auto' ? model.dtype : cache.kvCacheDtype },
+      cache: { ...cache, kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype) },
       parallel: this.group('parallel'),
       scheduler: this.resolveScheduler(model.maxModelLen),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
@@ -156,6 +156,11 @@ function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen
 }
 
 /** float32 checkpoints are computed in bfloat16: half the memory traffic, and the CPU's dot products take it. */
+function resolveCacheDtype(flag: GroupValues<'cache'>['kvCacheDtype'], modelDtype: FloatDType): CacheDType {
+  if (flag === 'auto') return modelDtype;
+  return flag === 'fp8' ? 'fp8_e4m3' : flag;
+}
+
 function resolveDtype(flag: GroupValues<'model'>['dtype'], checkpoint: FloatDType): FloatDType {
   if (flag === 'auto') return checkpoint === 'float32' ? 'bfloat16' : checkpoint;
   if (flag === 'half') return 'float16';

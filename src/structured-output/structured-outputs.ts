@@ -3,6 +3,7 @@ import { ValidationError } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { GrammarBackend, GrammarSpec, StructuredOutputsParams } from './grammar.ts';
+import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
 
@@ -11,9 +12,6 @@ const log = logger('structured-output');
 /** A compile takes milliseconds; what takes longer than this is refused. */
 const COMPILE_DEADLINE_MS = 5000;
 const POLL_MS = 1;
-const MAX_GRAMMAR_BYTES = 1 << 20;
-/** Brackets within brackets, and prefix operators: each is a call deep in the engine's parser. */
-const MAX_NESTING = 250;
 /** llguidance's words for a schema that says more than it can keep to; `lenient` makes it drop those keywords. */
 const NOT_EXACT = /^Unimplemented keys|oneOf|not supported|[Uu]nsupported/;
 
@@ -68,7 +66,7 @@ export class StructuredOutputs {
 
   /** null when it compiles, else why it does not. The result stays in the engine's cache, where the core finds it. */
   private async compile(spec: GrammarSpec): Promise<string | null> {
-    checkSize(spec);
+    checkGrammarLimits(spec);
     this.backend ??= this.openBackend();
     const grammar = (await this.backend).compile(spec);
     try {
@@ -97,26 +95,6 @@ export class StructuredOutputs {
       throw new ValidationError(
         `Structured outputs are not available: ${error instanceof Error ? error.message : error}.`,
       );
-    }
-  }
-}
-
-function checkSize({ text }: GrammarSpec): void {
-  const bytes = Buffer.byteLength(text);
-  if (bytes > MAX_GRAMMAR_BYTES) {
-    throw new ValidationError(
-      `Grammar error: ${bytes} bytes are more than the ${MAX_GRAMMAR_BYTES} that a grammar may have`,
-    );
-  }
-  if (text.includes('\0')) throw new ValidationError('Grammar error: it holds a zero byte');
-  let depth = 0;
-  let negations = 0;
-  for (const char of text) {
-    if (char === '(' || char === '[' || char === '{') depth++;
-    else if ((char === ')' || char === ']' || char === '}') && depth > 0) depth--;
-    else if (char === '~') negations++;
-    if (depth + negations > MAX_NESTING) {
-      throw new ValidationError(`Grammar error: it nests more than ${MAX_NESTING} levels deep`);
     }
   }
 }

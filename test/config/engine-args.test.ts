@@ -132,6 +132,7 @@ describe('dtype', () => {
 
   test('of the KV cache may be another', async () => {
     expect((await configOf({ kvCacheDtype: 'float32' })).cache.kvCacheDtype).toBe('float32');
+    expect((await configOf({ kvCacheDtype: 'fp8' })).cache.kvCacheDtype).toBe('fp8_e4m3');
   });
 });
 

@@ -55,4 +55,6 @@ export function sseEvents(text: string): Json[] {
 
 export const CHAT = '/v1/chat/completions';
 export const COMPLETIONS = '/v1/completions';
+export const RESPONSES = '/v1/responses';
+export const MESSAGES = '/v1/messages';
 export const messages = [{ role: 'user', content: 'What is the capital of France?' }];

@@ -14,6 +14,8 @@ export const CUDA_KERNEL_OPS = [
   'reshape_and_cache',
   'paged_attention',
   'act_and_mul',
+  'add',
+  'soft_cap',
   'gather_rows',
   'sample',
   'logprobs',

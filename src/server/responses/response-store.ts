@@ -57,10 +57,16 @@ export class ResponseStore {
     this.#running.set(response.body.id, response);
   }
 
+  /** For one that couldn't start. */
+  dropRunning(response: BackgroundResponse): void {
+    this.#running.delete(response.body.id);
+  }
+
   /** Keeps a response that has finished; one that is larger than all that may be kept is not. */
   put(stored: StoredResponse): void {
     const { body, conversation, run } = stored;
     this.#running.delete(body.id);
+    this.#remove(body.id);
     // Conversations share their items; counting them with each is the safe side.
     const size = JSON.stringify(body).length + JSON.stringify(conversation).length + (run?.eventsSize ?? 0);
     if (size > this.limits.maxCharacters) return;
@@ -71,12 +77,18 @@ export class ResponseStore {
   }
 
   #evict(): void {
-    for (const [id, { stored, size }] of this.#finished) {
+    for (const id of this.#finished.keys()) {
       if (this.#finished.size <= this.limits.maxResponses && this.#size <= this.limits.maxCharacters) return;
-      this.#finished.delete(id);
-      this.#size -= size;
-      for (const item of stored.body.output) this.#responseOfItem.delete(item.id);
+      this.#remove(id);
     }
+  }
+
+  #remove(id: string): void {
+    const entry = this.#finished.get(id);
+    if (entry === undefined) return;
+    this.#finished.delete(id);
+    this.#size -= entry.size;
+    for (const item of entry.stored.body.output) this.#responseOfItem.delete(item.id);
   }
 }
 

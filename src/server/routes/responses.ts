@@ -176,8 +176,13 @@ class ResponseCreation {
     }
     const keepsEvents = this.request.stream === true;
     const response = new BackgroundResponse(progress, { input, keepsEvents, onEnd: (ended) => this.store.put(ended) });
-    response.start(this.context, generate);
     this.store.addRunning(response);
+    try {
+      response.start(this.context, generate);
+    } catch (error) {
+      this.store.dropRunning(response);
+      throw error;
+    }
     return keepsEvents ? response.follow(-1, signal) : Response.json(response.body);
   }
 }

@@ -151,6 +151,21 @@ function rowCases(): OpCase[] {
     outputs: ['out'],
   });
   cases.push({
+    name: 'add, in place too',
+    buffers: { x: act(randomFloats(1000, 1)), y: act(randomFloats(1000, 2)), out: act(zeros(1000)) },
+    steps: [
+      { op: 'add', args: { x: 'x', y: 'y', out: 'out', count: 1000 } },
+      { op: 'add', args: { x: 'x', y: 'y', out: 'x', count: 999 } },
+    ],
+    outputs: ['out', 'x'],
+  });
+  cases.push({
+    name: 'soft_cap',
+    buffers: { x: f32(randomFloats(777, 3)) },
+    steps: [{ op: 'soft_cap', args: { x: 'x', count: 770, cap: 0.5 } }],
+    outputs: ['x'],
+  });
+  cases.push({
     name: 'gather_rows and gather_token_ids',
     buffers: {
       x: act(randomFloats(6 * 37, 1)),
