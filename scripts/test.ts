@@ -43,6 +43,12 @@ if (groups.length === 0) {
   process.exit(1);
 }
 
+// Here rather than within some test's deadline.
+if (groups.flat().some((file) => file.includes('cuda'))) {
+  const { ensureCudaEmulation } = await import('./build-cuda.ts');
+  await ensureCudaEmulation();
+}
+
 const folder = mkdtempSync(join(tmpdir(), 'bao-test-'));
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 try {

@@ -155,12 +155,12 @@ function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen
   return Math.max(Math.min(budget, maxNumSeqs * maxModelLen), maxNumSeqs);
 }
 
-/** float32 checkpoints are computed in bfloat16: half the memory traffic, and the CPU's dot products take it. */
 function resolveCacheDtype(flag: GroupValues<'cache'>['kvCacheDtype'], modelDtype: FloatDType): CacheDType {
   if (flag === 'auto') return modelDtype;
   return flag === 'fp8' ? 'fp8_e4m3' : flag;
 }
 
+/** float32 checkpoints are computed in bfloat16: half the memory traffic, and the CPU's dot products take it. */
 function resolveDtype(flag: GroupValues<'model'>['dtype'], checkpoint: FloatDType): FloatDType {
   if (flag === 'auto') return checkpoint === 'float32' ? 'bfloat16' : checkpoint;
   if (flag === 'half') return 'float16';

@@ -161,7 +161,7 @@ export class CpuDevice implements Device {
     const bytes = this.#library.bao_kv_block_bytes(numKvHeads, headDim, blockSize, DTYPE_CODES[dtype]);
     if (bytes > 0) return bytes;
     throw new Error(
-      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16 and float16`,
+      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16, float16 and fp8_e4m3`,
     );
   }
 

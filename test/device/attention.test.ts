@@ -1,10 +1,10 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
-import { DTYPE_CODES, type FloatDType } from '../../src/device/dtype.ts';
+import { type CacheDType, DTYPE_CODES } from '../../src/device/dtype.ts';
 import {
   availableIsas,
   buffer,
-  FLOAT_DTYPES,
+  CACHE_DTYPES,
   finish,
   floats,
   ints,
@@ -20,7 +20,7 @@ interface Shape {
   kvHeads: number;
   headDim: number;
   blockSize: number;
-  dtype: FloatDType;
+  dtype: CacheDType;
   window?: number;
   softCap?: number;
   sinks?: Float32Array;
@@ -204,7 +204,7 @@ for (const isa of availableIsas()) {
       });
     }
 
-    for (const dtype of FLOAT_DTYPES) {
+    for (const dtype of CACHE_DTYPES) {
       test(`a ${dtype} cache loses only the rounding of its elements`, () => {
         const shape = { ...BASE, dtype };
         const all = MIXED.map(({ length }, s) => contents(shape, length, 10 * s + 5));
@@ -215,6 +215,7 @@ for (const isa of availableIsas()) {
     test('a token has the same bits alone, in a batch, in chunks of any size, in other blocks and with other threads', () => {
       const shapes: Shape[] = [
         { ...BASE, dtype: 'bfloat16' },
+        { ...BASE, dtype: 'fp8_e4m3' },
         { ...BASE, dtype: 'float16', window: 70, heads: 7, kvHeads: 1, softCap: 1 },
       ];
       const length = 700;
@@ -285,6 +286,28 @@ for (const isa of availableIsas()) {
         const seen = bad * shape.heads * shape.headDim;
         expect(actual.subarray(0, seen)).toEqual(expected.subarray(0, seen));
         expect(actual.subarray(seen).every((x) => !Number.isFinite(x))).toBe(true);
+      }
+    });
+
+    test('an fp8 cache rounds every number as OCP E4M3 says', () => {
+      const shape: Shape = { heads: 1, kvHeads: 1, headDim: 16, blockSize: 16, dtype: 'fp8_e4m3' };
+      // All magnitudes, what lies between them, beyond both ends, and no number.
+      const exact = Array.from({ length: 127 }, (_, i) =>
+        i < 8 ? i * 2 ** -9 : (1 + (i % 8) / 8) * 2 ** (Math.floor(i / 8) - 7),
+      );
+      const between = exact.slice(1).flatMap((x, i) => [(x + exact[i]!) / 2, 0.7 * x + 0.3 * exact[i]!]);
+      const magnitudes = [...exact, ...between, 464, 1e9, Number.POSITIVE_INFINITY, 1e-30];
+      const numbers = [...magnitudes, ...magnitudes.map((x) => -x), Number.NaN];
+      const expected = [...rounded(numbers.slice(0, -1), 'fp8_e4m3'), Number.NaN];
+      // A token that sees itself alone gives its value.
+      for (let i = 0; i < numbers.length; i += 16) {
+        const v = new Float32Array(16);
+        v.set(numbers.slice(i, i + 16));
+        const token = { q: new Float32Array(16), k: new Float32Array(16), v };
+        const out = attend(device, shape, [token], [{ length: 1, queries: 1 }]);
+        // + 0: a sum of nothing but -0 is 0 for some instructions only.
+        const count = Math.min(16, numbers.length - i);
+        expect([...out.subarray(0, count)].map((x) => x + 0)).toEqual(expected.slice(i, i + 16).map((x) => x + 0));
       }
     });
 

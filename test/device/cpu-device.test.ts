@@ -58,6 +58,7 @@ describe('the CPU device', () => {
     expect(() => device.kvBlockBytes(2, 512, 16, 'bfloat16')).toThrow('head sizes go up to 256');
     expect(() => device.kvBlockBytes(2, 64, 16, 'int8')).toThrow('as int8');
     expect(device.kvBlockBytes(2, 64, 16, 'bfloat16')).toBe(2 * 2 * 64 * 16 * 2);
+    expect(device.kvBlockBytes(2, 64, 16, 'fp8_e4m3')).toBe(2 * 2 * 64 * 16);
     device.close();
   });
 

@@ -2,11 +2,12 @@ import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import { type CpuDevice, createCpuDevice } from '../../src/device/cpu-device.ts';
 import { type CpuIsa, ISA_CODES } from '../../src/device/cpu-library.ts';
-import type { FloatDType } from '../../src/device/dtype.ts';
+import type { CacheDType, FloatDType } from '../../src/device/dtype.ts';
 
 const libraryPath = await ensureCpuLibrary({ quiet: true });
 
 export const FLOAT_DTYPES: readonly FloatDType[] = ['float32', 'bfloat16', 'float16'];
+export const CACHE_DTYPES: readonly CacheDType[] = [...FLOAT_DTYPES, 'fp8_e4m3'];
 
 export function openDevice(threads = 2, isa?: CpuIsa): CpuDevice {
   return createCpuDevice({ libraryPath, threads, isa });
@@ -67,8 +68,9 @@ export function ints(device: CpuDevice, values: ArrayLike<number>): Buffer {
 }
 
 /** What `device` makes of values in a storage type, as numbers again. */
-export function rounded(values: ArrayLike<number>, dtype: FloatDType): Float32Array {
+export function rounded(values: ArrayLike<number>, dtype: CacheDType): Float32Array {
   const source = Float32Array.from(values);
+  if (dtype === 'fp8_e4m3') return source.map(roundToE4M3);
   if (dtype === 'float32') return source;
   if (dtype === 'float16') return Float32Array.from(new Float16Array(source));
   const bits = new Uint32Array(source.buffer);
@@ -82,6 +84,15 @@ function roundToBf16(bits: number): number {
   const upper = bits >>> 16;
   const up = lower > 0x8000 || (lower === 0x8000 && upper % 2 === 1);
   return ((upper + (up ? 1 : 0)) << 16) >>> 0;
+}
+
+/** Nearest number of OCP E4M3, ties to even, 448 at the most. */
+function roundToE4M3(value: number): number {
+  const magnitude = Math.min(448, Math.abs(value));
+  const step = 2 ** (Math.max(-6, Math.floor(Math.log2(magnitude))) - 3);
+  const steps = Math.round(magnitude / step);
+  const tie = steps - magnitude / step === 0.5 && steps % 2 === 1;
+  return Math.sign(value) * (tie ? steps - 1 : steps) * step;
 }
 
 /** A copy of `length` floats at an address of the device. */

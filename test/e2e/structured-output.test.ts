@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import Ajv from 'ajv';
+import Ajv2020 from 'ajv/dist/2020';
+import config from '../../models/demo/config.json';
 import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
@@ -8,7 +9,8 @@ beforeAll(async () => {
 });
 afterAll(() => server.stop());
 
-const ajv = new Ajv({ strict: false });
+const ajv = new Ajv2020({ strict: false, formats: { date: /^\d{4}-\d\d-\d\d$/ } });
+const EOS = [config.eos_token_id].flat();
 const PERSON = {
   type: 'object',
   properties: { name: { type: 'string', maxLength: 12 }, age: { type: 'integer', minimum: 0, maximum: 150 } },
@@ -38,6 +40,66 @@ test.each([
   { temperature: 1, seed: 4, logprobs: 2, logit_bias: { 300: 50 } },
 ])('valid with %j', async (extra) => {
   expectValid(PERSON, (await complete(server, person(extra))).choices);
+});
+
+/** With bounds on all that could go on for longer than max_tokens. */
+const TEXT = { type: 'string', maxLength: 8 };
+const SCHEMAS: Record<string, object> = {
+  boolean: { type: 'boolean' },
+  enum: { enum: ['red', 2, null, { a: [1] }] },
+  const: { const: { x: 'é "q" \\' } },
+  range: { type: 'integer', minimum: -5, maximum: 1200, multipleOf: 5 },
+  number: { type: 'number', enum: [0.5, -2.25, 1e3] },
+  pattern: { type: 'string', pattern: '^[A-Z]{2}-[0-9]{1,4}$' },
+  date: { type: 'string', format: 'date' },
+  array: { type: 'array', items: { type: 'boolean' }, minItems: 2, maxItems: 5 },
+  tuple: { type: 'array', prefixItems: [TEXT, { type: 'boolean' }], items: false, minItems: 2 },
+  optional: { type: 'object', properties: { a: TEXT, b: { type: 'null' }, c: TEXT }, additionalProperties: false },
+  union: { anyOf: [{ type: 'object', properties: { k: TEXT }, required: ['k'], additionalProperties: false }, TEXT] },
+  recursive: {
+    $ref: '#/$defs/tree',
+    $defs: {
+      tree: {
+        type: 'object',
+        properties: {
+          name: { enum: ['a', 'b'] },
+          kids: { type: 'array', items: { $ref: '#/$defs/leaf' }, maxItems: 2 },
+        },
+        required: ['name', 'kids'],
+        additionalProperties: false,
+      },
+      leaf: { anyOf: [{ type: 'null' }, { enum: ['leaf'] }] },
+    },
+  },
+};
+
+test.each(Object.entries(SCHEMAS))('%s: every output is valid at every temperature', async (_, json) => {
+  const answers = [0, 0.7, 1.5, 2].map((temperature, seed) =>
+    complete(server, {
+      prompt: 'As JSON:',
+      max_tokens: 120,
+      n: temperature === 0 ? 1 : 4,
+      temperature,
+      seed,
+      structured_outputs: { json, disable_any_whitespace: true },
+    }),
+  );
+  for (const { choices } of await Promise.all(answers)) expectValid(json, choices);
+});
+
+test('allowed_token_ids narrow the grammar further', async () => {
+  const { status, body } = await post(`${server.url}/tokenize`, { prompt: 'no', add_special_tokens: false });
+  expect(status).toBe(200);
+  const { tokens } = body as { tokens: number[] };
+  const { choices } = await complete(server, {
+    prompt: 'Yes or no?',
+    max_tokens: 8,
+    temperature: 2,
+    n: 8,
+    structured_outputs: { choice: ['yes', 'no', 'maybe'] },
+    allowed_token_ids: [...tokens, ...EOS],
+  });
+  expect(new Set(choices.map(({ text }) => text))).toEqual(new Set(['no']));
 });
 
 test('sixteen schemas at once, beside requests without one', async () => {
