@@ -43,6 +43,8 @@ constexpr int32_t kNumIsas = 4;
 // Static: an inline function compiled for AVX-512 must not become the whole library's (see kernels/simd.h).
 static constexpr bool is_float_dtype(int32_t dtype) { return dtype >= kFloat32 && dtype <= kFloat16; }
 static constexpr int64_t float_dtype_bytes(int32_t dtype) { return dtype == kFloat32 ? 4 : 2; }
+static constexpr bool is_cache_dtype(int32_t dtype) { return is_float_dtype(dtype) || dtype == kFp8E4M3; }
+static constexpr int64_t cache_dtype_bytes(int32_t dtype) { return dtype == kFp8E4M3 ? 1 : float_dtype_bytes(dtype); }
 static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 

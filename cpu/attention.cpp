@@ -21,8 +21,8 @@ bool bad_cache_shape(int32_t num_kv_heads, int32_t head_dim, int32_t block_size)
 
 // Bytes of one KV block of one layer, or -1 for a shape or type that there is none of.
 BAO_EXPORT int64_t bao_kv_block_bytes(int32_t num_kv_heads, int32_t head_dim, int32_t block_size, int32_t dtype) {
-  if (bad_cache_shape(num_kv_heads, head_dim, block_size) || !is_float_dtype(dtype)) return -1;
-  return kv_block_elements(num_kv_heads, head_dim, block_size) * float_dtype_bytes(dtype);
+  if (bad_cache_shape(num_kv_heads, head_dim, block_size) || !is_cache_dtype(dtype)) return -1;
+  return kv_block_elements(num_kv_heads, head_dim, block_size) * cache_dtype_bytes(dtype);
 }
 
 BAO_EXPORT int32_t bao_reshape_and_cache(void* handle, const float* key, const float* value, int64_t ld_kv,
@@ -33,7 +33,7 @@ BAO_EXPORT int32_t bao_reshape_and_cache(void* handle, const float* key, const f
   if (num_tokens < 0 || bad_cache_shape(num_kv_heads, head_dim, block_size)) return kBadShape;
   const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
   if (ld_kv < row) return kBadShape;
-  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_tokens == 0) return kOk;
   if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
   const int32_t tokens_per_chunk = static_cast<int32_t>(std::max<int64_t>(1, kElementsPerChunk / row));
@@ -54,7 +54,7 @@ BAO_EXPORT int32_t bao_paged_attention(void* handle, const float* q, int64_t ld_
   if (!(soft_cap >= 0) || !std::isfinite(scale)) return kBadShape;
   const int64_t row = static_cast<int64_t>(num_heads) * head_dim;
   if (ld_q < row || ld_out < row) return kBadShape;
-  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_seqs == 0) return kOk;
   if (!q || !kv_cache || !block_tables || !seq_lens || !query_start_loc || !out) return kNullPointer;
 

@@ -31,6 +31,23 @@ struct LinearArgs {
   int32_t panels_per_chunk;
 };
 
+// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. A chunk is one expert's
+// rows by panels_per_chunk panels.
+struct GroupedLinearArgs {
+  const float* x;
+  int64_t ld_x;
+  const void* const* weights;
+  const float* biases;
+  const int32_t* expert_offsets;
+  float* out;
+  int64_t ld_out;
+  int64_t n, k;
+  int32_t w_dtype;
+  int32_t panels_per_chunk;
+};
+// Rows of an expert that share a pass over its weights, packed in the thread's scratch; a multiple of every kernel's tile_rows.
+constexpr int64_t kGroupedRows = 96;
+
 // x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2], float32, or bfloat16 for bfloat16 dot products; an odd k is
 // padded with zeros. A chunk is one tile.
 struct PackActivationsArgs {
@@ -125,6 +142,14 @@ struct ActAndMulArgs {
   int32_t columns_per_chunk;
 };
 
+struct SwigluOaiArgs {
+  const float* gate_up;
+  float* out;
+  int64_t rows, n;
+  float alpha, limit;
+  int32_t rows_per_chunk;
+};
+
 // A chunk is kElementwiseGrain elements.
 constexpr int64_t kElementwiseGrain = 1 << 13;
 
@@ -173,6 +198,7 @@ struct KernelTable {
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;
   void (*linear)(const LinearArgs&, const ChunkContext&);
+  void (*grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
   void (*pack_activations)(const PackActivationsArgs&, const ChunkContext&);
   void (*paged_attention)(const PagedAttentionArgs&, const ChunkContext&);
   void (*merge_attention)(const PagedAttentionArgs&, const ChunkContext&);
@@ -180,6 +206,7 @@ struct KernelTable {
   void (*rms_norm)(const RmsNormArgs&, const ChunkContext&);
   void (*qk_norm_rope)(const QkNormRopeArgs&, const ChunkContext&);
   void (*act_and_mul)(const ActAndMulArgs&, const ChunkContext&);
+  void (*swigluoai_and_mul)(const SwigluOaiArgs&, const ChunkContext&);
   void (*add)(const AddArgs&, const ChunkContext&);
   void (*soft_cap)(const SoftCapArgs&, const ChunkContext&);
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);

@@ -55,6 +55,28 @@ BAO_EXPORT int32_t bao_linear_f32(void* handle, const float* x, int64_t ld_x, co
   return bao_linear(handle, x, ld_x, w, w_dtype, bias, out, ld_out, m, n, k);
 }
 
+BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,
+                                      const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
+                                      int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || num_experts <= 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
+  if (!is_float_dtype(w_dtype)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!x || !weights || !expert_offsets || !out) return kNullPointer;
+
+  const KernelTable& kernels = stream->kernels();
+  const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
+  const int64_t scratch_rows = std::min<int64_t>(rows, kGroupedRows);
+  const size_t scratch_bytes = static_cast<size_t>(scratch_rows * round_up(k, 2)) * (dot ? 2 : 4);
+  if (const int32_t error = stream->reserve(scratch_bytes, 0)) return error;
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kChunksPerThread);
+  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, per_chunk};
+  return stream->enqueue(kernels.grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
+}
+
 // Bytes of a packed weight, or -1 for a shape or type that there is none of.
 BAO_EXPORT int64_t bao_packed_linear_bytes(int32_t n, int32_t k, int32_t dtype) {
   if (n <= 0 || k <= 0 || !is_float_dtype(dtype)) return -1;

@@ -58,6 +58,26 @@ void gather_rows_chunk(const GatherRowsArgs& a, const ChunkContext& c) {
   }
 }
 
+struct CopyHeadsArgs {
+  const float* x;
+  int64_t ld_x;
+  float* out;
+  int64_t ld_out;
+  int32_t num_tokens, num_heads, x_head_stride, out_head_stride, width, padded_width, tokens_per_chunk;
+};
+
+void copy_heads_chunk(const CopyHeadsArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
+  const int64_t end = std::min<int64_t>(a.num_tokens, begin + a.tokens_per_chunk);
+  for (int64_t token = begin; token < end; token++) {
+    for (int64_t head = 0; head < a.num_heads; head++) {
+      float* out = a.out + token * a.ld_out + head * a.out_head_stride;
+      std::memcpy(out, a.x + token * a.ld_x + head * a.x_head_stride, static_cast<size_t>(a.width) * sizeof(float));
+      std::fill(out + a.width, out + a.padded_width, 0.0f);
+    }
+  }
+}
+
 struct CopyBlocksArgs {
   char* kv_cache;
   const int32_t* pairs;
@@ -118,6 +138,18 @@ BAO_EXPORT int32_t bao_act_and_mul(void* handle, const float* gate_up, float* ou
                          ceil_div(rows, per_chunk) * ceil_div(n, columns));
 }
 
+BAO_EXPORT int32_t bao_swigluoai_and_mul(void* handle, const float* gate_up, float* out, int32_t rows, int32_t n, float alpha,
+                                         float limit) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || !(limit > 0)) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!gate_up || !out) return kNullPointer;
+  const int32_t per_chunk = rows_per_chunk(4 * static_cast<int64_t>(n));
+  return stream->enqueue(stream->kernels().swigluoai_and_mul, SwigluOaiArgs{gate_up, out, rows, n, alpha, limit, per_chunk},
+                         ceil_div(rows, per_chunk));
+}
+
 BAO_EXPORT int32_t bao_add(void* handle, const float* x, const float* y, float* out, int64_t count) {
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
@@ -168,6 +200,23 @@ BAO_EXPORT int32_t bao_gather_rows(void* handle, const float* x, const int32_t* 
   if (!x || !indices || !out) return kNullPointer;
   const int32_t per_chunk = rows_per_chunk(n);
   return stream->enqueue(gather_rows_chunk, GatherRowsArgs{x, indices, out, rows, n, per_chunk}, ceil_div(rows, per_chunk));
+}
+
+BAO_EXPORT int32_t bao_copy_heads(void* handle, const float* x, int64_t ld_x, int32_t x_head_stride, float* out, int64_t ld_out,
+                                  int32_t out_head_stride, int32_t num_tokens, int32_t num_heads, int32_t width,
+                                  int32_t padded_width) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (num_tokens < 0 || num_heads <= 0 || width <= 0 || padded_width < width) return kBadShape;
+  if (x_head_stride < 0 || out_head_stride < padded_width) return kBadShape;
+  const int64_t last = num_heads - 1;
+  if (ld_x < last * x_head_stride + width || ld_out < last * out_head_stride + padded_width) return kBadShape;
+  if (num_tokens == 0) return kOk;
+  if (!x || !out) return kNullPointer;
+  const int32_t per_chunk = rows_per_chunk(static_cast<int64_t>(num_heads) * padded_width);
+  const CopyHeadsArgs args{x,         ld_x,          out,             ld_out, num_tokens,   num_heads,
+                           x_head_stride, out_head_stride, width, padded_width, per_chunk};
+  return stream->enqueue(copy_heads_chunk, args, ceil_div(num_tokens, per_chunk));
 }
 
 BAO_EXPORT int32_t bao_copy_blocks(void* handle, char* kv_cache, const int32_t* pairs, int32_t num_pairs, int64_t block_bytes) {

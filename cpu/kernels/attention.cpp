@@ -588,11 +588,11 @@ void merge_split(const PagedAttentionArgs& a, const ChunkContext& c) {
 }  // namespace
 
 void paged_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
-  with_dtype(a.cache_dtype, [&](auto* type) { attend<std::remove_pointer_t<decltype(type)>>(a, c); });
+  with_cache_dtype(a.cache_dtype, [&](auto* type) { attend<std::remove_pointer_t<decltype(type)>>(a, c); });
 }
 
 void merge_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
-  with_dtype(a.cache_dtype, [&](auto* type) { merge_split<std::remove_pointer_t<decltype(type)>>(a, c); });
+  with_cache_dtype(a.cache_dtype, [&](auto* type) { merge_split<std::remove_pointer_t<decltype(type)>>(a, c); });
 }
 
 }  // namespace bao::BAO_ISA

@@ -33,6 +33,13 @@ BAO_INLINE void act_and_mul_row(const float* gate, const float* up, float* out, 
   if (i < n) store_n(out + i, act(load_n(gate + i, n - i)) * load_n(up + i, n - i), n - i);
 }
 
+// (min(gate, limit) * sigmoid(alpha * min(gate, limit))) * (clamp(up, -limit, limit) + 1)
+BAO_INLINE F swigluoai(F gate, F up, F alpha, F limit) {
+  gate = min(gate, limit);
+  up = min(max(up, -limit), limit);
+  return gate / (1.0f + exp(-alpha * gate)) * (up + 1.0f);
+}
+
 template <class T>
 BAO_INLINE void convert_row(const T* source, float scale, float* out, int64_t n) {
   int64_t i = 0;
@@ -91,6 +98,21 @@ void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
     } else {
       act_and_mul_row(gate, gate + a.n, out, columns, [](F x) { return gelu_erf(x); });
     }
+  }
+}
+
+void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
+  const int64_t row_begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
+  const int64_t row_end = min(a.rows, row_begin + a.rows_per_chunk);
+  const F alpha = set1(a.alpha), limit = set1(a.limit);
+  for (int64_t row = row_begin; row < row_end; row++) {
+    const float* gate = a.gate_up + row * 2 * a.n;
+    const float* up = gate + a.n;
+    float* out = a.out + row * a.n;
+    int64_t i = 0;
+    for (; i + kLanes <= a.n; i += kLanes) store(out + i, swigluoai(load(gate + i), load(up + i), alpha, limit));
+    const int64_t rest = a.n - i;
+    if (rest > 0) store_n(out + i, swigluoai(load_n(gate + i, rest), load_n(up + i, rest), alpha, limit), rest);
   }
 }
 

@@ -260,6 +260,22 @@ static void pack_tile(const float* x, int64_t ld, int64_t count, int64_t k, floa
   }
 }
 
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end) of what is packed, or for all rows in place where nothing is.
+template <class W>
+static void multiply_panels(const LinearArgs& a, const Rows& rows, const float* packed, int64_t row_begin, int64_t row_end,
+                            int64_t panel_begin, int64_t panel_end) {
+  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
+    const W* w = static_cast<const W*>(a.w) + panel * round_up(a.k, 2) * kPanelColumns;
+    const int64_t column = panel * kPanelColumns;
+    const float* bias = a.bias ? a.bias + column : nullptr;
+    if (packed) {
+      thick_panel(a, w, packed, row_begin, row_end, a.out + column, bias, a.n - column);
+    } else {
+      thin_panel(a, w, rows, a.m, a.out + column, bias, a.n - column);
+    }
+  }
+}
+
 template <class W>
 static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
@@ -273,22 +289,50 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
     if (c.first_of_thread) pack_tile<true>(a.x, a.ld_x, a.m, a.k, static_cast<float*>(c.scratch));
     rows.a = static_cast<const float*>(c.scratch);
   }
-  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-    const W* w = static_cast<const W*>(a.w) + panel * round_up(a.k, 2) * kPanelColumns;
-    const int64_t column = panel * kPanelColumns;
-    const float* bias = a.bias ? a.bias + column : nullptr;
-    if (a.packed) {
-      thick_panel(a, w, static_cast<const float*>(c.workspace), row_begin, row_end, a.out + column, bias, a.n - column);
-    } else {
-      thin_panel(a, w, rows, a.m, a.out + column, bias, a.n - column);
+  const float* packed = a.packed ? static_cast<const float*>(c.workspace) : nullptr;
+  multiply_panels<W>(a, rows, packed, row_begin, row_end, panel_begin, panel_end);
+}
+
+// Rows [row, row + count) of one expert. A thread's next chunk may be another expert's, so each chunk packs its rows itself.
+template <class W>
+static void grouped_rows(const GroupedLinearArgs& a, int64_t expert, int64_t row, int64_t count, int64_t panel_begin,
+                         int64_t panel_end, float* scratch) {
+  constexpr int64_t kWordsPerPair = uses_dot<W> ? 1 : 2;
+  const bool thick = count > (uses_dot<W> ? kTileRows : kThinRows);
+  const float* bias = a.biases ? a.biases + expert * a.n : nullptr;
+  const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], bias,    a.out + row * a.ld_out, a.ld_out, count,
+                        a.n,                a.k,    a.w_dtype,         thick,   kGroupedRows,           a.panels_per_chunk};
+  Rows rows{part.x, part.ld_x, 2};
+  if (thick || uses_dot<W>) {
+    for (int64_t r = 0; r < count; r += kTileRows) {
+      pack_tile<uses_dot<W>>(part.x + r * part.ld_x, part.ld_x, min(kTileRows, count - r), a.k,
+                             scratch + r * ceil_div(a.k, 2) * kWordsPerPair);
     }
+    rows.a = scratch;
   }
+  multiply_panels<W>(part, rows, thick ? scratch : nullptr, 0, count, panel_begin, panel_end);
 }
 
 }  // namespace
 
 static void linear(const LinearArgs& a, const ChunkContext& c) {
   with_dtype(a.w_dtype, [&](auto* type) { linear_panels<std::remove_pointer_t<decltype(type)>>(a, c); });
+}
+
+static void grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
+  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t panel_chunks = ceil_div(panels, a.panels_per_chunk);
+  const int64_t expert = c.chunk / panel_chunks;
+  const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
+  const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
+  const int64_t row_end = a.expert_offsets[expert + 1];
+  for (int64_t row = a.expert_offsets[expert]; row < row_end; row += kGroupedRows) {
+    const int64_t count = min(kGroupedRows, row_end - row);
+    with_dtype(a.w_dtype, [&](auto* type) {
+      using W = std::remove_pointer_t<decltype(type)>;
+      grouped_rows<W>(a, expert, row, count, panel_begin, panel_end, static_cast<float*>(c.scratch));
+    });
+  }
 }
 
 static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
@@ -309,6 +353,7 @@ void use_linear(KernelTable& table) {
   table.thin_rows = kThinRows;
   table.bf16_dot = kBf16Dot;
   table.linear = linear;
+  table.grouped_linear = grouped_linear;
   table.pack_activations = pack_activations;
 }
 

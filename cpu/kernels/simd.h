@@ -43,6 +43,7 @@ typedef float F __attribute__((vector_size(kLanes * 4)));
 typedef int32_t I __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t U __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t H __attribute__((vector_size(kLanes * 2)));
+typedef uint8_t B __attribute__((vector_size(kLanes)));
 
 // The storage types of weights and cache.
 struct BFloat16 {
@@ -50,6 +51,10 @@ struct BFloat16 {
 };
 struct Float16 {
   uint16_t bits;
+};
+// OCP 8-bit floating point E4M3: no infinity, greatest number 448, NaN where all other bits are set. Of the cache only.
+struct Float8E4M3 {
+  uint8_t bits;
 };
 
 template <class V, class T>
@@ -236,6 +241,13 @@ BAO_INLINE void join_pairs(F& a, F& b) {
 // The next kLanes elements as float.
 BAO_INLINE F load(const BFloat16* p) { return as_float(widen(load_bits<H>(p)) << 16); }
 BAO_INLINE F load(const Float16* p) { return from_half_bits(load_bits<H>(p)); }
+BAO_INLINE F load(const Float8E4M3* p) {
+  // A half's exponent has one bit more and a bias that is 8 more.
+  const H bits = __builtin_convertvector(load_bits<B>(p), H);
+  const U magnitude = widen(bits & 0x7f);
+  const F number = from_half_bits((bits & 0x80) << 8 | (bits & 0x7f) << 7) * 256.0f;
+  return as_float(as_bits(number) | (reinterpret_cast<U>(magnitude == 0x7fu) & 0x7fc00000u));
+}
 template <class T>
 BAO_INLINE F load_n(const T* p, int64_t n) {
   T lanes[kLanes] = {};
@@ -297,6 +309,20 @@ BAO_INLINE void store(Float16* p, F v) {
   for (int i = 0; i < kLanes; i++) p[i] = to_fp16(v[i]);
 #endif
 }
+// Rounds to nearest, ties to even, and what is beyond the greatest number to that; NaN stays NaN.
+BAO_INLINE void store(Float8E4M3* p, F v) {
+  const U bits = as_bits(v);
+  const F magnitude = min(as_float(bits & 0x7fffffffu), set1(448.0f));
+  // Subnormals are multiples of 2^-9: adding 2^14 leaves their number in the low bits, rounded by the addition itself.
+  const U small = as_bits(magnitude + 0x1p14f) - 0x46800000u;
+  const U normal = (as_bits(magnitude) + 0x7ffffu + (as_bits(magnitude) >> 20 & 1u) - 0x3c000000u) >> 20;
+  const U nan = reinterpret_cast<U>(v != v);
+  const U is_small = reinterpret_cast<U>(magnitude < 0x1p-6f);
+  const U number = (is_small & small) | (~is_small & normal);
+  const U result = (bits >> 24 & 0x80u) | (nan & 0x7fu) | (~nan & number);
+  const B bytes = __builtin_convertvector(result, B);
+  std::memcpy(p, &bytes, sizeof(B));
+}
 template <class T>
 BAO_INLINE void store_n(T* p, F v, int64_t n) {
   T lanes[kLanes];
@@ -317,6 +343,16 @@ BAO_INLINE void with_dtype(int32_t dtype, Fn f) {
     f(static_cast<BFloat16*>(nullptr));
   } else {
     f(static_cast<Float16*>(nullptr));
+  }
+}
+
+// The same with the types of the KV cache.
+template <class Fn>
+BAO_INLINE void with_cache_dtype(int32_t dtype, Fn f) {
+  if (dtype == kFp8E4M3) {
+    f(static_cast<Float8E4M3*>(nullptr));
+  } else {
+    with_dtype(dtype, f);
   }
 }
 

@@ -12,6 +12,7 @@ void reshape_and_cache(const ReshapeAndCacheArgs&, const ChunkContext&);
 void rms_norm(const RmsNormArgs&, const ChunkContext&);
 void qk_norm_rope(const QkNormRopeArgs&, const ChunkContext&);
 void act_and_mul(const ActAndMulArgs&, const ChunkContext&);
+void swigluoai_and_mul(const SwigluOaiArgs&, const ChunkContext&);
 void add(const AddArgs&, const ChunkContext&);
 void soft_cap(const SoftCapArgs&, const ChunkContext&);
 void embedding(const EmbeddingArgs&, const ChunkContext&);
@@ -29,6 +30,7 @@ static KernelTable make_table() {
   table.rms_norm = rms_norm;
   table.qk_norm_rope = qk_norm_rope;
   table.act_and_mul = act_and_mul;
+  table.swigluoai_and_mul = swigluoai_and_mul;
   table.add = add;
   table.soft_cap = soft_cap;
   table.embedding = embedding;

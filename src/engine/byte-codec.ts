@@ -149,6 +149,15 @@ export class ByteReader {
     return new Float32Array(this.words());
   }
 
+  /** What `i32Array` wrote, as numbers: for short lists, since it allocates nothing else. */
+  i32List(): number[] {
+    const length = this.u32();
+    this.at = (this.at + 3) & ~3;
+    const list: number[] = [];
+    for (let i = 0; i < length; i++, this.at += 4) list.push(this.view.getInt32(this.at, true));
+    return list;
+  }
+
   private words(): ArrayBuffer {
     const length = this.u32() * 4;
     this.at = (this.at + 3) & ~3;

@@ -49,7 +49,7 @@ export function decodeClientMessage(bytes: Uint8Array): ClientMessage {
     case ADD:
       return { type: 'add', request: readRequest(reader) };
     case ABORT:
-      return { type: 'abort', abort: { handles: Array.from(reader.i32Array(), (handle) => handle >>> 0) } };
+      return { type: 'abort', abort: { handles: reader.i32List().map((handle) => handle >>> 0) } };
     case UTILITY:
       return { type: 'utility', call: { callId: reader.u32(), method: reader.string(), argsJson: reader.string() } };
     default:
@@ -105,7 +105,7 @@ function readRequest(reader: ByteReader): EngineCoreRequest {
     requestId: reader.string(),
     promptTokenIds: reader.i32Array(),
     samplingParams: readSamplingParams(reader),
-    eosTokenIds: Array.from(reader.i32Array()),
+    eosTokenIds: reader.i32List(),
     arrivalTimeMs: reader.f64(),
     priority: reader.f64(),
     cacheSalt: reader.optionalString(),
@@ -165,13 +165,13 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     minTokens: reader.u32(),
     ignoreEos: reader.bool(),
     stop: readList(reader, () => reader.string()),
-    stopTokenIds: Array.from(reader.i32Array()),
+    stopTokenIds: reader.i32List(),
     includeStopStrInOutput: reader.bool(),
     logprobs: reader.optionalF64(),
     promptLogprobs: reader.optionalF64(),
     logitBias: readList(reader, () => [reader.i32(), reader.f64()]),
-    allowedTokenIds: reader.bool() ? Array.from(reader.i32Array()) : null,
-    badWordsTokenIds: readList(reader, () => Array.from(reader.i32Array())),
+    allowedTokenIds: reader.bool() ? reader.i32List() : null,
+    badWordsTokenIds: readList(reader, () => reader.i32List()),
     structuredOutputs: readStructuredOutputs(reader),
     skipSpecialTokens: reader.bool(),
     spacesBetweenSpecialTokens: reader.bool(),
@@ -196,7 +196,7 @@ function readStructuredOutputs(reader: ByteReader): StructuredOutputsParams | nu
   return {
     kind: GRAMMAR_KINDS[reader.u8()]!,
     text: reader.string(),
-    startsAfter: reader.bool() ? Array.from(reader.i32Array()) : null,
+    startsAfter: reader.bool() ? reader.i32List() : null,
   };
 }
 
@@ -276,7 +276,7 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
 function readOutput(reader: ByteReader): EngineCoreOutput {
   const handle = reader.u32();
   const flags = reader.u8();
-  const newTokenIds = Array.from(reader.i32Array());
+  const newTokenIds = reader.i32List();
   const newLogprobs = flags & HAS_LOGPROBS ? readLogprobs(reader) : null;
   const newPromptLogprobs = flags & HAS_PROMPT_LOGPROBS ? readLogprobs(reader) : null;
   if (!(flags & HAS_DETAILS)) {

@@ -22,6 +22,12 @@ export interface AttentionOptions extends HeadCounts {
   slidingWindow: number;
   /** Scores become cap * tanh(scores / cap); 0: off. */
   softCap: number;
+  /** float32 [numHeads]: a logit that joins each head's softmax without a value; 0: none. */
+  sinks: DevicePtr;
+  /** First element of a head that is rotated; 0 when absent. */
+  rotaryOffset?: number;
+  /** Rotated elements are neighbours, not halves. */
+  interleaved?: boolean;
   kvCacheDtype: DType;
   blockSize: number;
 }
@@ -67,7 +73,7 @@ export class Attention {
 
   /** act qkv [numTokens, q | k | v], changed in place, to act out [numTokens, numHeads * headDim]. */
   forward(qkv: DevicePtr, out: DevicePtr, context: ForwardContext): void {
-    const { numHeads, numKvHeads, headDim, blockSize, layerName, scale, slidingWindow, softCap } = this.options;
+    const { numHeads, numKvHeads, headDim, blockSize, layerName, scale, slidingWindow, softCap, sinks } = this.options;
     const { slotMapping, blockTables, ldBlockTable } = context.attention(layerName);
     const { ops } = this.device;
     const ldQkv = this.qSize + 2 * this.kvSize;
@@ -104,7 +110,7 @@ export class Attention {
       scale,
       slidingWindow,
       softCap,
-      0,
+      sinks,
       out,
       this.qSize,
     );
@@ -116,7 +122,7 @@ export class Attention {
     const headNorm = qkNorm?.span === 'head' ? qkNorm : null;
     if (rotary === null && headNorm === null) return;
     this.device.ops.qk_norm_rope(
-      qkv,
+      qkv + (this.options.rotaryOffset ?? 0) * this.elementBytes,
       ldQkv,
       context.positions,
       rotary?.cosSin ?? 0,
@@ -128,7 +134,7 @@ export class Attention {
       numKvHeads,
       headDim,
       rotary?.rotaryDim ?? 0,
-      0,
+      this.options.interleaved ? 1 : 0,
     );
   }
 

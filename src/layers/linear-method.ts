@@ -1,6 +1,7 @@
 import type { Device, DevicePtr, MatrixSource, PackedLinear } from '../device/device.ts';
 import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../device/dtype.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
+import { type ExpertLinearSpec, type GroupedLinearKernel, UnquantizedGroupedLinear } from './grouped-linear.ts';
 import { readVector } from './host-vector.ts';
 
 /** A rectangle of one checkpoint matrix: the part of `${prefix}.weight` that this layer on this rank multiplies with. */
@@ -42,6 +43,8 @@ export interface LinearKernel {
 export interface LinearMethod {
   readonly name: string;
   load(device: Device, weights: WeightSource, dtype: FloatDType, spec: LinearSpec): LinearKernel;
+  /** The same for the experts of a mixture; absent where a method can't. */
+  loadExperts?(device: Device, dtype: FloatDType, spec: ExpertLinearSpec): GroupedLinearKernel;
 }
 
 /** Weights in the model's own floating point type. */
@@ -55,6 +58,7 @@ export const unquantizedLinearMethod: LinearMethod = {
     );
     return new UnquantizedLinear(device, packed, spec.bias ? loadBias(device, weights, spec) : 0);
   },
+  loadExperts: (device, dtype, spec) => new UnquantizedGroupedLinear(device, dtype, spec),
 };
 
 /** Multiplies with a weight as `Device.packLinear` gave it. */

@@ -22,6 +22,21 @@ export function activationKind(name: string): number {
   return kind;
 }
 
+/** Enqueues act out[rows, n] from act gateUp[rows, 2n], gates first. */
+export type GatedActivation = (device: Device, gateUp: DevicePtr, out: DevicePtr, rows: number, n: number) => void;
+
+/** act(gate) * up by transformers' name of the activation. */
+export function gatedActivation(name: string): GatedActivation {
+  const kind = activationKind(name);
+  return (device, gateUp, out, rows, n) => device.ops.act_and_mul(gateUp, out, rows, n, kind);
+}
+
+/** The second half of a decoder layer. */
+export interface FeedForward {
+  /** act x [numTokens, hiddenSize] to out of the same shape; out may be x. */
+  forward(x: DevicePtr, out: DevicePtr, numTokens: number): void;
+}
+
 export interface GatedMLPOptions {
   hiddenSize: number;
   intermediateSize: number;
@@ -35,18 +50,18 @@ export interface GatedMLPOptions {
 }
 
 /** down(act(gate(x)) * up(x)), gate and up in one product. */
-export class GatedMLP {
+export class GatedMLP implements FeedForward {
   private readonly device: Device;
   private readonly gateUpProj: MergedColumnParallelLinear;
   private readonly downProj: RowParallelLinear;
-  private readonly kind: number;
+  private readonly activation: GatedActivation;
   private readonly intermediateSize: number;
   private readonly gateUp: WorkspaceBuffer;
   private readonly activated: WorkspaceBuffer;
 
   constructor(context: LayerContext, options: GatedMLPOptions) {
     this.device = context.device;
-    this.kind = activationKind(options.hiddenAct);
+    this.activation = gatedActivation(options.hiddenAct);
     this.intermediateSize = splitEvenly(options.intermediateSize, context.tensorParallel, 'intermediate_size');
     this.gateUpProj = new MergedColumnParallelLinear(context, options.gateUp, options.hiddenSize, options.bias);
     this.downProj = new RowParallelLinear(
@@ -64,7 +79,7 @@ export class GatedMLP {
   /** act x [numTokens, hiddenSize] to out of the same shape; out may be x. */
   forward(x: DevicePtr, out: DevicePtr, numTokens: number): void {
     this.gateUpProj.forward(x, this.gateUp.ptr, numTokens);
-    this.device.ops.act_and_mul(this.gateUp.ptr, this.activated.ptr, numTokens, this.intermediateSize, this.kind);
+    this.activation(this.device, this.gateUp.ptr, this.activated.ptr, numTokens, this.intermediateSize);
     this.downProj.forward(this.activated.ptr, out, numTokens);
   }
 }

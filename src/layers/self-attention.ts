@@ -2,6 +2,7 @@ import type { DevicePtr } from '../device/device.ts';
 import { type DType, dtypeBytes } from '../device/dtype.ts';
 import type { ForwardContext } from '../models/model.ts';
 import { Attention, type NormSpan } from './attention.ts';
+import { readVector } from './host-vector.ts';
 import type { LayerContext } from './layer-context.ts';
 import { type HeadCounts, headsOfRank, type OutputSource, QKVParallelLinear, RowParallelLinear } from './linear.ts';
 import { loadNormWeight, type NormWeightOptions } from './rms-norm.ts';
@@ -23,13 +24,22 @@ export interface SelfAttentionOptions extends HeadCounts {
   qkNorm: (NormWeightOptions & { eps: number; span?: NormSpan }) | null;
   slidingWindow: number;
   softCap: number;
+  /** `${prefix}.sinks` has a logit for each head that joins its softmax without a value. */
+  sinks: boolean;
   kvCacheDtype: DType;
   blockSize: number;
   maxNumTokens: number;
 }
 
+/** The first half of a decoder layer. */
+export interface AttentionBlock {
+  readonly attention: Attention;
+  /** act x [numTokens, hiddenSize] to out of the same shape; out may be x. */
+  forward(x: DevicePtr, out: DevicePtr, context: ForwardContext): void;
+}
+
 /** Multi-head attention with its projections. */
-export class SelfAttention {
+export class SelfAttention implements AttentionBlock {
   readonly attention: Attention;
   private readonly qkvProj: QKVParallelLinear;
   private readonly oProj: RowParallelLinear;
@@ -53,10 +63,12 @@ export class SelfAttention {
       throw new Error(`${prefix}: a norm over a whole projection can't be split over tensor parallel ranks.`);
     }
     const [qSpan, kSpan] = whole ? [options.numHeads * headDim, options.numKvHeads * headDim] : [headDim, headDim];
+    const heads = headsOfRank(options, context.tensorParallel);
     this.attention = new Attention(device, {
       ...options,
-      ...headsOfRank(options, context.tensorParallel),
+      ...heads,
       layerName: prefix,
+      sinks: options.sinks ? loadSinks(context, prefix, options.numHeads, heads.numHeads) : 0,
       qkNorm: qkNorm && {
         qWeight: loadNormWeight(device, weights, `${prefix}.q_norm`, qSpan, qkNorm),
         kWeight: loadNormWeight(device, weights, `${prefix}.k_norm`, kSpan, qkNorm),
@@ -74,4 +86,11 @@ export class SelfAttention {
     this.attention.forward(this.qkv.ptr, this.attended.ptr, context);
     this.oProj.forward(this.attended.ptr, out, context.numTokens);
   }
+}
+
+/** The sinks of this rank's heads, in float32. */
+function loadSinks(context: LayerContext, prefix: string, numHeads: number, ownHeads: number): DevicePtr {
+  const tensor = context.weights.get(`${prefix}.sinks`, [numHeads]);
+  const sinks = readVector(tensor, context.tensorParallel.rank * ownHeads, ownHeads);
+  return context.device.uploadVector(sinks, 'weights');
 }

@@ -86,6 +86,12 @@ export class ConfigFields {
     return this.read<number[]>(name, 'a list of positive numbers', isNumbers);
   }
 
+  nonNegativeInts(name: string, fallback: number[]): number[] {
+    const isInts = (value: unknown) =>
+      Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+    return this.read<number[]>(name, 'a list of integers of 0 or more', isInts, fallback);
+  }
+
   flagsOrNull(name: string): number[] | null {
     if (!this.has(name)) return null;
     const isFlags = (value: unknown) => Array.isArray(value) && value.every((item) => item === 0 || item === 1);

@@ -14,6 +14,8 @@ export interface FamilyDefaults {
   tieWordEmbeddings: boolean;
   /** null: as many as attention heads. */
   numKeyValueHeads: number | null;
+  /** The field that gives a head's elements; those that are rotated where only a part of them is. */
+  headDimField: string;
   /** null: hidden size / attention heads. */
   headDim: number | null;
   /** Tokens, null: no window. */
@@ -34,6 +36,7 @@ const LLAMA: FamilyDefaults = {
   hiddenAct: 'silu',
   tieWordEmbeddings: false,
   numKeyValueHeads: null,
+  headDimField: 'head_dim',
   headDim: null,
   slidingWindow: null,
   slidingWindowIsOptIn: false,
@@ -67,8 +70,30 @@ const GEMMA: FamilyDefaults = {
 const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
   llama: LLAMA,
   mistral: { ...LLAMA, maxPositionEmbeddings: 131_072, numKeyValueHeads: 8, slidingWindow: 4096 },
+  mixtral: { ...LLAMA, maxPositionEmbeddings: 131_072, rmsNormEps: 1e-5, ropeTheta: 1_000_000, numKeyValueHeads: 8 },
   qwen2: QWEN2,
   qwen3: { ...QWEN2, headDim: 128 },
+  qwen3_moe: { ...QWEN2, numKeyValueHeads: 4, isSlidingLayer: () => true },
+  gpt_oss: {
+    ...LLAMA,
+    maxPositionEmbeddings: 131_072,
+    rmsNormEps: 1e-5,
+    ropeTheta: 150_000,
+    numKeyValueHeads: 8,
+    headDim: 64,
+    slidingWindow: 128,
+    isSlidingLayer: (layer) => layer % 2 === 0,
+    bosTokenId: null,
+    eosTokenIds: [],
+  },
+  deepseek_v3: {
+    ...LLAMA,
+    maxPositionEmbeddings: 4096,
+    headDimField: 'qk_rope_head_dim',
+    headDim: 64,
+    bosTokenId: 0,
+    eosTokenIds: [1],
+  },
   phi3: { ...LLAMA, maxPositionEmbeddings: 4096, rmsNormEps: 1e-5, eosTokenIds: [32_000] },
   granite: LLAMA,
   olmo2: { ...LLAMA, rmsNormEps: 1e-5, bosTokenId: null, eosTokenIds: [50_279] },

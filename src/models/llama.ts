@@ -1,16 +1,16 @@
 import type { DevicePtr } from '../device/device.ts';
 import type { Attention } from '../layers/attention.ts';
 import { separateSources } from '../layers/linear.ts';
-import { GatedMLP } from '../layers/mlp.ts';
+import { type FeedForward, GatedMLP } from '../layers/mlp.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
-import { SelfAttention, type SelfAttentionOptions } from '../layers/self-attention.ts';
+import { type AttentionBlock, SelfAttention, type SelfAttentionOptions } from '../layers/self-attention.ts';
 import { DecoderForCausalLM, type DecoderLayer } from './decoder.ts';
 import type { ForwardContext } from './model.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 
 /** Where a family's attention differs from Llama's. */
 export type AttentionVariant = Partial<
-  Pick<SelfAttentionOptions, 'qkv' | 'qkvBias' | 'outBias' | 'scale' | 'qkNorm' | 'softCap'>
+  Pick<SelfAttentionOptions, 'qkv' | 'qkvBias' | 'outBias' | 'scale' | 'qkNorm' | 'softCap' | 'sinks'>
 >;
 
 /** The attention of layer `index` as config.json describes it: q, k and v apart, biases with `attention_bias`. */
@@ -41,6 +41,7 @@ export function createSelfAttention(
     qkNorm: null,
     slidingWindow: config.slidingWindows[index]!,
     softCap: 0,
+    sinks: false,
     kvCacheDtype: context.kvCacheDtype,
     blockSize: context.blockSize,
     maxNumTokens: context.maxNumTokens,
@@ -71,8 +72,8 @@ export class LlamaDecoderLayer implements DecoderLayer {
   constructor(
     context: ModelContext,
     prefix: string,
-    private readonly selfAttn: SelfAttention,
-    private readonly mlp: GatedMLP,
+    private readonly selfAttn: AttentionBlock,
+    private readonly mlp: FeedForward,
     eps = context.config.rmsNormEps,
   ) {
     const { hiddenSize } = context.config;

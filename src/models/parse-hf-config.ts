@@ -68,7 +68,7 @@ function parseHeads(fields: ConfigFields, family: FamilyDefaults) {
       `is ${numAttentionHeads}; expected a multiple of num_key_value_heads, which is ${numKeyValueHeads}`,
     );
   }
-  const headDim = fields.positiveInt('head_dim', family.headDim ?? hiddenSize / numAttentionHeads);
+  const headDim = fields.positiveInt(family.headDimField, family.headDim ?? hiddenSize / numAttentionHeads);
   if (!Number.isInteger(headDim)) {
     throw fields.error(
       'hidden_size',

@@ -2,15 +2,19 @@ import type { ModelFactory } from './model-context.ts';
 
 /** Architectures by the name in config.json. A model file is imported when it is asked for. */
 const MODELS = new Map<string, () => Promise<{ createModel: ModelFactory }>>([
+  ['DeepseekV3ForCausalLM', () => import('./deepseek-v3.ts')],
   ['Gemma2ForCausalLM', () => import('./gemma2.ts')],
   ['Gemma3ForCausalLM', () => import('./gemma3.ts')],
+  ['GptOssForCausalLM', () => import('./gpt-oss.ts')],
   ['GraniteForCausalLM', () => import('./granite.ts')],
   ['LlamaForCausalLM', () => import('./llama.ts')],
   ['MistralForCausalLM', () => import('./mistral.ts')],
+  ['MixtralForCausalLM', () => import('./mixtral.ts')],
   ['Olmo2ForCausalLM', () => import('./olmo2.ts')],
   ['Phi3ForCausalLM', () => import('./phi3.ts')],
   ['Qwen2ForCausalLM', () => import('./qwen2.ts')],
   ['Qwen3ForCausalLM', () => import('./qwen3.ts')],
+  ['Qwen3MoeForCausalLM', () => import('./qwen3-moe.ts')],
   ['SmolLM3ForCausalLM', () => import('./smollm3.ts')],
 ]);
 

@@ -1,6 +1,6 @@
 import { dlopen, FFIType, suffix } from 'bun:ffi';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { cacheFolder, PACKAGE_ROOT } from '../package-layout.ts';
 
 const PLATFORM = `${process.platform}-${process.arch}`;
@@ -64,7 +64,7 @@ function open(): GuidanceLibrary {
   for (const path of [VENDORED_LIBRARY, builtLibraryPath()]) {
     if (!existsSync(path)) continue;
     try {
-      if (path === VENDORED_LIBRARY) checkHash(path);
+      if (path === VENDORED_LIBRARY) checkLibraryHash(path);
       return dlopen(path, SYMBOLS).symbols;
     } catch (error) {
       problems.push(error instanceof Error ? error.message : String(error));
@@ -74,8 +74,9 @@ function open(): GuidanceLibrary {
   throw new Error(`there is no grammar engine (${why}); \`bun scripts/build-llguidance.ts\` builds it with cargo`);
 }
 
-function checkHash(path: string): void {
-  const [noted] = readFileSync(join(path, '..', 'SHA256SUMS'), 'utf8').split(/\s/);
+/** Throws Error where the hash is not the one that SHA256SUMS beside it has. */
+export function checkLibraryHash(path: string): void {
+  const [noted] = readFileSync(join(dirname(path), 'SHA256SUMS'), 'utf8').split(/\s/);
   const found = libraryHash(path);
   if (found !== noted) throw new Error(`the SHA-256 of ${path} is ${found} and should be ${noted}`);
 }

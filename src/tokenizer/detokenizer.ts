@@ -27,6 +27,9 @@ export function createDetokenizer(tokenizer: Tokenizer, options: DetokenizerOpti
 /** For vocabularies where text is the tokens' bytes joined: a streaming UTF-8 decoder holds back what is not a whole character yet. */
 class ByteDetokenizer implements IncrementalDetokenizer {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  readonly #whole: WholeTexts;
+  /** The decoder surely holds nothing back. */
+  #isClean = true;
   /** Spaces that may still be cut off; 0 as soon as something else came. */
   #strip: number;
 
@@ -37,16 +40,27 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   ) {
     const prompt = visibleTail(tokenizer, options, 1);
     this.#strip = prompt.length > 0 ? 0 : stripStart;
+    this.#whole = WholeTexts.of(tokenizer);
   }
 
   push(tokenIds: readonly number[]): string {
     let text = '';
     for (const id of tokenIds) {
       if (this.options.skipSpecialTokens && this.tokenizer.specialTokenIds.has(id)) continue;
-      const bytes = this.tokenizer.tokenBytes(id);
-      if (bytes !== null) text += this.#decoder.decode(bytes, { stream: true });
+      text += this.#decode(id);
     }
-    return this.#stripStart(text);
+    return this.#strip === 0 ? text : this.#stripStart(text);
+  }
+
+  /** Most tokens are whole characters, whose text is known; only the others go through the decoder. */
+  #decode(id: number): string {
+    const whole = this.#whole.get(id);
+    if (whole !== null && this.#isClean) return whole;
+    const bytes = this.tokenizer.tokenBytes(id);
+    if (bytes === null) return '';
+    // Whole characters end whatever was held back before them.
+    this.#isClean = whole !== null;
+    return this.#decoder.decode(bytes, { stream: true });
   }
 
   finish(): string {
@@ -58,6 +72,40 @@ class ByteDetokenizer implements IncrementalDetokenizer {
     const count = leadingSpaces(text, this.#strip);
     this.#strip = count === text.length ? this.#strip - count : 0;
     return text.slice(count);
+  }
+}
+
+/** Texts of the tokens whose bytes are whole characters, found when they are first asked for. */
+class WholeTexts {
+  private static readonly byTokenizer = new WeakMap<Tokenizer, WholeTexts>();
+  private static readonly decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  private readonly texts: (string | null | undefined)[] = [];
+
+  private constructor(private readonly tokenizer: Tokenizer) {}
+
+  static of(tokenizer: Tokenizer): WholeTexts {
+    let texts = WholeTexts.byTokenizer.get(tokenizer);
+    if (texts === undefined) {
+      texts = new WholeTexts(tokenizer);
+      WholeTexts.byTokenizer.set(tokenizer, texts);
+    }
+    return texts;
+  }
+
+  /** null for a token that begins or ends inside a character, and for an unknown id. */
+  get(id: number): string | null {
+    const known = this.texts[id];
+    if (known !== undefined) return known;
+    const bytes = this.tokenizer.tokenBytes(id);
+    if (bytes === null) return null;
+    let text: string | null;
+    try {
+      text = WholeTexts.decoder.decode(bytes);
+    } catch {
+      text = null;
+    }
+    this.texts[id] = text;
+    return text;
   }
 }
 

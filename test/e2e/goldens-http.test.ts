@@ -7,8 +7,8 @@ interface Golden {
 
 /** The reference results over HTTP: a model without a tokenizer, prompts and answers as token ids. */
 describe('--skip-tokenizer-init', () => {
-  test('prompt log probabilities and greedy tokens of a golden', async () => {
-    const folder = 'test/goldens/qwen3';
+  test.each(['qwen3', 'gpt_oss'])('prompt log probabilities and greedy tokens of the golden %s', async (family) => {
+    const folder = `test/goldens/${family}`;
     const golden = (await Bun.file(`${folder}/golden.json`).json()) as Golden;
     const server = await startBao([
       folder,

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import Ajv2020 from 'ajv/dist/2020';
+import fc from 'fast-check';
 import config from '../../models/demo/config.json';
 import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
 
@@ -155,5 +156,88 @@ test('a client mistake is a 400, and the server lives', async () => {
     const { status } = await post(`${server.url}/v1/completions`, { prompt: 'x', max_tokens: 8, ...fields });
     expect(status, JSON.stringify(fields).slice(0, 100)).toBe(400);
   }
+  expectValid(PERSON, (await complete(server, person({ temperature: 0 }))).choices);
+});
+
+test('while slow grammars are compiled, quick ones and plain requests are answered', async () => {
+  const order: string[] = [];
+  const ask = async (name: string, extra: object) => {
+    const { status } = await post(`${server.url}/v1/completions`, { prompt: 'x', max_tokens: 4, ...extra });
+    order.push(name);
+    return status;
+  };
+  // llguidance takes a second or more for each of these; on a busy machine they may pass the deadline.
+  const slow = ['a', 'b', 'c', 'd'].map((prefix) => ({
+    type: 'object',
+    properties: Object.fromEntries(Array.from({ length: 4000 }, (_, i) => [`${prefix}${i}`, { type: 'boolean' }])),
+  }));
+  const slowOnes = Promise.all(slow.map((json) => ask('slow', { structured_outputs: { json } })));
+  const quickOnes = Promise.all([ask('quick', { structured_outputs: { regex: 'quick' } }), ask('quick', {})]);
+  expect(await quickOnes).toEqual([200, 200]);
+  await slowOnes;
+  expect(order).toEqual(['quick', 'quick', 'slow', 'slow', 'slow', 'slow']);
+});
+
+/** Schemas as clients write them, right and wrong. */
+const { node: anySchema } = fc.letrec<{ node: unknown }>((tie) => {
+  const wrong = fc.constantFrom<unknown>(null, -1, 'x', [], {}, 1e308, '(', '$ref', true);
+  const keyword = fc.constantFrom(
+    'minLength',
+    'maxItems',
+    'minimum',
+    'multipleOf',
+    'pattern',
+    'format',
+    'enum',
+    '$ref',
+  );
+  const words = fc.dictionary(keyword, wrong, { maxKeys: 2 });
+  const type = fc.constantFrom<unknown>('object', 'array', 'string', 'number', ['null', 'integer'], 'bogus', 3);
+  const schemas = fc.array(tie('node'), { maxLength: 3 });
+  const nested = fc.record(
+    {
+      properties: fc.dictionary(fc.string({ maxLength: 6, unit: 'binary' }), tie('node'), { maxKeys: 3 }),
+      items: tie('node'),
+      anyOf: schemas,
+      allOf: schemas,
+      oneOf: schemas,
+      not: tie('node'),
+      required: fc.array(fc.string({ maxLength: 3 }), { maxLength: 2 }),
+      additionalProperties: tie('node'),
+      $defs: fc.dictionary(fc.constantFrom('a', 'b'), tie('node'), { maxKeys: 2 }),
+    },
+    { requiredKeys: [] },
+  );
+  return {
+    node: fc.oneof(
+      { depthSize: 'small', withCrossShrink: true },
+      wrong,
+      fc.tuple(fc.record({ type }, { requiredKeys: [] }), words, nested).map((parts) => Object.assign({}, ...parts)),
+    ),
+  };
+});
+
+test('any schema, regular expression or grammar is a 200 or a 400', async () => {
+  const grammarText = fc.string({ unit: fc.constantFrom(...'ab01()[]{}|*+?.\\^$,:-/"~&% \n'), maxLength: 30 });
+  const fields = fc.oneof(
+    { weight: 4, arbitrary: fc.record({ json: anySchema }) },
+    fc.record({ regex: grammarText }),
+    grammarText.map((text) => ({ grammar: `start: ${text}` })),
+    fc.record({ choice: fc.array(fc.string({ unit: 'binary', maxLength: 5 }), { maxLength: 3 }) }),
+  );
+  const ask = async (structured_outputs: object) => {
+    const { status, body } = await post(`${server.url}/v1/completions`, {
+      prompt: 'x',
+      max_tokens: 3,
+      structured_outputs,
+    });
+    expect([200, 400], JSON.stringify({ structured_outputs, body })).toContain(status);
+  };
+  await fc.assert(
+    fc.asyncProperty(fc.array(fields, { minLength: 4, maxLength: 8 }), async (all) => {
+      await Promise.all(all.map(ask));
+    }),
+    { seed: 20, numRuns: 40, endOnFailure: true },
+  );
   expectValid(PERSON, (await complete(server, person({ temperature: 0 }))).choices);
 });

@@ -111,7 +111,12 @@ describe('Vercel AI SDK', () => {
 });
 
 describe('LangChain.js', () => {
-  test.each([false, true])('bindTools, stream %p', async (isStream) => {
+  test.each([
+    ['chat completions', false, false],
+    ['chat completions', true, false],
+    ['responses', false, true],
+    ['responses', true, true],
+  ])('bindTools, %s, stream %p', async (_, isStream, useResponsesApi) => {
     const weather = weatherTool();
     const getWeather = langchainTool(({ city }) => weather.run(city), {
       name: 'get_weather',
@@ -123,6 +128,7 @@ describe('LangChain.js', () => {
       apiKey: 'none',
       temperature: 0,
       maxRetries: 0,
+      useResponsesApi,
       configuration: { baseURL },
     }).bindTools([getWeather]);
     const conversation: BaseMessage[] = [new HumanMessage(QUESTION)];
@@ -135,7 +141,7 @@ describe('LangChain.js', () => {
     const call = await ask();
     expect(call.tool_calls).toMatchObject([{ name: 'get_weather', args: { city: 'Paris' } }]);
     conversation.push(call, await getWeather.invoke({ ...call.tool_calls![0]!, type: 'tool_call' }));
-    expect((await ask()).content).toBe(ANSWER);
+    expect((await ask()).text).toBe(ANSWER);
     expect(weather.cities).toEqual(['Paris']);
   });
 });

@@ -136,4 +136,8 @@ export const GOLDENS = [
   'gemma2',
   'gemma3_text',
   'olmo2',
+  'mixtral',
+  'qwen3_moe',
+  'gpt_oss',
+  'deepseek_v3',
 ] as const;

@@ -1,5 +1,6 @@
 import type { OpName } from '../../src/device/ops.ts';
-import { dtypeOfCode, floats, ints, roundTo } from './reference-values.ts';
+import { MOE_REFERENCE_OPS } from './moe-reference-ops.ts';
+import { addresses, dtypeOfCode, floats, ints, roundTo } from './reference-values.ts';
 
 type Op = (...args: number[]) => void;
 
@@ -54,6 +55,16 @@ const linear: Op = (x, ldX, w, _dtype, bias, out, ldOut, m, n, k) => {
       output[row * ldOut + col] = sum;
     }
   }
+};
+
+const groupedLinear: Op = (x, ldX, weights, dtype, biases, expertOffsets, numExperts, out, ldOut, _rows, n, k) => {
+  const offsets = ints(expertOffsets, numExperts + 1);
+  addresses(weights, numExperts).forEach((weight, expert) => {
+    const first = offsets[expert]!;
+    const bias = biases === 0 ? 0 : biases + expert * n * 4;
+    const count = offsets[expert + 1]! - first;
+    if (count > 0) linear(x + first * ldX * 4, ldX, weight, dtype, bias, out + first * ldOut * 4, ldOut, count, n, k);
+  });
 };
 
 const rotationRow = (cosSin: number, positions: number, token: number, rotaryDim: number): Float32Array =>
@@ -229,6 +240,28 @@ const actAndMul: Op = (gateUp, out, rows, n, kind) => {
   }
 };
 
+const swigluoaiAndMul: Op = (gateUp, out, rows, n, alpha, limit) => {
+  const input = floats(gateUp, rows * 2 * n);
+  const output = floats(out, rows * n);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < n; i++) {
+      const gate = Math.min(input[row * 2 * n + i]!, limit);
+      const up = Math.max(-limit, Math.min(input[row * 2 * n + n + i]!, limit));
+      output[row * n + i] = (gate / (1 + Math.exp(-alpha * gate))) * (up + 1);
+    }
+  }
+};
+
+const copyHeads: Op = (x, ldX, xStride, out, ldOut, outStride, numTokens, numHeads, width, paddedWidth) => {
+  for (let token = 0; token < numTokens; token++) {
+    for (let head = 0; head < numHeads; head++) {
+      const target = floats(out + (token * ldOut + head * outStride) * 4, paddedWidth);
+      target.fill(0);
+      target.set(floats(x + (token * ldX + head * xStride) * 4, width));
+    }
+  }
+};
+
 const add: Op = (x, y, out, count) => {
   const [left, right, output] = [floats(x, count), floats(y, count), floats(out, count)];
   for (let i = 0; i < count; i++) output[i] = left[i]! + right[i]!;
@@ -257,7 +290,11 @@ export const REFERENCE_OPS: Partial<Record<OpName, Op>> = {
   reshape_and_cache: reshapeAndCache,
   paged_attention: pagedAttention,
   act_and_mul: actAndMul,
+  swigluoai_and_mul: swigluoaiAndMul,
+  copy_heads: copyHeads,
   add,
   soft_cap: softCap,
   gather_rows: gatherRows,
+  grouped_linear: groupedLinear,
+  ...MOE_REFERENCE_OPS,
 };

@@ -12,6 +12,11 @@ export function ints(address: number, count: number): Int32Array {
   return new Int32Array(toArrayBuffer(address as Pointer, 0, Math.max(count, 1) * 4), 0, count);
 }
 
+/** `count` addresses (int64) where they lie. */
+export function addresses(address: number, count: number): number[] {
+  return Array.from(new BigInt64Array(toArrayBuffer(address as Pointer, 0, count * 8)), Number);
+}
+
 export function dtypeOfCode(code: number): DType {
   const entry = Object.entries(DTYPE_CODES).find(([, value]) => value === code);
   if (entry === undefined) throw new Error(`no dtype has the code ${code}`);

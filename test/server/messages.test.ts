@@ -148,7 +148,7 @@ describe('requests', () => {
       ],
     });
     expect(prompt).toContain('<|im_start|>system\nBe brief.\nBe kind.<|im_end|>');
-    expect(prompt).toContain('I look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city":"Paris"}}');
+    expect(prompt).toContain('I look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}');
     expect(prompt).toContain(
       '<tool_response>\nsunny\n</tool_response><|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>',
     );

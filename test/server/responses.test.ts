@@ -232,6 +232,7 @@ describe('refusals', () => {
     [{ text: { format: { type: 'json_schema', name: 'x' } } }, 'text'],
     [{ background: true, store: false }, 'background'],
     [{ metadata: { a: 1 } }, 'metadata'],
+    [{ metadata: { a: 'x'.repeat(513) } }, 'metadata'],
     [{ prompt: { id: 'p' } }, 'prompt'],
     [{ conversation: 'c' }, 'conversation'],
     [{ enable_response_messages: true }, 'enable_response_messages'],
@@ -315,6 +316,14 @@ describe('in the background', () => {
     engine.refusal = new Error('boom');
     expect((await postJson(RESPONSES, { ...ASK, request_id: 'resp_c' })).status).toBe(500);
     expect((await get(`${RESPONSES}/resp_c`)).status).toBe(404);
+  });
+
+  test('their number is bounded', async () => {
+    const { postJson, engine } = await testServer({ manual: true });
+    for (let i = 0; i < 256; i++) expect((await postJson(RESPONSES, ASK)).status).toBe(200);
+    expect((await postJson(RESPONSES, ASK)).status).toBe(503);
+    for (let i = 0; i < 3; i++) engine.step();
+    expect((await postJson(RESPONSES, ASK)).status).toBe(200);
   });
 
   test('an id is given once', async () => {

@@ -122,3 +122,24 @@ describe('what is refused', () => {
     expect(await resolve(constraint)).toMatchObject({ kind: 'json_schema' });
   });
 });
+
+/** Takes a second or more: llguidance looks for what may be empty in time that grows with the square of the fields. */
+const slow = (prefix: string): GrammarSpec => ({
+  kind: 'json_schema',
+  text: JSON.stringify({
+    type: 'object',
+    properties: Object.fromEntries(Array.from({ length: 4000 }, (_, i) => [`${prefix}${i}`, { type: 'boolean' }])),
+  }),
+});
+
+test('slow compiles do not hold quick ones; what is not wanted any more is not compiled', async () => {
+  const before = backend.numLive;
+  const slowOnes = ['a', 'b', 'c', 'd'].map((prefix) => backend.compile(slow(prefix)));
+  const unwanted = backend.compile(slow('e'));
+  unwanted.free();
+  const quick = await compiled({ kind: 'regex', text: 'beside slow ones' });
+  expect(quick.status).toBe('ready');
+  expect(slowOnes.map(({ status }) => status)).toEqual(Array(4).fill('compiling'));
+  for (const grammar of [...slowOnes, quick]) grammar.free();
+  expect(backend.numLive).toBe(before);
+});

@@ -56,7 +56,7 @@ const security = {
     env: 'BAO_API_KEY',
     secret: true,
     metavar: 'KEY',
-    help: 'Keys of which a request must bring one as a bearer token; several are allowed.',
+    help: 'Keys of which a request must bring one as a bearer token (to /v1/messages also as x-api-key); several are allowed.',
   },
   'ssl-keyfile': { type: 'string', default: null, metavar: 'FILE', help: 'Private key for TLS, PEM.' },
   'ssl-certfile': { type: 'string', default: null, metavar: 'FILE', help: 'Certificate chain for TLS, PEM.' },

@@ -53,7 +53,7 @@ const responsesSchema = v.object({
   parallel_tool_calls: v.nullish(boolean, true),
   text: v.nullish(anyObject, null),
   reasoning: v.nullish(
-    v.looseObject(
+    v.object(
       { effort: v.nullish(literal(...EFFORTS)), summary: v.nullish(literal('auto', 'concise', 'detailed')) },
       'model_attributes_type: Input should be a valid dictionary or object to extract fields from',
     ),
@@ -94,8 +94,7 @@ export function parseResponses(body: unknown): ResponsesRequest {
   if (fields.background && !fields.store) {
     throw new ValidationError('background can only be used when `store` is true', 'background');
   }
-  const badKey = Object.entries(fields.metadata ?? {}).find(([, value]) => typeof value !== 'string')?.[0];
-  if (badKey !== undefined) throw wrongValue(`metadata.${badKey.slice(0, 64)}`, 'a string', fields.metadata![badKey]);
+  checkMetadata(fields.metadata ?? {});
   const functions = functionTools(fields.tools ?? []);
   const includesLogprobs = fields.include?.includes('message.output_text.logprobs') ?? false;
   const chat = chatFields(fields, functions, includesLogprobs);
@@ -107,6 +106,18 @@ export function parseResponses(body: unknown): ResponsesRequest {
 /** The chat completion that continues these items. */
 export function chatOfResponses(request: ResponsesRequest, items: readonly ConversationItem[]): ChatCompletionRequest {
   return { ...request.chat, messages: toMessages(request.instructions, items) };
+}
+
+/** OpenAI's bounds. */
+function checkMetadata(metadata: Record<string, unknown>): void {
+  const pairs = Object.entries(metadata);
+  if (pairs.length > 16) throw wrongValue('metadata', 'at most 16 pairs', pairs.length);
+  for (const [key, value] of pairs) {
+    if (key.length > 64) throw wrongValue('metadata', 'an object whose keys have at most 64 characters', key);
+    if (typeof value !== 'string' || value.length > 512) {
+      throw wrongValue(`metadata.${key}`, 'a string of at most 512 characters', value);
+    }
+  }
 }
 
 function refuseAbsent(fields: ResponsesFields): void {

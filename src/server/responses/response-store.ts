@@ -1,4 +1,5 @@
 import type { OutputItem, ResponseBody } from '../answers/response-body.ts';
+import { ApiError } from '../errors.ts';
 import type { ConversationItem } from '../protocol/responses-input.ts';
 import type { BackgroundResponse } from './background-response.ts';
 
@@ -90,6 +91,14 @@ export class ResponseStore {
     this.#size -= entry.size;
     for (const item of entry.stored.body.output) this.#responseOfItem.delete(item.id);
   }
+}
+
+/** @throws ApiError 404 */
+export function findResponse(store: ResponseStore, id: string, param = 'response_id'): StoredResponse {
+  const stored = store.get(id);
+  if (stored !== null) return stored;
+  const message = `Response with id '${id.slice(0, 100)}' not found.`;
+  throw new ApiError(404, 'invalid_request_error', message, param);
 }
 
 /** What a model has answered, as a part of the conversation that goes on. */
