@@ -1,5 +1,5 @@
 /**
- * Makes a checkout ready to run: dependencies, then the native CPU library. Does nothing, fast, when both are there.
+ * Makes a checkout ready to run: dependencies, the native CPU library, the grammar engine. Does nothing, fast, when all are there.
  * It runs before anything is installed, so it imports nothing but what Bun brings.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -23,10 +23,25 @@ function installDependencies(): void {
   writeFileSync(STAMP, lock);
 }
 
+/** Builds the grammar engine where the one that comes along can't be loaded. Without one, only requests with a constraint are refused. */
+async function ensureGrammarEngine(): Promise<void> {
+  const { openGuidanceLibrary } = await import('../src/structured-output/guidance-library.ts');
+  try {
+    openGuidanceLibrary();
+  } catch (error) {
+    console.error(`setup: ${error instanceof Error ? error.message : error}`);
+    if (Bun.which('cargo') === null) return;
+    Bun.spawnSync([process.execPath, join(ROOT, 'scripts', 'build-llguidance.ts')], {
+      stdio: ['ignore', process.stderr.fd, process.stderr.fd],
+    });
+  }
+}
+
 try {
   installDependencies();
   const { ensureCpuLibrary } = await import('./build-cpu.ts');
   await ensureCpuLibrary();
+  await ensureGrammarEngine();
 } catch (error) {
   console.error(`setup: ${error instanceof Error ? error.message : error}`);
   process.exit(1);

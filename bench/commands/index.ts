@@ -26,6 +26,10 @@ export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<Be
     doc: 'decode steps of the scheduler alone',
     load: async () => (await import('./scheduler.ts')).scheduler,
   },
+  grammars: {
+    doc: 'structured output: compiles and masks of random schemas',
+    load: async () => (await import('./grammars.ts')).grammars,
+  },
   kernels: {
     doc: 'each op over the shapes of a model, beside the limits of the machine',
     load: async () => (await import('./kernels.ts')).kernels,

@@ -57,7 +57,7 @@ async function openServer(url: string, apiKey: string | null, modelName: string 
   if (!URL.canParse(url)) throw new UsageError(`--url ${url} is no URL.`);
   const { origin, pathname } = new URL(url);
   const base = origin + (pathname === '/' ? '/v1' : pathname.replace(/\/+$/, ''));
-  const headers = apiKey === null ? {} : { Authorization: `Bearer ${apiKey}` };
+  const headers: Record<string, string> = apiKey === null ? {} : { Authorization: `Bearer ${apiKey}` };
   const send = async (path: string, init: RequestInit) => {
     try {
       return await fetch(base + path, init);

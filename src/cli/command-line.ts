@@ -49,7 +49,7 @@ export async function parseCommandLine<const Table extends FlagTable>(
   }
   const engine = command.takesEngineFlags
     ? { ...QUIET, ...(await readConfig(configFile)), ...readEnvironment(environment), ...given }
-    : given;
+    : { ...QUIET, ...given };
   return { values: values as FlagValuesOf<Table>, engine, positionals };
 }
 

@@ -14,6 +14,9 @@ export function readStructuredOutputsConfig(given: Readonly<Record<string, unkno
   const known = ['backend', 'disable_any_whitespace', 'disable_additional_properties'];
   const unknown = Object.keys(given).find((key) => !known.includes(key));
   if (unknown !== undefined) throw new UsageError(`${FLAG} has no ${unknown}; it takes ${known.join(', ')}.`);
+  if (backend === 'xgrammar') {
+    throw new UsageError(`${FLAG}.backend xgrammar is not there; auto and guidance are llguidance.`);
+  }
   if (typeof backend !== 'string' || !BACKENDS.includes(backend)) {
     throw new UsageError(`${FLAG}.backend must be one of ${BACKENDS.join(', ')}, not ${JSON.stringify(backend)}.`);
   }

@@ -90,8 +90,13 @@ export class OfflineEngine {
   async close(): Promise<void> {
     this.watch.stop();
     const stopped = this.client.shutdownCores().then(() => Promise.all(this.engines.cores.map((core) => core.ended)));
-    await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
+    const deadline = Promise.withResolvers<void>();
+    const timer = setTimeout(deadline.resolve, CORE_STOP_TIMEOUT_MS);
+    await Promise.race([stopped, deadline.promise]);
+    clearTimeout(timer);
     this.client.close();
+    // A Worker that has ended still keeps the process.
+    for (const core of this.engines.cores) core.terminate();
   }
 }
 

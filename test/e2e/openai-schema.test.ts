@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { typedEvents } from '../fixtures/typed-events.ts';
 import { type CompletionChoice, completionSchemaErrors, schemaErrors } from '../server/openai-schema.ts';
 import { type BaoProcess, startBao } from './bao-process.ts';
 
@@ -72,6 +73,35 @@ describe.each([
       expect(errors, JSON.stringify(answer)).toBe('');
     }
   });
+});
+
+const RESPONSES: Record<string, Record<string, unknown>> = {
+  plain: {},
+  'cut short': { max_output_tokens: 2 },
+  'a stop string': { stop: [' of'] },
+  'top logprobs': { include: ['message.output_text.logprobs'], top_logprobs: 20 },
+  'a schema': { text: { format: { type: 'json_schema', name: 'n', schema: { type: 'integer' } } } },
+  'all fields': {
+    ...{ instructions: 'Be brief.', metadata: { a: 'b' }, user: 'u', truncation: 'auto', service_tier: 'flex' },
+    ...{ reasoning: { effort: 'low', summary: 'auto' }, parallel_tool_calls: false, max_tool_calls: 3 },
+  },
+  'in the background': { background: true },
+};
+
+test.each(Object.entries(RESPONSES))('response, %s, whole and as events', async (_, fields) => {
+  for (const stream of [false, true]) {
+    const response = await fetch(`${server.url}/v1/responses`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ model: 'demo', temperature: 0, max_output_tokens: 12, input: 'Hello', stream, ...fields }),
+    });
+    const text = await response.text();
+    expect(response.status, text).toBe(200);
+    const answers = stream ? typedEvents(text) : [JSON.parse(text)];
+    for (const answer of answers) {
+      expect(schemaErrors(stream ? 'ResponseStreamEvent' : 'Response', answer), JSON.stringify(answer)).toBe('');
+    }
+  }
 });
 
 test('models', async () => {

@@ -19,6 +19,22 @@ const QWEN2 = { model_type: 'qwen2', use_sliding_window: true };
 const parse = (fields: Record<string, unknown>) => parseHfConfig({ ...LLAMA, ...fields }, 'config.json');
 
 describe('defaults', () => {
+  test("of mixtures of experts; DeepSeek's head size is that of what is rotated", () => {
+    expect(parse({ model_type: 'mixtral', num_attention_heads: 8 })).toMatchObject({
+      maxPositionEmbeddings: 131_072,
+      numKeyValueHeads: 8,
+      slidingWindows: [0, 0, 0],
+      rope: { theta: 1_000_000 },
+    });
+    expect(parse({ model_type: 'gpt_oss', num_attention_heads: 8 })).toMatchObject({
+      headDim: 64,
+      slidingWindows: [128, 0, 128],
+      rope: { theta: 150_000 },
+    });
+    expect(parse({ model_type: 'deepseek_v3' }).headDim).toBe(64);
+    expect(parse({ model_type: 'deepseek_v3', qk_rope_head_dim: 8, head_dim: 24 }).headDim).toBe(8);
+  });
+
   test('of Llama', () => {
     const config = parse({});
     expect(config).toMatchObject({

@@ -167,6 +167,13 @@ describe('requests', () => {
     expect(engine.requests[0]!.params).toMatchObject(expected);
   });
 
+  test('so do priority and salt', async () => {
+    const { post, engine } = await saying('Yes.', { schedulingPolicy: 'priority' });
+    const body = { model: 'demo', max_tokens: 1, messages: QUESTION, cache_salt: 's' };
+    await post(MESSAGES, body, { headers: { 'X-Vllm-Priority': '3' } });
+    expect(engine.requests[0]).toMatchObject({ priority: 3, cacheSalt: 's' });
+  });
+
   test('output_config.format is a schema to keep to', async () => {
     const { ask, engine } = await saying('"x"');
     await ask({ output_config: { format: { type: 'json_schema', schema: { type: 'string' } } } });

@@ -2,7 +2,11 @@ import Ajv, { type ValidateFunction } from 'ajv';
 import description from '../reference/openai-answers.json';
 
 /** Validates answers against OpenAI's own description, whose OpenAPI 3.0 `nullable` is said in JSON Schema's words first. */
-const ajv = new Ajv({ strict: false, allErrors: true, formats: { unixtime: true, date: true, uri: true, float: true } });
+const ajv = new Ajv({
+  strict: false,
+  allErrors: true,
+  formats: { unixtime: true, date: true, uri: true, float: true },
+});
 ajv.addSchema({ $id: 'openai', ...(withoutNullable(description) as object) });
 
 function withoutNullable(node: unknown): unknown {

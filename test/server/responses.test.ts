@@ -253,6 +253,16 @@ describe('refusals', () => {
     expect(prompt()).not.toContain('get_weather');
   });
 
+  test('sampling fields, priority and headers reach the engine', async () => {
+    const { post, engine } = await saying('Yes.', { schedulingPolicy: 'priority' });
+    const fields = { temperature: 0.5, top_p: 0.9, top_k: 7, stop: ['a'], seed: 1, priority: 4, cache_salt: 's' };
+    const headers = { traceparent: '00-1-2-01' };
+    expect((await post(RESPONSES, { input: 'Hi', ...fields }, { headers })).status).toBe(200);
+    const [request] = engine.requests;
+    expect(request).toMatchObject({ priority: 4, cacheSalt: 's', traceHeaders: { traceparent: '00-1-2-01' } });
+    expect(request!.params).toMatchObject({ temperature: 0.5, topP: 0.9, topK: 7, stop: ['a'], seed: 1 });
+  });
+
   test('text.format is a schema to keep to', async () => {
     const { respond, engine } = await saying('"x"');
     await respond({ text: { format: { type: 'json_schema', name: 'x', schema: { type: 'string' } } } });

@@ -1,0 +1,67 @@
+import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import { afterAll, beforeAll, expect, test } from 'bun:test';
+import type { CpuDevice } from '../../src/device/cpu-device.ts';
+import { type LinearMethod, loadBias, shardMatrix, UnquantizedLinear } from '../../src/layers/linear-method.ts';
+import type { QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
+import { registerQuantization } from '../../src/quantization/registry.ts';
+import { floats, openDevice } from '../device/harness.ts';
+import { unpackedWeights } from '../device/quant-reference.ts';
+import { goldenPrompts, quantizedGolden } from './quantized-golden.ts';
+
+let device: CpuDevice;
+beforeAll(() => {
+  device = openDevice();
+});
+afterAll(() => device.close());
+
+/** The quantized weights as float32, multiplied with activations as they are: the scheme without the error of activations. */
+function weightsOnly(scheme: QuantizationScheme): LinearMethod {
+  return {
+    name: `weights-only-${scheme}`,
+    load(_, weights, _dtype, spec) {
+      const sources = spec.shards.map((shard) => shardMatrix(weights, shard));
+      const own = spec.isLMHead ? 'int8' : scheme;
+      const { ptr, n, k, bytes } = device.packQuantizedLinear(sources, own, spec.purpose);
+      const words = new Uint32Array(toArrayBuffer(ptr as Pointer, 0, bytes));
+      const matrix = floats(device, unpackedWeights(words, n, k, own));
+      const source = { ptr: matrix.ptr, dtype: 'float32' as const, rows: n, cols: k, ld: k };
+      return new UnquantizedLinear(device, device.packLinear([source], 'float32', spec.purpose), spec.bias ? loadBias(device, weights, spec) : 0);
+    },
+  };
+}
+registerQuantization('weights-only-int8', weightsOnly('int8'));
+registerQuantization('weights-only-int4', weightsOnly('int4'));
+
+/** Log probabilities of the whole vocabulary after each token of each prompt. */
+async function logprobs(golden: string, quantization: string | null): Promise<Float64Array> {
+  const runner = await quantizedGolden(device, golden, quantization);
+  const rows = goldenPrompts(golden).flatMap((ids) =>
+    runner.step([{ sequence: runner.addSequence(ids.length), ids }]).map(logSoftmax),
+  );
+  return Float64Array.from(rows.flatMap((row) => [...row]));
+}
+
+function logSoftmax(logits: Float32Array): Float64Array {
+  const max = logits.reduce((best, value) => Math.max(best, value));
+  const logTotal = Math.log(logits.reduce((sum, value) => sum + Math.exp(value - max), 0));
+  return Float64Array.from(logits, (value) => value - max - logTotal);
+}
+
+function rms(values: Float64Array): number {
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+}
+
+/** Root mean square of a - b as a share of b's own spread. */
+function change(a: Float64Array, b: Float64Array): number {
+  const mean = b.reduce((sum, value) => sum + value, 0) / b.length;
+  return rms(a.map((value, i) => value - b[i]!)) / rms(b.map((value) => value - mean));
+}
+for (const golden of ['llama', 'qwen3', 'gemma3_text', 'qwen2'])
+test(golden, async () => {
+  const plain = await logprobs(golden, null);
+  for (const s of ['int8', 'int4']) {
+    const w = await logprobs(golden, `weights-only-${s}`);
+    const full = await logprobs(golden, s);
+    console.log(golden, s, 'weights', change(w, plain), 'activations', change(full, w), 'all', change(full, plain));
+  }
+});
