@@ -31,8 +31,9 @@ struct LinearArgs {
   int32_t panels_per_chunk;
 };
 
-// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. A chunk is one expert's
-// rows by panels_per_chunk panels.
+// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. x lies packed in the
+// workspace as for LinearArgs, but tiles start anew with each expert; a chunk of the packing is one such tile, and those beyond
+// the last have nothing to do. A chunk of the product is one expert's rows by panels_per_chunk panels.
 struct GroupedLinearArgs {
   const float* x;
   int64_t ld_x;
@@ -43,9 +44,10 @@ struct GroupedLinearArgs {
   int64_t ld_out;
   int64_t n, k;
   int32_t w_dtype;
+  int32_t num_experts;
   int32_t panels_per_chunk;
 };
-// Rows of an expert that share a pass over its weights, packed in the thread's scratch; a multiple of every kernel's tile_rows.
+// Rows of an expert that share a pass over its weights; a multiple of every kernel's tile_rows.
 constexpr int64_t kGroupedRows = 96;
 
 // x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2], float32, or bfloat16 for bfloat16 dot products; an odd k is
@@ -198,6 +200,7 @@ struct KernelTable {
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;
   void (*linear)(const LinearArgs&, const ChunkContext&);
+  void (*pack_grouped_activations)(const GroupedLinearArgs&, const ChunkContext&);
   void (*grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
   void (*pack_activations)(const PackActivationsArgs&, const ChunkContext&);
   void (*paged_attention)(const PagedAttentionArgs&, const ChunkContext&);

@@ -67,13 +67,18 @@ BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x
 
   const KernelTable& kernels = stream->kernels();
   const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
-  const int64_t scratch_rows = std::min<int64_t>(rows, kGroupedRows);
-  const size_t scratch_bytes = static_cast<size_t>(scratch_rows * round_up(k, 2)) * (dot ? 2 : 4);
-  if (const int32_t error = stream->reserve(scratch_bytes, 0)) return error;
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kChunksPerThread);
+  const int64_t busy_experts = std::min(rows, num_experts);
+  const int64_t share = panels * busy_experts / (stream->num_threads() * kChunksPerThread);
   const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
-  const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, per_chunk};
+  const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
+  // So few rows are read in place, whosever they are.
+  if (dot || rows > kernels.thin_rows) {
+    const size_t packed_bytes = static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
+    if (const int32_t error = stream->reserve(0, packed_bytes)) return error;
+    const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
+    if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
+  }
   return stream->enqueue(kernels.grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }
 

@@ -10,19 +10,45 @@ import {
   builtLibraryPath,
   LIBRARY_SOURCE,
   libraryHash,
+  openGuidanceLibrary,
   VENDORED_LIBRARY,
 } from '../src/structured-output/guidance-library.ts';
 
-const TARGET = join(cacheFolder(), 'native', 'llguidance', 'target');
+/** Builds it where none can be loaded. Without one only requests with a constraint are refused, so that nothing here is an error. */
+export function ensureGuidanceLibrary(): void {
+  try {
+    openGuidanceLibrary();
+    return;
+  } catch (error) {
+    console.error(`setup: ${messageOf(error)}`);
+  }
+  if (Bun.which('cargo') === null) return;
+  try {
+    build(builtLibraryPath());
+  } catch (error) {
+    console.error(`setup: ${messageOf(error)}`);
+  }
+}
 
-/** Runs cargo in native/llguidance; ends the process with cargo's code where it fails. */
+/** Throws Error where there is no cargo or it fails; cargo has said why. */
+function build(path: string): void {
+  if (Bun.which('cargo') === null) throw new Error('cargo (Rust 1.87 or newer) is needed, see https://rustup.rs');
+  const target = join(cacheFolder(), 'native', 'llguidance', 'target');
+  cargo(['fetch']);
+  cargo(['build', '--release', '--target-dir', target], { CARGO_ENCODED_RUSTFLAGS: remappedPaths() });
+  mkdirSync(dirname(path), { recursive: true });
+  // Not over the old one: a server may have it mapped.
+  copyFileSync(join(target, 'release', basename(path)), `${path}.new`);
+  renameSync(`${path}.new`, path);
+}
+
 function cargo(args: string[], env: Record<string, string> = {}): void {
   const { exitCode } = Bun.spawnSync(['cargo', ...args, '--locked'], {
     cwd: LIBRARY_SOURCE,
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', process.stderr.fd, process.stderr.fd],
   });
-  if (exitCode !== 0) process.exit(exitCode);
+  if (exitCode !== 0) throw new Error(`cargo ${args[0]} ended with code ${exitCode}`);
 }
 
 /** Keeps the building machine's paths out of the library: they tell of it, and would make each machine's library another one. */
@@ -33,18 +59,19 @@ function remappedPaths(): string {
   return [`--remap-path-prefix=${LIBRARY_SOURCE}=llguidance`, ...registries].join('\u001f');
 }
 
-if (Bun.which('cargo') === null) {
-  console.error('build-llguidance: cargo (Rust 1.87 or newer) is needed, see https://rustup.rs.');
-  process.exit(1);
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
-cargo(['fetch']);
-cargo(['build', '--release', '--target-dir', TARGET], { CARGO_ENCODED_RUSTFLAGS: remappedPaths() });
 
-const isVendored = process.argv.includes('--vendor');
-const path = isVendored ? VENDORED_LIBRARY : builtLibraryPath();
-mkdirSync(dirname(path), { recursive: true });
-// Not over the old one: a server may have it mapped.
-copyFileSync(join(TARGET, 'release', basename(path)), `${path}.new`);
-renameSync(`${path}.new`, path);
-if (isVendored) writeFileSync(join(dirname(path), 'SHA256SUMS'), `${libraryHash(path)}  ${basename(path)}\n`);
-console.log(path);
+if (import.meta.main) {
+  const isVendored = process.argv.includes('--vendor');
+  const path = isVendored ? VENDORED_LIBRARY : builtLibraryPath();
+  try {
+    build(path);
+  } catch (error) {
+    console.error(`build-llguidance: ${messageOf(error)}.`);
+    process.exit(1);
+  }
+  if (isVendored) writeFileSync(join(dirname(path), 'SHA256SUMS'), `${libraryHash(path)}  ${basename(path)}\n`);
+  console.log(path);
+}

@@ -23,25 +23,12 @@ function installDependencies(): void {
   writeFileSync(STAMP, lock);
 }
 
-/** Builds the grammar engine where the one that comes along can't be loaded. Without one, only requests with a constraint are refused. */
-async function ensureGrammarEngine(): Promise<void> {
-  const { openGuidanceLibrary } = await import('../src/structured-output/guidance-library.ts');
-  try {
-    openGuidanceLibrary();
-  } catch (error) {
-    console.error(`setup: ${error instanceof Error ? error.message : error}`);
-    if (Bun.which('cargo') === null) return;
-    Bun.spawnSync([process.execPath, join(ROOT, 'scripts', 'build-llguidance.ts')], {
-      stdio: ['ignore', process.stderr.fd, process.stderr.fd],
-    });
-  }
-}
-
 try {
   installDependencies();
   const { ensureCpuLibrary } = await import('./build-cpu.ts');
   await ensureCpuLibrary();
-  await ensureGrammarEngine();
+  const { ensureGuidanceLibrary } = await import('./build-llguidance.ts');
+  ensureGuidanceLibrary();
 } catch (error) {
   console.error(`setup: ${error instanceof Error ? error.message : error}`);
   process.exit(1);

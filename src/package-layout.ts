@@ -3,8 +3,8 @@
  * executable has its files inside. Imports nothing but what Bun brings: it is loaded before dependencies are installed.
  */
 import { accessSync, constants } from 'node:fs';
-import { homedir } from 'node:os';
 import { join, resolve, sep } from 'node:path';
+import { userCacheFolder } from './user-cache-folder.ts';
 
 /** Folder of the checkout or the installed package: `models/`, `vendor/`, `cpu/`. */
 export const PACKAGE_ROOT = resolve(import.meta.dir, '..');
@@ -23,11 +23,6 @@ export function cacheFolder(
   if (environment.BAO_CACHE_DIR) return environment.BAO_CACHE_DIR;
   if (!root.split(sep).includes('node_modules') && isWritable(root)) return join(root, '.cache');
   return userCacheFolder(environment);
-}
-
-/** `bao` under the user's folder for caches. */
-export function userCacheFolder(environment: Readonly<Record<string, string | undefined>> = process.env): string {
-  return join(environment.XDG_CACHE_HOME || join(homedir(), '.cache'), 'bao');
 }
 
 function isWritable(folder: string): boolean {

@@ -1,6 +1,7 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { createDevice } from '../../src/device/create-device.ts';
 import type { Device } from '../../src/device/device.ts';
+import { isQuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
 import { type Limits, withLimits } from '../limits.ts';
@@ -77,7 +78,9 @@ export async function measureKernels(
   const config = await engineArgs.createEngineConfig();
   const device = await createDevice(config.device.device, { threads: config.device.cpuThreads });
   try {
-    const cases = new KernelCases(device, config.model.hf, config.model.dtype, batches).all();
+    const { hf, dtype, quantization } = config.model;
+    const scheme = isQuantizationScheme(quantization) ? quantization : null;
+    const cases = new KernelCases(device, hf, dtype, batches, scheme).all();
     const wanted = cases.filter(({ op }) => options.ops.length === 0 || options.ops.includes(op));
     const { value: kernels, limits } = await withLimits(config.device.cpuThreads, async () =>
       wanted.map((kernel) => measureCase(device, kernel, options.budgetMs)),

@@ -87,7 +87,7 @@ export async function measureLatency(
       for (let i = 0; i < iterations.measured; i++) measured.push(await runBatch(engine, shape, random));
       return measured;
     });
-    return latencyFigures(engineArgs.values.model, shape, times, modelCost(engine.config), limits);
+    return latencyFigures(engineArgs.values.model, shape, times, await modelCost(engine.config), limits);
   } finally {
     await engine.close();
   }

@@ -2,6 +2,7 @@ import type { Device, DevicePtr, OpArgs, PackedLinear } from '../../src/device/d
 import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../src/device/ops.ts';
 import type { HfConfig } from '../../src/models/hf-config.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
 import { SAMPLING_ROW, SAMPLING_ROW_BYTES } from '../../src/sampling/sampling-row.ts';
 import { randomGamma, seededRandom } from '../random.ts';
 
@@ -49,6 +50,8 @@ export class KernelCases {
     private readonly hf: HfConfig,
     private readonly dtype: FloatDType,
     batches: readonly KernelBatch[],
+    /** Of products with quantized weights beside the others; null: none. */
+    private readonly scheme: QuantizationScheme | null = null,
   ) {
     this.maxRows = Math.max(...batches.map((batch) => batch.numSeqs * batch.newTokens));
     const widest = Math.max(2 * hf.intermediateSize, this.qkvWidth, hf.hiddenSize);
@@ -185,6 +188,33 @@ export class KernelCases {
           return { x: this.x, ld_x: k, w: ptr, w_dtype, bias: 0, out: this.out, ld_out: n, m, n, k };
         });
       }
+      if (this.scheme !== null) this.addQuantizedLinear(name, n, k, allRows, this.scheme);
+    }
+  }
+
+  private addQuantizedLinear(
+    name: string,
+    n: number,
+    k: number,
+    allRows: readonly number[],
+    scheme: QuantizationScheme,
+  ): void {
+    const source = { ptr: this.filled(n * k), dtype: 'float32' as const, rows: n, cols: k, ld: k };
+    const weight = this.device.packQuantizedLinear([source], scheme, 'bench');
+    this.device.free(source.ptr);
+    const copies = Array.from({ length: Math.ceil(CYCLED_BYTES / weight.bytes) }, () => {
+      const ptr = this.device.alloc(weight.bytes, 'bench');
+      this.device.ops.copy_bytes(weight.ptr, ptr, weight.bytes);
+      return ptr;
+    });
+    const bits = QUANTIZATION_BITS[scheme];
+    for (const m of allRows) {
+      const bytes = weight.bytes + m * (n + k) * F32;
+      const shape = `${name} ${scheme}: ${m} x ${k} x ${n}`;
+      this.add('quantized_linear', shape, { bytes, flops: 2 * m * n * k }, (turn) => {
+        const w = copies[turn % copies.length]!;
+        return { x: this.x, ld_x: k, w, bits, bias: 0, out: this.out, ld_out: n, m, n, k };
+      });
     }
   }
 

@@ -1,5 +1,8 @@
+import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import type { BaoConfig } from '../../src/config/bao-config.ts';
+import { openCpuLibrary } from '../../src/device/cpu-library.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
+import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_BITS } from '../../src/quantization/quantization-scheme.ts';
 
 /** What a step of a dense decoder must read and multiply at the least. */
 export interface ModelCost {
@@ -11,19 +14,45 @@ export interface ModelCost {
   kvBytes(numTokens: number): number;
 }
 
-export function modelCost(config: BaoConfig): ModelCost {
-  const { hf, dtype } = config.model;
+/** Rows and columns of a matrix. */
+type Shape = readonly [n: number, k: number];
+
+export async function modelCost(config: BaoConfig): Promise<ModelCost> {
+  const { hf } = config.model;
   const { hiddenSize, intermediateSize, headDim, numAttentionHeads, numKeyValueHeads, numHiddenLayers } = hf;
-  const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKeyValueHeads);
-  const layer = attention + 3 * hiddenSize * intermediateSize;
+  const layer: readonly Shape[] = [
+    [headDim * (numAttentionHeads + 2 * numKeyValueHeads), hiddenSize],
+    [hiddenSize, headDim * numAttentionHeads],
+    [2 * intermediateSize, hiddenSize],
+    [hiddenSize, intermediateSize],
+  ];
+  const { bytesOfLinear, bytesOfLMHead } = await weightBytes(config);
+  const layerBytes = layer.reduce((sum, shape) => sum + bytesOfLinear(shape), 0);
+  const layerNumbers = layer.reduce((sum, [n, k]) => sum + n * k, 0);
   const kvBytesPerToken = 2 * numKeyValueHeads * headDim * dtypeBytes(config.cache.kvCacheDtype);
   return {
-    weightBytes: (numHiddenLayers * layer + hf.vocabSize * hiddenSize) * dtypeBytes(dtype),
-    flopsPerToken: 2 * numHiddenLayers * layer,
+    weightBytes: numHiddenLayers * layerBytes + bytesOfLMHead([hf.vocabSize, hiddenSize]),
+    flopsPerToken: 2 * numHiddenLayers * layerNumbers,
     kvBytes: (numTokens) =>
       hf.slidingWindows.reduce(
         (sum, window) => sum + kvBytesPerToken * (window === 0 ? numTokens : Math.min(numTokens, window)),
         0,
       ),
+  };
+}
+
+/** Bytes of matrices as the kernels keep them; a plugin's quantization counts as none. */
+async function weightBytes({ model }: BaoConfig) {
+  const plain = ([n, k]: Shape) => n * k * dtypeBytes(model.dtype);
+  const scheme = model.quantization;
+  if (!isQuantizationScheme(scheme)) return { bytesOfLinear: plain, bytesOfLMHead: plain };
+  const library = openCpuLibrary(await ensureCpuLibrary({ quiet: true }));
+  const quantized =
+    (bits: number) =>
+    ([n, k]: Shape) =>
+      library.bao_quantized_linear_bytes(n, k, bits);
+  return {
+    bytesOfLinear: quantized(QUANTIZATION_BITS[scheme]),
+    bytesOfLMHead: quantized(QUANTIZATION_BITS[LM_HEAD_SCHEME]),
   };
 }

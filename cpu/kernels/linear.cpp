@@ -260,6 +260,16 @@ static void pack_tile(const float* x, int64_t ld, int64_t count, int64_t k, floa
   }
 }
 
+// The tile of `count` rows from x on, which are rows `row` and following of all that is packed.
+BAO_INLINE void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, int64_t k, int32_t w_dtype, float* packed) {
+  const int64_t pairs = ceil_div(k, 2);
+  if (kBf16Dot && w_dtype == kBFloat16) {
+    pack_tile<true>(x, ld, count, k, packed + row * pairs);
+  } else {
+    pack_tile<false>(x, ld, count, k, packed + row * pairs * 2);
+  }
+}
+
 // Panels [panel_begin, panel_end) for rows [row_begin, row_end) of what is packed, or for all rows in place where nothing is.
 template <class W>
 static void multiply_panels(const LinearArgs& a, const Rows& rows, const float* packed, int64_t row_begin, int64_t row_end,
@@ -293,24 +303,22 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
   multiply_panels<W>(a, rows, packed, row_begin, row_end, panel_begin, panel_end);
 }
 
-// Rows [row, row + count) of one expert. A thread's next chunk may be another expert's, so each chunk packs its rows itself.
 template <class W>
-static void grouped_rows(const GroupedLinearArgs& a, int64_t expert, int64_t row, int64_t count, int64_t panel_begin,
-                         int64_t panel_end, float* scratch) {
+static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, int64_t expert, int64_t panel_begin,
+                           int64_t panel_end) {
   constexpr int64_t kWordsPerPair = uses_dot<W> ? 1 : 2;
+  const int64_t row = a.expert_offsets[expert];
+  const int64_t count = a.expert_offsets[expert + 1] - row;
+  const float* packed = static_cast<const float*>(c.workspace) + row * ceil_div(a.k, 2) * kWordsPerPair;
   const bool thick = count > (uses_dot<W> ? kTileRows : kThinRows);
   const float* bias = a.biases ? a.biases + expert * a.n : nullptr;
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], bias,    a.out + row * a.ld_out, a.ld_out, count,
-                        a.n,                a.k,    a.w_dtype,         thick,   kGroupedRows,           a.panels_per_chunk};
-  Rows rows{part.x, part.ld_x, 2};
-  if (thick || uses_dot<W>) {
-    for (int64_t r = 0; r < count; r += kTileRows) {
-      pack_tile<uses_dot<W>>(part.x + r * part.ld_x, part.ld_x, min(kTileRows, count - r), a.k,
-                             scratch + r * ceil_div(a.k, 2) * kWordsPerPair);
-    }
-    rows.a = scratch;
+                        a.n,                a.k,    a.w_dtype,         thick,   kGroupedRows,          a.panels_per_chunk};
+  const Rows rows{uses_dot<W> ? packed : part.x, part.ld_x, 2};
+  for (int64_t begin = 0; begin < count; begin += kGroupedRows) {
+    const int64_t end = min(count, begin + kGroupedRows);
+    multiply_panels<W>(part, rows, thick ? packed : nullptr, begin, end, panel_begin, panel_end);
   }
-  multiply_panels<W>(part, rows, thick ? scratch : nullptr, 0, count, panel_begin, panel_end);
 }
 
 }  // namespace
@@ -325,26 +333,31 @@ static void grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
   const int64_t expert = c.chunk / panel_chunks;
   const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
   const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
-  const int64_t row_end = a.expert_offsets[expert + 1];
-  for (int64_t row = a.expert_offsets[expert]; row < row_end; row += kGroupedRows) {
-    const int64_t count = min(kGroupedRows, row_end - row);
-    with_dtype(a.w_dtype, [&](auto* type) {
-      using W = std::remove_pointer_t<decltype(type)>;
-      grouped_rows<W>(a, expert, row, count, panel_begin, panel_end, static_cast<float*>(c.scratch));
-    });
+  with_dtype(a.w_dtype, [&](auto* type) {
+    grouped_panels<std::remove_pointer_t<decltype(type)>>(a, c, expert, panel_begin, panel_end);
+  });
+}
+
+static void pack_grouped_activations(const GroupedLinearArgs& a, const ChunkContext& c) {
+  int64_t tile = c.chunk;
+  for (int64_t expert = 0; expert < a.num_experts; expert++) {
+    const int64_t begin = a.expert_offsets[expert];
+    const int64_t rows = a.expert_offsets[expert + 1] - begin;
+    const int64_t tiles = ceil_div(rows, kTileRows);
+    if (tile < tiles) {
+      const int64_t row = begin + tile * kTileRows;
+      const int64_t count = min(kTileRows, rows - tile * kTileRows);
+      pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, a.w_dtype, static_cast<float*>(c.workspace));
+      return;
+    }
+    tile -= tiles;
   }
 }
 
 static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
   const int64_t row = static_cast<int64_t>(c.chunk) * kTileRows;
   const int64_t count = min(kTileRows, a.m - row);
-  const int64_t pairs = ceil_div(a.k, 2);
-  float* out = static_cast<float*>(c.workspace);
-  if (kBf16Dot && a.w_dtype == kBFloat16) {
-    pack_tile<true>(a.x + row * a.ld_x, a.ld_x, count, a.k, out + row * pairs);
-  } else {
-    pack_tile<false>(a.x + row * a.ld_x, a.ld_x, count, a.k, out + row * pairs * 2);
-  }
+  pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, a.w_dtype, static_cast<float*>(c.workspace));
 }
 
 void use_linear(KernelTable& table) {
@@ -353,6 +366,7 @@ void use_linear(KernelTable& table) {
   table.thin_rows = kThinRows;
   table.bf16_dot = kBf16Dot;
   table.linear = linear;
+  table.pack_grouped_activations = pack_grouped_activations;
   table.grouped_linear = grouped_linear;
   table.pack_activations = pack_activations;
 }

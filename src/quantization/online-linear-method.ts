@@ -1,18 +1,15 @@
 import type { Device, DevicePtr, QuantizedLinear } from '../device/device.ts';
 import { type LinearKernel, type LinearMethod, loadBias, shardMatrix } from '../layers/linear-method.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from './quantization-scheme.ts';
+import { LM_HEAD_SCHEME, QUANTIZATION_BITS, type QuantizationScheme } from './quantization-scheme.ts';
 
-/**
- * Quantizes the checkpoint's weights while they are loaded. The output layer has at least 8 bits: every logit comes straight from it,
- * and its errors are not averaged out by layers behind it.
- */
+/** Quantizes the checkpoint's weights while they are loaded. */
 export function onlineLinearMethod(scheme: QuantizationScheme): LinearMethod {
   return {
     name: scheme,
     load(device, weights, _dtype, spec) {
       const weight = device.packQuantizedLinear(
         spec.shards.map((shard) => shardMatrix(weights, shard)),
-        spec.isLMHead ? 'int8' : scheme,
+        spec.isLMHead ? LM_HEAD_SCHEME : scheme,
         spec.purpose,
       );
       return new OnlineQuantizedLinear(device, weight, spec.bias ? loadBias(device, weights, spec) : 0);

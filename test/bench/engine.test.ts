@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { measureKernels } from '../../bench/commands/kernels.ts';
+import { measurePerplexity } from '../../bench/commands/perplexity.ts';
 import { measureScheduler } from '../../bench/commands/scheduler.ts';
 import { measureThroughput } from '../../bench/commands/throughput.ts';
 import { LimitMeter } from '../../bench/limits.ts';
@@ -28,7 +32,7 @@ describe('offline', () => {
     expect(times.decodeTokens).toBeLessThanOrEqual(3 * 5);
     expect(times.prefill).toBeGreaterThan(0);
     expect(times.total).toBeGreaterThan(times.prefill);
-    const rates = batchRates(shape, times, modelCost(engine.config));
+    const rates = batchRates(shape, times, await modelCost(engine.config));
     for (const rate of Object.values(rates)) expect(rate).toBeGreaterThan(0);
   });
 
@@ -55,10 +59,51 @@ test('a step of the 0.5b shape reads 946 MB and its tokens cost 0.88 GFLOP', asy
     loadFormat: 'dummy',
     skipTokenizerInit: true,
   }).createEngineConfig();
-  const cost = modelCost(config);
+  const cost = await modelCost(config);
   expect(Math.round(cost.weightBytes / 1e6)).toBe(946);
   expect((cost.flopsPerToken / 1e9).toFixed(2)).toBe('0.88');
   expect(cost.kvBytes(100)).toBe(100 * 28 * 2 * 8 * 128 * 2);
+});
+
+test('quantized weights count with the bytes that they have', async () => {
+  const shape = { model: 'bench/shapes/0.5b', loadFormat: 'dummy', skipTokenizerInit: true } as const;
+  const bytes = async (quantization: string | null) => {
+    const config = await new EngineArgs({ ...shape, quantization }).createEngineConfig();
+    return { config, bytes: (await modelCost(config)).weightBytes };
+  };
+  const plain = await bytes(null);
+  const head = (plain.config.model.hf.vocabSize * plain.config.model.hf.hiddenSize) / plain.bytes;
+  // 8 bits and 4 bytes for 128 of them; 4 bits and 4 bytes for 64, with an output layer of 8.
+  const int8 = (1 + 4 / 128) / 2;
+  const int4 = (0.5 + 4 / 64) / 2;
+  expect((await bytes('int8')).bytes / plain.bytes).toBeCloseTo(int8, 3);
+  expect((await bytes('int4')).bytes / plain.bytes).toBeCloseTo(int4 + 2 * head * (int8 - int4), 3);
+});
+
+test('answers are read with each quantization', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-perplexity-'));
+  try {
+    const conversations = join(folder, 'conversations.jsonl');
+    const messages = [
+      { role: 'user', content: 'What is the capital of France?' },
+      { role: 'assistant', content: 'The capital of France is Paris.' },
+    ];
+    await Bun.write(conversations, `${JSON.stringify({ messages })}\n`);
+    const given = { ...QUIET, model: 'demo' };
+    const figures = await measurePerplexity(given, ['none', 'int4'], conversations, 16);
+    expect(figures).toMatchObject({
+      num_answers: 1,
+      rows: [{ logprob_change: 0, equal_answers: 1 }, { equal_answers: 1 }],
+    });
+    expect(figures.num_answer_tokens).toBeGreaterThan(4);
+    for (const { perplexity } of figures.rows) expect(perplexity).toBeWithin(1, 1.1);
+    expect(figures.rows[1]!.logprob_change).toBeGreaterThan(0);
+
+    await Bun.write(conversations, '{"messages": "hello"}\n');
+    await expect(measurePerplexity(given, ['none'], conversations, 16)).rejects.toThrow('line 1: expected {"messages"');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test('limits are measured with as many threads as asked for', async () => {
@@ -77,8 +122,9 @@ test('every kernel case of a small model runs', async () => {
     { numSeqs: 2, newTokens: 1, context: 20 },
     { numSeqs: 1, newTokens: 16, context: 16 },
   ];
-  const engineArgs = new EngineArgs({ ...QUIET, model: 'demo', loadFormat: 'dummy' });
+  const engineArgs = new EngineArgs({ ...QUIET, model: 'demo', loadFormat: 'dummy', quantization: 'int8' });
   const figures = await measureKernels(engineArgs, batches, { ops: [], budgetMs: 1 });
+  expect(figures.kernels.filter(({ op }) => op === 'quantized_linear').length).toBeGreaterThan(0);
   for (const kernel of figures.kernels) {
     expect(Object.keys(OPS)).toContain(kernel.op);
     expect(kernel.gbps).toBeGreaterThan(0);

@@ -41,6 +41,7 @@ describe('scripts/setup.ts', () => {
     write('package.json', '{"name":"small","dependencies":{"dep":"file:./dep"}}');
     write('dep/package.json', '{"name":"dep","version":"1.0.0"}');
     write('scripts/build-cpu.ts', 'export const ensureCpuLibrary = async () => "library";');
+    write('scripts/build-llguidance.ts', 'export const ensureGuidanceLibrary = () => {};');
     const { exitCode } = Bun.spawnSync([process.execPath, 'install', '--lockfile-only'], { cwd: checkout });
     expect(exitCode).toBe(0);
   });
