@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { post, waitForServer } from './installed-bao.ts';
+import { post } from './bao-process.ts';
+import { waitForServer } from './installed-bao.ts';
 
 const ROOT = resolve(import.meta.dir, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'bao-executable-'));

@@ -1,5 +1,3 @@
-export { post } from './bao-process.ts';
-
 /** The address that a server tells when it is ready. Throws with its log when it ends before. */
 export async function waitForServer(child: { stderr: ReadableStream<Uint8Array> }): Promise<string> {
   const decoder = new TextDecoder();

@@ -3,7 +3,8 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { post, waitForServer } from './installed-bao.ts';
+import { post } from './bao-process.ts';
+import { waitForServer } from './installed-bao.ts';
 
 const ROOT = resolve(import.meta.dir, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'bao-package-'));

@@ -60,19 +60,19 @@ describe('use_beam_search', () => {
     expect((await postJson(CHAT, { ...BEAM, messages })).body.choices[0].token_ids).toEqual([300, 302]);
   });
 
-  test.each([
-    ['stream', true],
-    ['stop', ['x']],
-    ['min_tokens', 1],
-    ['logit_bias', { 300: 1 }],
-    ['presence_penalty', 1],
-    ['repetition_penalty', 1.1],
-    ['allowed_token_ids', [300]],
-    ['prompt_logprobs', 1],
-    ['logprobs', undefined, { n: 11 }],
-  ])('is refused beside %s', async (field, value, more = {}) => {
+  test.each<[field: string, fields: Record<string, unknown>]>([
+    ['stream', { stream: true }],
+    ['stop', { stop: ['x'] }],
+    ['min_tokens', { min_tokens: 1 }],
+    ['logit_bias', { logit_bias: { 300: 1 } }],
+    ['presence_penalty', { presence_penalty: 1 }],
+    ['repetition_penalty', { repetition_penalty: 1.1 }],
+    ['allowed_token_ids', { allowed_token_ids: [300] }],
+    ['prompt_logprobs', { prompt_logprobs: 1 }],
+    ['logprobs', { n: 11 }],
+  ])('is refused beside %s', async (field, fields) => {
     const { postJson } = await server();
-    const { status, body } = await postJson(COMPLETIONS, { ...BEAM, prompt: 'x', [field]: value, ...more });
+    const { status, body } = await postJson(COMPLETIONS, { ...BEAM, prompt: 'x', ...fields });
     expect(status).toBe(400);
     expect(body.error.param).toBe(field);
   });

@@ -94,10 +94,13 @@ function schemaOfField(given: unknown): unknown {
   return typeof given === 'string' ? parseJson(given, 'structured_outputs.json') : given;
 }
 
-/** `{structures: [{begin, schema, end}], triggers: […]}`: each structure starts with a trigger. */
+/**
+ * `{structures: [{begin, schema, end}], triggers: […]}`: each structure starts with a trigger. Or the newer form of the same,
+ * `{format: {type: "triggered_tags", triggers: […], tags: [{begin, content: {type: "json_schema", json_schema}, end}]}}`.
+ */
 function structuralTags(given: Json, field: string): StructuralTag[] {
+  if (given.format != null) return structuralTags(triggeredTags(given.format, `${field}.format`), field);
   const { structures, triggers } = given;
-  if (given.format != null) throw notSupported(`${field}.format`, 'write it with structures and triggers');
   if (!isChoices(triggers) || triggers.includes('')) throw wrongValue(`${field}.triggers`, 'a list of texts', triggers);
   if (!Array.isArray(structures) || structures.length === 0) {
     throw wrongValue(`${field}.structures`, 'a list of structures', structures);
@@ -113,6 +116,24 @@ function structuralTags(given: Json, field: string): StructuralTag[] {
     if (trigger === undefined) throw wrongValue(`${at}.begin`, 'a text that starts with a trigger', begin);
     return { trigger, begin, schema, end };
   });
+}
+
+/** The older form of the newer one. */
+function triggeredTags(format: unknown, field: string): Json {
+  if (!isObject(format)) throw wrongValue(field, 'an object', format);
+  if (format.type !== 'triggered_tags') throw notSupported(`${field}.type`, 'only triggered_tags is');
+  for (const name of ['at_least_one', 'stop_after_first']) {
+    if (format[name] === true) throw notSupported(`${field}.${name}`);
+  }
+  if (!Array.isArray(format.tags)) throw wrongValue(`${field}.tags`, 'a list of tags', format.tags);
+  const structures = format.tags.map((tag: unknown, i) => {
+    if (!isObject(tag) || !isObject(tag.content))
+      throw wrongValue(`${field}.tags[${i}]`, 'an object with content', tag);
+    const { type, json_schema: schema } = tag.content;
+    if (type !== 'json_schema') throw notSupported(`${field}.tags[${i}].content.type`, 'only json_schema is');
+    return { begin: tag.begin, schema, end: tag.end };
+  });
+  return { structures, triggers: format.triggers };
 }
 
 function parseJson(text: string, field: string): unknown {

@@ -1,0 +1,31 @@
+import { describe, expect, test } from 'bun:test';
+import type { GenerationFields } from '../../src/server/protocol/generation-fields.ts';
+import { structuredOutputsOf } from '../../src/server/protocol/structured-outputs.ts';
+
+const constraintOf = (fields: object) => structuredOutputsOf(fields as GenerationFields)?.constraint;
+const schema = { type: 'integer' };
+const OLDER = { structures: [{ begin: '<a>', schema, end: '</a>' }], triggers: ['<'] };
+const tag = { begin: '<a>', content: { type: 'json_schema', json_schema: schema }, end: '</a>' };
+const newer = (extra: object) => ({ format: { type: 'triggered_tags', triggers: ['<'], tags: [tag], ...extra } });
+const TAGS = { kind: 'structural_tag' as const, tags: [{ trigger: '<', begin: '<a>', schema, end: '</a>' }] };
+
+describe('structural tags', () => {
+  test.each<[string, object]>([
+    ['the older form', OLDER],
+    ['the newer form', newer({})],
+  ])('%s, as a response format and as a structured output', (_, form) => {
+    expect(constraintOf({ response_format: { type: 'structural_tag', ...form } })).toEqual(TAGS);
+    expect(constraintOf({ structured_outputs: { structural_tag: JSON.stringify(form) } })).toEqual(TAGS);
+  });
+
+  test.each<[object, string]>([
+    [{ type: 'sequence' }, 'response_format.format.type'],
+    [{ at_least_one: true }, 'response_format.format.at_least_one'],
+    [{ tags: 3 }, 'response_format.format.tags'],
+    [{ tags: [{ ...tag, content: { type: 'any_text' } }] }, 'response_format.format.tags[0].content.type'],
+    [{ triggers: ['{'] }, 'response_format.structures[0].begin'],
+  ])('%j is refused by name', (extra, field) => {
+    const given = { response_format: { type: 'structural_tag', ...newer(extra) } };
+    expect(() => constraintOf(given)).toThrow(field);
+  });
+});
