@@ -213,7 +213,6 @@ struct KernelTable {
   void (*add)(const AddArgs&, const ChunkContext&);
   void (*soft_cap)(const SoftCapArgs&, const ChunkContext&);
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
-  void (*convert_matrix)(const ConvertArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);

@@ -101,16 +101,3 @@ BAO_EXPORT int32_t bao_pack_linear(void* handle, const void* source, int32_t sou
   const ConvertArgs args{source, ld, rows, cols, source_dtype, dtype, destination, n_offset};
   return stream->enqueue(stream->kernels().pack_linear, args, ceil_div(rows, kConvertRows));
 }
-
-// Enqueues destination [rows, cols] = source [rows, cols] (rows ld apart) in another type.
-BAO_EXPORT int32_t bao_convert_matrix(void* handle, const void* source, int32_t source_dtype, int32_t rows, int32_t cols,
-                                      int64_t ld, void* destination, int32_t dtype) {
-  Stream* stream = Stream::from(handle);
-  if (!stream) return kStreamClosed;
-  if (rows < 0 || cols <= 0 || ld < cols) return kBadShape;
-  if (!is_float_dtype(source_dtype) || !is_float_dtype(dtype)) return kBadDType;
-  if (rows == 0) return kOk;
-  if (!source || !destination) return kNullPointer;
-  const ConvertArgs args{source, ld, rows, cols, source_dtype, dtype, destination, 0};
-  return stream->enqueue(stream->kernels().convert_matrix, args, ceil_div(rows, kConvertRows));
-}

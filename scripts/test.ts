@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path';
 import { type Counts, countResults, groupTestFiles, isReported, sumLine } from './test-groups.ts';
 
 const ROOT = resolve(import.meta.dir, '..');
+/** Of one test. Far beyond what any takes: only a hang meets it, on whatever machine. */
+const TIMEOUT_MS = 180_000;
 
 /** Words up to the first option choose files by a part of their path; the rest is for `bun test`. */
 function splitArguments(argv: readonly string[]): { filters: string[]; options: string[] } {
@@ -19,7 +21,15 @@ function splitArguments(argv: readonly string[]): { filters: string[]; options: 
 
 async function runGroup(files: readonly string[], options: readonly string[], report: string): Promise<Counts> {
   const child = Bun.spawn(
-    [process.execPath, 'test', ...files, '--reporter=junit', `--reporter-outfile=${report}`, ...options],
+    [
+      process.execPath,
+      'test',
+      ...files,
+      `--timeout=${TIMEOUT_MS}`,
+      '--reporter=junit',
+      `--reporter-outfile=${report}`,
+      ...options,
+    ],
     { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] },
   );
   const exitCode = await child.exited;

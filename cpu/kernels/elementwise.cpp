@@ -158,20 +158,6 @@ void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
   }
 }
 
-void convert_matrix(const ConvertArgs& a, const ChunkContext& c) {
-  const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
-  const int64_t end = min(a.rows, begin + kConvertRows);
-  with_dtype(a.source_dtype, [&](auto* source_type) {
-    with_dtype(a.dtype, [&](auto* type) {
-      using S = std::remove_pointer_t<decltype(source_type)>;
-      using D = std::remove_pointer_t<decltype(type)>;
-      for (int64_t row = begin; row < end; row++) {
-        convert_row(static_cast<const S*>(a.source) + row * a.ld, static_cast<D*>(a.destination) + row * a.cols, a.cols);
-      }
-    });
-  });
-}
-
 void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
   const int64_t end = min(a.rows, begin + kConvertRows);

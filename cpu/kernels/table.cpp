@@ -16,7 +16,6 @@ void swigluoai_and_mul(const SwigluOaiArgs&, const ChunkContext&);
 void add(const AddArgs&, const ChunkContext&);
 void soft_cap(const SoftCapArgs&, const ChunkContext&);
 void embedding(const EmbeddingArgs&, const ChunkContext&);
-void convert_matrix(const ConvertArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
@@ -34,7 +33,6 @@ static KernelTable make_table() {
   table.add = add;
   table.soft_cap = soft_cap;
   table.embedding = embedding;
-  table.convert_matrix = convert_matrix;
   table.pack_linear = pack_linear;
   table.rows = &kRowKernels;
   return table;

@@ -12,7 +12,7 @@ import type {
   QuantizedLinear,
   StagingBuffer,
 } from './device.ts';
-import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from './dtype.ts';
+import { DTYPE_CODES, type DType, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
 
 export interface CpuDeviceOptions {
@@ -137,18 +137,6 @@ export class CpuDevice implements Device {
     }
     this.wait(this.record());
     return { ptr, scheme, n, k, bytes };
-  }
-
-  /** Reads the source before it returns. */
-  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
-    const { ptr: from, rows, cols, ld } = source;
-    const to = this.alloc(rows * cols * dtypeBytes(dtype), purpose);
-    const fromType = DTYPE_CODES[source.dtype];
-    const toType = DTYPE_CODES[dtype];
-    const code = this.#library.bao_convert_matrix(this.#stream, from, fromType, rows, cols, ld, to, toType);
-    if (code !== 0) refuse('convert_matrix', code, { from, fromType, rows, cols, ld, to, toType });
-    this.wait(this.record());
-    return to;
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {

@@ -26,7 +26,6 @@ const RUNTIME = {
   bao_pack_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
   bao_quantized_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantize_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
-  bao_convert_matrix: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'ptr', 'i32'], returns: 'i32' },
   bao_kv_block_bytes: { args: ['i32', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
 } as const satisfies Record<string, FFIFunction>;
 

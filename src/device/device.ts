@@ -82,8 +82,6 @@ export interface Device {
   packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear;
   /** The same, quantized on the way. */
   packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear;
-  /** A row-major copy of a matrix in `dtype`, for `embedding`. */
-  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr;
   /** A vector as float32: norm weights, biases, rope tables. */
   uploadVector(values: Float32Array, purpose: string): DevicePtr;
 

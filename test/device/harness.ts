@@ -78,6 +78,16 @@ export function rounded(values: ArrayLike<number>, dtype: CacheDType): Float32Ar
   return source;
 }
 
+/** Values in a storage type, as a checkpoint holds them. */
+export function stored(device: CpuDevice, values: ArrayLike<number>, dtype: FloatDType): Buffer {
+  const exact = rounded(values, dtype);
+  if (dtype === 'float32') return floats(device, exact);
+  const result = buffer(device, values.length * 2);
+  if (dtype === 'float16') new Float16Array(result.u16.buffer, 0, values.length).set(exact);
+  else result.u16.set(new Uint32Array(exact.buffer).map((bits) => bits >>> 16));
+  return result;
+}
+
 /** Nearest bfloat16, ties to even, as float32 bits. Finite values only. */
 function roundToBf16(bits: number): number {
   const lower = bits & 0xffff;

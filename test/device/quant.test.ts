@@ -4,7 +4,17 @@ import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import type { QuantizedLinear } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
 import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
-import { availableIsas, FLOAT_DTYPES, finish, floats, maxError, openDevice, randomFloats, rounded } from './harness.ts';
+import {
+  availableIsas,
+  FLOAT_DTYPES,
+  finish,
+  floats,
+  maxError,
+  openDevice,
+  randomFloats,
+  rounded,
+  stored,
+} from './harness.ts';
 import { dequantizedActivations, GROUP, product, unpackedWeights } from './quant-reference.ts';
 
 const ISAS = availableIsas();
@@ -131,14 +141,12 @@ for (const [isa, device] of devices) {
       const values = heights.map((rows, i) => randomFloats(rows * ld, i));
       const sources = heights.map((rows, i) => {
         const dtype: FloatDType = FLOAT_DTYPES[i]!;
-        const from = floats(device, values[i]!);
-        const ptr = device.uploadMatrix({ ptr: from.ptr, dtype: 'float32', rows, cols: ld, ld }, dtype, 'source');
-        return { ptr, dtype, rows, cols: k, ld };
+        return { ptr: stored(device, values[i]!, dtype).ptr, dtype, rows, cols: k, ld };
       });
       const packed = device.packQuantizedLinear(sources, 'int8', 'stacked');
       const rows = heights.flatMap((height, i) => {
-        const stored = rounded(values[i]!, FLOAT_DTYPES[i]!);
-        return Array.from({ length: height }, (_, row) => [...stored.subarray(row * ld, row * ld + k)]);
+        const exact = rounded(values[i]!, FLOAT_DTYPES[i]!);
+        return Array.from({ length: height }, (_, row) => [...exact.subarray(row * ld, row * ld + k)]);
       });
       expect(packed.n).toBe(46);
       expect(maxError(unpackedWeights(wordsOf(packed), 46, k, 'int8'), rows.flat())).toBeLessThan(1.01 / 254);

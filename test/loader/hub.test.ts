@@ -27,7 +27,7 @@ const TOKEN = 'hf_secret';
 let logBefore: LoggingOptions;
 const logged: string[] = [];
 beforeAll(() => {
-  logBefore = configureLogging({ write: (line) => logged.push(line) });
+  logBefore = configureLogging({ level: 'info', format: 'text', write: (line) => logged.push(line) });
 });
 afterAll(() => {
   configureLogging(logBefore);

@@ -119,7 +119,7 @@ describe('weights', () => {
       .setRandom('model.layers.0.self_attn.rotary_emb.inv_freq', [2])
       .setRandom('model.layers.9.extra.weight', [1]);
     const lines: string[] = [];
-    const before = configureLogging({ write: (line) => void lines.push(line) });
+    const before = configureLogging({ level: 'info', write: (line) => void lines.push(line) });
     try {
       await loadModel(options(new ReferenceDevice(), weights, { tie_word_embeddings: true }));
     } finally {

@@ -84,10 +84,6 @@ export class ReferenceDevice implements Device {
     throw new Error('The reference device has no quantized weights.');
   }
 
-  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
-    return this.store(readMatrix(source), dtype, purpose);
-  }
-
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
     return this.store(values, 'float32', purpose);
   }

@@ -151,12 +151,6 @@ export class CudaDevice implements Device {
     throw new Error('--quantization works on the CPU only; a GPU keeps weights in the type of --dtype');
   }
 
-  uploadMatrix(source: MatrixSource, dtype: FloatDType, purpose: string): DevicePtr {
-    const ptr = this.alloc(source.rows * source.cols * dtypeBytes(dtype), purpose);
-    this.#convert(source, ptr, dtype);
-    return ptr;
-  }
-
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
     const staged = this.staging(Math.max(4, values.byteLength), purpose);
     const address = this.alloc(Math.max(4, values.byteLength), purpose);
