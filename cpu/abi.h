@@ -36,9 +36,10 @@ enum Isa : int32_t {
   kPortable = 0,  // SSE2 on x86-64, NEON on arm64, whatever the compiler's baseline has elsewhere
   kAvx2 = 1,      // AVX2, FMA, F16C
   kAvx512 = 2,    // AVX-512 F, BW, DQ, VL
-  kAvx512Bf16 = 3,  // AVX-512 BF16 and VNNI: processors with the one have the other
+  kAvx512Vnni = 3,  // and VNNI
+  kAvx512Bf16 = 4,  // and BF16
 };
-constexpr int32_t kNumIsas = 4;
+constexpr int32_t kNumIsas = 5;
 
 // Static: an inline function compiled for AVX-512 must not become the whole library's (see kernels/simd.h).
 static constexpr bool is_float_dtype(int32_t dtype) { return dtype >= kFloat32 && dtype <= kFloat16; }

@@ -17,16 +17,30 @@ namespace avx512 {
 const KernelTable* kernels();
 }
 #endif
+// Dot products of bytes and of bfloat16 change the products with weights; the rest is the level's below.
+#if defined(BAO_WITH_AVX512_VNNI)
+namespace avx512_vnni {
+void use_quant(KernelTable&);
+
+static KernelTable make_table() {
+  KernelTable table = *avx512::kernels();
+  table.isa = kAvx512Vnni;
+  use_quant(table);
+  return table;
+}
+static const KernelTable* kernels() {
+  static const KernelTable table = make_table();
+  return &table;
+}
+}  // namespace avx512_vnni
+#endif
 #if defined(BAO_WITH_AVX512_BF16)
 namespace avx512_bf16 {
 void use_linear(KernelTable&);
-void use_quant(KernelTable&);
 
-// Dot products of bfloat16 and of bytes change the products with weights; the rest is AVX-512's.
 static KernelTable make_table() {
-  KernelTable table = *avx512::kernels();
+  KernelTable table = *avx512_vnni::kernels();
   use_linear(table);
-  use_quant(table);
   return table;
 }
 static const KernelTable* kernels() {
@@ -37,10 +51,13 @@ static const KernelTable* kernels() {
 #endif
 
 const KernelTable* kernel_table(int32_t isa) {
-  const int32_t best = detect_isa();
-  const int32_t wanted = isa < 0 || isa > best ? best : isa;
+  const int32_t highest = detect_isa();
+  const int32_t wanted = isa < 0 ? preferred_isa() : isa > highest ? highest : isa;
 #if defined(BAO_WITH_AVX512_BF16)
   if (wanted >= kAvx512Bf16) return avx512_bf16::kernels();
+#endif
+#if defined(BAO_WITH_AVX512_VNNI)
+  if (wanted >= kAvx512Vnni) return avx512_vnni::kernels();
 #endif
 #if defined(BAO_WITH_AVX512)
   if (wanted >= kAvx512) return avx512::kernels();

@@ -15,6 +15,15 @@ namespace bao {
 //   bfloat16          [n / 32][k / 2][32][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
 constexpr int64_t kPanelColumns = 32;
 
+// Rows of a tile when `rows` are dealt out evenly to as few tiles of at most `most` rows as possible: a low last tile would cost
+// nearly as much as a full one. 1 for no rows.
+static constexpr int64_t balanced_tile_rows(int64_t rows, int64_t most) {
+  return rows <= 0 ? 1 : ceil_div(rows, ceil_div(rows, most));
+}
+
+// Scratch for the sums of so many rows between blocks of k.
+static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kPanelColumns * 4; }
+
 struct LinearArgs {
   const float* x;
   int64_t ld_x;
@@ -23,6 +32,8 @@ struct LinearArgs {
   float* out;
   int64_t ld_out;
   int64_t m, n, k;
+  // Rows of x in a register tile.
+  int64_t tile_rows;
   int32_t w_dtype;
   // x lies packed in the workspace (see pack_activations).
   int32_t packed;
@@ -47,15 +58,16 @@ struct GroupedLinearArgs {
   int32_t num_experts;
   int32_t panels_per_chunk;
 };
-// Rows of an expert that share a pass over its weights; a multiple of every kernel's tile_rows.
+// Rows of an expert that share a pass over its weights, about: rounded up to whole tiles.
 constexpr int64_t kGroupedRows = 96;
 
-// x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2], float32, or bfloat16 for bfloat16 dot products; an odd k is
-// padded with zeros. A chunk is one tile.
+// x [m, k] -> workspace [m / tile_rows][k][rows of the tile] as float32; for bfloat16 dot products [m / tile_rows][k / 2][rows of
+// the tile][2] as bfloat16, an odd k padded with zeros. A chunk is one tile.
 struct PackActivationsArgs {
   const float* x;
   int64_t ld_x;
   int64_t m, k;
+  int64_t tile_rows;
   int32_t w_dtype;
 };
 
@@ -193,9 +205,9 @@ constexpr int64_t kConvertRows = 32;
 
 struct KernelTable {
   Isa isa;
-  // Rows of x that one register tile holds.
+  // Rows of x that one register tile holds at most.
   int32_t tile_rows;
-  // Rows of x up to which it is read in place, not packed first. (Bfloat16 dot products pack per thread, up to tile_rows.)
+  // Rows of x up to which it is read in place, not packed first; bfloat16 dot products always pack.
   int32_t thin_rows;
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;
@@ -223,7 +235,7 @@ struct KernelTable {
   const RowKernels* rows;
 };
 
-// The table of the best instruction set that runs here and is not above `isa` (-1: no bound).
+// The table of the highest instruction set that runs here and is not above `isa`; -1: of the one that is fastest here.
 const KernelTable* kernel_table(int32_t isa);
 
 }  // namespace bao

@@ -8,15 +8,21 @@ using namespace bao;
 
 namespace {
 
-// Rows of x that share a pass over a part of the weights; a multiple of every kernel's tile_rows.
-constexpr int64_t kRowsPerChunk = 96;
+// Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
+constexpr int64_t kRowsPerChunk = 98;
 constexpr int64_t kMaxPanelsPerChunk = 8;
 // Enough chunks that the last one is a small part of the work.
 constexpr int64_t kChunksPerThread = 8;
 
 int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
-  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.w_dtype};
-  return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, stream.kernels().tile_rows));
+  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows, args.w_dtype};
+  return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
+}
+
+// How many of `panels` pieces of work of a panel each make a chunk.
+int32_t panels_per_chunk(const Stream& stream, int64_t panels) {
+  const int64_t share = panels / (stream.num_threads() * kChunksPerThread);
+  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
 }
 
 }  // namespace
@@ -33,19 +39,17 @@ BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const 
   const KernelTable& kernels = stream->kernels();
   const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, w_dtype,
-                  m > (dot ? kernels.tile_rows : kernels.thin_rows), m, 1};
-  if (args.packed) {
-    args.rows_per_chunk = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerChunk)), kernels.tile_rows));
-    if (const int32_t error = stream->reserve(0, packed_bytes)) return error;
-    if (const int32_t error = enqueue_pack(*stream, args)) return error;
-  } else if (dot) {
-    if (const int32_t error = stream->reserve(packed_bytes, 0)) return error;
-  }
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
+                  dot || m > kernels.thin_rows, m, 1};
+  args.rows_per_chunk = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerChunk)), args.tile_rows));
   const int64_t row_chunks = ceil_div(m, args.rows_per_chunk);
-  const int64_t share = panels * row_chunks / (stream->num_threads() * kChunksPerThread);
-  args.panels_per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  args.panels_per_chunk = panels_per_chunk(*stream, panels * row_chunks);
+  if (args.packed) {
+    const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
+    const int64_t scratch_bytes = linear_scratch_bytes(args.rows_per_chunk);
+    if (const int32_t error = stream->reserve(static_cast<size_t>(scratch_bytes), packed_bytes)) return error;
+    if (const int32_t error = enqueue_pack(*stream, args)) return error;
+  }
   return stream->enqueue(kernels.linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
 }
 
@@ -69,13 +73,13 @@ BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x
   const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
   const int64_t panels = ceil_div(n, kPanelColumns);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int64_t share = panels * busy_experts / (stream->num_threads() * kChunksPerThread);
-  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  const int32_t per_chunk = panels_per_chunk(*stream, panels * busy_experts);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   // So few rows are read in place, whosever they are.
   if (dot || rows > kernels.thin_rows) {
     const size_t packed_bytes = static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    if (const int32_t error = stream->reserve(0, packed_bytes)) return error;
+    const int64_t scratch_bytes = linear_scratch_bytes(kGroupedRows + kernels.tile_rows);
+    if (const int32_t error = stream->reserve(static_cast<size_t>(scratch_bytes), packed_bytes)) return error;
     const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
     if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
   }

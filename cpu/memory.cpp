@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "abi.h"
+#include "memory.h"
 
 namespace {
 
@@ -46,11 +47,21 @@ void* map_huge(size_t bytes) {
 
 }  // namespace
 
+namespace bao {
+
+void* map_memory(size_t bytes) { return bytes >= 2 * kHugePage ? map_huge(bytes) : map_zeroed(bytes); }
+
+void unmap_memory(void* data, size_t bytes) {
+  if (data) munmap(data, bytes);
+}
+
+}  // namespace bao
+
 // nullptr where the memory can't be had. The memory goes one cache line past `bytes`, so that a vector load at its end is safe.
 BAO_EXPORT void* bao_memory_alloc(int64_t bytes) {
   if (bytes <= 0 || bytes > (int64_t{1} << 46)) return nullptr;
   const size_t size = static_cast<size_t>(bao::round_up(bytes + 64, kPage));
-  void* data = size >= 2 * kHugePage ? map_huge(size) : map_zeroed(size);
+  void* data = bao::map_memory(size);
   if (!data) return nullptr;
   try {
     const std::lock_guard<std::mutex> lock(mutex);

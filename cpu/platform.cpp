@@ -10,13 +10,24 @@ Isa detect_isa() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (!avx512) return kAvx2;
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") ? kAvx512Bf16 : kAvx512;
+  if (!__builtin_cpu_supports("avx512vnni")) return kAvx512;
+  return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512Vnni;
 #else
   return kPortable;
 #endif
 }
 
+Isa preferred_isa() {
+  const Isa highest = detect_isa();
+#if defined(__x86_64__)
+  // Intel's cores begin one VDPBF16PS of 512 bits in two cycles and two FMAs in each (measured on Sapphire Rapids with
+  // bao_probe_multiply), so that float32 is twice as fast, and exact. AMD's (Zen 4) gain by it.
+  if (highest == kAvx512Bf16 && __builtin_cpu_is("intel")) return kAvx512Vnni;
+#endif
+  return highest;
+}
+
 }  // namespace bao
 
-// The best Isa that runs here.
 BAO_EXPORT int32_t bao_detect_isa() { return bao::detect_isa(); }
+BAO_EXPORT int32_t bao_preferred_isa() { return bao::preferred_isa(); }

@@ -5,7 +5,10 @@
 
 namespace bao {
 
-// The best instruction set that this processor and its operating system run.
+// The highest instruction set that this processor and its operating system run.
 Isa detect_isa();
+
+// The one whose kernels are fastest here.
+Isa preferred_isa();
 
 }  // namespace bao

@@ -1,10 +1,10 @@
 #include "stream.h"
 
 #include <chrono>
-#include <cstdlib>
 #include <new>
 
 #include "kernels.h"
+#include "memory.h"
 #include "platform.h"
 
 namespace bao {
@@ -67,9 +67,9 @@ void Stream::close() {
   wait(record());
   magic_ = kClosed;
   stop_threads();
-  for (ThreadState& state : thread_states_) std::free(state.scratch.data);
+  for (ThreadState& state : thread_states_) unmap_memory(state.scratch.data, state.scratch.bytes);
   thread_states_.clear();
-  std::free(workspace_.data);
+  unmap_memory(workspace_.data, workspace_.bytes);
   ring_.reset();
 }
 
@@ -81,9 +81,9 @@ Stream* Stream::from(void* handle) {
 bool Stream::grow(Buffer& buffer, size_t bytes) {
   if (bytes <= buffer.bytes) return true;
   const size_t rounded = (bytes + 4095) / 4096 * 4096;
-  void* data = rounded >= bytes ? std::aligned_alloc(4096, rounded) : nullptr;
+  void* data = rounded >= bytes ? map_memory(rounded) : nullptr;
   if (!data) return false;
-  std::free(buffer.data);
+  unmap_memory(buffer.data, buffer.bytes);
   buffer = {data, rounded};
   return true;
 }
@@ -200,7 +200,7 @@ void Stream::wait(int64_t event) {
 
 using bao::Stream;
 
-// A stream of `num_threads` threads, the waiting caller included, and kernels of at most the given Isa (-1: the best that runs
+// A stream of `num_threads` threads, the waiting caller included, and kernels of at most the given Isa (-1: the fastest
 // here). nullptr where the threads or the memory can't be had.
 BAO_EXPORT void* bao_stream_create(int32_t num_threads, int32_t isa) {
   if (num_threads < 1 || num_threads > 4096) return nullptr;

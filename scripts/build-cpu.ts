@@ -47,10 +47,11 @@ export const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
         portable: { flags: [], features: [] },
         avx2: { flags: AVX2, features: ['avx2', 'fma', 'f16c'] },
         avx512: { flags: AVX512, features: ['avx512f', 'avx512bw', 'avx512dq', 'avx512vl'] },
+        avx512_vnni: { flags: [...AVX512, '-mavx512vnni'], only: ['quant'], features: ['avx512_vnni'] },
         avx512_bf16: {
-          flags: [...AVX512, '-mavx512bf16', '-mavx512vnni'],
-          only: ['linear', 'quant'],
-          features: ['avx512_bf16', 'avx512_vnni'],
+          flags: [...AVX512, '-mavx512vnni', '-mavx512bf16'],
+          only: ['linear'],
+          features: ['avx512_bf16'],
         },
       }
     : { portable: { flags: [], features: [] } };

@@ -3,6 +3,8 @@
 
 #if defined(__AVX512BF16__)
 #define BAO_ISA avx512_bf16
+#elif defined(__AVX512VNNI__)
+#define BAO_ISA avx512_vnni
 #elif defined(__AVX512F__)
 #define BAO_ISA avx512
 #elif defined(__AVX2__)

@@ -5,7 +5,7 @@
 // order, with a product and a sum that are never fused. So every instruction set gives the same bits.
 #include "../quant.h"
 
-#include "simd.h"
+#include "prefetch.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -24,8 +24,6 @@ constexpr int kTileRows = 3, kTileVectors = 2;
 constexpr int kPanelVectors = kPanelColumns / kLanes;
 // Depth of a block of k that all row tiles pass over; whole groups.
 constexpr int64_t kDepth = 512;
-// How far ahead of use memory is asked for where each weight is used once.
-constexpr int64_t kPrefetchBytes = 4096;
 
 // A word of weights is multiplied in pieces, each with one word of activations:
 //   bytes: 4 numbers with 4 int8 (VPDPBUSD; VPMADDUBSW for 4-bit numbers, whose sums stay within 16 bits for a while)
@@ -147,12 +145,7 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
     U word[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) word[v] = load_bits<U>(w + v * kLanes);
-    if constexpr (Ahead) {
-      BAO_UNROLL
-      for (int byte = 0; byte < NV * kLanes * 4; byte += 64) {
-        __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + byte);
-      }
-    }
+    if constexpr (Ahead) prefetch_stream<NV * kLanes * 4>(w);
     BAO_UNROLL
     for (int piece = 0; piece < kPieces<Bits>; piece++) {
       U numbers[NV];
@@ -253,15 +246,10 @@ static void panel_rows(int64_t count, const Rows& rows, const uint32_t* w, int64
   }
 }
 
+// One tile of rows: each weight is used once.
 template <int Bits>
 static void few_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, const Output& out) {
-  const int64_t words = ceil_div(a.k, quant_word(Bits));
-  for (int64_t row = 0; row < a.m; row += kTileRows) {
-    const int64_t offset = row * rows.stride;
-    const Rows part{rows.words + offset, rows.scales + offset, rows.sums + offset, rows.stride};
-    const Output tile_out{out.c + row * out.ld, out.ld, out.bias, out.columns, true};
-    panel_rows<Bits, kTileRows, true>(min(kTileRows, a.m - row), part, w, words, tile_out, kPanelVectors);
-  }
+  panel_rows<Bits, kTileRows, true>(a.m, rows, w, ceil_div(a.k, quant_word(Bits)), out, kPanelVectors);
 }
 
 // Blocks of k by part of a panel stay in the L1 cache while all row tiles pass over them.
@@ -270,18 +258,19 @@ static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint
                       const Output& out) {
   constexpr int64_t kBlockGroups = kDepth / quant_group(Bits), kBlockWords = kBlockGroups * kGroupWords<Bits>;
   const int64_t words = ceil_div(a.k, quant_word(Bits));
+  const int64_t tile_rows = balanced_tile_rows(row_end - row_begin, kTileRows);
   for (int64_t word = 0, group = 0; word < words; word += kBlockWords, group += kBlockGroups) {
     const bool last = word + kBlockWords >= words;
     const uint32_t* block = w + (word + group) * kPanelColumns;
     for (int v = 0; v < kPanelVectors; v += kTileVectors) {
       const int64_t column = v * kLanes;
-      for (int64_t row = row_begin; row < row_end; row += kTileRows) {
+      for (int64_t row = row_begin; row < row_end; row += tile_rows) {
         const int64_t offset = row * rows.stride;
         const Rows part{rows.words + offset + word * kPieces<Bits> * 4, rows.scales + offset + group * 4,
                         rows.sums + offset + group * 4, rows.stride};
         const Output tile_out{out.c + row * out.ld + column, out.ld, last && out.bias ? out.bias + column : nullptr,
                               out.columns - column, word == 0};
-        panel_rows<Bits, kTileRows, false>(min(kTileRows, row_end - row), part, block + column,
+        panel_rows<Bits, kTileRows, false>(min(tile_rows, row_end - row), part, block + column,
                                            min(kBlockWords, words - word), tile_out, kTileVectors);
       }
     }
@@ -379,7 +368,7 @@ static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkCont
     const uint32_t* w = a.w + panel * (layout.words + layout.groups) * kPanelColumns;
     const int64_t column = panel * kPanelColumns;
     const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
-    if (a.shared) {
+    if (a.m > kTileRows) {
       many_rows<Bits>(a, rows, w, row_begin, row_end, out);
     } else {
       few_rows<Bits>(a, rows, w, out);

@@ -19,6 +19,7 @@
 #include "isa.h"
 
 #define BAO_INLINE static inline __attribute__((always_inline))
+#define BAO_INLINE_MEMBER inline __attribute__((always_inline))
 #define BAO_UNROLL _Pragma("GCC unroll 16")
 
 namespace bao::BAO_ISA {
@@ -28,6 +29,8 @@ constexpr int kLanes = 16;
 constexpr Isa kIsa =
 #if defined(__AVX512BF16__)
     kAvx512Bf16;
+#elif defined(__AVX512VNNI__)
+    kAvx512Vnni;
 #else
     kAvx512;
 #endif
@@ -87,10 +90,12 @@ BAO_INLINE F fma(F a, F b, F c) {
   return a * b + c;
 #endif
 }
-// acc += a * b in a register tile. On AVX2, where a tile takes all 16 registers, the instruction is written out: GCC otherwise
-// lets the sum replace an operand, moves accumulators around and spills them.
+// acc += a * b in a register tile. Where a tile takes all registers the instruction is written out: GCC otherwise lets the sum
+// replace an operand, moves accumulators around and spills them.
 BAO_INLINE void accumulate(F& acc, F a, F b) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+#elif defined(__AVX2__)
   asm("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
 #else
   acc = fma(a, b, acc);
@@ -116,7 +121,7 @@ BAO_INLINE F min(F a, F b) {
 }
 BAO_INLINE float max(float a, float b) { return a > b ? a : b; }
 BAO_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-BAO_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+static constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Lanes are paired halves against halves: one fixed order.
 BAO_INLINE float reduce_add(F v) {

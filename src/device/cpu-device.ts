@@ -20,7 +20,7 @@ export interface CpuDeviceOptions {
   libraryPath: string;
   /** Threads that work on the stream, the waiting caller among them. Default: `availableThreads()`. */
   threads?: number;
-  /** Highest instruction set to use. Default: the best that runs here. */
+  /** Highest instruction set to use. Default: the one that is fastest here. */
   isa?: CpuIsa;
   /** Check pointers and integers of every op. Default: whether BAO_DEBUG_KERNELS is 1. */
   debug?: boolean;
@@ -36,6 +36,7 @@ const ISA_TEXT: Record<CpuIsa, string> = {
   portable: 'portable kernels',
   avx2: 'AVX2',
   avx512: 'AVX-512',
+  avx512_vnni: 'AVX-512 VNNI',
   avx512_bf16: 'AVX-512 BF16',
 };
 

@@ -3,7 +3,7 @@ import { type CpuIsa, ISA_CODES } from './cpu-library.ts';
 
 /** The functions of cpu/probe.cpp, which belong to no device. */
 const SYMBOLS = {
-  bao_detect_isa: { args: [], returns: 'i32' },
+  bao_preferred_isa: { args: [], returns: 'i32' },
   bao_memory_alloc: { args: ['i64'], returns: 'ptr' },
   bao_memory_free: { args: ['ptr'], returns: 'i32' },
   bao_probe_read: { args: ['ptr', 'i64', 'i32', 'i32'], returns: 'f64' },
@@ -33,9 +33,9 @@ export class CpuProbe {
     this.touch();
   }
 
-  /** The best instruction set of the kernels that runs here. */
+  /** The instruction set whose kernels are fastest here. */
   get isa(): CpuIsa {
-    const code = this.library.symbols.bao_detect_isa();
+    const code = this.library.symbols.bao_preferred_isa();
     return (Object.keys(ISA_CODES) as CpuIsa[])[code]!;
   }
 
@@ -44,7 +44,7 @@ export class CpuProbe {
     return this.library.symbols.bao_probe_read(this.buffer, this.bufferBytes, threads, passes);
   }
 
-  /** Operations per second (a multiply-add is two) of `threads` threads with the dot product of `isa`, in registers alone, over `seconds`. */
+  /** Operations per second (a multiply-add is two) of `threads` threads with what `isa` multiplies bfloat16 weights with, in registers alone, over `seconds`. */
   multiplyPeak(isa: CpuIsa, threads: number, seconds: number): number {
     return this.library.symbols.bao_probe_multiply(ISA_CODES[isa], threads, seconds);
   }

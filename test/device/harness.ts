@@ -1,7 +1,7 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import { type CpuDevice, createCpuDevice } from '../../src/device/cpu-device.ts';
-import { type CpuIsa, ISA_CODES } from '../../src/device/cpu-library.ts';
+import { type CpuIsa, ISA_CODES, openCpuLibrary } from '../../src/device/cpu-library.ts';
 import type { CacheDType, FloatDType } from '../../src/device/dtype.ts';
 
 const libraryPath = await ensureCpuLibrary({ quiet: true });
@@ -15,10 +15,8 @@ export function openDevice(threads = 2, isa?: CpuIsa): CpuDevice {
 
 /** The instruction sets that this machine runs, portable first. */
 export function availableIsas(): CpuIsa[] {
-  const device = openDevice(1);
-  const best = ISA_CODES[device.isa];
-  device.close();
-  return (Object.keys(ISA_CODES) as CpuIsa[]).filter((isa) => ISA_CODES[isa] <= best);
+  const highest = openCpuLibrary(libraryPath).bao_detect_isa();
+  return (Object.keys(ISA_CODES) as CpuIsa[]).filter((isa) => ISA_CODES[isa] <= highest);
 }
 
 /** Numbers in [-1, 1) that are the same in every run (mulberry32). */

@@ -74,7 +74,7 @@ for (const [isa, device] of devices) {
           const w = randomFloats(n * k, n + k);
           const bias = randomFloats(n, 3);
           const packed = pack(device, w, n, k, dtype);
-          for (const m of [1, 2, 3, 5, 8, 13, 17, 33, 64]) {
+          for (const m of [1, 2, 3, 5, 8, 13, 15, 17, 33, 64, 101]) {
             const x = randomFloats(m * k, m);
             const expected = reference(x, rounded(w, dtype), bias, m, n, k);
             expect(maxError(linear(device, x, packed, bias, m), expected)).toBeLessThan(tolerance(device, dtype, k));
@@ -88,7 +88,7 @@ for (const [isa, device] of devices) {
         const x = randomFloats(m * k, 2);
         const packed = pack(device, w, n, k, dtype);
         const all = linear(device, x, packed, null, m);
-        for (const count of [1, 2, 3, 4, 6, 7, 12, 13, 31, 97]) {
+        for (const count of [1, 2, 3, 4, 5, 6, 7, 12, 14, 15, 31, 97, 99]) {
           const part = linear(device, x.subarray(0, count * k), packed, null, count);
           expect(Buffer.from(part.buffer).equals(Buffer.from(all.buffer, 0, count * n * 4))).toBe(true);
         }

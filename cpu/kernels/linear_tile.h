@@ -1,0 +1,201 @@
+// Register tiles of `linear`: R rows of x by NV vectors of output columns, over steps of k.
+//
+// A step is one k, or a pair of k where weights are multiplied by VDPBF16PS ("dot"). x gives one float a step and row (in dot
+// products its bits are two bfloat16). Weights are converted on the way.
+#pragma once
+
+#include "prefetch.h"
+
+namespace bao::BAO_ISA {
+namespace {
+
+// Accumulators, one row of weights and a broadcast of x must fit the register file.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 14, kTileVectors = 2, kAccumulators = 28;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6, kTileVectors = 2, kAccumulators = 12;
+#elif defined(__ARM_NEON)
+constexpr int kTileRows = 6, kTileVectors = 4, kAccumulators = 24;
+#else
+constexpr int kTileRows = 3, kTileVectors = 4, kAccumulators = 12;
+#endif
+constexpr int kPanelVectors = kPanelColumns / kLanes;
+// Few rows take a whole panel at once, so that memory is read in order.
+template <int R>
+constexpr int tile_vectors = R * kPanelVectors <= kAccumulators ? kPanelVectors : kTileVectors;
+
+#if defined(__AVX512BF16__)
+constexpr bool kBf16Dot = true;
+#else
+constexpr bool kBf16Dot = false;
+#endif
+template <class W>
+constexpr bool uses_dot = kBf16Dot && std::is_same_v<W, BFloat16>;
+
+template <class W>
+constexpr int64_t steps_of(int64_t k) {
+  return uses_dot<W> ? ceil_div(k, 2) : k;
+}
+// Bytes of a step's 32 columns in a panel.
+template <class W>
+constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(W)) * (uses_dot<W> ? 2 : 1);
+
+// Where a tile finds x: step s of row r is at a[s * R + r] where it is packed, else at a[r * row_stride + s].
+struct Rows {
+  const float* a;
+  int64_t row_stride;
+};
+
+// Where a tile's sums come from and go to.
+struct Sums {
+  // Partial sums of the blocks of k before, nullptr: 0.
+  const float* from;
+  int64_t ld_from;
+  float* to;
+  int64_t ld_to;
+  // Added at the end, or nullptr.
+  const float* bias;
+  // Columns that exist in `to` and `bias`.
+  int64_t columns;
+
+  Sums columns_from(int64_t column) const {
+    return {from ? from + column : nullptr, ld_from, to + column, ld_to, bias ? bias + column : nullptr, columns - column};
+  }
+};
+
+// Each weight is used once.
+struct Streamed {
+  template <int64_t Bytes>
+  BAO_INLINE_MEMBER void step(const char* b) {
+    prefetch_stream<Bytes>(b);
+  }
+};
+
+// Several tiles share the weights, which are in the first-level cache. Meanwhile each asks for its part of the next block, a line
+// every `period` steps.
+struct Shared {
+  const char* next;
+  int64_t period;
+  int64_t until = 1;
+
+  template <int64_t Bytes>
+  BAO_INLINE_MEMBER void step(const char*) {
+    if (--until > 0) return;
+    prefetch_far(next);
+    next += 64;
+    until = period;
+  }
+};
+
+template <bool Dot, int R, int NV>
+BAO_INLINE void accumulate_row(F (&acc)[R][NV], int r, const F (&w)[NV], F x) {
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) {
+#if defined(__AVX512BF16__)
+    if constexpr (Dot) {
+      acc[r][v] = _mm512_dpbf16_ps(acc[r][v], load_bits<__m512bh>(&w[v]), load_bits<__m512bh>(&x));
+      continue;
+    }
+#endif
+    accumulate(acc[r][v], w[v], x);
+  }
+}
+
+// acc += x · w over `k` k, which may be odd.
+template <int R, int NV, bool Packed, class W, class Source>
+BAO_INLINE void accumulate_panel(F (&acc)[R][NV], const Rows& rows, const W* w, int64_t k, Source source) {
+  // Bfloat16 lies in pairs along k: a shift gives the even ones, a mask the odd ones.
+  constexpr bool kPairs = std::is_same_v<W, BFloat16> && !uses_dot<W>;
+  constexpr int64_t kBytes = step_bytes<W> * (kPairs ? 2 : 1);
+  const float* a = rows.a;
+  const char* b = reinterpret_cast<const char*>(w);
+  const auto step = [&](bool odd) __attribute__((always_inline)) {
+    F row[NV];
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) {
+      if constexpr (kPairs) {
+        const U pair = load_bits<U>(b + v * kLanes * 4);
+        row[v] = as_float(odd ? pair & 0xffff0000u : pair << 16);
+      } else if constexpr (uses_dot<W>) {
+        row[v] = load_bits<F>(b + v * kLanes * 4);
+      } else {
+        row[v] = load(reinterpret_cast<const W*>(b) + v * kLanes);
+      }
+    }
+    BAO_UNROLL
+    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(Packed ? a[r] : a[r * rows.row_stride]));
+    a += Packed ? R : 1;
+  };
+  const int64_t steps = steps_of<W>(k);
+  for (int64_t s = 0; s < (kPairs ? steps / 2 : steps); s++) {
+    source.template step<kBytes * NV / kPanelVectors>(b);
+    step(false);
+    if constexpr (kPairs) step(true);
+    b += kBytes;
+  }
+  if (kPairs && steps % 2 != 0) step(false);
+}
+
+template <int R, int NV>
+BAO_INLINE void load_sums(F (&acc)[R][NV], const Sums& sums) {
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) acc[r][v] = sums.from ? load(sums.from + r * sums.ld_from + v * kLanes) : F{};
+  }
+}
+
+static __attribute__((noinline)) void copy_columns(const float* from, int64_t ld_from, const Sums& sums, int64_t rows) {
+  for (int64_t r = 0; r < rows; r++) {
+    float* to = sums.to + r * sums.ld_to;
+    for (int64_t i = 0; i < sums.columns; i++) to[i] = sums.bias ? from[r * ld_from + i] + sums.bias[i] : from[r * ld_from + i];
+  }
+}
+
+template <int R, int NV>
+BAO_INLINE void store_sums(F (&acc)[R][NV], const Sums& sums) {
+  if (sums.columns < NV * kLanes) {
+    // The last columns of a matrix don't fill the vectors. (A copy, so that the sums themselves stay in registers.)
+    float c[R * NV * kLanes];
+    BAO_UNROLL
+    for (int r = 0; r < R; r++) {
+      BAO_UNROLL
+      for (int v = 0; v < NV; v++) store(c + (r * NV + v) * kLanes, acc[r][v]);
+    }
+    return copy_columns(c, NV * kLanes, sums, R);
+  }
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) {
+    if (sums.bias) {
+      const F bias = load(sums.bias + v * kLanes);
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) acc[r][v] = acc[r][v] + bias;
+    }
+    BAO_UNROLL
+    for (int r = 0; r < R; r++) store(sums.to + r * sums.ld_to + v * kLanes, acc[r][v]);
+  }
+}
+
+template <int R, int NV, bool Packed, class W, class Source>
+static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t k, Source source, const Sums& sums) {
+  F acc[R][NV];
+  load_sums(acc, sums);
+  accumulate_panel<R, NV, Packed>(acc, rows, w, k, source);
+  store_sums(acc, sums);
+}
+
+// `k` k of one panel by `count` <= R rows.
+template <int R, bool Packed, class W, class Source>
+static void panel_rows(int64_t count, const Rows& rows, const W* w, int64_t k, Source source, const Sums& sums) {
+  if constexpr (R > 1) {
+    if (count < R) return panel_rows<R - 1, Packed>(count, rows, w, k, source, sums);
+  }
+  constexpr int NV = tile_vectors<R>;
+  constexpr int64_t kVectorElements = kLanes * (std::is_same_v<W, BFloat16> ? 2 : 1);
+  for (int v = 0; v < kPanelVectors && v * kLanes < sums.columns; v += NV) {
+    tile<R, NV, Packed>(rows, w + v * kVectorElements, k, source, sums.columns_from(v * kLanes));
+  }
+}
+
+}  // namespace
+}  // namespace bao::BAO_ISA
