@@ -9,7 +9,7 @@ using namespace bao;
 namespace {
 
 // Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
-constexpr int64_t kRowsPerChunk = 98;
+constexpr int64_t kRowsPerChunk = 96;
 constexpr int64_t kMaxPanelsPerChunk = 8;
 // Enough chunks that the last one is a small part of the work.
 constexpr int64_t kChunksPerThread = 8;

@@ -11,7 +11,7 @@ namespace {
 
 // Accumulators, one row of weights and a broadcast of x must fit the register file.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 14, kTileVectors = 2, kAccumulators = 28;
+constexpr int kTileRows = 12, kTileVectors = 2, kAccumulators = 24;
 #elif defined(__AVX2__)
 constexpr int kTileRows = 6, kTileVectors = 2, kAccumulators = 12;
 #elif defined(__ARM_NEON)
@@ -180,6 +180,11 @@ template <int R, int NV, bool Packed, class W, class Source>
 static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t k, Source source, const Sums& sums) {
   F acc[R][NV];
   load_sums(acc, sums);
+  // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < NV * kLanes * 4; v += 64) __builtin_prefetch(reinterpret_cast<char*>(sums.to + r * sums.ld_to) + v, 1, 3);
+  }
   accumulate_panel<R, NV, Packed>(acc, rows, w, k, source);
   store_sums(acc, sums);
 }

@@ -36,8 +36,15 @@ BAO_INLINE void add_into(float* residual, const float* x, int64_t n) {
 }
 
 BAO_INLINE void rotate_halves(float* x, const float* cos, const float* sin, int64_t half) {
-  for (int64_t i = 0; i < half; i += kLanes) {
-    const int64_t n = min(kLanes, half - i);
+  int64_t i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    const F first = load(x + i), second = load(x + half + i);
+    const F c = load(cos + i), s = load(sin + i);
+    store(x + i, first * c - second * s);
+    store(x + half + i, second * c + first * s);
+  }
+  if (i < half) {
+    const int64_t n = half - i;
     const F first = load_n(x + i, n), second = load_n(x + half + i, n);
     const F c = load_n(cos + i, n), s = load_n(sin + i, n);
     store_n(x + i, first * c - second * s, n);
