@@ -18,6 +18,7 @@ import { Cublas } from './cublas.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
 import { CUDART_CONSTANTS, CudaRuntime } from './cuda-runtime.ts';
+import { StepGraphs } from './step-graphs.ts';
 import { StreamEvents } from './stream-events.ts';
 
 export interface CudaDeviceOptions {
@@ -26,6 +27,8 @@ export interface CudaDeviceOptions {
   index: number;
   /** Type of hidden states and weights. */
   activationDtype: FloatDType;
+  /** See DeviceOptions. */
+  replaySizes: readonly number[];
   cudart: CudaLibraries['cudart'];
   cublas: CudaLibraries['cublas'];
   /** Path of libbao-cuda for a compute capability ("90"). */
@@ -39,6 +42,10 @@ const CUBLAS_WORKSPACE_BYTES = 32 << 20;
 const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
 /** Room for the partial results of attention whose keys are split; other ops make it grow. */
 const MIN_WORKSPACE_BYTES = 4 << 20;
+/** As many as need the largest workspace: growing it stops the device and makes all graphs stale, so it is done once. */
+const MANY_ROWS = 1 << 16;
+/** Two sets of step inputs take turns, and block tables widen as sequences grow. */
+const GRAPHS_PER_SIZE = 4;
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
 const UPLOAD_CHUNK_BYTES = 64 << 20;
 
@@ -69,6 +76,8 @@ export class CudaDevice implements Device {
   readonly #handle: number;
   readonly #events: StreamEvents;
   readonly #memory: CudaMemory;
+  readonly #replaySizes: readonly number[];
+  readonly #graphs: StepGraphs;
   #workspace: { ptr: DevicePtr; bytes: number } = { ptr: 0, bytes: 0 };
   #closed = false;
 
@@ -99,9 +108,12 @@ export class CudaDevice implements Device {
     this.#handle = this.#kernels.bao_stream_create(this.#stream, DTYPE_CODES[activationDtype], numMultiprocessors);
     const bytes = type === 'cuda' ? CUBLAS_WORKSPACE_BYTES : EMULATED_CUBLAS_WORKSPACE_BYTES;
     this.#cublas = new Cublas(options.cublas, this.#stream, { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes });
-    this.#reserveWorkspace(MIN_WORKSPACE_BYTES);
     const ops = bindOps(this.#opFunctions(), this.#handle, (code) => this.#errorText(code));
-    this.ops = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
+    const checked = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
+    this.#replaySizes = options.replaySizes;
+    this.#graphs = new StepGraphs(runtime, this.#stream, checked, GRAPHS_PER_SIZE * this.#replaySizes.length);
+    this.ops = this.#graphs.ops;
+    this.#reserveWorkspace(MIN_WORKSPACE_BYTES);
   }
 
   alloc(bytes: number, purpose: string): DevicePtr {
@@ -173,8 +185,18 @@ export class CudaDevice implements Device {
     return this.#memory.info();
   }
 
+  /** Graphs are the driver's memory: what was free before they were made, less what was free then. */
   memoryReport(): Record<string, number> {
-    return this.#memory.report();
+    const { bytes } = this.#graphs;
+    return bytes > 0 ? { ...this.#memory.report(), 'CUDA graphs': bytes } : this.#memory.report();
+  }
+
+  replaySize(numSeqs: number): number | null {
+    return this.#replaySizes.find((size) => size >= numSeqs) ?? null;
+  }
+
+  replayable<Result>(enqueue: () => Result): Result {
+    return this.#graphs.run(enqueue);
   }
 
   record(): DeviceEvent {
@@ -193,6 +215,7 @@ export class CudaDevice implements Device {
     if (this.#closed) return;
     this.#closed = true;
     this.#runtime.functions.cudaStreamSynchronize(this.#stream);
+    this.#graphs.clear();
     this.#cublas.close();
     this.#events.close();
     this.#kernels.bao_stream_destroy(this.#handle);
@@ -214,11 +237,11 @@ export class CudaDevice implements Device {
       linear: product(this.activationDtype),
       linear_f32: product('float32'),
       sample: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(args[1]!, args[2]!));
+        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(MANY_ROWS, args[2]!));
         return sample!(stream, ...args);
       },
       logprobs: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(args[1]!, args[2]!));
+        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(MANY_ROWS, args[2]!));
         return logprobs!(stream, ...args);
       },
     };
@@ -246,6 +269,8 @@ export class CudaDevice implements Device {
   #reserveWorkspace(bytes: number): void {
     if (bytes <= this.#workspace.bytes) return;
     this.wait(this.record());
+    // They have the old one's address.
+    this.#graphs.clear();
     const old = this.#workspace.ptr;
     if (old !== 0) this.free(old);
     this.#workspace = { ptr: this.alloc(bytes, 'workspace'), bytes };

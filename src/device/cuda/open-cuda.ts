@@ -6,6 +6,8 @@ export interface OpenCudaOptions {
   /** Index of the device, modulo their number. */
   index: number;
   activationDtype: FloatDType;
+  /** See DeviceOptions. */
+  replaySizes: readonly number[];
 }
 
 const isDebug = () => process.env.BAO_DEBUG_KERNELS === '1';
