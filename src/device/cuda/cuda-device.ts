@@ -211,6 +211,18 @@ export class CudaDevice implements Device {
     this.#events.wait(event);
   }
 
+  /** For measurements: enqueues a read of `bytes` (a multiple of 16), whose words' sum is added to the u32 at `sum`. */
+  probeRead(ptr: DevicePtr, bytes: number, sum: DevicePtr): void {
+    const code = this.#kernels.bao_probe_read(this.#handle, ptr, bytes, sum);
+    if (code !== 0) refuse('probe_read', code, { ptr, bytes, sum }, this.#errorText(code));
+  }
+
+  /** For measurements: enqueues that every four of `bytes` become `word`. */
+  fillWords(ptr: DevicePtr, word: number, bytes: number): void {
+    const code = this.#kernels.bao_fill_words(this.#handle, ptr, word, bytes);
+    if (code !== 0) refuse('fill_words', code, { ptr, word, bytes }, this.#errorText(code));
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -28,6 +28,8 @@ const RUNTIME = {
   bao_stream_destroy: { args: ['ptr'], returns: 'void' },
   bao_add_bias: { args: ['ptr', 'ptr', 'ptr', 'i64', 'i32', 'i32', 'i32'], returns: 'i32' },
   bao_convert_matrix: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'ptr', 'i32'], returns: 'i32' },
+  bao_probe_read: { args: ['ptr', 'ptr', 'i64', 'ptr'], returns: 'i32' },
+  bao_fill_words: { args: ['ptr', 'ptr', 'u32', 'i64'], returns: 'i32' },
   bao_kv_block_bytes: { args: ['i32', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_sample_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
   bao_logprobs_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
