@@ -140,9 +140,9 @@ export class CudaDevice implements Device {
     };
   }
 
-  /** Row-major in the activation type, which is what cuBLAS multiplies with, whatever `dtype` asks for. */
-  packLinear(sources: readonly MatrixSource[], _dtype: FloatDType, purpose: string): PackedLinear {
-    const dtype = this.activationDtype;
+  /** Row-major in the activation type, which is what cuBLAS multiplies with; in float32 where that is asked for. */
+  packLinear(sources: readonly MatrixSource[], asked: FloatDType, purpose: string): PackedLinear {
+    const dtype = asked === 'float32' ? asked : this.activationDtype;
     const n = sources.reduce((rows, source) => rows + source.rows, 0);
     const k = sources[0]?.cols ?? 0;
     if (n <= 0 || k <= 0 || sources.some((source) => source.cols !== k)) {
@@ -269,12 +269,25 @@ export class CudaDevice implements Device {
     out: readonly [ptr: DevicePtr, ld: number],
   ): number {
     const [m, n, k] = shape;
-    if (wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
+    const isFloat32 = wDtype === DTYPE_CODES.float32 && this.activationDtype !== 'float32';
+    if (isFloat32 ? outDtype !== 'float32' : wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
     if (m < 0 || n <= 0 || k <= 0 || x[1] < k || out[1] < n) return 1;
     if (m === 0) return 0;
     if (!x[0] || !w || !out[0]) return 3;
-    this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
+    if (isFloat32) this.#cublas.linear('float32', outDtype, shape, [this.#asFloat32(x, m, k), k], w, out);
+    else this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
     return bias === 0 ? 0 : this.#kernels.bao_add_bias(this.#handle, out[0], bias, out[1], m, n, DTYPE_CODES[outDtype]);
+  }
+
+  /** Enqueues a float32 copy of act x [m, k], for the op that is enqueued next: cuBLAS takes two matrices of one type. */
+  #asFloat32([x, ldX]: readonly [ptr: DevicePtr, ld: number], m: number, k: number): DevicePtr {
+    // Growing stops the device: few sizes.
+    this.#reserveWorkspace(2 ** Math.ceil(Math.log2(m * k * 4)));
+    const to = this.#workspace.ptr;
+    const [fromType, toType] = [DTYPE_CODES[this.activationDtype], DTYPE_CODES.float32];
+    const code = this.#kernels.bao_convert_matrix(this.#handle, x, fromType, m, k, ldX, to, toType);
+    if (code !== 0) refuse('convert_matrix', code, { x, fromType, m, k, ldX, toType }, this.#errorText(code));
+    return to;
   }
 
   /** Memory that the op which is enqueued next may use. */

@@ -1,6 +1,7 @@
 import type { Device } from '../../../src/device/device.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats, randomSource } from '../harness.ts';
+import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
@@ -388,5 +389,6 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...rowCases(),
     ...attentionCases(storage),
     ...logprobsCases(),
+    ...moeCases(),
   ];
 }

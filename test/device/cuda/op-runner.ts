@@ -12,7 +12,9 @@ export type BufferSpec =
   /** Bytes whose layout only kernels know. */
   | { type: 'opaque'; bytes: (device: Device) => number }
   /** A weight of n rows and k columns. */
-  | { type: 'linear'; n: number; k: number; values: ArrayLike<number> };
+  | { type: 'linear'; n: number; k: number; values: ArrayLike<number>; dtype?: FloatDType }
+  /** The addresses of such weights, one for each expert. */
+  | { type: 'experts'; n: number; k: number; values: readonly ArrayLike<number>[] };
 
 /** One call: arguments by name, a string being a buffer's. Dtype arguments are filled in. */
 export interface OpStep {
@@ -56,13 +58,28 @@ function uploaded(device: Device, bytes: Uint8Array): StagingBuffer {
   return staging;
 }
 
+function unreadable(address: number): Placed {
+  return { ptr: address, read: () => new Float32Array(0) };
+}
+
+/** A weight of n rows and k columns, its values rounded to `dtype`. */
+function packed(
+  device: Device,
+  { n, k }: { n: number; k: number },
+  values: ArrayLike<number>,
+  dtype: FloatDType,
+): number {
+  const { host } = uploaded(device, toBits.float32(rounded(values, dtype)));
+  const source = { ptr: ptr(host), dtype: 'float32', rows: n, cols: k, ld: k } as const;
+  return device.packLinear([source], dtype, 'test').ptr;
+}
+
 function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
-  if (spec.type === 'opaque') return { ptr: device.alloc(spec.bytes(device), 'test'), read: () => new Float32Array(0) };
-  if (spec.type === 'linear') {
-    const values = rounded(spec.values, storage);
-    const host = uploaded(device, toBits.float32(values)).host;
-    const source = { ptr: ptr(host), dtype: 'float32', rows: spec.n, cols: spec.k, ld: spec.k } as const;
-    return { ptr: device.packLinear([source], storage, 'test').ptr, read: () => new Float32Array(0) };
+  if (spec.type === 'opaque') return unreadable(device.alloc(spec.bytes(device), 'test'));
+  if (spec.type === 'linear') return unreadable(packed(device, spec, spec.values, spec.dtype ?? storage));
+  if (spec.type === 'experts') {
+    const addresses = spec.values.map((values) => BigInt(packed(device, spec, values, storage)));
+    return unreadable(uploaded(device, new Uint8Array(BigInt64Array.from(addresses).buffer)).ptr);
   }
   const { length } = spec.values;
   if (spec.type === 'i32') {
