@@ -273,12 +273,12 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
   if (num_tokens < 0 || num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0) return kBadShape;
   const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
   if (ld_kv < row) return kBadShape;
-  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_tokens == 0) return kOk;
   if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
   const int64_t elements = num_tokens * row;
   return with_activation(stream, [&](auto* type) {
-    return with_dtype(cache_dtype, [&](auto* cache_type) {
+    return with_cache_dtype(cache_dtype, [&](auto* cache_type) {
       using T = Pointee<decltype(type)>;
       using Cache = Pointee<decltype(cache_type)>;
       return launched(launch("reshape_and_cache", reshape_and_cache_kernel<T, Cache>, element_blocks(elements), kElementThreads, 0, stream->stream,
@@ -290,8 +290,8 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
 
 // Bytes of one KV block of one layer, or -1 for a shape or type that there is none of.
 BAO_EXPORT int64_t bao_kv_block_bytes(int32_t num_kv_heads, int32_t head_dim, int32_t block_size, int32_t dtype) {
-  if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_float_dtype(dtype)) return -1;
-  return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * float_dtype_bytes(dtype);
+  if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_cache_dtype(dtype)) return -1;
+  return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * cache_dtype_bytes(dtype);
 }
 
 // Enqueues to [rows, cols] = from [rows, cols] (rows ld apart) in another type.

@@ -40,8 +40,9 @@ export interface CudaDeviceOptions {
 /** What NVIDIA recommends for Hopper; half of it would do before. */
 const CUBLAS_WORKSPACE_BYTES = 32 << 20;
 const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
-/** Room for the partial results of attention whose keys are split; other ops make it grow. */
-const MIN_WORKSPACE_BYTES = 4 << 20;
+/** Room for the partial results of attention whose keys are split over blocks: with heads of 128 a sequence of 128k tokens takes 2.2 MiB for each key head, of a group of up to 16. Other ops make it grow. */
+const MIN_WORKSPACE_BYTES = 64 << 20;
+const EMULATED_MIN_WORKSPACE_BYTES = 4 << 20;
 /** As many as need the largest workspace: growing it stops the device and makes all graphs stale, so it is done once. */
 const MANY_ROWS = 1 << 16;
 /** Two sets of step inputs take turns, and block tables widen as sequences grow. */
@@ -113,7 +114,7 @@ export class CudaDevice implements Device {
     this.#replaySizes = options.replaySizes;
     this.#graphs = new StepGraphs(runtime, this.#stream, checked, GRAPHS_PER_SIZE * this.#replaySizes.length);
     this.ops = this.#graphs.ops;
-    this.#reserveWorkspace(MIN_WORKSPACE_BYTES);
+    this.#reserveWorkspace(type === 'cuda' ? MIN_WORKSPACE_BYTES : EMULATED_MIN_WORKSPACE_BYTES);
   }
 
   alloc(bytes: number, purpose: string): DevicePtr {
@@ -177,7 +178,7 @@ export class CudaDevice implements Device {
     const bytes = this.#kernels.bao_kv_block_bytes(numKvHeads, headDim, blockSize, DTYPE_CODES[dtype]);
     if (bytes > 0) return bytes;
     throw new Error(
-      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16 and float16`,
+      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16, float16 and fp8_e4m3`,
     );
   }
 
