@@ -39,7 +39,8 @@ function contentHash(compiler: string, flags: readonly string[]): string {
       hash = Bun.hash(readFileSync(file), hash);
     }
   }
-  for (const header of ['abi.h', 'sampling_row.h']) hash = Bun.hash(readFileSync(join(ROOT, 'cpu', header)), hash);
+  for (const header of ['abi.h', 'quant.h', 'sampling_row.h'])
+    hash = Bun.hash(readFileSync(join(ROOT, 'cpu', header)), hash);
   return hash.toString(16).padStart(16, '0');
 }
 

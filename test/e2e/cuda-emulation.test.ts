@@ -30,6 +30,13 @@ describe('the demo model on emulated CUDA devices', () => {
     expect(graphs).toEqual(eager!);
   });
 
+  test('answers with int4 weights and an fp8 cache', async () => {
+    const server = await startBao([...EMULATION, '--quantization', 'int4', '--kv-cache-dtype', 'fp8']);
+    const { choices } = await complete(server, REQUEST);
+    expect(choices[0]!.text).toStartWith(' there was a little');
+    expect(await server.stop()).toBe(0);
+  });
+
   test('where a capture fails, one line says so and the answer is the same', async () => {
     const server = await startBao(EMULATION, { env: { BAO_CUDA_EMULATION_FAIL: 'cudaGraphInstantiate@2=2' } });
     const { choices } = await complete(server, REQUEST);

@@ -1,5 +1,7 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../quantization/quantization-scheme.ts';
+import type { NativeFunction } from '../cpu-library.ts';
 import {
   type Device,
   type DeviceEvent,
@@ -160,8 +162,26 @@ export class CudaDevice implements Device {
     return { ptr, dtype, n, k, bytes };
   }
 
-  packQuantizedLinear(): QuantizedLinear {
-    throw new Error('--quantization works on the CPU only; a GPU keeps weights in the type of --dtype');
+  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
+    const n = sources.reduce((rows, source) => rows + source.rows, 0);
+    const k = sources[0]?.cols ?? 0;
+    const bits = QUANTIZATION_BITS[scheme];
+    const bytes = this.#kernels.bao_quantized_linear_bytes(n, k, bits);
+    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
+      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
+      throw new Error(`${purpose}: can't quantize ${shapes.join(', ') || 'nothing'} as ${scheme}`);
+    }
+    const ptr = this.alloc(bytes, purpose);
+    let firstRow = 0;
+    for (const source of sources) {
+      const { cols, ld } = source;
+      const fromType = DTYPE_CODES[source.dtype];
+      this.#uploadRows(source, 'quantize_linear', (raw, first, rows) =>
+        this.#kernels.bao_quantize_linear(this.#handle, raw, fromType, rows, cols, ld, firstRow + first, ptr, bits),
+      );
+      firstRow += source.rows;
+    }
+    return { ptr, scheme, n, k, bytes };
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
@@ -239,7 +259,15 @@ export class CudaDevice implements Device {
   /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
   #opFunctions(): Record<string, (...args: number[]) => number> {
     const kernels = this.#kernels;
-    const { sample, logprobs } = kernels.ops;
+    const { sample, logprobs, quantized_linear, quantized_linear_f32 } = kernels.ops;
+    const quantized =
+      (call: NativeFunction): NativeFunction =>
+      (stream, ...args) => {
+        const [, , , bits, , , , m, , k] = args;
+        const bytes = kernels.bao_quantized_linear_workspace_bytes(m!, k!, bits!);
+        this.#reserveWorkspace(bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : 0);
+        return call(stream, ...args);
+      };
     const product =
       (outDtype: FloatDType) =>
       (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
@@ -249,6 +277,8 @@ export class CudaDevice implements Device {
       ...kernels.ops,
       linear: product(this.activationDtype),
       linear_f32: product('float32'),
+      quantized_linear: quantized(quantized_linear!),
+      quantized_linear_f32: quantized(quantized_linear_f32!),
       sample: (stream, ...args) => {
         this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(MANY_ROWS, args[2]!));
         return sample!(stream, ...args);
@@ -303,13 +333,25 @@ export class CudaDevice implements Device {
     this.#kernels.bao_stream_set_workspace(this.#handle, this.#workspace.ptr, bytes);
   }
 
-  /** Reads the source, in pieces, before it returns. */
   #convert(source: MatrixSource, to: DevicePtr, dtype: FloatDType): void {
+    const { cols, ld } = source;
+    const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
+    this.#uploadRows(source, 'convert_matrix', (raw, first, rows) => {
+      const at = to + first * cols * dtypeBytes(dtype);
+      return this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, rows, cols, ld, at, toType);
+    });
+  }
+
+  /** Reads the source, in pieces, before it returns; `enqueue` does something with each piece on the device, and gives the kernel's code. */
+  #uploadRows(
+    source: MatrixSource,
+    op: string,
+    enqueue: (raw: DevicePtr, firstRow: number, rows: number) => number,
+  ): void {
     const { ptr: from, rows, cols, ld } = source;
     const rowBytes = ld * dtypeBytes(source.dtype);
     const chunkRows = Math.max(1, Math.floor(UPLOAD_CHUNK_BYTES / rowBytes));
     const raw = this.alloc(Math.min(rows, chunkRows) * rowBytes, 'upload');
-    const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
     for (let first = 0; first < rows; first += chunkRows) {
       const count = Math.min(chunkRows, rows - first);
       // Behind the last row's columns the source may end.
@@ -318,9 +360,8 @@ export class CudaDevice implements Device {
       const { cudaMemcpyHostToDevice } = CUDART_CONSTANTS;
       const copied = cudaMemcpyAsync(raw, from + first * rowBytes, bytes, cudaMemcpyHostToDevice, this.#stream);
       this.#runtime.check('cudaMemcpyAsync', copied);
-      const at = to + first * cols * dtypeBytes(dtype);
-      const code = this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, count, cols, ld, at, toType);
-      if (code !== 0) refuse('convert_matrix', code, { fromType, count, cols, ld, toType }, this.#errorText(code));
+      const code = enqueue(raw, first, count);
+      if (code !== 0) refuse(op, code, { first, count, cols, ld }, this.#errorText(code));
     }
     this.free(raw);
     this.wait(this.record());

@@ -3,6 +3,7 @@ import { type CacheDType, DTYPE_CODES, type FloatDType } from '../../../src/devi
 import { randomFloats, randomSource } from '../harness.ts';
 import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
+import { quantCases } from './quant-cases.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
 const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values });
@@ -413,5 +414,6 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...attentionCases(storage),
     ...logprobsCases(),
     ...moeCases(),
+    ...quantCases(),
   ];
 }
