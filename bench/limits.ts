@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { ensureCpuLibrary } from '../scripts/build-cpu.ts';
+import type { BaoConfig } from '../src/config/bao-config.ts';
 import type { CpuIsa } from '../src/device/cpu-library.ts';
 import { CpuProbe } from '../src/device/cpu-probe.ts';
 import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
+import type { FloatDType } from '../src/device/dtype.ts';
 
 const MIB = 2 ** 20;
 /** The buffer is so many times the last cache, so that next to nothing of a pass is left there for the next one. */
@@ -17,8 +19,33 @@ export interface Limits {
   gflops: number;
 }
 
-/** Measures the machine's limits whenever asked, with the engine's number of threads. */
-export class LimitMeter {
+/** Measures limits whenever asked. */
+export interface LimitMeter {
+  /** The best of several rounds: what else runs on the machine only takes away. About half a second. */
+  measure(): Limits;
+  close(): void;
+}
+
+/** What decides about limits: device and threads of the engine, and the type that it multiplies in. */
+export interface LimitSubject {
+  device: BaoConfig['device']['device'];
+  cpuThreads: number | null;
+  dtype: FloatDType;
+}
+
+export function limitSubject({ device, model }: BaoConfig): LimitSubject {
+  return { ...device, dtype: model.dtype };
+}
+
+/** The limits of the processor with the engine's number of threads, or those of the GPU. */
+export async function openLimitMeter(subject: LimitSubject): Promise<LimitMeter> {
+  if (subject.device === 'cpu') return CpuLimitMeter.open(subject.cpuThreads);
+  const { CudaLimitMeter } = await import('./cuda-limits.ts');
+  return CudaLimitMeter.open(subject.device, subject.dtype);
+}
+
+/** The processor's. */
+export class CpuLimitMeter implements LimitMeter {
   private constructor(
     private readonly probe: CpuProbe,
     readonly threads: number,
@@ -26,12 +53,11 @@ export class LimitMeter {
   ) {}
 
   /** @param threads by default those that the engine takes by default */
-  static async open(threads: number | null = null): Promise<LimitMeter> {
+  static async open(threads: number | null = null): Promise<CpuLimitMeter> {
     const probe = new CpuProbe(await ensureCpuLibrary({ quiet: true }), bufferBytes());
-    return new LimitMeter(probe, threads ?? availableThreads(), probe.isa);
+    return new CpuLimitMeter(probe, threads ?? availableThreads(), probe.isa);
   }
 
-  /** The best of several rounds: what else runs on the machine only takes away. About half a second. */
   measure(): Limits {
     const reads = Array.from({ length: READ_ROUNDS }, () => this.probe.readBandwidth(this.threads, 1));
     const peaks = Array.from({ length: MULTIPLY_ROUNDS }, () =>
@@ -52,10 +78,10 @@ export function higherLimits(a: Limits, b: Limits): Limits {
 
 /** Limits around an action: measured right before and right after it. */
 export async function withLimits<Value>(
-  threads: number | null,
+  subject: LimitSubject,
   action: () => Promise<Value>,
 ): Promise<{ value: Value; limits: Limits }> {
-  const meter = await LimitMeter.open(threads);
+  const meter = await openLimitMeter(subject);
   try {
     const before = meter.measure();
     const value = await action();

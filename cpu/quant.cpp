@@ -47,6 +47,12 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
   return stream->enqueue(kernels.quantized_linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
 }
 
+// Activations are float32 here.
+BAO_EXPORT int32_t bao_quantized_linear_f32(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t bits,
+                                            const float* bias, float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  return bao_quantized_linear(handle, x, ld_x, w, bits, bias, out, ld_out, m, n, k);
+}
+
 // Bytes of a quantized weight, or -1 for a shape or number of bits that there is none of.
 BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t bits) {
   if (n <= 0 || k <= 0 || !is_quant_bits(bits)) return -1;

@@ -4,18 +4,15 @@
 // heads. An item is kRows of them; a warp has 16. Keys come in tiles of kKeyTile, grouped into ranges of kKeyRange, both at absolute
 // positions. A row's result over a range starts from nothing; ranges are merged in order, whether by the block that computed them all
 // or, where there are few items, by a second kernel. So a row's bits depend on its own query and keys only.
-#include "attention.h"
-
+#include "attention_items.cuh"
 #include "ptx.cuh"
 
 namespace bao {
 namespace {
 
 constexpr int kKeyTile = 32;
-constexpr int kKeyRange = 512;
 constexpr int kMaxHeadDim = 256;
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kPartialsPerBlock = 2;
 
 // Sizes for head_dim up to kDim.
 template <int kDim>
@@ -30,69 +27,14 @@ struct Shape {
   static constexpr int kTile = kKeyTile * kLd;
   // Queries, two stages of keys and values, the merged sum.
   static constexpr size_t kSharedBytes = static_cast<size_t>(kRows * kLd + 4 * kTile) * 2 + static_cast<size_t>(kThreads * kAcc) * 4;
-  // Of a partial: the lanes' sums, then maximum and sum of each lane's two rows.
-  static constexpr int kPartialFloats = kThreads * (kAcc + 4);
+  // Of a warp's part of a range: the lanes' sums, then maximum and sum of each lane's two rows.
+  static constexpr int kPartialFloats = 32 * (kAcc + 4);
 };
 
-struct Item {
-  int seq, kv_head, first_row, num_rows, query_start, first_position;
-
-  __device__ int position(int row, int group) const { return first_position + (first_row + row) / group; }
-  __device__ int key_begin(const AttentionArgs& a, int group) const { return first_key(position(0, group), a); }
-  __device__ int key_end(int group) const { return max(0, position(num_rows - 1, group) + 1); }
-  __device__ int range_begin(const AttentionArgs& a, int group) const { return key_begin(a, group) / kKeyRange; }
-  __device__ int num_ranges(const AttentionArgs& a, int group) const {
-    const int end = (key_end(group) + kKeyRange - 1) / kKeyRange;
-    return max(1, end - range_begin(a, group));
-  }
-
- private:
-  __device__ static int max(int x, int y) { return x > y ? x : y; }
+// What is read of an fp8 cache at once.
+struct alignas(8) EightFloat8 {
+  Float8E4M3 element[8];
 };
-
-// Walks the items of the batch in their fixed order; asked for ascending numbers only.
-template <int kRows>
-class Items {
- public:
-  __device__ Items(const AttentionArgs& a, Global<const int32_t> query_start_loc, Global<const int32_t> seq_lens)
-      : a_(a), query_start_loc_(query_start_loc), seq_lens_(seq_lens), group_(a.num_heads / a.num_kv_heads) {}
-
-  __device__ bool find(int64_t number, Item& item) {
-    for (; seq_ < a_.num_seqs; seq_++) {
-      const int start = query_start_loc_[seq_], queries = query_start_loc_[seq_ + 1] - start;
-      const int rows = queries * group_;
-      const int64_t tiles = (rows + kRows - 1) / kRows;
-      if (number < base_ + tiles * a_.num_kv_heads) {
-        const int64_t index = number - base_;
-        // The last tile first: it sees the most keys.
-        const int tile = static_cast<int>(tiles - 1 - index / a_.num_kv_heads), left = rows - tile * kRows;
-        item = {seq_, static_cast<int>(index % a_.num_kv_heads), tile * kRows, left < kRows ? left : kRows, start,
-                seq_lens_[seq_] - queries};
-        return true;
-      }
-      base_ += tiles * a_.num_kv_heads;
-    }
-    return false;
-  }
-
- private:
-  const AttentionArgs& a_;
-  Global<const int32_t> query_start_loc_, seq_lens_;
-  int group_, seq_ = 0;
-  int64_t base_ = 0;
-};
-
-// Whether blocks share out ranges rather than items: only for few items with long contexts.
-template <int kRows>
-__device__ bool splits(const AttentionArgs& a, Global<const int32_t> query_start_loc, Global<const int32_t> seq_lens, int num_blocks,
-                       int64_t max_partials) {
-  Items<kRows> items(a, query_start_loc, seq_lens);
-  Item item;
-  const int group = a.num_heads / a.num_kv_heads;
-  int64_t count = 0, partials = 0;
-  for (; count < num_blocks && items.find(count, item); count++) partials += item.num_ranges(a, group);
-  return count < num_blocks && partials > count && partials <= max_partials;
-}
 
 // Running softmax of the two rows (lane / 4 and 8 more) that a lane has a part of.
 struct Rows {
@@ -201,6 +143,7 @@ class AttentionBlock {
   __device__ void load_tile(const Item& item, int tile, int key_end) {
     const int64_t plane = static_cast<int64_t>(a_.num_kv_heads) * a_.block_size * a_.head_dim;
     const bool direct = a_.cache_dtype == dtype_of(T{}) && a_.head_dim % 8 == 0;
+    const bool eights = a_.cache_dtype == kFp8E4M3 && a_.head_dim % 8 == 0;
     for (int i = static_cast<int>(threadIdx.x); i < kKeyTile * kDim / 8; i += S::kThreads) {
       const int row = i / (kDim / 8), dim = i % (kDim / 8) * 8, key = tile * kKeyTile + row;
       const bool there = key < key_end && dim < a_.head_dim;
@@ -215,6 +158,13 @@ class AttentionBlock {
         const auto cache = cast<const T>(kv_cache_);
         cp_async_16(key_row, address_of(cache + at, there ? 16 : 0, 16), there);
         cp_async_16(value_row, address_of(cache + (at + (there ? plane : 0)), there ? 16 : 0, 16), there);
+      } else if (eights) {
+        const auto cache = cast<const EightFloat8>(kv_cache_);
+        const EightFloat8 none{}, key8 = there ? cache[at / 8] : none, value8 = there ? cache[(at + plane) / 8] : none;
+        for (int j = 0; j < 8; j++) {
+          key_row[j] = from_float<T>(to_float(key8.element[j]));
+          value_row[j] = from_float<T>(to_float(value8.element[j]));
+        }
       } else {
         for (int j = 0; j < 8; j++) {
           const bool element = there && dim + j < a_.head_dim;
@@ -322,31 +272,33 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads)
                      Global<const int32_t> seq_lens, Global<const int32_t> query_start_loc, Global<const float> sinks, Global<T> out,
                      Global<float> partials, int64_t max_partials, AttentionArgs a) {
   using S = Shape<kDim>;
-  const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x);
-  const bool split = splits<S::kRows>(a, query_start_loc, seq_lens, num_blocks, max_partials);
+  const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x), warp = static_cast<int>(threadIdx.x) / 32;
   Items<S::kRows> items(a, query_start_loc, seq_lens);
   Item item;
   AttentionBlock<T, kDim> block(a, q, kv_cache, block_tables);
-  if (!split) {
+  if (!items.split(num_blocks, max_partials)) {
     for (int64_t number = blockIdx.x; items.find(number, item); number += num_blocks) {
       const Rows rows = block.run(item, item.range_begin(a, group), item.num_ranges(a, group));
       store_row_parts<T, kDim>(a, item, rows, block.total(), S::kThreads, sinks, out);
     }
     return;
   }
-  int64_t partial = 0;
+  // Ranges of all items in a row: every num_blocks-th is this block's.
+  int64_t next = blockIdx.x, first_partial = 0;
   for (int64_t number = 0; items.find(number, item); number++) {
-    const int begin = item.range_begin(a, group), count = item.num_ranges(a, group);
-    for (int range = begin; range < begin + count; range++, partial++) {
-      if (partial % num_blocks != blockIdx.x) continue;
-      const Rows rows = block.run(item, range, 1);
-      const Global<float> to = partials + (partial * S::kPartialFloats + threadIdx.x);
-      for (int i = 0; i < S::kAcc; i++) to[i * S::kThreads] = block.total()[i * S::kThreads];
+    const int begin = item.range_begin(a, group), count = item.num_ranges(a, group), warps = item.num_warps();
+    for (; next < count; next += num_blocks) {
+      const Rows rows = block.run(item, begin + static_cast<int>(next), 1);
+      if (warp >= warps) continue;
+      const Global<float> to = partials + ((first_partial + next * warps + warp) * S::kPartialFloats + threadIdx.x % 32);
+      for (int i = 0; i < S::kAcc; i++) to[i * 32] = block.total()[i * S::kThreads];
       for (int r = 0; r < 2; r++) {
-        to[(S::kAcc + r) * S::kThreads] = rows.maximum[r];
-        to[(S::kAcc + 2 + r) * S::kThreads] = rows.sum[r];
+        to[(S::kAcc + r) * 32] = rows.maximum[r];
+        to[(S::kAcc + 2 + r) * 32] = rows.sum[r];
       }
     }
+    next -= count;
+    first_partial += static_cast<int64_t>(count) * warps;
   }
 }
 
@@ -355,30 +307,31 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads)
     merge_attention_kernel(Global<const int32_t> seq_lens, Global<const int32_t> query_start_loc, Global<const float> sinks,
                            Global<T> out, Global<const float> partials, int64_t max_partials, AttentionArgs a) {
   using S = Shape<kDim>;
-  const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x);
-  if (!splits<S::kRows>(a, query_start_loc, seq_lens, num_blocks, max_partials)) return;
+  const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x), warp = static_cast<int>(threadIdx.x) / 32;
   Items<S::kRows> items(a, query_start_loc, seq_lens);
+  if (!items.split(num_blocks, max_partials)) return;
   Item item;
-  int64_t partial = 0;
+  int64_t first_partial = 0;
   for (int64_t number = 0; items.find(number, item); number++) {
-    const int count = item.num_ranges(a, group);
-    if (number % num_blocks == blockIdx.x) {
+    const int count = item.num_ranges(a, group), warps = item.num_warps();
+    if (number % num_blocks == blockIdx.x && warp < warps) {
       Rows total;
       float acc[S::kAcc] = {};
       for (int range = 0; range < count; range++) {
-        const Global<const float> from = partials + ((partial + range) * S::kPartialFloats + threadIdx.x);
+        const int64_t partial = first_partial + static_cast<int64_t>(range) * warps + warp;
+        const Global<const float> from = partials + (partial * S::kPartialFloats + threadIdx.x % 32);
         Rows part;
         for (int r = 0; r < 2; r++) {
-          part.maximum[r] = from[(S::kAcc + r) * S::kThreads];
-          part.sum[r] = from[(S::kAcc + 2 + r) * S::kThreads];
+          part.maximum[r] = from[(S::kAcc + r) * 32];
+          part.sum[r] = from[(S::kAcc + 2 + r) * 32];
         }
         float keep[2], add[2];
         merge_rows(total, part, keep, add);
-        for (int i = 0; i < S::kAcc; i++) acc[i] = fmaf(acc[i], keep[i / 2 % 2], from[i * S::kThreads] * add[i / 2 % 2]);
+        for (int i = 0; i < S::kAcc; i++) acc[i] = fmaf(acc[i], keep[i / 2 % 2], from[i * 32] * add[i / 2 % 2]);
       }
       store_row_parts<T, kDim>(a, item, total, acc, 1, sinks, out);
     }
-    partial += count;
+    first_partial += static_cast<int64_t>(count) * warps;
   }
 }
 
@@ -388,8 +341,7 @@ int32_t launch_attention(const Stream* stream, const AttentionPointers& p, const
   const int grid = stream->num_multiprocessors * kBlocksPerMultiprocessor;
   const bool may_split = static_cast<int64_t>(a.ld_block_table) * a.block_size > kKeyRange;
   const int64_t room = stream->workspace_bytes / (S::kPartialFloats * static_cast<int64_t>(sizeof(float)));
-  const int64_t wanted = static_cast<int64_t>(grid) * kPartialsPerBlock;
-  const int64_t max_partials = may_split ? (room < wanted ? room : wanted) : 0;
+  const int64_t max_partials = may_split ? room : 0;
   auto* partials = static_cast<float*>(stream->workspace);
   const int32_t code = launched(launch("paged_attention", attention_kernel<T, kDim>, grid, S::kThreads, S::kSharedBytes, stream->stream,
                                        static_cast<const T*>(p.q), static_cast<const unsigned char*>(p.kv_cache), p.block_tables,
@@ -424,7 +376,7 @@ BAO_EXPORT int32_t bao_paged_attention(const Stream* stream, const void* q, int6
   if (!(soft_cap >= 0) || !(scale - scale == 0)) return kBadShape;
   const int64_t row = static_cast<int64_t>(num_heads) * head_dim;
   if (ld_q < row || ld_out < row) return kBadShape;
-  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_seqs == 0) return kOk;
   if (!q || !kv_cache || !block_tables || !seq_lens || !query_start_loc || !out) return kNullPointer;
   const AttentionPointers pointers{q, kv_cache, block_tables, seq_lens, query_start_loc, sinks, out};

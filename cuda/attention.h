@@ -44,6 +44,7 @@ __device__ inline int64_t cache_offset(const AttentionArgs& a, int block, int kv
 __device__ inline float read_cache(const Global<const unsigned char>& cache, int32_t dtype, int64_t at) {
   if (dtype == kFloat32) return cast<const float>(cache)[at];
   if (dtype == kBFloat16) return to_float(cast<const BFloat16>(cache)[at]);
+  if (dtype == kFp8E4M3) return to_float(cast<const Float8E4M3>(cache)[at]);
   return to_float(cast<const Half>(cache)[at]);
 }
 

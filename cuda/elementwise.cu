@@ -1,20 +1,11 @@
 // Activations, bias, lookups, gathers and copies.
+#include "grid_stride.cuh"
 #include "stream.h"
 
 namespace bao {
 namespace {
 
-constexpr unsigned kThreads = 256;
-constexpr int64_t kMaxBlocks = 65535;
 constexpr int kMaxHeadDim = 256;
-
-unsigned blocks_for(int64_t elements) {
-  const int64_t blocks = ceil_div(elements, kThreads);
-  return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
-}
-
-__device__ inline int64_t first_element() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
-__device__ inline int64_t element_step() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
 template <int Kind>
 __device__ inline float activate(float x) {
@@ -29,6 +20,26 @@ __global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64
     const int64_t row = i / n, column = i % n;
     const float gate = to_float(gate_up[row * 2 * n + column]), up = to_float(gate_up[row * 2 * n + n + column]);
     out[i] = from_float<T>(activate<Kind>(gate) * up);
+  }
+}
+
+template <class T>
+__global__ void swigluoai_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64_t elements, int n, float alpha, float limit) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t row = i / n, column = i % n;
+    const float gate = fminf(to_float(gate_up[row * 2 * n + column]), limit);
+    const float up = fmaxf(fminf(to_float(gate_up[row * 2 * n + n + column]), limit), -limit);
+    out[i] = from_float<T>(gate / (1.0f + expf(-alpha * gate)) * (up + 1.0f));
+  }
+}
+
+template <class T>
+__global__ void copy_heads_kernel(Global<const T> x, int64_t ld_x, int x_head_stride, Global<T> out, int64_t ld_out, int out_head_stride,
+                                  int64_t elements, int num_heads, int width, int padded_width) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t column = i % padded_width, head = i / padded_width % num_heads, token = i / padded_width / num_heads;
+    const T value = column < width ? x[token * ld_x + head * x_head_stride + column] : from_float<T>(0.0f);
+    out[token * ld_out + head * out_head_stride + column] = value;
   }
 }
 
@@ -110,7 +121,7 @@ __global__ void convert_matrix_kernel(Global<const From> from, int64_t ld, Globa
 template <class T>
 int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out, int64_t elements, int32_t n, int32_t kind) {
   const auto kernel = kind == 0 ? act_and_mul_kernel<T, 0> : kind == 1 ? act_and_mul_kernel<T, 1> : act_and_mul_kernel<T, 2>;
-  return launched(launch("act_and_mul", kernel, blocks_for(elements), kThreads, 0, stream->stream, static_cast<const T*>(gate_up),
+  return launched(launch("act_and_mul", kernel, element_blocks(elements), kElementThreads, 0, stream->stream, static_cast<const T*>(gate_up),
                          static_cast<T*>(out), elements, n));
 }
 
@@ -129,6 +140,38 @@ BAO_EXPORT int32_t bao_act_and_mul(const Stream* stream, const void* gate_up, vo
   });
 }
 
+BAO_EXPORT int32_t bao_swigluoai_and_mul(const Stream* stream, const void* gate_up, void* out, int32_t rows, int32_t n, float alpha,
+                                         float limit) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || !(limit > 0)) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!gate_up || !out) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(rows) * n;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("swigluoai_and_mul", swigluoai_and_mul_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream,
+                           static_cast<const T*>(gate_up), static_cast<T*>(out), elements, n, alpha, limit));
+  });
+}
+
+BAO_EXPORT int32_t bao_copy_heads(const Stream* stream, const void* x, int64_t ld_x, int32_t x_head_stride, void* out, int64_t ld_out,
+                                  int32_t out_head_stride, int32_t num_tokens, int32_t num_heads, int32_t width, int32_t padded_width) {
+  if (!stream) return kStreamClosed;
+  if (num_tokens < 0 || num_heads <= 0 || width <= 0 || padded_width < width) return kBadShape;
+  if (x_head_stride < 0 || out_head_stride < padded_width) return kBadShape;
+  const int64_t last = num_heads - 1;
+  if (ld_x < last * x_head_stride + width || ld_out < last * out_head_stride + padded_width) return kBadShape;
+  if (num_tokens == 0) return kOk;
+  if (!x || !out) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(num_tokens) * num_heads * padded_width;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("copy_heads", copy_heads_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream,
+                           static_cast<const T*>(x), ld_x, x_head_stride, static_cast<T*>(out), ld_out, out_head_stride, elements,
+                           num_heads, width, padded_width));
+  });
+}
+
 BAO_EXPORT int32_t bao_add(const Stream* stream, const void* x, const void* y, void* out, int64_t count) {
   if (!stream) return kStreamClosed;
   if (count < 0) return kBadShape;
@@ -136,7 +179,7 @@ BAO_EXPORT int32_t bao_add(const Stream* stream, const void* x, const void* y, v
   if (!x || !y || !out) return kNullPointer;
   return with_activation(stream, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    return launched(launch("add", add_kernel<T>, blocks_for(count), kThreads, 0, stream->stream, static_cast<const T*>(x),
+    return launched(launch("add", add_kernel<T>, element_blocks(count), kElementThreads, 0, stream->stream, static_cast<const T*>(x),
                            static_cast<const T*>(y), static_cast<T*>(out), count));
   });
 }
@@ -146,7 +189,7 @@ BAO_EXPORT int32_t bao_soft_cap(const Stream* stream, float* x, int64_t count, f
   if (count < 0 || !(cap > 0)) return kBadShape;
   if (count == 0) return kOk;
   if (!x) return kNullPointer;
-  return launched(launch("soft_cap", soft_cap_kernel, blocks_for(count), kThreads, 0, stream->stream, x, count, cap));
+  return launched(launch("soft_cap", soft_cap_kernel, element_blocks(count), kElementThreads, 0, stream->stream, x, count, cap));
 }
 
 // The epilogue of `linear`: cublasGemmEx has none. `dtype` is that of out.
@@ -159,7 +202,7 @@ BAO_EXPORT int32_t bao_add_bias(const Stream* stream, void* out, const float* bi
   const int64_t elements = static_cast<int64_t>(rows) * n;
   return with_dtype(dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    return launched(launch("add_bias", add_bias_kernel<T>, blocks_for(elements), kThreads, 0, stream->stream, static_cast<T*>(out), bias,
+    return launched(launch("add_bias", add_bias_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream, static_cast<T*>(out), bias,
                            ld_out, elements, n));
   });
 }
@@ -176,7 +219,7 @@ BAO_EXPORT int32_t bao_embedding(const Stream* stream, const int32_t* ids, const
     return with_dtype(table_dtype, [&](auto* table_type) {
       using T = Pointee<decltype(type)>;
       using Table = Pointee<decltype(table_type)>;
-      return launched(launch("embedding", embedding_kernel<T, Table>, blocks_for(elements), kThreads, 0, stream->stream, ids,
+      return launched(launch("embedding", embedding_kernel<T, Table>, element_blocks(elements), kElementThreads, 0, stream->stream, ids,
                              static_cast<const Table*>(table), static_cast<T*>(out), elements, hidden_size, vocab_size, scale));
     });
   });
@@ -188,7 +231,7 @@ BAO_EXPORT int32_t bao_gather_token_ids(const Stream* stream, const int32_t* tok
   if (num_tokens < 0 || ld_table <= 0) return kBadShape;
   if (num_tokens == 0) return kOk;
   if (!token_table || !slots || !positions || !out) return kNullPointer;
-  return launched(launch("gather_token_ids", gather_token_ids_kernel, blocks_for(num_tokens), kThreads, 0, stream->stream, token_table,
+  return launched(launch("gather_token_ids", gather_token_ids_kernel, element_blocks(num_tokens), kElementThreads, 0, stream->stream, token_table,
                          ld_table, slots, positions, out, num_tokens));
 }
 
@@ -200,7 +243,7 @@ BAO_EXPORT int32_t bao_gather_rows(const Stream* stream, const void* x, const in
   const int64_t elements = static_cast<int64_t>(rows) * n;
   return with_activation(stream, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    return launched(launch("gather_rows", gather_rows_kernel<T>, blocks_for(elements), kThreads, 0, stream->stream,
+    return launched(launch("gather_rows", gather_rows_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream,
                            static_cast<const T*>(x), indices, static_cast<T*>(out), elements, n));
   });
 }
@@ -210,7 +253,7 @@ BAO_EXPORT int32_t bao_copy_bytes(const Stream* stream, const void* from, void* 
   if (bytes < 0) return kBadShape;
   if (bytes == 0) return kOk;
   if (!from || !to) return kNullPointer;
-  return launched(launch("copy_bytes", copy_bytes_kernel, blocks_for(bytes), kThreads, 0, stream->stream,
+  return launched(launch("copy_bytes", copy_bytes_kernel, element_blocks(bytes), kElementThreads, 0, stream->stream,
                          static_cast<const unsigned char*>(from), static_cast<unsigned char*>(to), bytes));
 }
 
@@ -219,7 +262,7 @@ BAO_EXPORT int32_t bao_copy_blocks(const Stream* stream, void* kv_cache, const i
   if (num_pairs < 0 || block_bytes <= 0) return kBadShape;
   if (num_pairs == 0) return kOk;
   if (!kv_cache || !pairs) return kNullPointer;
-  return launched(launch("copy_blocks", copy_blocks_kernel, blocks_for(block_bytes), kThreads, 0, stream->stream,
+  return launched(launch("copy_blocks", copy_blocks_kernel, element_blocks(block_bytes), kElementThreads, 0, stream->stream,
                          static_cast<unsigned char*>(kv_cache), pairs, num_pairs, block_bytes));
 }
 
@@ -230,15 +273,15 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
   if (num_tokens < 0 || num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0) return kBadShape;
   const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
   if (ld_kv < row) return kBadShape;
-  if (!is_float_dtype(cache_dtype)) return kBadDType;
+  if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_tokens == 0) return kOk;
   if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
   const int64_t elements = num_tokens * row;
   return with_activation(stream, [&](auto* type) {
-    return with_dtype(cache_dtype, [&](auto* cache_type) {
+    return with_cache_dtype(cache_dtype, [&](auto* cache_type) {
       using T = Pointee<decltype(type)>;
       using Cache = Pointee<decltype(cache_type)>;
-      return launched(launch("reshape_and_cache", reshape_and_cache_kernel<T, Cache>, blocks_for(elements), kThreads, 0, stream->stream,
+      return launched(launch("reshape_and_cache", reshape_and_cache_kernel<T, Cache>, element_blocks(elements), kElementThreads, 0, stream->stream,
                              static_cast<const T*>(key), static_cast<const T*>(value), ld_kv, slot_mapping,
                              static_cast<Cache*>(kv_cache), elements, num_kv_heads, head_dim, block_size));
     });
@@ -247,8 +290,8 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
 
 // Bytes of one KV block of one layer, or -1 for a shape or type that there is none of.
 BAO_EXPORT int64_t bao_kv_block_bytes(int32_t num_kv_heads, int32_t head_dim, int32_t block_size, int32_t dtype) {
-  if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_float_dtype(dtype)) return -1;
-  return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * float_dtype_bytes(dtype);
+  if (num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0 || !is_cache_dtype(dtype)) return -1;
+  return 2 * static_cast<int64_t>(num_kv_heads) * head_dim * block_size * cache_dtype_bytes(dtype);
 }
 
 // Enqueues to [rows, cols] = from [rows, cols] (rows ld apart) in another type.
@@ -263,7 +306,7 @@ BAO_EXPORT int32_t bao_convert_matrix(const Stream* stream, const void* from, in
     return with_dtype(to_dtype, [&](auto* to_type) {
       using From = Pointee<decltype(from_type)>;
       using To = Pointee<decltype(to_type)>;
-      return launched(launch("convert_matrix", convert_matrix_kernel<From, To>, blocks_for(elements), kThreads, 0, stream->stream,
+      return launched(launch("convert_matrix", convert_matrix_kernel<From, To>, element_blocks(elements), kElementThreads, 0, stream->stream,
                              static_cast<const From*>(from), ld, static_cast<To*>(to), elements, static_cast<int64_t>(cols)));
     });
   });

@@ -1,4 +1,4 @@
-// bfloat16 and float16 as storage, with conversions that round to nearest, ties to even.
+// bfloat16, float16 and OCP's 8-bit E4M3 as storage, with conversions that round to nearest, ties to even.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,11 @@ struct Half {
   uint16_t bits;
 };
 
+// No infinity, greatest number 448, NaN where all bits but the sign are set. Of the KV cache only.
+struct Float8E4M3 {
+  uint8_t bits;
+};
+
 BAO_HOST_DEVICE float to_float(float x) { return x; }
 
 BAO_HOST_DEVICE float to_float(BFloat16 x) {
@@ -41,6 +46,16 @@ BAO_HOST_DEVICE float to_float(Half x) {
   std::memcpy(&value, &x.bits, 2);
   return static_cast<float>(value);
 #endif
+}
+
+BAO_HOST_DEVICE float to_float(Float8E4M3 x) {
+  const uint32_t magnitude = x.bits & 0x7fu;
+  // Subnormals are multiples of 2^-9.
+  if (magnitude < 8) return static_cast<float>(magnitude) * (x.bits & 0x80u ? -0x1p-9f : 0x1p-9f);
+  uint32_t bits = (x.bits & 0x80u) << 24 | (magnitude == 0x7fu ? 0x7fc00000u : (magnitude << 20) + 0x3c000000u);
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
 }
 
 template <class T>
@@ -73,6 +88,27 @@ BAO_HOST_DEVICE Half from_float<Half>(float x) {
   std::memcpy(&bits, &value, 2);
   return {bits};
 #endif
+}
+
+// What is beyond the greatest number becomes that; NaN stays NaN.
+template <>
+BAO_HOST_DEVICE Float8E4M3 from_float<Float8E4M3>(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  const uint32_t sign = bits >> 24 & 0x80u;
+  uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return {static_cast<uint8_t>(sign | 0x7fu)};
+  // 448
+  if (magnitude > 0x43e00000u) magnitude = 0x43e00000u;
+  // Below 2^-6 there are subnormals: adding 2^14 leaves the number of their units in the low bits, rounded by the addition itself.
+  if (magnitude < 0x3c800000u) {
+    float shifted;
+    memcpy(&shifted, &magnitude, 4);
+    shifted += 0x1p14f;
+    memcpy(&magnitude, &shifted, 4);
+    return {static_cast<uint8_t>(sign | (magnitude - 0x46800000u))};
+  }
+  return {static_cast<uint8_t>(sign | ((magnitude + 0x7ffffu + (magnitude >> 20 & 1u) - 0x3c000000u) >> 20))};
 }
 
 // Two values in one register, the first in the low half.

@@ -40,6 +40,12 @@ int32_t with_dtype(int32_t dtype, F f) {
   }
 }
 
+// The same for types of the KV cache.
+template <class F>
+int32_t with_cache_dtype(int32_t dtype, F f) {
+  return dtype == kFp8E4M3 ? f(static_cast<Float8E4M3*>(nullptr)) : with_dtype(dtype, f);
+}
+
 template <class F>
 int32_t with_activation(const Stream* stream, F f) {
   return with_dtype(stream->activation, f);

@@ -1,6 +1,6 @@
 /**
- * Builds cuda/*.cu: with nvcc for real devices (`bun run build:cuda [--arch sm_80,sm_90a]`), and with the C++ compiler for the emulation, beside
- * stand-ins for libcudart and libcublas. Run directly it builds for real devices and prints the library's path.
+ * Builds cuda/*.cu: with nvcc for real devices (`bun run build:cuda [--arch sm_80,sm_90a]`, `--arch native`), and with the C++ compiler for the emulation, beside
+ * stand-ins for libcudart and libcublas. Run directly it builds for real devices, or with `--emulation` for that, and prints the library's path.
  */
 import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -39,7 +39,8 @@ function contentHash(compiler: string, flags: readonly string[]): string {
       hash = Bun.hash(readFileSync(file), hash);
     }
   }
-  for (const header of ['abi.h', 'sampling_row.h']) hash = Bun.hash(readFileSync(join(ROOT, 'cpu', header)), hash);
+  for (const header of ['abi.h', 'quant.h', 'sampling_row.h'])
+    hash = Bun.hash(readFileSync(join(ROOT, 'cpu', header)), hash);
   return hash.toString(16).padStart(16, '0');
 }
 
@@ -95,29 +96,51 @@ export async function ensureCudaEmulation(options: { quiet?: boolean } = {}): Pr
   };
 }
 
-/** nvcc of the PATH, of CUDA_HOME or CUDA_PATH, of /usr/local/cuda, or of the PyPI package nvidia-cuda-nvcc; null where there is none. */
-export function findNvcc(): string | null {
-  const inPath = Bun.which('nvcc');
-  if (inPath) return inPath;
+/** Site-packages of the PATH's Python; null where there is none. */
+function pythonPackages(): string | null {
   const python = Bun.which('python3');
-  const purelib = python
-    ? Bun.spawnSync([python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))']).stdout.toString().trim()
-    : '';
-  const roots = [
-    process.env.CUDA_HOME,
-    process.env.CUDA_PATH,
-    '/usr/local/cuda',
-    purelib && join(purelib, 'nvidia/cu13'),
-  ];
-  return roots.flatMap((root) => (root ? [join(root, 'bin/nvcc')] : [])).find(existsSync) ?? null;
+  if (python === null) return null;
+  const { stdout } = Bun.spawnSync([python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))']);
+  return stdout.toString().trim() || null;
+}
+
+/** Where toolkits are: CUDA_HOME, CUDA_PATH, /usr/local/cuda, and the PyPI packages nvidia-*. */
+function toolkitRoots(): string[] {
+  const packages = pythonPackages();
+  const wheels = ['cu13', 'cuda_runtime', 'cublas', 'nccl'].map((name) => packages && join(packages, 'nvidia', name));
+  const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', ...wheels];
+  return roots.flatMap((root) => root || []);
+}
+
+/** nvcc of the PATH or of a toolkit; null where there is none. */
+export function findNvcc(): string | null {
+  return (
+    Bun.which('nvcc') ??
+    toolkitRoots()
+      .map((root) => join(root, 'bin/nvcc'))
+      .find(existsSync) ??
+    null
+  );
+}
+
+const LIBRARY_FOLDERS = ['lib64', 'lib', 'targets/x86_64-linux/lib', 'targets/sbsa-linux/lib'];
+
+function inToolkit(root: string, sonames: readonly string[]): string[] {
+  return LIBRARY_FOLDERS.flatMap((folder) => sonames.map((name) => join(root, folder, name))).filter(existsSync);
+}
+
+/** A library by its sonames, which the loader may know, then by the paths where toolkits have it. */
+export function libraryCandidates(sonames: readonly string[]): string[] {
+  return [...sonames, ...toolkitRoots().flatMap((root) => inToolkit(root, sonames))];
 }
 
 /** libcudart beside an nvcc: toolkits and wheels put it in different places. */
 function findCudart(nvcc: string): string {
   const root = join(dirname(realpathSync(nvcc)), '..');
-  const folders = ['lib64', 'lib', 'targets/x86_64-linux/lib', 'targets/sbsa-linux/lib'];
-  const found = folders.flatMap((folder) => CUDART_SONAMES.map((name) => join(root, folder, name))).find(existsSync);
-  if (!found) throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${root} (PyPI: nvidia-cuda-runtime)`);
+  const [found] = inToolkit(root, CUDART_SONAMES);
+  if (found === undefined) {
+    throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${root} (PyPI: nvidia-cuda-runtime)`);
+  }
   return found;
 }
 
@@ -158,11 +181,29 @@ export async function ensureCudaKernels(archs: readonly string[], options: { qui
   return join(folder, KERNELS);
 }
 
+/** Architectures whose fastest instructions are only there under another name. */
+const ARCH_SPECIFIC: readonly string[] = ['90', '100'];
+
+/** The architecture to build for, of a compute capability without its dot ("90" is sm_90a). */
+export function archOf(capability: string): string {
+  return `sm_${capability}${ARCH_SPECIFIC.includes(capability) ? 'a' : ''}`;
+}
+
+/** The architectures of the devices that the driver names. */
+function nativeArchs(): string[] {
+  const { stdout, exitCode } = Bun.spawnSync(['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']);
+  if (exitCode !== 0) throw new Error('--arch native: nvidia-smi names no device');
+  const capabilities = stdout.toString().trim().split('\n');
+  return [...new Set(capabilities.map((each) => archOf(each.trim().replace('.', ''))))];
+}
+
 if (import.meta.main) {
   try {
     const at = process.argv.indexOf('--arch');
     const archs = at < 0 ? ['sm_80', 'sm_90a'] : (process.argv[at + 1] ?? '').split(',');
-    console.log(await ensureCudaKernels(archs));
+    const isNative = archs.length === 1 && archs[0] === 'native';
+    if (process.argv.includes('--emulation')) console.log((await ensureCudaEmulation()).kernels);
+    else console.log(await ensureCudaKernels(isNative ? nativeArchs() : archs));
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);

@@ -1,14 +1,16 @@
 /**
  * `bun scripts/check-cuda-abi.ts ROOT…`: checks the bindings of src/device/cuda against NVIDIA's headers and libraries under the given folders
- * (a toolkit, or nvidia/cu13 of the PyPI packages nvidia-cuda-runtime, nvidia-cuda-crt and nvidia-cublas). Needs no GPU and no driver.
- * Constants and the number and sizes of arguments are checked by the C++ compiler, exported symbols by opening the libraries.
+ * (a toolkit, or nvidia/cu13 and nvidia/nccl of the PyPI packages nvidia-cuda-runtime, nvidia-cuda-crt, nvidia-cublas and nvidia-nccl-cu13). Needs no GPU and
+ * no driver. Constants and the number and sizes of arguments are checked by the C++ compiler, exported symbols by opening the libraries. Where there is
+ * no driver, what the real libraries answer then is checked too, and that a server says so and ends.
  */
 import type { FFIFunction } from 'bun:ffi';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CUBLAS_CONSTANTS, CUBLAS_SYMBOLS } from '../src/device/cuda/cublas.ts';
-import { CUDART_CONSTANTS, CUDART_SYMBOLS } from '../src/device/cuda/cuda-runtime.ts';
+import { CUDART_CONSTANTS, CUDART_SYMBOLS, CudaRuntime } from '../src/device/cuda/cuda-runtime.ts';
+import { NCCL_CONSTANTS, NCCL_SONAMES, NCCL_SYMBOLS, Nccl } from '../src/device/cuda/nccl.ts';
 import { openLibrary } from '../src/device/cuda/open-library.ts';
 import { CUBLAS_SONAMES, CUDART_SONAMES } from './build-cuda.ts';
 import { findCompiler, run } from './compiler.ts';
@@ -20,11 +22,15 @@ function sizesOf({ args = [], returns = 'void' }: FFIFunction): string {
   return [returns, ...args].map((type) => SIZES[String(type)] ?? 0).join(', ');
 }
 
-function checks(): string {
-  const constants = Object.entries({ ...CUDART_CONSTANTS, ...CUBLAS_CONSTANTS });
-  const symbols: [string, FFIFunction][] = Object.entries({ ...CUDART_SYMBOLS, ...CUBLAS_SYMBOLS });
-  return `#include <cuda_runtime_api.h>
-#include <cublas_v2.h>
+/** C++ that does not compile where the bindings are wrong. NCCL's header brings C++ overloads of cudart's names along: it is checked apart. */
+function checks(
+  includes: readonly string[],
+  constantsTable: Readonly<Record<string, number>>,
+  symbolsTable: Readonly<Record<string, FFIFunction>>,
+): string {
+  const constants = Object.entries(constantsTable);
+  const symbols = Object.entries(symbolsTable);
+  return `${includes.map((header) => `#include <${header}>`).join('\n')}
 template <size_t... Bound, class Result, class... Args>
 constexpr bool matches(Result (*)(Args...)) {
   constexpr size_t bound[] = {Bound...}, real[] = {sizeof(Result), sizeof(Args)...};
@@ -40,6 +46,10 @@ ${constants.map(([name, value]) => `static_assert(static_cast<int>(${name}) == $
 ${symbols.map(([name, spec]) => `static_assert(matches<${sizesOf(spec)}>(${exactly(name)}), "${name}");`).join('\n')}
 `;
 }
+
+/** Its third argument is a struct by value, which no type of the bindings stands for. */
+const INIT_RANK_CHECK =
+  'static_assert(matches<4, 8, 4, NCCL_UNIQUE_ID_BYTES, 4>(exact(&ncclCommInitRank)), "ncclCommInitRank");\n';
 
 /** Headers add templates and C++ overloads to two names; the C function is meant. */
 function exactly(name: string): string {
@@ -59,17 +69,60 @@ function findFile(roots: readonly string[], names: readonly string[]): string {
   return found;
 }
 
+/** True where a driver answers: then the rest is for scripts/gpu-verify. */
+function checkErrorPaths(cudart: string, nccl: string): boolean {
+  const runtime = new CudaRuntime([cudart]);
+  // Its version is read without a driver.
+  const { version } = new Nccl([nccl]);
+  console.log(`libnccl ${version} answers`);
+  try {
+    runtime.selectDevice(0);
+    return true;
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith('no CUDA device: cudaGetDeviceCount: cudaError')))
+      throw error;
+    return false;
+  }
+}
+
+/** `bao serve --device cuda` with the real libraries and no driver: one sentence and exit code 1. */
+function checkServer(folder: string): void {
+  const child = Bun.spawnSync([process.execPath, 'src/main.ts', 'serve', 'demo', '--device', 'cuda', '--port', '0'], {
+    cwd: join(import.meta.dir, '..'),
+    env: { ...process.env, LD_LIBRARY_PATH: folder },
+  });
+  const log = child.stderr.toString();
+  if (child.exitCode !== 1 || !/^bao: no CUDA device: cudaGetDeviceCount: cudaError\w+ \(\d+\), .*$/m.test(log)) {
+    throw new Error(`without a driver the server ended with ${child.exitCode ?? child.signalCode}:\n${log}`);
+  }
+}
+
 const roots = process.argv.slice(2);
 const scratch = mkdtempSync(join(tmpdir(), 'bao-abi-'));
 try {
-  const source = join(scratch, 'checks.cpp');
-  writeFileSync(source, checks());
   const includes = roots.map((root) => `-I${join(root, 'include')}`);
-  await run(findCompiler(), ['-std=c++17', '-fsyntax-only', ...includes, source]);
-  openLibrary('libcudart', [findFile(roots, CUDART_SONAMES)], CUDART_SYMBOLS);
+  const sources = {
+    cuda: checks(
+      ['cuda_runtime_api.h', 'cublas_v2.h'],
+      { ...CUDART_CONSTANTS, ...CUBLAS_CONSTANTS },
+      { ...CUDART_SYMBOLS, ...CUBLAS_SYMBOLS },
+    ),
+    nccl: checks(['nccl.h'], NCCL_CONSTANTS, NCCL_SYMBOLS) + INIT_RANK_CHECK,
+  };
+  for (const [name, text] of Object.entries(sources)) {
+    const source = join(scratch, `${name}.cpp`);
+    writeFileSync(source, text);
+    await run(findCompiler(), ['-std=c++17', '-fsyntax-only', ...includes, source]);
+  }
+  const cudart = findFile(roots, CUDART_SONAMES);
+  const nccl = findFile(roots, NCCL_SONAMES);
+  openLibrary('libcudart', [cudart], CUDART_SYMBOLS);
   openLibrary('libcublas', [findFile(roots, CUBLAS_SONAMES)], CUBLAS_SYMBOLS);
+  openLibrary('libnccl', [nccl], NCCL_SYMBOLS);
+  if (!checkErrorPaths(cudart, nccl)) checkServer(dirname(cudart));
+  const count = (...tables: object[]) => tables.reduce((sum, table) => sum + Object.keys(table).length, 0);
   console.log(
-    `${Object.keys(CUDART_SYMBOLS).length + Object.keys(CUBLAS_SYMBOLS).length} functions and ${Object.keys(CUDART_CONSTANTS).length + Object.keys(CUBLAS_CONSTANTS).length} constants agree`,
+    `${count(CUDART_SYMBOLS, CUBLAS_SYMBOLS, NCCL_SYMBOLS)} functions and ${count(CUDART_CONSTANTS, CUBLAS_CONSTANTS, NCCL_CONSTANTS)} constants agree`,
   );
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);

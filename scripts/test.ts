@@ -54,7 +54,7 @@ if (groups.length === 0) {
 }
 
 // Here rather than within some test's deadline.
-if (groups.flat().some((file) => file.includes('cuda'))) {
+if (groups.flat().some((file) => file.includes('cuda') || file.includes('test/bench/'))) {
   const { ensureCudaEmulation } = await import('./build-cuda.ts');
   await ensureCudaEmulation();
 }

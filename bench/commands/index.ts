@@ -2,6 +2,10 @@ import type { BenchCommand } from '../command.ts';
 
 /** Each subcommand: what it is for, and how to get it, so that one does not load what another needs. */
 export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<BenchCommand> }>> = {
+  limits: {
+    doc: 'what the device gives at most',
+    load: async () => (await import('./limits.ts')).limits,
+  },
   latency: {
     doc: 'one batch on the engine: prefill and decode beside the limits of the machine',
     load: async () => (await import('./latency.ts')).latency,

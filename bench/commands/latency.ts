@@ -1,7 +1,7 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { type Limits, withLimits } from '../limits.ts';
+import { type Limits, limitSubject, withLimits } from '../limits.ts';
 import { type ModelCost, modelCost } from '../offline/model-cost.ts';
 import { type BatchShape, type BatchTimes, batchRates, runBatch } from '../offline/run-batch.ts';
 import { seededRandom } from '../random.ts';
@@ -65,7 +65,7 @@ export function latencyTable(figures: LatencyFigures): string {
     ...Object.entries(figures.percentiles).map(([percent, value]) => [`  p${percent}`, seconds(value)] as const),
     ['Prefill', `${shortNumber(figures.prefill_tokens_per_s)} tok/s`],
     ['  GFLOP/s (of peak)', withShare(figures.prefill_gflops, figures.limit_gflops)],
-    ['  peak of dot products', `${shortNumber(figures.limit_gflops)} GFLOP/s`],
+    ['  peak of products', `${shortNumber(figures.limit_gflops)} GFLOP/s`],
     ['Decode', `${shortNumber(figures.decode_tokens_per_s)} tok/s`],
     ['  GB/s (of limit)', withShare(figures.decode_read_gbps, figures.limit_read_gbps)],
     ['  read bandwidth', `${shortNumber(figures.limit_read_gbps)} GB/s`],
@@ -82,7 +82,7 @@ export async function measureLatency(
   try {
     const random = seededRandom(engineArgs.values.seed);
     for (let i = 0; i < iterations.warmup; i++) await runBatch(engine, shape, random);
-    const { value: times, limits } = await withLimits(engine.config.device.cpuThreads, async () => {
+    const { value: times, limits } = await withLimits(limitSubject(engine.config), async () => {
       const measured: BatchTimes[] = [];
       for (let i = 0; i < iterations.measured; i++) measured.push(await runBatch(engine, shape, random));
       return measured;

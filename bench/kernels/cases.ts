@@ -20,7 +20,9 @@ export interface KernelCase {
   /** Bytes that the op must read and write at the least, and its floating point operations. */
   bytes: number;
   flops: number;
-  /** Enqueues the op once; the turn's number chooses among copies of the weights. */
+  /** Copies of the weights: a turn takes the one of its number modulo their number. */
+  copies: number;
+  /** Enqueues the op once. */
   enqueue(turn: number): void;
 }
 
@@ -78,6 +80,10 @@ export class KernelCases {
     return this.cases;
   }
 
+  private get actBytes(): number {
+    return dtypeBytes(this.device.activationDtype);
+  }
+
   private get qkvWidth(): number {
     return (this.hf.numAttentionHeads + 2 * this.hf.numKeyValueHeads) * this.hf.headDim;
   }
@@ -89,7 +95,7 @@ export class KernelCases {
   private add<N extends OpName>(
     op: N,
     shape: string,
-    work: { bytes: number; flops?: number },
+    work: { bytes: number; flops?: number; copies?: number },
     args: (turn: number) => OpArgs<N>,
   ): void {
     const names = Object.keys(OPS[op].args) as (keyof OpArgs<N>)[];
@@ -99,6 +105,7 @@ export class KernelCases {
       shape,
       bytes: work.bytes,
       flops: work.flops ?? 0,
+      copies: work.copies ?? 1,
       enqueue: (turn) => {
         const values = args(turn);
         run(...names.map((name) => values[name]));
@@ -114,7 +121,7 @@ export class KernelCases {
     const cosSin = device.uploadVector(new Float32Array(hf.headDim).fill(0.5), 'bench');
     const table = this.filled((vocabSize * n * dtypeBytes(this.dtype)) / F32);
     const common = { x, weight, out, rows, n, eps };
-    const row = n * F32;
+    const row = n * this.actBytes;
     this.add('embedding', `${rows} x ${n}`, { bytes: rows * (row + n * dtypeBytes(this.dtype)) }, () => ({
       ids: zeros,
       table,
@@ -135,14 +142,14 @@ export class KernelCases {
     this.add(
       'act_and_mul',
       `${rows} x ${intermediateSize}`,
-      { bytes: 3 * rows * intermediateSize * F32, flops: 5 * rows * intermediateSize },
+      { bytes: 3 * rows * intermediateSize * this.actBytes, flops: 5 * rows * intermediateSize },
       () => ({ gate_up: x, out, rows, n: intermediateSize, kind: 0 }),
     );
     const rotated = (hf.numAttentionHeads + hf.numKeyValueHeads) * hf.headDim;
     this.add(
       'qk_norm_rope',
       `${rows} x ${rotated}`,
-      { bytes: 2 * rows * rotated * F32, flops: 10 * rows * rotated },
+      { bytes: 2 * rows * rotated * this.actBytes, flops: 10 * rows * rotated },
       () => ({
         qkv: this.inPlace,
         ld_qkv: this.qkvWidth,
@@ -181,12 +188,17 @@ export class KernelCases {
     for (const [name, n, k, allRows] of weights) {
       const copies = this.packedCopies(n, k);
       for (const m of allRows) {
-        const bytes = copies[0]!.bytes + m * (n + k) * F32;
-        this.add('linear', `${name}: ${m} x ${k} x ${n}`, { bytes, flops: 2 * m * n * k }, (turn) => {
-          const { ptr } = copies[turn % copies.length]!;
-          const w_dtype = DTYPE_CODES[this.dtype];
-          return { x: this.x, ld_x: k, w: ptr, w_dtype, bias: 0, out: this.out, ld_out: n, m, n, k };
-        });
+        const bytes = copies[0]!.bytes + m * (n + k) * this.actBytes;
+        this.add(
+          'linear',
+          `${name}: ${m} x ${k} x ${n}`,
+          { bytes, flops: 2 * m * n * k, copies: copies.length },
+          (turn) => {
+            const { ptr } = copies[turn % copies.length]!;
+            const w_dtype = DTYPE_CODES[this.dtype];
+            return { x: this.x, ld_x: k, w: ptr, w_dtype, bias: 0, out: this.out, ld_out: n, m, n, k };
+          },
+        );
       }
       if (this.scheme !== null) this.addQuantizedLinear(name, n, k, allRows, this.scheme);
     }
@@ -209,9 +221,9 @@ export class KernelCases {
     });
     const bits = QUANTIZATION_BITS[scheme];
     for (const m of allRows) {
-      const bytes = weight.bytes + m * (n + k) * F32;
+      const bytes = weight.bytes + m * (n + k) * this.actBytes;
       const shape = `${name} ${scheme}: ${m} x ${k} x ${n}`;
-      this.add('quantized_linear', shape, { bytes, flops: 2 * m * n * k }, (turn) => {
+      this.add('quantized_linear', shape, { bytes, flops: 2 * m * n * k, copies: copies.length }, (turn) => {
         const w = copies[turn % copies.length]!;
         return { x: this.x, ld_x: k, w, bits, bias: 0, out: this.out, ld_out: n, m, n, k };
       });
@@ -248,7 +260,7 @@ export class KernelCases {
       {
         bytes:
           numSeqs * blocks * device.kvBlockBytes(hf.numKeyValueHeads, hf.headDim, BLOCK_SIZE, this.dtype) +
-          2 * rows * qWidth * F32,
+          2 * rows * qWidth * this.actBytes,
         flops: 4 * numSeqs * seen * qWidth,
       },
       () => ({
@@ -272,7 +284,7 @@ export class KernelCases {
     this.add(
       'reshape_and_cache',
       `${rows} x ${kvWidth}`,
-      { bytes: 2 * rows * kvWidth * (F32 + dtypeBytes(this.dtype)) },
+      { bytes: 2 * rows * kvWidth * (this.actBytes + dtypeBytes(this.dtype)) },
       () => ({
         key: this.x,
         value: this.x,

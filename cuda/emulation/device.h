@@ -158,5 +158,12 @@ inline int __ffs(uint32_t bits) { return bits == 0 ? 0 : std::countr_zero(bits) 
 inline uint32_t __float_as_uint(float value) { return std::bit_cast<uint32_t>(value); }
 inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 
+// c plus the sum of the products of four signed bytes.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; i++) c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
+  return c;
+}
+
+inline uint32_t atomicAdd(uint32_t* address, uint32_t value) { return std::exchange(*address, *address + value); }
 inline int atomicAdd(int* address, int value) { return std::exchange(*address, *address + value); }
 inline int atomicOr(int* address, int value) { return std::exchange(*address, *address | value); }

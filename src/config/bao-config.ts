@@ -14,6 +14,7 @@ export interface BaoConfig {
   scheduler: SchedulerConfig;
   structuredOutputs: StructuredOutputsConfig;
   device: DeviceConfig;
+  compilation: CompilationConfig;
   frontend: FrontendConfig;
   observability: ObservabilityConfig;
   logging: LoggingConfig;
@@ -83,6 +84,11 @@ export interface DeviceConfig extends GroupValues<'device'> {
   device: Exclude<GroupValues<'device'>['device'], 'auto'>;
   /** Of all cores together; null: the device decides. */
   cpuThreads: number | null;
+}
+
+export interface CompilationConfig {
+  /** Ascending; empty: no graphs. */
+  cudagraphCaptureSizes: readonly number[];
 }
 
 export interface FrontendConfig extends GroupValues<'frontend'> {

@@ -4,6 +4,7 @@ import { LoadError } from '../loader/load-error.ts';
 import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
+import { resolveCompilation } from './capture-sizes.ts';
 import { checkConfig, checkFlags } from './checks.ts';
 import { ConfigError } from './config-error.ts';
 import { readEnvironment } from './environment.ts';
@@ -65,13 +66,15 @@ export class EngineArgs {
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
     const model = await this.resolveModel(environment ?? (await defaultEnvironment()));
     const cache = this.group('cache');
+    const scheduler = this.resolveScheduler(model.maxModelLen);
     const config: BaoConfig = {
       model,
       load: this.group('load'),
       cache: { ...cache, kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype) },
       parallel: this.group('parallel'),
-      scheduler: this.resolveScheduler(model.maxModelLen),
+      scheduler,
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
+      compilation: resolveCompilation(this.values, scheduler.maxNumSeqs),
       structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
       frontend: { ...this.group('frontend'), chatTemplate },
       observability: this.group('observability'),

@@ -154,6 +154,15 @@ export class CpuDevice implements Device {
     );
   }
 
+  /** An op costs nothing to enqueue here. */
+  replaySize(): null {
+    return null;
+  }
+
+  replayable<Result>(enqueue: () => Result): Result {
+    return enqueue();
+  }
+
   memoryInfo(): { freeBytes: number; totalBytes: number } {
     return systemMemory();
   }

@@ -17,6 +17,8 @@ export interface DeviceOptions {
   isa?: CpuIsa;
   /** CUDA: type of hidden states and weights; default bfloat16. */
   activationDtype?: FloatDType;
+  /** CUDA: numbers of sequences that decode steps are filled up to and captured at, ascending; none: no graphs. */
+  replaySizes?: readonly number[];
 }
 
 /** Threads of one of `numCores` engine cores: an even share, at least one. */
@@ -35,12 +37,16 @@ async function openCpu(options: DeviceOptions): Promise<Device> {
 }
 
 // Loaded when asked for: a server on the CPU has no use for it.
-async function openCuda({ coreIndex = 0, activationDtype = 'bfloat16' }: DeviceOptions): Promise<Device> {
-  return (await import('./cuda/open-cuda.ts')).openCuda({ index: coreIndex, activationDtype });
+async function openCuda(options: DeviceOptions): Promise<Device> {
+  return (await import('./cuda/open-cuda.ts')).openCuda(cudaOptions(options));
 }
 
-async function openCudaEmulation({ coreIndex = 0, activationDtype = 'bfloat16' }: DeviceOptions): Promise<Device> {
-  return (await import('./cuda/open-cuda.ts')).openCudaEmulation({ index: coreIndex, activationDtype });
+async function openCudaEmulation(options: DeviceOptions): Promise<Device> {
+  return (await import('./cuda/open-cuda.ts')).openCudaEmulation(cudaOptions(options));
+}
+
+function cudaOptions({ coreIndex = 0, activationDtype = 'bfloat16', replaySizes = [] }: DeviceOptions) {
+  return { index: coreIndex, activationDtype, replaySizes };
 }
 
 const OPENERS: Record<string, (options: DeviceOptions) => Promise<Device>> = {

@@ -88,6 +88,14 @@ export interface Device {
   /** Bytes of one KV block (keys and values) of one layer. */
   kvBlockBytes(numKvHeads: number, headDim: number, blockSize: number, dtype: DType): number;
 
+  /** How many sequences a step of `numSeqs` sequences with one token each is filled up to, so that it can be replayed; null: nothing is gained by it. */
+  replaySize(numSeqs: number): number | null;
+  /**
+   * Runs `enqueue`, which uses nothing of the device but ops. Where the same ops with the same arguments were enqueued in this way before, the
+   * device may launch them as one. Results are the same bits either way.
+   */
+  replayable<Result>(enqueue: () => Result): Result;
+
   /** Bytes that may still be allocated, and all there are. */
   memoryInfo(): { freeBytes: number; totalBytes: number };
   /** Bytes allocated so far, by purpose. */

@@ -15,7 +15,7 @@ export type DType = keyof typeof DTYPE_CODES;
 /** Types that weights and KV cache may be stored in by the kernels. */
 export type FloatDType = 'float32' | 'bfloat16' | 'float16';
 
-/** Types of the KV cache: on the CPU also 8-bit floats (OCP E4M3; what is beyond 448 is stored as that). */
+/** Types of the KV cache: 8-bit floats too (OCP E4M3; what is beyond 448 is stored as that). */
 export type CacheDType = FloatDType | 'fp8_e4m3';
 
 const BYTES: Record<DType, number> = {

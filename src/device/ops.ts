@@ -138,7 +138,22 @@ export const OPS = {
     },
   },
   quantized_linear: {
-    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of `bits` bits (8 or 4) with n rows and k columns; bias is float32 [n] or 0. Each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in order. A row with a number that is not finite gives NaN. Rows of out are ld_out apart, of x ld_x.',
+    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of `bits` bits (8 or 4) with n rows and k columns; bias is float32 [n] or 0. Each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in a fixed order. A row with a number that is not finite gives NaN. Rows of out are ld_out apart, of x ld_x.',
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      w: 'ptr',
+      bits: 'i32',
+      bias: 'ptr?',
+      out: 'ptr',
+      ld_out: 'i64',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
+  quantized_linear_f32: {
+    doc: 'As quantized_linear, with float32 out whatever act is: the logits.',
     args: {
       x: 'ptr',
       ld_x: 'i64',

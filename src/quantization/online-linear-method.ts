@@ -35,8 +35,8 @@ class OnlineQuantizedLinear implements LinearKernel {
     this.device.ops.quantized_linear(x, ldX, ptr, this.bits, this.bias, out, ldOut, m, n, k);
   }
 
-  /** Where there are quantized weights, on the CPU, activations are float32 anyway. */
   applyFloat32(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number, m: number): void {
-    this.apply(x, ldX, out, ldOut, m);
+    const { ptr, n, k } = this.weight;
+    this.device.ops.quantized_linear_f32(x, ldX, ptr, this.bits, this.bias, out, ldOut, m, n, k);
   }
 }

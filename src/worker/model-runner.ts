@@ -66,18 +66,8 @@ export class ModelRunner {
     if (inputs.inUseUntil !== null) this.device.wait(inputs.inUseUntil);
 
     const rows = this.updateStates(scheduled, inputs);
-    const context = inputs.build(rows);
-    this.device.ops.gather_token_ids(
-      this.tokenTable,
-      this.ldTokenTable,
-      inputs.tokenSlots,
-      inputs.tokenPositions,
-      this.inputIds,
-      context.numTokens,
-    );
-    const hidden = this.model.forward(this.inputIds, context);
-    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
+    const { logits, promptLogprobs } = this.enqueueForward(rows, inputs);
+    const sampled = this.enqueueSampling(rows, logits, scheduled.grammarBitmask);
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
     return { wait: () => this.collect(rows, sampled, promptLogprobs) };
@@ -114,6 +104,36 @@ export class ModelRunner {
     return rows;
   }
 
+  /** Logits of the rows that sample, in their order, and what prompts have to report. */
+  private enqueueForward(
+    rows: readonly StepRow[],
+    inputs: StepInputs,
+  ): { logits: DevicePtr; promptLogprobs: readonly (PromptLogprobs | null)[] } {
+    // Steps of decode alone repeat: they differ only in what the inputs hold.
+    const replaySize = rows.every(isDecode) ? this.device.replaySize(rows.length) : null;
+    const context = inputs.build(rows, replaySize ?? rows.length);
+    const forward = () => {
+      const { tokenSlots, tokenPositions } = inputs;
+      const { tokenTable, ldTokenTable, inputIds } = this;
+      const { numTokens } = context;
+      this.device.ops.gather_token_ids(tokenTable, ldTokenTable, tokenSlots, tokenPositions, inputIds, numTokens);
+      return this.model.forward(inputIds, context);
+    };
+    if (replaySize !== null) {
+      const logits = this.device.replayable(() => this.computeLogits(forward(), inputs.logitsIndices, replaySize));
+      return { logits, promptLogprobs: rows.map(() => null) };
+    }
+    const hidden = forward();
+    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
+    return { logits: this.computeLogits(hidden, inputs.logitsIndices, countSamples(rows)), promptLogprobs };
+  }
+
+  private computeLogits(hidden: DevicePtr, logitsIndices: DevicePtr, rows: number): DevicePtr {
+    if (rows === 0) return 0;
+    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, rows, this.options.hiddenSize);
+    return this.model.computeLogits(this.sampleHidden, rows);
+  }
+
   /** One entry a row; null where no prompt position of this step has a log probability to report. */
   private enqueuePromptLogprobs(rows: readonly StepRow[], hidden: DevicePtr): (PromptLogprobs | null)[] {
     let firstToken = 0;
@@ -148,12 +168,10 @@ export class ModelRunner {
 
   private enqueueSampling(
     rows: readonly StepRow[],
-    hidden: DevicePtr,
-    logitsIndices: DevicePtr,
+    logits: DevicePtr,
     grammarBitmask: GrammarBitmask | null,
   ): SamplingResult {
-    const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
-    this.sampling.begin(numSampled);
+    this.sampling.begin(countSamples(rows));
     const masks = masksByKey(grammarBitmask);
     let i = 0;
     for (const { state, samples } of rows) {
@@ -161,9 +179,6 @@ export class ModelRunner {
       const bitmask = masks?.get(state.key);
       this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
     }
-    if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
-    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
-    const logits = this.model.computeLogits(this.sampleHidden, numSampled);
     return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
   }
 
@@ -188,6 +203,15 @@ export class ModelRunner {
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
     };
   }
+}
+
+/** One token that follows all others of its sequence: no prompt position is left to report. */
+function isDecode({ numScheduledTokens, samples }: StepRow): boolean {
+  return numScheduledTokens === 1 && samples;
+}
+
+function countSamples(rows: readonly StepRow[]): number {
+  return rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
 }
 
 function masksByKey(bitmask: GrammarBitmask | null): Map<number, Int32Array> | null {

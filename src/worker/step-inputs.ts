@@ -3,6 +3,9 @@ import { StagedArray } from '../device/staged-array.ts';
 import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
 import type { RequestState } from './input-batch.ts';
 
+/** Blocks; below it tables do not shrink. */
+const MIN_TABLE_WIDTH = 32;
+
 /** One request's part of a step. */
 export interface StepRow {
   state: RequestState;
@@ -74,11 +77,14 @@ export class StepInputs {
     }
   }
 
-  /** Lays the rows out and enqueues their upload. */
-  build(rows: readonly StepRow[]): ForwardContext {
+  /**
+   * Lays the rows out and enqueues their upload.
+   *
+   * @param numSeqs sequences of the batch, at least those of `rows`: what goes beyond them are sequences of one token that read and write nothing
+   */
+  build(rows: readonly StepRow[], numSeqs: number): ForwardContext {
     const numGroups = this.groupMetadata.length;
-    const numSeqs = rows.length;
-    let numTokens = 0;
+    let numTokens = numSeqs - rows.length;
     for (const row of rows) numTokens += row.numScheduledTokens;
 
     const slotMappingAt = 3 * numTokens;
@@ -92,7 +98,7 @@ export class StepInputs {
     let token = 0;
     let numLogits = 0;
     let maxSeqLen = 0;
-    for (let s = 0; s < numSeqs; s++) {
+    for (let s = 0; s < rows.length; s++) {
       const row = rows[s]!;
       const end = row.numComputedTokens + row.numScheduledTokens;
       words[queryStartAt + s] = token;
@@ -106,9 +112,16 @@ export class StepInputs {
       }
       if (row.samples) words[logitsAt + numLogits++] = token - 1;
     }
+    for (let s = rows.length; s < numSeqs; s++, token++) {
+      words[queryStartAt + s] = token;
+      words[seqLensAt + s] = 0;
+      for (let g = 0; g < numGroups; g++) words[slotMappingAt + g * numTokens + token] = -1;
+      for (const at of [token, numTokens + token, 2 * numTokens + token]) words[at] = 0;
+      words[logitsAt + numLogits++] = token;
+    }
     words[queryStartAt + numSeqs] = token;
     this.words.upload(total);
-    this.buildBlockTables(rows);
+    this.buildBlockTables(rows, numSeqs);
 
     const base = this.words.ptr;
     this.tokenSlots = base;
@@ -144,12 +157,13 @@ export class StepInputs {
     }
   }
 
-  /** Rows of one group are as far apart as its longest table in this step. */
-  private buildBlockTables(rows: readonly StepRow[]): void {
-    const lds = this.groupMetadata.map((_, g) =>
-      rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), 1),
-    );
-    const total = lds.reduce((sum, ld) => sum + ld * rows.length, 0);
+  /** Rows of one group are as far apart as its longest table in this step, and then a power of two, so that few steps differ in it. */
+  private buildBlockTables(rows: readonly StepRow[], numSeqs: number): void {
+    const lds = this.groupMetadata.map((_, g) => {
+      const longest = rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), MIN_TABLE_WIDTH);
+      return 2 ** Math.ceil(Math.log2(longest));
+    });
+    const total = lds.reduce((sum, ld) => sum + ld * numSeqs, 0);
     this.blockTables.reserve(total);
     let at = 0;
     for (let g = 0; g < lds.length; g++) {
@@ -159,6 +173,7 @@ export class StepInputs {
         this.blockTables.i32.set(row.state.blockTables[g]!.view(), at);
         at += ld;
       }
+      at = start + ld * numSeqs;
       this.groupMetadata[g]!.ldBlockTable = ld;
       this.groupMetadata[g]!.blockTables = this.blockTables.ptr + start * 4;
     }

@@ -31,6 +31,7 @@ export class Worker {
       coreIndex: this.coreIndex,
       numCores: this.config.parallel.dataParallelSize,
       activationDtype: this.config.model.dtype,
+      replaySizes: this.config.compilation.cudagraphCaptureSizes,
     });
     log.info(`Device: ${this.device.description}`);
   }

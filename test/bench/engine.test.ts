@@ -6,7 +6,7 @@ import { measureKernels } from '../../bench/commands/kernels.ts';
 import { measurePerplexity } from '../../bench/commands/perplexity.ts';
 import { measureScheduler } from '../../bench/commands/scheduler.ts';
 import { measureThroughput } from '../../bench/commands/throughput.ts';
-import { LimitMeter } from '../../bench/limits.ts';
+import { openLimitMeter } from '../../bench/limits.ts';
 import { modelCost } from '../../bench/offline/model-cost.ts';
 import { batchRates, fixedLengthParams, runBatch } from '../../bench/offline/run-batch.ts';
 import { seededRandom } from '../../bench/random.ts';
@@ -106,8 +106,8 @@ test('answers are read with each quantization', async () => {
   }
 });
 
-test('limits are measured with as many threads as asked for', async () => {
-  const meter = await LimitMeter.open(1);
+test.each(['cpu', 'cuda-emulation'] as const)('limits of %s are measured', async (device) => {
+  const meter = await openLimitMeter({ device, cpuThreads: 1, dtype: 'bfloat16' });
   try {
     const { read_gbps, gflops } = meter.measure();
     expect(read_gbps).toBeGreaterThan(0);

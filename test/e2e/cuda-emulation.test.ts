@@ -16,6 +16,35 @@ describe('the demo model on emulated CUDA devices', () => {
     expect(await server.stop()).toBe(0);
   });
 
+  test('graphs give the same bits as launches one by one', async () => {
+    const bodies = [3, 7, 11].map((seed) => ({ ...REQUEST, temperature: 0.9, seed, max_tokens: 12, logprobs: 3 }));
+    const [graphs, eager] = await Promise.all(
+      [[], ['--enforce-eager']].map(async (flags) => {
+        const server = await startBao([...EMULATION, ...flags]);
+        const alone = await complete(server, { ...REQUEST, logprobs: 3 });
+        const batch = await Promise.all(bodies.map((body) => complete(server, body)));
+        expect(await server.stop()).toBe(0);
+        return [alone, ...batch].map(({ choices }) => choices);
+      }),
+    );
+    expect(graphs).toEqual(eager!);
+  });
+
+  test('answers with int4 weights and an fp8 cache', async () => {
+    const server = await startBao([...EMULATION, '--quantization', 'int4', '--kv-cache-dtype', 'fp8']);
+    const { choices } = await complete(server, REQUEST);
+    expect(choices[0]!.text).toStartWith(' there was a little');
+    expect(await server.stop()).toBe(0);
+  });
+
+  test('where a capture fails, one line says so and the answer is the same', async () => {
+    const server = await startBao(EMULATION, { env: { BAO_CUDA_EMULATION_FAIL: 'cudaGraphInstantiate@2=2' } });
+    const { choices } = await complete(server, REQUEST);
+    expect(choices[0]!.text).toStartWith(' there was a little boat');
+    expect(await server.stop()).toBe(0);
+    expect(server.stderr().match(/No more CUDA graphs are made.*cudaErrorMemoryAllocation/g)).toHaveLength(1);
+  });
+
   test('too little memory for the model ends the start with a sentence that says what holds it', async () => {
     const server = await startBao(EMULATION, {
       waitUntilReady: false,
@@ -33,12 +62,13 @@ describe('the demo model on emulated CUDA devices', () => {
   });
 
   // Loading launches some hundred kernels, a step about fifty: these calls are of the first steps or soon after.
-  for (const [what, injected, reason] of [
-    ['a launch that is refused', 'launch@200=719', 'cudaErrorLaunchFailure'],
-    ['a device that faults in a copy', 'cudaMemcpyAsync@150=700', 'cudaErrorIllegalAddress'],
+  for (const [what, injected, reason, flags] of [
+    ['a launch that is refused', 'launch@200=719', 'cudaErrorLaunchFailure', ['--enforce-eager']],
+    ['a graph that is refused', 'cudaGraphLaunch@3=719', 'cudaErrorLaunchFailure', []],
+    ['a device that faults in a copy', 'cudaMemcpyAsync@150=700', 'cudaErrorIllegalAddress', []],
   ] as const) {
     test(`${what}: the request gets an error, and /health says why`, async () => {
-      const server = await startBao(EMULATION, {
+      const server = await startBao([...EMULATION, ...flags], {
         env: { BAO_CUDA_EMULATION_FAIL: injected, BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' },
       });
       const { status } = await post(`${server.url}/v1/completions`, { ...REQUEST, max_tokens: 100, ignore_eos: true });

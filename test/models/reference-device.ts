@@ -92,6 +92,14 @@ export class ReferenceDevice implements Device {
     return 2 * blockSize * numKvHeads * headDim * dtypeBytes('float32');
   }
 
+  replaySize(): null {
+    return null;
+  }
+
+  replayable<Result>(enqueue: () => Result): Result {
+    return enqueue();
+  }
+
   memoryInfo() {
     return { freeBytes: 2 ** 30, totalBytes: 2 ** 30 };
   }

@@ -34,7 +34,7 @@ export const cacheFlags = {
     type: 'string',
     choices: ['auto', 'bfloat16', 'float16', 'float32', 'fp8', 'fp8_e4m3'],
     default: 'auto',
-    help: "Type of the KV cache; auto is the model's. fp8 (fp8_e4m3) halves it against 16 bits, on the CPU only; see docs/quantization.md.",
+    help: "Type of the KV cache; auto is the model's. fp8 (fp8_e4m3) halves it against 16 bits; see docs/quantization.md.",
   },
   'enable-prefix-caching': {
     type: 'boolean',

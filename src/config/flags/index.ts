@@ -1,4 +1,5 @@
 import { cacheFlags } from './cache.ts';
+import { compilationFlags } from './compilation.ts';
 import { deviceFlags } from './device.ts';
 import type { FlagGroup, FlagSpec, FlagValuesOf } from './flag.ts';
 import { fieldName } from './flag.ts';
@@ -28,6 +29,12 @@ export const FLAG_GROUPS = {
     flags: structuredOutputsFlags,
   },
   device: { config: 'DeviceConfig', key: 'device', doc: 'The device.', flags: deviceFlags },
+  compilation: {
+    config: 'CompilationConfig',
+    key: 'compilation',
+    doc: 'CUDA graphs.',
+    flags: compilationFlags,
+  },
   frontend: { config: 'Frontend', key: 'frontend', doc: 'The HTTP server.', flags: frontendFlags },
   observability: {
     config: 'ObservabilityConfig',

@@ -1,5 +1,7 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../quantization/quantization-scheme.ts';
+import type { NativeFunction } from '../cpu-library.ts';
 import {
   type Device,
   type DeviceEvent,
@@ -18,6 +20,7 @@ import { Cublas } from './cublas.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
 import { CUDART_CONSTANTS, CudaRuntime } from './cuda-runtime.ts';
+import { StepGraphs } from './step-graphs.ts';
 import { StreamEvents } from './stream-events.ts';
 
 export interface CudaDeviceOptions {
@@ -26,6 +29,8 @@ export interface CudaDeviceOptions {
   index: number;
   /** Type of hidden states and weights. */
   activationDtype: FloatDType;
+  /** See DeviceOptions. */
+  replaySizes: readonly number[];
   cudart: CudaLibraries['cudart'];
   cublas: CudaLibraries['cublas'];
   /** Path of libbao-cuda for a compute capability ("90"). */
@@ -37,8 +42,13 @@ export interface CudaDeviceOptions {
 /** What NVIDIA recommends for Hopper; half of it would do before. */
 const CUBLAS_WORKSPACE_BYTES = 32 << 20;
 const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
-/** Room for the partial results of attention whose keys are split; other ops make it grow. */
-const MIN_WORKSPACE_BYTES = 4 << 20;
+/** Room for the partial results of attention whose keys are split over blocks: with heads of 128 a sequence of 128k tokens takes 2.2 MiB for each key head, of a group of up to 16. Other ops make it grow. */
+const MIN_WORKSPACE_BYTES = 64 << 20;
+const EMULATED_MIN_WORKSPACE_BYTES = 4 << 20;
+/** As many as need the largest workspace: growing it stops the device and makes all graphs stale, so it is done once. */
+const MANY_ROWS = 1 << 16;
+/** Two sets of step inputs take turns, and block tables widen as sequences grow. */
+const GRAPHS_PER_SIZE = 4;
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
 const UPLOAD_CHUNK_BYTES = 64 << 20;
 
@@ -69,6 +79,8 @@ export class CudaDevice implements Device {
   readonly #handle: number;
   readonly #events: StreamEvents;
   readonly #memory: CudaMemory;
+  readonly #replaySizes: readonly number[];
+  readonly #graphs: StepGraphs;
   #workspace: { ptr: DevicePtr; bytes: number } = { ptr: 0, bytes: 0 };
   #closed = false;
 
@@ -99,9 +111,12 @@ export class CudaDevice implements Device {
     this.#handle = this.#kernels.bao_stream_create(this.#stream, DTYPE_CODES[activationDtype], numMultiprocessors);
     const bytes = type === 'cuda' ? CUBLAS_WORKSPACE_BYTES : EMULATED_CUBLAS_WORKSPACE_BYTES;
     this.#cublas = new Cublas(options.cublas, this.#stream, { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes });
-    this.#reserveWorkspace(MIN_WORKSPACE_BYTES);
     const ops = bindOps(this.#opFunctions(), this.#handle, (code) => this.#errorText(code));
-    this.ops = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
+    const checked = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
+    this.#replaySizes = options.replaySizes;
+    this.#graphs = new StepGraphs(runtime, this.#stream, checked, GRAPHS_PER_SIZE * this.#replaySizes.length);
+    this.ops = this.#graphs.ops;
+    this.#reserveWorkspace(type === 'cuda' ? MIN_WORKSPACE_BYTES : EMULATED_MIN_WORKSPACE_BYTES);
   }
 
   alloc(bytes: number, purpose: string): DevicePtr {
@@ -128,9 +143,9 @@ export class CudaDevice implements Device {
     };
   }
 
-  /** Row-major in the activation type, which is what cuBLAS multiplies with, whatever `dtype` asks for. */
-  packLinear(sources: readonly MatrixSource[], _dtype: FloatDType, purpose: string): PackedLinear {
-    const dtype = this.activationDtype;
+  /** Row-major in the activation type, which is what cuBLAS multiplies with; in float32 where that is asked for. */
+  packLinear(sources: readonly MatrixSource[], asked: FloatDType, purpose: string): PackedLinear {
+    const dtype = asked === 'float32' ? asked : this.activationDtype;
     const n = sources.reduce((rows, source) => rows + source.rows, 0);
     const k = sources[0]?.cols ?? 0;
     if (n <= 0 || k <= 0 || sources.some((source) => source.cols !== k)) {
@@ -147,8 +162,26 @@ export class CudaDevice implements Device {
     return { ptr, dtype, n, k, bytes };
   }
 
-  packQuantizedLinear(): QuantizedLinear {
-    throw new Error('--quantization works on the CPU only; a GPU keeps weights in the type of --dtype');
+  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
+    const n = sources.reduce((rows, source) => rows + source.rows, 0);
+    const k = sources[0]?.cols ?? 0;
+    const bits = QUANTIZATION_BITS[scheme];
+    const bytes = this.#kernels.bao_quantized_linear_bytes(n, k, bits);
+    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
+      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
+      throw new Error(`${purpose}: can't quantize ${shapes.join(', ') || 'nothing'} as ${scheme}`);
+    }
+    const ptr = this.alloc(bytes, purpose);
+    let firstRow = 0;
+    for (const source of sources) {
+      const { cols, ld } = source;
+      const fromType = DTYPE_CODES[source.dtype];
+      this.#uploadRows(source, 'quantize_linear', (raw, first, rows) =>
+        this.#kernels.bao_quantize_linear(this.#handle, raw, fromType, rows, cols, ld, firstRow + first, ptr, bits),
+      );
+      firstRow += source.rows;
+    }
+    return { ptr, scheme, n, k, bytes };
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
@@ -165,7 +198,7 @@ export class CudaDevice implements Device {
     const bytes = this.#kernels.bao_kv_block_bytes(numKvHeads, headDim, blockSize, DTYPE_CODES[dtype]);
     if (bytes > 0) return bytes;
     throw new Error(
-      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16 and float16`,
+      `no KV cache of ${numKvHeads} heads of ${headDim} in blocks of ${blockSize} as ${dtype}: head sizes go up to 256, types are float32, bfloat16, float16 and fp8_e4m3`,
     );
   }
 
@@ -173,8 +206,18 @@ export class CudaDevice implements Device {
     return this.#memory.info();
   }
 
+  /** Graphs are the driver's memory: what was free before they were made, less what was free then. */
   memoryReport(): Record<string, number> {
-    return this.#memory.report();
+    const { bytes } = this.#graphs;
+    return bytes > 0 ? { ...this.#memory.report(), 'CUDA graphs': bytes } : this.#memory.report();
+  }
+
+  replaySize(numSeqs: number): number | null {
+    return this.#replaySizes.find((size) => size >= numSeqs) ?? null;
+  }
+
+  replayable<Result>(enqueue: () => Result): Result {
+    return this.#graphs.run(enqueue);
   }
 
   record(): DeviceEvent {
@@ -189,10 +232,23 @@ export class CudaDevice implements Device {
     this.#events.wait(event);
   }
 
+  /** For measurements: enqueues a read of `bytes` (a multiple of 16), whose words' sum is added to the u32 at `sum`. */
+  probeRead(ptr: DevicePtr, bytes: number, sum: DevicePtr): void {
+    const code = this.#kernels.bao_probe_read(this.#handle, ptr, bytes, sum);
+    if (code !== 0) refuse('probe_read', code, { ptr, bytes, sum }, this.#errorText(code));
+  }
+
+  /** For measurements: enqueues that every four of `bytes` become `word`. */
+  fillWords(ptr: DevicePtr, word: number, bytes: number): void {
+    const code = this.#kernels.bao_fill_words(this.#handle, ptr, word, bytes);
+    if (code !== 0) refuse('fill_words', code, { ptr, word, bytes }, this.#errorText(code));
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#runtime.functions.cudaStreamSynchronize(this.#stream);
+    this.#graphs.clear();
     this.#cublas.close();
     this.#events.close();
     this.#kernels.bao_stream_destroy(this.#handle);
@@ -203,7 +259,15 @@ export class CudaDevice implements Device {
   /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
   #opFunctions(): Record<string, (...args: number[]) => number> {
     const kernels = this.#kernels;
-    const { sample, logprobs } = kernels.ops;
+    const { sample, logprobs, quantized_linear, quantized_linear_f32 } = kernels.ops;
+    const quantized =
+      (call: NativeFunction): NativeFunction =>
+      (stream, ...args) => {
+        const [, , , bits, , , , m, , k] = args;
+        const bytes = kernels.bao_quantized_linear_workspace_bytes(m!, k!, bits!);
+        this.#reserveWorkspace(bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : 0);
+        return call(stream, ...args);
+      };
     const product =
       (outDtype: FloatDType) =>
       (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
@@ -213,12 +277,14 @@ export class CudaDevice implements Device {
       ...kernels.ops,
       linear: product(this.activationDtype),
       linear_f32: product('float32'),
+      quantized_linear: quantized(quantized_linear!),
+      quantized_linear_f32: quantized(quantized_linear_f32!),
       sample: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(args[1]!, args[2]!));
+        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(MANY_ROWS, args[2]!));
         return sample!(stream, ...args);
       },
       logprobs: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(args[1]!, args[2]!));
+        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(MANY_ROWS, args[2]!));
         return logprobs!(stream, ...args);
       },
     };
@@ -234,31 +300,58 @@ export class CudaDevice implements Device {
     out: readonly [ptr: DevicePtr, ld: number],
   ): number {
     const [m, n, k] = shape;
-    if (wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
+    const isFloat32 = wDtype === DTYPE_CODES.float32 && this.activationDtype !== 'float32';
+    if (isFloat32 ? outDtype !== 'float32' : wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
     if (m < 0 || n <= 0 || k <= 0 || x[1] < k || out[1] < n) return 1;
     if (m === 0) return 0;
     if (!x[0] || !w || !out[0]) return 3;
-    this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
+    if (isFloat32) this.#cublas.linear('float32', outDtype, shape, [this.#asFloat32(x, m, k), k], w, out);
+    else this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
     return bias === 0 ? 0 : this.#kernels.bao_add_bias(this.#handle, out[0], bias, out[1], m, n, DTYPE_CODES[outDtype]);
+  }
+
+  /** Enqueues a float32 copy of act x [m, k], for the op that is enqueued next: cuBLAS takes two matrices of one type. */
+  #asFloat32([x, ldX]: readonly [ptr: DevicePtr, ld: number], m: number, k: number): DevicePtr {
+    // Growing stops the device: few sizes.
+    this.#reserveWorkspace(2 ** Math.ceil(Math.log2(m * k * 4)));
+    const to = this.#workspace.ptr;
+    const [fromType, toType] = [DTYPE_CODES[this.activationDtype], DTYPE_CODES.float32];
+    const code = this.#kernels.bao_convert_matrix(this.#handle, x, fromType, m, k, ldX, to, toType);
+    if (code !== 0) refuse('convert_matrix', code, { x, fromType, m, k, ldX, toType }, this.#errorText(code));
+    return to;
   }
 
   /** Memory that the op which is enqueued next may use. */
   #reserveWorkspace(bytes: number): void {
     if (bytes <= this.#workspace.bytes) return;
     this.wait(this.record());
+    // They have the old one's address.
+    this.#graphs.clear();
     const old = this.#workspace.ptr;
     if (old !== 0) this.free(old);
     this.#workspace = { ptr: this.alloc(bytes, 'workspace'), bytes };
     this.#kernels.bao_stream_set_workspace(this.#handle, this.#workspace.ptr, bytes);
   }
 
-  /** Reads the source, in pieces, before it returns. */
   #convert(source: MatrixSource, to: DevicePtr, dtype: FloatDType): void {
+    const { cols, ld } = source;
+    const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
+    this.#uploadRows(source, 'convert_matrix', (raw, first, rows) => {
+      const at = to + first * cols * dtypeBytes(dtype);
+      return this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, rows, cols, ld, at, toType);
+    });
+  }
+
+  /** Reads the source, in pieces, before it returns; `enqueue` does something with each piece on the device, and gives the kernel's code. */
+  #uploadRows(
+    source: MatrixSource,
+    op: string,
+    enqueue: (raw: DevicePtr, firstRow: number, rows: number) => number,
+  ): void {
     const { ptr: from, rows, cols, ld } = source;
     const rowBytes = ld * dtypeBytes(source.dtype);
     const chunkRows = Math.max(1, Math.floor(UPLOAD_CHUNK_BYTES / rowBytes));
     const raw = this.alloc(Math.min(rows, chunkRows) * rowBytes, 'upload');
-    const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
     for (let first = 0; first < rows; first += chunkRows) {
       const count = Math.min(chunkRows, rows - first);
       // Behind the last row's columns the source may end.
@@ -267,9 +360,8 @@ export class CudaDevice implements Device {
       const { cudaMemcpyHostToDevice } = CUDART_CONSTANTS;
       const copied = cudaMemcpyAsync(raw, from + first * rowBytes, bytes, cudaMemcpyHostToDevice, this.#stream);
       this.#runtime.check('cudaMemcpyAsync', copied);
-      const at = to + first * cols * dtypeBytes(dtype);
-      const code = this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, count, cols, ld, at, toType);
-      if (code !== 0) refuse('convert_matrix', code, { fromType, count, cols, ld, toType }, this.#errorText(code));
+      const code = enqueue(raw, first, count);
+      if (code !== 0) refuse(op, code, { first, count, cols, ld }, this.#errorText(code));
     }
     this.free(raw);
     this.wait(this.record());

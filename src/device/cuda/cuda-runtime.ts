@@ -26,6 +26,12 @@ export const CUDART_SYMBOLS = {
   cudaEventRecord: { args: ['ptr', 'ptr'], returns: 'i32' },
   cudaEventQuery: { args: ['ptr'], returns: 'i32' },
   cudaEventSynchronize: { args: ['ptr'], returns: 'i32' },
+  cudaStreamBeginCapture: { args: ['ptr', 'i32'], returns: 'i32' },
+  cudaStreamEndCapture: { args: ['ptr', 'ptr'], returns: 'i32' },
+  cudaGraphInstantiate: { args: ['ptr', 'ptr', 'u64'], returns: 'i32' },
+  cudaGraphLaunch: { args: ['ptr', 'ptr'], returns: 'i32' },
+  cudaGraphDestroy: { args: ['ptr'], returns: 'i32' },
+  cudaGraphExecDestroy: { args: ['ptr'], returns: 'i32' },
 } as const satisfies Record<string, FFIFunction>;
 
 /** Constants of driver_types.h and cuda_runtime_api.h, under their names there. */
@@ -35,6 +41,7 @@ export const CUDART_CONSTANTS = {
   cudaMemcpyDeviceToHost: 2,
   cudaStreamNonBlocking: 1,
   cudaEventDisableTiming: 2,
+  cudaStreamCaptureModeThreadLocal: 1,
   cudaDevAttrMultiProcessorCount: 16,
   cudaDevAttrComputeCapabilityMajor: 75,
   cudaDevAttrComputeCapabilityMinor: 76,
@@ -134,6 +141,28 @@ export class CudaRuntime {
       'cudaEventCreateWithFlags',
       this.functions.cudaEventCreateWithFlags(this.#first, cudaEventDisableTiming),
     );
+  }
+
+  /** The graph of what `enqueue` enqueues on the stream, ready to be launched; nothing of it runs now. Throws what `enqueue` throws, or a CudaError. */
+  captureGraph(stream: number, enqueue: () => void): number {
+    const { cudaStreamBeginCapture, cudaStreamEndCapture, cudaGraphInstantiate, cudaGraphDestroy } = this.functions;
+    // Other threads go on allocating memory meanwhile.
+    const { cudaStreamCaptureModeThreadLocal } = CUDART_CONSTANTS;
+    this.check('cudaStreamBeginCapture', cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      enqueue();
+    } catch (error) {
+      // The stream must be left as it was, whatever went wrong.
+      if (cudaStreamEndCapture(stream, this.#first) === 0) cudaGraphDestroy(Number(this.#words[0]));
+      this.functions.cudaGetLastError();
+      throw error;
+    }
+    const graph = this.#pointer('cudaStreamEndCapture', cudaStreamEndCapture(stream, this.#first));
+    try {
+      return this.#pointer('cudaGraphInstantiate', cudaGraphInstantiate(this.#first, graph, 0));
+    } finally {
+      cudaGraphDestroy(graph);
+    }
   }
 
   #attribute(part: 'Major' | 'Minor', device: number): number {

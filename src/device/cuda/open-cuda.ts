@@ -1,4 +1,11 @@
-import { CUBLAS_SONAMES, CUDART_SONAMES, ensureCudaEmulation, ensureCudaKernels } from '../../../scripts/build-cuda.ts';
+import {
+  archOf,
+  CUBLAS_SONAMES,
+  CUDART_SONAMES,
+  ensureCudaEmulation,
+  ensureCudaKernels,
+  libraryCandidates,
+} from '../../../scripts/build-cuda.ts';
 import type { FloatDType } from '../dtype.ts';
 import { CudaDevice } from './cuda-device.ts';
 
@@ -6,20 +13,19 @@ export interface OpenCudaOptions {
   /** Index of the device, modulo their number. */
   index: number;
   activationDtype: FloatDType;
+  /** See DeviceOptions. */
+  replaySizes: readonly number[];
 }
 
 const isDebug = () => process.env.BAO_DEBUG_KERNELS === '1';
-/** Architectures whose fastest instructions are only there under another name. */
-const ARCH_SPECIFIC: readonly string[] = ['90', '100'];
 
 /** Opens a real device; its kernels are built by nvcc where they have not been. Throws "no CUDA device: …". */
 export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
-  const archOf = (capability: string) => `sm_${capability}${ARCH_SPECIFIC.includes(capability) ? 'a' : ''}`;
   return CudaDevice.open({
     ...options,
     type: 'cuda',
-    cudart: CUDART_SONAMES,
-    cublas: CUBLAS_SONAMES,
+    cudart: libraryCandidates(CUDART_SONAMES),
+    cublas: libraryCandidates(CUBLAS_SONAMES),
     kernels: (capability) => ensureCudaKernels([archOf(capability)]),
     debug: isDebug(),
   });

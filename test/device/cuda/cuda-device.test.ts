@@ -1,8 +1,9 @@
 import { afterAll, expect, test } from 'bun:test';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { CudaRuntime } from '../../../src/device/cuda/cuda-runtime.ts';
+import { CUDA_DEVICE } from './device-under-test.ts';
 
-const device = await createDevice('cuda-emulation');
+const device = await createDevice(CUDA_DEVICE);
 afterAll(() => device.close());
 
 test('a library that is not there is named in one sentence', () => {

@@ -1,7 +1,9 @@
 import type { Device } from '../../../src/device/device.ts';
-import type { FloatDType } from '../../../src/device/dtype.ts';
+import { type CacheDType, DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats, randomSource } from '../harness.ts';
+import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
+import { quantCases } from './quant-cases.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
 const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values });
@@ -210,6 +212,11 @@ export interface AttentionShape {
   window?: number;
   softCap?: number;
   sinks?: readonly number[];
+  /** By default what other storage has. */
+  cacheDtype?: CacheDType;
+  /** What keys and values are multiplied with. */
+  keyScale?: number;
+  valueScale?: number;
 }
 
 /** Sequences as [length, queries]: the last `queries` tokens attend. */
@@ -219,7 +226,7 @@ export function attentionCase(
   sequences: readonly (readonly [number, number])[],
   storage: FloatDType,
 ): OpCase {
-  const { heads, kvHeads, headDim, blockSize } = shape;
+  const { heads, kvHeads, headDim, blockSize, cacheDtype = storage, keyScale = 1, valueScale = 1 } = shape;
   const blocks = sequences.map(([length]) => Math.ceil(length / blockSize));
   const numBlocks = blocks.reduce((a, b) => a + b, 1);
   const ldTable = Math.max(1, ...blocks);
@@ -237,16 +244,22 @@ export function attentionCase(
   const starts = [0];
   for (const [, queries] of sequences) starts.push(starts.at(-1)! + queries);
   const [row, kvRow, tokens] = [heads * headDim, kvHeads * headDim, slots.length];
-  const cacheArgs = { kv_cache: 'cache', num_kv_heads: kvHeads, head_dim: headDim, block_size: blockSize };
+  const cacheArgs = {
+    kv_cache: 'cache',
+    cache_dtype: DTYPE_CODES[cacheDtype],
+    num_kv_heads: kvHeads,
+    head_dim: headDim,
+    block_size: blockSize,
+  };
   return {
     name,
     buffers: {
-      key: act(randomFloats(tokens * kvRow, 1)),
-      value: act(randomFloats(tokens * kvRow, 2)),
+      key: act(randomFloats(tokens * kvRow, 1).map((x) => x * keyScale)),
+      value: act(randomFloats(tokens * kvRow, 2).map((x) => x * valueScale)),
       slots: i32(slots),
       cache: {
         type: 'opaque',
-        bytes: (device: Device) => numBlocks * device.kvBlockBytes(kvHeads, headDim, blockSize, storage),
+        bytes: (device: Device) => numBlocks * device.kvBlockBytes(kvHeads, headDim, blockSize, cacheDtype),
       },
       q: act(randomFloats(Math.max(1, starts.at(-1)!) * row, 3)),
       table: i32(table),
@@ -316,6 +329,9 @@ const VARIANTS: Record<string, Partial<AttentionShape>> = {
   'a window of 1': { window: 1 },
   'a soft cap': { softCap: 0.5 },
   sinks: { sinks: [0.5, -3, 12, 0] },
+  'an fp8 cache': { cacheDtype: 'fp8_e4m3' },
+  'an fp8 cache, head_dim 20': { cacheDtype: 'fp8_e4m3', headDim: 20 },
+  'an fp8 cache of subnormal and too great numbers': { cacheDtype: 'fp8_e4m3', keyScale: 0.02, valueScale: 1000 },
   'all at once': { window: 20, softCap: 2, sinks: [1, 2, 3, 4], blockSize: 8, headDim: 24 },
 };
 
@@ -323,6 +339,15 @@ function attentionCases(storage: FloatDType): OpCase[] {
   return [
     attentionCase('paged_attention, a mixed batch', BASE, MIXED, storage),
     attentionCase('paged_attention, a long context', { ...BASE, heads: 2, kvHeads: 1 }, [[1100, 1]], storage),
+    attentionCase(
+      'paged_attention, long contexts, several warps of rows',
+      { ...BASE, heads: 40, kvHeads: 1, headDim: 16 },
+      [
+        [1100, 1],
+        [520, 2],
+      ],
+      storage,
+    ),
     attentionCase(
       'paged_attention, a window across ranges',
       { ...BASE, heads: 2, kvHeads: 1, window: 520 },
@@ -388,5 +413,7 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...rowCases(),
     ...attentionCases(storage),
     ...logprobsCases(),
+    ...moeCases(),
+    ...quantCases(),
   ];
 }

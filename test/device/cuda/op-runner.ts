@@ -2,6 +2,7 @@ import { ptr } from 'bun:ffi';
 import type { Device, StagingBuffer } from '../../../src/device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../../src/device/ops.ts';
+import type { QuantizationScheme } from '../../../src/quantization/quantization-scheme.ts';
 import { rounded } from '../harness.ts';
 
 /** A buffer that every device gets in its own types. */
@@ -12,7 +13,11 @@ export type BufferSpec =
   /** Bytes whose layout only kernels know. */
   | { type: 'opaque'; bytes: (device: Device) => number }
   /** A weight of n rows and k columns. */
-  | { type: 'linear'; n: number; k: number; values: ArrayLike<number> };
+  | { type: 'linear'; n: number; k: number; values: ArrayLike<number>; dtype?: FloatDType }
+  /** The same, quantized by the device. */
+  | { type: 'quantized'; n: number; k: number; values: ArrayLike<number>; scheme: QuantizationScheme }
+  /** The addresses of such weights, one for each expert. */
+  | { type: 'experts'; n: number; k: number; values: readonly ArrayLike<number>[] };
 
 /** One call: arguments by name, a string being a buffer's. Dtype arguments are filled in. */
 export interface OpStep {
@@ -56,13 +61,30 @@ function uploaded(device: Device, bytes: Uint8Array): StagingBuffer {
   return staging;
 }
 
+function unreadable(address: number): Placed {
+  return { ptr: address, read: () => new Float32Array(0) };
+}
+
+/** A weight of n rows and k columns, its values rounded to `dtype`. */
+function packed(device: Device, shape: { n: number; k: number }, values: ArrayLike<number>, dtype: FloatDType): number {
+  return device.packLinear([matrixSource(device, shape, rounded(values, dtype))], dtype, 'test').ptr;
+}
+
+function matrixSource(device: Device, { n, k }: { n: number; k: number }, values: Float32Array) {
+  const { host } = uploaded(device, toBits.float32(values));
+  return { ptr: ptr(host), dtype: 'float32', rows: n, cols: k, ld: k } as const;
+}
+
 function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
-  if (spec.type === 'opaque') return { ptr: device.alloc(spec.bytes(device), 'test'), read: () => new Float32Array(0) };
-  if (spec.type === 'linear') {
-    const values = rounded(spec.values, storage);
-    const host = uploaded(device, toBits.float32(values)).host;
-    const source = { ptr: ptr(host), dtype: 'float32', rows: spec.n, cols: spec.k, ld: spec.k } as const;
-    return { ptr: device.packLinear([source], storage, 'test').ptr, read: () => new Float32Array(0) };
+  if (spec.type === 'opaque') return unreadable(device.alloc(spec.bytes(device), 'test'));
+  if (spec.type === 'linear') return unreadable(packed(device, spec, spec.values, spec.dtype ?? storage));
+  if (spec.type === 'quantized') {
+    const source = matrixSource(device, spec, rounded(spec.values, storage));
+    return unreadable(device.packQuantizedLinear([source], spec.scheme, 'test').ptr);
+  }
+  if (spec.type === 'experts') {
+    const addresses = spec.values.map((values) => BigInt(packed(device, spec, values, storage)));
+    return unreadable(uploaded(device, new Uint8Array(BigInt64Array.from(addresses).buffer)).ptr);
   }
   const { length } = spec.values;
   if (spec.type === 'i32') {

@@ -3,6 +3,7 @@ import { createDevice } from '../../../src/device/create-device.ts';
 import { CUDA_KERNEL_OPS } from '../../../src/device/cuda/cuda-kernels.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats } from '../harness.ts';
+import { CUDA_DEVICE } from './device-under-test.ts';
 import { attentionCase, opCases } from './op-cases.ts';
 import { runCase } from './op-runner.ts';
 
@@ -34,8 +35,8 @@ test('every op that CUDA has is compared here, but for sample', () => {
 });
 
 for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
-  describe(`CUDA kernels on the emulation equal the CPU's, ${dtype}`, async () => {
-    const cuda = await createDevice('cuda-emulation', { activationDtype: dtype });
+  describe(`CUDA kernels equal the CPU's, ${CUDA_DEVICE}, ${dtype}`, async () => {
+    const cuda = await createDevice(CUDA_DEVICE, { activationDtype: dtype });
     afterAll(() => cuda.close());
 
     for (const testCase of opCases(dtype)) {
@@ -51,7 +52,7 @@ for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
 }
 
 test('a row of attention has the same bits alone, in chunks, in a batch, and with its keys split over blocks', async () => {
-  const cuda = await createDevice('cuda-emulation');
+  const cuda = await createDevice(CUDA_DEVICE);
   const shape = { heads: 4, kvHeads: 1, headDim: 16, blockSize: 16, window: 0 };
   const [whole] = runCase(cuda, attentionCase('whole', shape, [[600, 600]], 'bfloat16'), 'bfloat16');
   const row = shape.heads * shape.headDim;

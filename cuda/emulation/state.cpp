@@ -1,0 +1,134 @@
+#include "state.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+namespace bao::emulation {
+
+thread_local int current_device = 0;
+thread_local int32_t last_error = kSuccess;
+thread_local EmulatedStream* guarded_capture = nullptr;
+
+namespace {
+
+std::vector<Injection> parse_injections(const std::string& list) {
+  std::vector<Injection> injections;
+  for (size_t at = 0; at < list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    const std::string item = list.substr(at, end - at);
+    const size_t call = item.find('@'), code = item.find('=');
+    if (call != std::string::npos && code != std::string::npos) {
+      injections.push_back({item.substr(0, call), std::atoll(item.c_str() + call + 1), std::atoi(item.c_str() + code + 1)});
+    }
+    at = end + 1;
+  }
+  return injections;
+}
+
+}  // namespace
+
+Runtime::Runtime() {
+  if (const char* devices = std::getenv("BAO_CUDA_EMULATION_DEVICES")) num_devices = std::atoi(devices);
+  if (const char* bytes = std::getenv("BAO_CUDA_EMULATION_MEMORY")) memory_bytes = std::strtoull(bytes, nullptr, 10);
+  if (const char* list = std::getenv("BAO_CUDA_EMULATION_FAIL")) injections = parse_injections(list);
+  used.resize(static_cast<size_t>(std::max(num_devices, 0)));
+  sticky.resize(used.size());
+}
+
+Runtime& runtime() {
+  static auto* instance = new Runtime();
+  return *instance;
+}
+
+int32_t remember(int32_t code) {
+  if (code != kSuccess && code != kNotReady) last_error = code;
+  return code;
+}
+
+int32_t enter(const char* function) {
+  Runtime& r = runtime();
+  if (const int32_t code = injected_failure(function)) return code;
+  if (current_device >= r.num_devices) return r.num_devices == 0 ? kNoDevice : kInvalidDevice;
+  return r.sticky_of(current_device);
+}
+
+int32_t enter_unsafe(const char* function) {
+  if (!guarded_capture) return enter(function);
+  guarded_capture->broken = true;
+  return kStreamCaptureUnsupported;
+}
+
+bool known(EmulatedStream* stream) { return stream && runtime().streams.count(stream) > 0; }
+
+void run_front(EmulatedStream& stream) {
+  Operation operation = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  stream.done++;
+  int32_t& sticky = runtime().sticky_of(stream.device);
+  if (sticky == kSuccess) sticky = operation.work();
+}
+
+int32_t run_until(EmulatedStream& stream, int64_t position) {
+  while (stream.done < position && !stream.queue.empty()) run_front(stream);
+  return runtime().sticky_of(stream.device);
+}
+
+int32_t run_device(int device) {
+  for (EmulatedStream* stream : runtime().streams) {
+    if (stream->device == device) run_until(*stream, stream->enqueued);
+  }
+  return runtime().sticky_of(device);
+}
+
+__attribute__((visibility("default"))) int32_t injected_failure(const char* function) {
+  Runtime& r = runtime();
+  const Lock lock(r.mutex);
+  if (r.injections.empty()) return kSuccess;
+  const int64_t call = ++r.calls[function];
+  for (const Injection& each : r.injections) {
+    if (each.function == function && each.call == call) return each.code;
+  }
+  return kSuccess;
+}
+
+__attribute__((visibility("default"))) int32_t enqueue(cudaStream_t stream, const char* name, std::function<int32_t()> work) {
+  const Lock lock(runtime().mutex);
+  if (!known(stream)) return remember(kInvalidResourceHandle);
+  if (const int32_t code = enter(name)) {
+    stream->broken = stream->capture != nullptr;
+    return remember(code);
+  }
+  Operation operation{name, std::move(work)};
+  if (stream->capture) {
+    stream->capture->operations.push_back(std::move(operation));
+    return kSuccess;
+  }
+  stream->queue.push_back(std::move(operation));
+  stream->enqueued++;
+  return kSuccess;
+}
+
+__attribute__((visibility("default"))) int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes,
+                                                             cudaStream_t stream,
+                                                             std::function<std::function<void()>()> prepare) {
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  const bool empty = grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0;
+  if (empty || threads > kMaxThreads || shared_bytes > kMaxSharedBytes || grid.y > 65535 || grid.z > 65535) {
+    return remember(kInvalidConfiguration);
+  }
+  if (const int32_t code = injected_failure("launch")) {
+    const Lock lock(runtime().mutex);
+    if (known(stream)) stream->broken = stream->capture != nullptr;
+    return remember(code);
+  }
+  return enqueue(stream, name, [=, kernel = std::string(name)]() -> int32_t {
+    std::string report;
+    if (run_grid({kernel.c_str(), grid, block, shared_bytes, prepare()}, report)) return kSuccess;
+    std::fprintf(stderr, "CUDA emulation: %s\n", report.c_str());
+    return kIllegalAddress;
+  });
+}
+
+}  // namespace bao::emulation

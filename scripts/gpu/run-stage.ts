@@ -1,0 +1,99 @@
+import { existsSync, readFileSync } from 'node:fs';
+import type { Stage, StageCommand, VerifyContext } from './stages.ts';
+
+/** Of a command's output in the results; the log has all of it. */
+const TAIL_CHARACTERS = 4000;
+
+export interface CommandResult {
+  command: string;
+  seconds: number;
+  /** null: it was stopped at the stage's limit, or its program is not there. */
+  exit_code: number | null;
+  outcome: 'ok' | 'failed' | 'timed out' | 'left out';
+  tail: string;
+}
+
+export interface StageResult {
+  /** `left out`: no time was left for it, or nothing of it can run here. */
+  outcome: 'ok' | 'failed' | 'left out';
+  seconds: number;
+  commands: CommandResult[];
+  figures: Record<string, unknown>;
+}
+
+/** Runs a program to its end or to the limit; what it prints goes to `log` as it comes. */
+async function runCommand(
+  { argv, env, needs }: StageCommand,
+  limitMs: number,
+  log: (text: string) => void,
+): Promise<CommandResult> {
+  const command = argv.join(' ');
+  const without = needs !== undefined && Bun.which(needs) === null;
+  if (without || limitMs <= 0) {
+    const tail = without ? `${needs} is not here` : 'no time was left';
+    return { command, seconds: 0, exit_code: null, outcome: without ? 'left out' : 'timed out', tail };
+  }
+  log(`$ ${command}\n`);
+  const started = performance.now();
+  const child = Bun.spawn(['sh', '-c', 'exec "$@" 2>&1', 'sh', ...argv], {
+    env: { ...process.env, ...env },
+    stdin: 'ignore',
+    stdout: 'pipe',
+    stderr: 'ignore',
+    // A process group of its own, so that servers which it started end with it.
+    detached: true,
+  });
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    process.kill(-child.pid, 'SIGKILL');
+  }, limitMs);
+  let tail = '';
+  const reading = (async () => {
+    const decoder = new TextDecoder();
+    for await (const bytes of child.stdout) {
+      const text = decoder.decode(bytes, { stream: true });
+      log(text);
+      tail = (tail + text).slice(-TAIL_CHARACTERS);
+    }
+  })();
+  const code = await child.exited;
+  clearTimeout(timer);
+  // What it started may still hold the pipe.
+  await Promise.race([reading, Bun.sleep(1000)]);
+  const outcome = timedOut ? 'timed out' : code === 0 ? 'ok' : 'failed';
+  return {
+    command,
+    seconds: (performance.now() - started) / 1000,
+    exit_code: timedOut ? null : code,
+    outcome,
+    tail,
+  };
+}
+
+/** Runs a stage's commands one after another; one that fails does not keep the others from running. Never throws for what a command does. */
+export async function runStage(
+  stage: Stage,
+  context: VerifyContext,
+  limitMs: number,
+  log: (text: string) => void,
+): Promise<StageResult> {
+  const started = performance.now();
+  const commands: CommandResult[] = [];
+  const figures: Record<string, unknown> = {};
+  for (const command of stage.commands(context)) {
+    const result = await runCommand(command, limitMs - (performance.now() - started), log);
+    commands.push(result);
+    if (command.figures === undefined || result.outcome !== 'ok') continue;
+    const path = context.json(command.figures);
+    if (existsSync(path)) figures[command.figures] = JSON.parse(readFileSync(path, 'utf8'));
+  }
+  const ran = commands.filter(({ outcome }) => outcome !== 'left out');
+  const allOk = ran.every(({ outcome }) => outcome === 'ok');
+  return {
+    outcome: ran.length === 0 ? 'left out' : allOk ? 'ok' : 'failed',
+    seconds: (performance.now() - started) / 1000,
+    commands,
+    figures,
+  };
+}

@@ -1,0 +1,47 @@
+import { QUANTIZATION_BITS } from '../../../src/quantization/quantization-scheme.ts';
+import { randomFloats } from '../harness.ts';
+import type { BufferSpec, OpCase } from './op-runner.ts';
+
+/** m, n, k: a group and parts of groups, more rows than one pass takes, odd numbers of everything. */
+const SHAPES = [
+  [1, 5, 128],
+  [1, 33, 1],
+  [3, 40, 200],
+  [17, 9, 531],
+] as const;
+
+/** Products with quantized weights, with a row of zeros and a weight that is not finite among them. */
+export function quantCases(): OpCase[] {
+  return SHAPES.flatMap(([m, n, k]) =>
+    (['int8', 'int4'] as const).flatMap((scheme) =>
+      (['quantized_linear', 'quantized_linear_f32'] as const).map((op): OpCase => {
+        const [ldX, ldOut] = [k + 3, n + 5];
+        const x = randomFloats(m * ldX, 1).map((value) => value * 3);
+        if (m > 2) x.fill(0, ldX, 2 * ldX);
+        const values = randomFloats(n * k, 2);
+        values.fill(0, 0, k);
+        if (n > 8) values[3 * k] = Number.NaN;
+        const out = new Float32Array(m * ldOut);
+        const output: BufferSpec =
+          op === 'quantized_linear' ? { type: 'act', values: out } : { type: 'f32', values: out };
+        const biased = m !== 3;
+        const bias: Record<string, BufferSpec> = biased ? { bias: { type: 'f32', values: randomFloats(n, 3) } } : {};
+        const w = { type: 'quantized' as const, n, k, values, scheme };
+        return {
+          name: `${op} ${scheme} [${m}, ${n}, ${k}]`,
+          buffers: { x: { type: 'act', values: x }, w, out: output, ...bias },
+          steps: [
+            {
+              op,
+              args: {
+                ...{ x: 'x', ld_x: ldX, w: 'w', bits: QUANTIZATION_BITS[scheme], bias: biased ? 'bias' : 0 },
+                ...{ out: 'out', ld_out: ldOut, m, n, k },
+              },
+            },
+          ],
+          outputs: ['out'],
+        };
+      }),
+    ),
+  );
+}
