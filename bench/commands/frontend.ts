@@ -13,6 +13,8 @@ const PROMPT =
 export interface FrontendFigures {
   concurrency: number;
   output_len: number;
+  /** Tokens of a stream that are ready each time the server looks, and share a write. */
+  tokens_at_once: number;
   /** Seconds. */
   duration: number;
   requests: number;
@@ -28,13 +30,14 @@ export interface FrontendLoad {
   model: string;
   concurrency: number;
   outputLen: number;
+  tokensAtOnce: number;
   /** Requests of each of the concurrent clients. */
   rounds: number;
 }
 
 /** Streams chats from a server whose engine answers at once. */
 export async function measureFrontend(load: FrontendLoad): Promise<FrontendFigures> {
-  const server = await FrontendServer.start(load.model);
+  const server = await FrontendServer.start(load.model, load.tokensAtOnce);
   const pool = new HttpPool(new URL(server.url));
   try {
     const warmup = Math.max(1, Math.floor(load.rounds / 5));
@@ -48,6 +51,7 @@ export async function measureFrontend(load: FrontendLoad): Promise<FrontendFigur
     return {
       concurrency: load.concurrency,
       output_len: load.outputLen,
+      tokens_at_once: load.tokensAtOnce,
       duration,
       requests,
       requests_per_second: requests / duration,
@@ -93,9 +97,10 @@ class FrontendServer {
     private readonly nextMessage: () => Promise<FrontendMessage>,
   ) {}
 
-  static async start(model: string): Promise<FrontendServer> {
+  static async start(model: string, tokensAtOnce: number): Promise<FrontendServer> {
     let next = Promise.withResolvers<FrontendMessage>();
-    const child = Bun.spawn([process.execPath, `${import.meta.dir}/../frontend/server.ts`, model], {
+    const entry = `${import.meta.dir}/../frontend/server.ts`;
+    const child = Bun.spawn([process.execPath, entry, model, String(tokensAtOnce)], {
       stdio: ['ignore', 'ignore', 'inherit'],
       ipc: (message: FrontendMessage) => next.resolve(message),
       onExit: (_, code) => next.reject(new Error(`The server ended with code ${code}.`)),
@@ -124,7 +129,7 @@ class FrontendServer {
 
 export function frontendTable(figures: FrontendFigures): string {
   return formatPairs([
-    ['Clients', `${figures.concurrency}, ${figures.output_len} tokens each time`],
+    ['Clients', `${figures.concurrency}, ${figures.output_len} tokens each time, ${figures.tokens_at_once} at once`],
     ['Requests a second', shortNumber(figures.requests_per_second)],
     ['Chunks a second', shortNumber(figures.chunks_per_second)],
     ["Chunks a second of the server thread's CPU", shortNumber(figures.chunks_per_core_second)],
@@ -138,13 +143,20 @@ export const frontend = defineCommand({
     model: { type: 'string', default: 'demo', help: 'Whose tokenizer and chat template.' },
     'max-concurrency': { type: 'int', default: 64, min: 1, help: 'Clients at once.' },
     'output-len': { type: 'tokens', default: 128, min: 1, help: 'Tokens, and so chunks, of each answer.' },
+    'tokens-at-once': {
+      type: 'int',
+      default: 1,
+      min: 1,
+      help: 'Tokens of each stream that are ready each time the server looks: more than 1 where the engine gets ahead of it.',
+    },
     'num-rounds': { type: 'int', default: 20, min: 1, help: 'Requests of each client.' },
     ...OUTPUT_JSON,
   },
   takesEngineFlags: false,
   async run(values) {
-    const { model, maxConcurrency, outputLen, numRounds } = values;
-    const figures = await measureFrontend({ model, concurrency: maxConcurrency, outputLen, rounds: numRounds });
+    const { model, maxConcurrency, outputLen, tokensAtOnce, numRounds } = values;
+    const load = { model, concurrency: maxConcurrency, outputLen, tokensAtOnce, rounds: numRounds };
+    const figures = await measureFrontend(load);
     process.stdout.write(frontendTable(figures));
     await writeResult(values.outputJson, 'frontend', figures);
   },

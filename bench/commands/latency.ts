@@ -9,6 +9,8 @@ import { writeResult } from '../results.ts';
 import { mean, median, percentile } from '../statistics.ts';
 import { formatPairs, shortNumber, withShare } from '../table.ts';
 
+/** Until the statistics of a core that has become idle have surely come. */
+const STATS_DELAY_MS = 50;
 const PERCENTILES = [10, 25, 50, 75, 90, 99];
 
 /** The JSON of `bun bench latency`: vLLM's fields, then rates beside the limits measured in the same run. */
@@ -27,6 +29,8 @@ export interface LatencyFigures {
   decode_tokens_per_s: number;
   decode_read_gbps: number;
   limit_read_gbps: number;
+  /** Share of the steps' time in which the engine's loop scheduled, laid out inputs and took results, in place of computing or waiting for the device. */
+  host_share: number;
 }
 
 /** Rates are medians over the iterations. */
@@ -36,6 +40,7 @@ export function latencyFigures(
   iterations: readonly BatchTimes[],
   cost: ModelCost,
   limits: Limits,
+  hostShare: number,
 ): LatencyFigures {
   const latencies = iterations.map((times) => times.total);
   const rates = iterations.map((times) => batchRates(shape, times, cost));
@@ -53,6 +58,7 @@ export function latencyFigures(
     decode_tokens_per_s: median(rates.map((rate) => rate.decodeTokensPerS)),
     decode_read_gbps: median(rates.map((rate) => rate.decodeReadGbps)),
     limit_read_gbps: limits.read_gbps,
+    host_share: hostShare,
   };
 }
 
@@ -69,6 +75,7 @@ export function latencyTable(figures: LatencyFigures): string {
     ['Decode', `${shortNumber(figures.decode_tokens_per_s)} tok/s`],
     ['  GB/s (of limit)', withShare(figures.decode_read_gbps, figures.limit_read_gbps)],
     ['  read bandwidth', `${shortNumber(figures.limit_read_gbps)} GB/s`],
+    ["The loop's own share of a step", `${(100 * figures.host_share).toFixed(2)} %`],
   ]);
 }
 
@@ -82,15 +89,26 @@ export async function measureLatency(
   try {
     const random = seededRandom(engineArgs.values.seed);
     for (let i = 0; i < iterations.warmup; i++) await runBatch(engine, shape, random);
+    const before = await coreTimes(engine);
     const { value: times, limits } = await withLimits(limitSubject(engine.config), async () => {
       const measured: BatchTimes[] = [];
       for (let i = 0; i < iterations.measured; i++) measured.push(await runBatch(engine, shape, random));
       return measured;
     });
-    return latencyFigures(engineArgs.values.model, shape, times, await modelCost(engine.config), limits);
+    const after = await coreTimes(engine);
+    const hostShare = (after.hostMs - before.hostMs) / (after.stepMs - before.stepMs);
+    return latencyFigures(engineArgs.values.model, shape, times, await modelCost(engine.config), limits, hostShare);
   } finally {
     await engine.close();
   }
+}
+
+/** Time of the core's steps so far, and of that its own work. */
+async function coreTimes({ client }: OfflineEngine): Promise<{ stepMs: number; hostMs: number }> {
+  // A core that has nothing more to do sends its statistics once.
+  await Bun.sleep(STATS_DELAY_MS);
+  const { stepMs = 0, hostMs = 0 } = client.stats()[0] ?? {};
+  return { stepMs, hostMs };
 }
 
 export const latency = defineCommand({

@@ -31,7 +31,8 @@ export const overview = defineCommand({
     }
 
     heading('Front end');
-    const frontend = await measureFrontend({ model: 'demo', concurrency: 64, outputLen: 128, rounds: 20 });
+    const load = { model: 'demo', concurrency: 64, outputLen: 128, tokensAtOnce: 1, rounds: 20 };
+    const frontend = await measureFrontend(load);
     process.stdout.write(frontendTable(frontend));
 
     heading('Scheduler');

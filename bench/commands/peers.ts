@@ -1,90 +1,46 @@
 import { UsageError } from '../../src/config/config-error.ts';
+import { EngineArgs } from '../../src/config/engine-args.ts';
 import { availableThreads } from '../../src/device/cpu-resources.ts';
+import { findLocalFolder } from '../../src/loader/model-folder.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { withLimits } from '../limits.ts';
+import { modelCost } from '../offline/model-cost.ts';
 import { bao } from '../peers/bao.ts';
+import { limitTokensPerS, measurePeers, type PeerMeasurement, type PeersFigures, rowTitle } from '../peers/measure.ts';
 import { nodeLlamaCpp } from '../peers/node-llama-cpp.ts';
-import type { Peer, PeerRates, PeerSession, PeerWorkload } from '../peers/peer.ts';
 import { vllm } from '../peers/vllm.ts';
 import { writeResult } from '../results.ts';
-import { median } from '../statistics.ts';
 import { formatTable, shortNumber } from '../table.ts';
 
-const PEERS: readonly Peer[] = [bao, nodeLlamaCpp, vllm];
+const SIZES = { type: 'list', separator: ',', metavar: 'SIZES' } as const;
 
-/** The JSON of `bun bench peers`: medians of the rounds. */
-export interface PeersFigures {
-  model: string;
-  input_len: number;
-  output_len: number;
-  batch_sizes: number[];
-  versions: Record<string, string>;
-  rows: { peer: string; batch_size: number; prefill_tokens_per_s: number; decode_tokens_per_s: number }[];
-}
-
-export interface PeersPlan {
-  batchSizes: readonly number[];
-  inputLen: number;
-  outputLen: number;
-  rounds: number;
-}
-
-/** Peers take turns, round by round, so that what else the machine does hits all alike. All of them stay loaded meanwhile. */
-export async function measurePeers(
-  peers: readonly Peer[],
-  workload: PeerWorkload,
-  plan: PeersPlan,
-): Promise<PeersFigures> {
-  const versions: Record<string, string> = {};
-  const sessions = new Map<string, PeerSession>();
-  const measured = new Map<string, PeerRates[]>();
-  try {
-    for (const peer of peers) {
-      const version = await peer.version(workload);
-      if (version === null) continue;
-      versions[peer.name] = version;
-      sessions.set(peer.name, await peer.start(workload));
-    }
-    for (const batchSize of plan.batchSizes) {
-      // Round 0 warms up.
-      for (let round = 0; round <= plan.rounds; round++) {
-        for (const [name, session] of sessions) {
-          const rates = await session.run({ batchSize, inputLen: plan.inputLen, outputLen: plan.outputLen });
-          const key = `${name} ${batchSize}`;
-          if (round > 0) measured.set(key, [...(measured.get(key) ?? []), rates]);
-        }
-      }
-    }
-  } finally {
-    for (const session of sessions.values()) await session.close();
-  }
-  return {
-    model: workload.model,
-    input_len: plan.inputLen,
-    output_len: plan.outputLen,
-    batch_sizes: [...plan.batchSizes],
-    versions,
-    rows: plan.batchSizes.flatMap((batchSize) =>
-      [...sessions.keys()].map((peer) => {
-        const rates = measured.get(`${peer} ${batchSize}`) ?? [];
-        return {
-          peer,
-          batch_size: batchSize,
-          prefill_tokens_per_s: median(rates.map((rate) => rate.prefillTokensPerS)),
-          decode_tokens_per_s: median(rates.map((rate) => rate.decodeTokensPerS)),
-        };
-      }),
-    ),
-  };
-}
-
+/** Tokens a second, a column for each engine; then how many times that of the others the first engine reaches, and its share of the machine's limit. */
 export function peersTable(figures: PeersFigures): string {
-  const rows = figures.rows.map((row) => [
-    `${row.peer} ${figures.versions[row.peer]}`,
-    String(row.batch_size),
-    shortNumber(row.prefill_tokens_per_s),
-    shortNumber(row.decode_tokens_per_s),
+  const [first, ...others] = Object.keys(figures.versions);
+  const head = [
+    'tokens/s',
+    ...Object.entries(figures.versions).map(([name, version]) => `${name} ${version}`),
+    ...others.map((name) => `${first} : ${name}`),
+    `${first} of limit`,
+  ];
+  const rows = [...Map.groupBy(figures.rows, rowTitle)].map(([title, row]) => {
+    const own = row.find(({ peer }) => peer === first)!;
+    const limit = own.limit_tokens_per_s;
+    return [
+      title,
+      ...row.map(({ tokens_per_s }) => shortNumber(tokens_per_s)),
+      ...row.slice(1).map(({ tokens_per_s }) => (own.tokens_per_s / tokens_per_s).toFixed(2)),
+      limit === null ? '' : `${(own.tokens_per_s / limit).toFixed(2)} of ${shortNumber(limit)}`,
+    ];
+  });
+  const ready = Object.values(figures.ready_s);
+  rows.push([
+    'command to ready, s',
+    ...ready.map(shortNumber),
+    ...ready.slice(1).map((seconds) => (seconds / ready[0]!).toFixed(2)),
+    '',
   ]);
-  return formatTable(['engine', 'batch', 'prefill tok/s', 'decode tok/s'], rows);
+  return formatTable(head, rows);
 }
 
 export const peers = defineCommand({
@@ -98,10 +54,19 @@ export const peers = defineCommand({
       default: 'dummy',
       help: 'dummy: random weights of its shape.',
     },
-    gguf: { type: 'string', default: null, metavar: 'FILE', help: 'The same model for node-llama-cpp.' },
-    'batch-sizes': { type: 'list', default: ['1', '8'], separator: ',', metavar: 'SIZES', help: 'Sequences at once.' },
-    'input-len': { type: 'tokens', default: 128, min: 1, help: 'Tokens of each prompt.' },
-    'output-len': { type: 'tokens', default: 64, min: 2, help: 'Tokens generated for each.' },
+    quantization: {
+      type: 'string',
+      choices: ['none', 'int8', 'int4'],
+      default: 'none',
+      help: "How weights are kept: Bao's int8 and int4 beside llama.cpp's Q8_0 and Q4_0.",
+    },
+    'prefill-lens': { ...SIZES, default: ['512', '2048'], help: 'Prompts whose time to the first token counts.' },
+    'batch-sizes': { ...SIZES, default: ['1', '8', '16', '32'], help: 'Sequences at once whose decoding counts.' },
+    streams: { ...SIZES, default: [], help: 'Streams at once whose whole time counts.' },
+    'input-len': { type: 'tokens', default: 32, min: 1, help: 'Tokens of each prompt of a batch.' },
+    'output-len': { type: 'tokens', default: 48, min: 2, help: 'Tokens generated for each.' },
+    'stream-input-len': { type: 'tokens', default: 64, min: 1, help: "Tokens of a stream's prompt." },
+    'stream-output-len': { type: 'tokens', default: 128, min: 2, help: 'Tokens generated for it.' },
     'num-rounds': { type: 'int', default: 3, min: 1, help: 'Turns of every engine.' },
     'cpu-threads': {
       type: 'int',
@@ -109,25 +74,85 @@ export const peers = defineCommand({
       min: 1,
       help: 'Compute threads of each engine; by default all cores.',
     },
+    'vllm-python': {
+      type: 'string',
+      default: null,
+      metavar: 'FILE',
+      env: 'BAO_BENCH_VLLM_PYTHON',
+      help: "Python of vLLM's environment; by default that of the vllm on the PATH.",
+    },
+    'node-llama-cpp': {
+      type: 'string',
+      default: null,
+      metavar: 'FOLDER',
+      env: 'BAO_BENCH_NODE_LLAMA_CPP',
+      help: 'Folder whose node_modules has node-llama-cpp; by default this one.',
+    },
+    gguf: {
+      type: 'string',
+      default: null,
+      metavar: 'FILE',
+      help: "node-llama-cpp's file in place of one written from the model's weights.",
+    },
     ...OUTPUT_JSON,
   },
   takesEngineFlags: false,
   async run(values) {
-    const batchSizes = values.batchSizes.map(Number);
-    if (batchSizes.some((size) => !Number.isInteger(size) || size < 1)) {
-      throw new UsageError(`--batch-sizes takes whole numbers above 0, not "${values.batchSizes.join(',')}".`);
-    }
+    const model = findLocalFolder(values.model);
+    if (model === null) throw new UsageError(`--model ${values.model} is no folder with a config.json.`);
+    const measurements: PeerMeasurement[] = [
+      ...sizes('prefill-lens', values.prefillLens).map((inputLen) => ({
+        ...({ aspect: 'prefill', batchSize: 1, outputLen: 1 } as const),
+        inputLen,
+      })),
+      ...sizes('batch-sizes', values.batchSizes).map((batchSize) => ({
+        ...({ aspect: 'decode', batchSize } as const),
+        inputLen: values.inputLen,
+        outputLen: values.outputLen,
+      })),
+      ...sizes('streams', values.streams).map((batchSize) => ({
+        ...({ aspect: 'streams', batchSize } as const),
+        inputLen: values.streamInputLen,
+        outputLen: values.streamOutputLen,
+      })),
+    ];
+    if (measurements.length === 0) throw new UsageError('Nothing to measure: no prefill-lens, batch-sizes or streams.');
+    const { quantization, loadFormat, numRounds } = values;
     const workload = {
-      model: values.model,
-      dummyWeights: values.loadFormat === 'dummy',
-      gguf: values.gguf,
+      model,
+      dummyWeights: loadFormat === 'dummy',
+      quantization,
       threads: values.cpuThreads ?? availableThreads(),
-      maxModelLen: values.inputLen + values.outputLen,
-      maxBatchSize: Math.max(...batchSizes),
+      maxModelLen: Math.max(...measurements.map(({ inputLen, outputLen }) => inputLen + outputLen)),
+      maxBatchSize: Math.max(...measurements.map(({ batchSize }) => batchSize)),
     };
-    const { inputLen, outputLen, numRounds } = values;
-    const figures = await measurePeers(PEERS, workload, { batchSizes, inputLen, outputLen, rounds: numRounds });
+    const engines = [bao, nodeLlamaCpp(values), vllm(values)];
+    const { value, limits } = await withLimits(workload.threads, () =>
+      measurePeers(engines, workload, measurements, numRounds),
+    );
+    const config = await new EngineArgs({
+      ...{ model, loadFormat, skipTokenizerInit: true },
+      ...(quantization === 'none' ? {} : { quantization }),
+    }).createEngineConfig();
+    const cost = await modelCost(config);
+    const figures: PeersFigures = {
+      model: values.model,
+      quantization,
+      threads: workload.threads,
+      ...value,
+      rows: value.rows.map((row) => ({ ...row, limit_tokens_per_s: limitTokensPerS(row, cost, limits) })),
+      limit_read_gbps: limits.read_gbps,
+      limit_gflops: limits.gflops,
+    };
     process.stdout.write(peersTable(figures));
     await writeResult(values.outputJson, 'peers', figures);
   },
 });
+
+function sizes(flag: string, texts: readonly string[]): number[] {
+  const numbers = texts.filter((text) => text !== '').map(Number);
+  if (numbers.some((size) => !Number.isInteger(size) || size < 1)) {
+    throw new UsageError(`--${flag} takes whole numbers above 0, not "${texts.join(',')}".`);
+  }
+  return numbers;
+}

@@ -10,6 +10,8 @@ import { formatPairs, shortNumber } from '../table.ts';
 
 const BLOCK_SIZE = 16;
 const VOCAB_SIZE = 32000;
+/** Until the code is compiled. */
+const WARMUP_STEPS = 64;
 
 /** The JSON of `bun bench scheduler`. Times are of one schedule with the update that follows it, in milliseconds. */
 export interface SchedulerFigures {
@@ -23,8 +25,9 @@ export interface SchedulerFigures {
 
 /** Decode steps with all requests running, without a model. */
 export function measureScheduler(numRequests: number, inputLen: number, numSteps: number): SchedulerFigures {
-  const scheduler = runningScheduler(numRequests, inputLen, inputLen + numSteps + 2);
+  const scheduler = runningScheduler(numRequests, inputLen, inputLen + BLOCK_SIZE + WARMUP_STEPS + numSteps + 2);
   while (scheduler.numRunning < numRequests || scheduler.numWaiting > 0) step(scheduler);
+  for (let i = 0; i < WARMUP_STEPS; i++) step(scheduler);
   const times = Array.from({ length: numSteps }, () => {
     const started = performance.now();
     step(scheduler);
@@ -46,8 +49,8 @@ function runningScheduler(numRequests: number, inputLen: number, maxModelLen: nu
   const scheduler = new Scheduler(
     {
       maxNumSeqs: numRequests,
-      // All prompts in one step, so that every request has the same age.
-      maxNumBatchedTokens: numRequests * inputLen,
+      // All prompts in one step.
+      maxNumBatchedTokens: numRequests * (inputLen + BLOCK_SIZE),
       maxModelLen,
       enableChunkedPrefill: true,
       longPrefillTokenThreshold: 0,
@@ -82,7 +85,8 @@ function runningScheduler(numRequests: number, inputLen: number, maxModelLen: nu
         clientIndex: 0,
         handle: key,
         requestId: `request-${key}`,
-        promptTokenIds: randomTokenIds(random, inputLen, VOCAB_SIZE),
+        // As in a server, requests do not all fill a block, which is hashed then, in the same step.
+        promptTokenIds: randomTokenIds(random, inputLen + (key % BLOCK_SIZE), VOCAB_SIZE),
         samplingParams: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: maxModelLen, ignoreEos: true },
         eosTokenIds: [2],
         seed: 0n,

@@ -2,15 +2,24 @@ import { ClientConnection, type CoreLinkEnd } from '../../src/engine/core-link.t
 import { CoreStatus } from '../../src/engine/core-status.ts';
 import type { ClientMessage, EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
 
-/** Entry point of a Worker that is an engine core whose model takes no time: each step gives every running request one token. */
+/**
+ * Entry point of a Worker that is an engine core whose model takes no time: each step gives every running request one token. It then waits until the client
+ * has taken what it has, as if the model were what takes the time: a stream gets its tokens one by one, or `stepsAtOnce` by `stepsAtOnce`.
+ */
 declare const self: Worker;
 
 const IDLE_SLEEP_MS = 100;
-/** While the client has not read the last steps. */
-const FULL_SLEEP_MS = 0.2;
+/** While the client has not taken the last step. */
+const UNREAD_SLEEP_MS = 0.05;
 /** Ordinary words of the demo's vocabulary. */
 const FIRST_TOKEN_ID = 300;
 const NUM_TOKEN_IDS = 1000;
+
+export interface InstantCoreOptions {
+  end: CoreLinkEnd;
+  /** Steps that are done each time the client looks. */
+  stepsAtOnce: number;
+}
 
 interface Running {
   request: EngineCoreRequest;
@@ -23,7 +32,10 @@ class InstantCore {
   private readonly running = new Map<number, Running>();
   private stopping = false;
 
-  constructor(end: CoreLinkEnd) {
+  constructor(
+    end: CoreLinkEnd,
+    private readonly stepsAtOnce: number,
+  ) {
     this.status = new CoreStatus(end.status);
     this.connection = new ClientConnection(end, this.status);
   }
@@ -34,8 +46,8 @@ class InstantCore {
         this.onMessage(message);
       }
       this.connection.flush();
-      if (this.connection.hasPendingOutput) this.status.sleep(FULL_SLEEP_MS, () => false);
-      else if (this.running.size > 0) this.step();
+      if (this.connection.hasUnreadOutput) this.status.sleep(UNREAD_SLEEP_MS, () => false);
+      else if (this.running.size > 0) for (let i = 0; i < this.stepsAtOnce; i++) this.step();
       else this.status.sleep(IDLE_SLEEP_MS, () => this.connection.hasInput);
     }
   }
@@ -47,6 +59,7 @@ class InstantCore {
   }
 
   private step(): void {
+    if (this.running.size === 0) return;
     const nowMs = Date.now();
     const outputs = [...this.running].map(([handle, running]) => this.advance(handle, running, nowMs));
     this.connection.send({
@@ -73,4 +86,4 @@ class InstantCore {
   }
 }
 
-self.onmessage = (event: MessageEvent<CoreLinkEnd>) => new InstantCore(event.data).run();
+self.onmessage = ({ data }: MessageEvent<InstantCoreOptions>) => new InstantCore(data.end, data.stepsAtOnce).run();

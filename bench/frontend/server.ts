@@ -5,8 +5,9 @@ import { CoreStatus } from '../../src/engine/core-status.ts';
 import { configureLogging } from '../../src/logging/logger.ts';
 import { ApiServer } from '../../src/server/process/api-server.ts';
 import { SharedLoad } from '../../src/server/shared-load.ts';
+import type { InstantCoreOptions } from './instant-core.ts';
 
-/** A process of its own: the real API server, with an engine core that computes nothing. Tells its URL, then its CPU time whenever it is asked. */
+/** A process of its own, `server.ts MODEL STEPS_AT_ONCE`: the real API server, with an engine core that computes nothing. Tells its URL, then its CPU time whenever it is asked. */
 export type FrontendMessage = { type: 'ready'; url: string } | { type: 'cpu'; seconds: number };
 
 const config = await new EngineArgs({
@@ -20,7 +21,8 @@ configureLogging({ level: config.logging.logLevel, format: config.logging.logFor
 
 const link = createCoreLink(0, 0, CoreStatus.create(1));
 const core = new Worker(new URL('./instant-core.ts', import.meta.url).href);
-core.postMessage(link.core, [link.core.port]);
+const options: InstantCoreOptions = { end: link.core, stepsAtOnce: Number(process.argv[3]) };
+core.postMessage(options, [link.core.port]);
 
 const server = new ApiServer(config, { reusePort: false, port: 0, load: new SharedLoad() });
 await server.open(Promise.resolve({ config, links: [link.client] }));

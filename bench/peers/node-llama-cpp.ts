@@ -1,83 +1,97 @@
-import { randomTokenIds, seededRandom } from '../random.ts';
-import type { Peer, PeerBatch, PeerRates, PeerSession, PeerWorkload } from './peer.ts';
-
-/** As much of the package's interface as is used here; it is no dependency of this project. */
-interface LlamaModule {
-  getLlama(options: { gpu: false; maxThreads: number; logLevel: string }): Promise<{
-    loadModel(options: { modelPath: string }): Promise<LlamaModel>;
-  }>;
-}
-interface LlamaModel {
-  createContext(options: { contextSize: number; sequences: number; batchSize: number; threads: number }): Promise<{
-    getSequence(): LlamaSequence;
-  }>;
-  dispose(): Promise<void>;
-}
-interface LlamaSequence {
-  evaluate(tokens: number[], options: { temperature: number; yieldEogToken: boolean }): AsyncGenerator<number>;
-  clearHistory(): Promise<void>;
-}
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { EngineArgs } from '../../src/config/engine-args.ts';
+import { openWeights } from '../../src/loader/open-weights.ts';
+import { modelToGguf } from '../gguf/model-to-gguf.ts';
+import type { LlamaArguments, LlamaMessage } from './node-llama-cpp-process.ts';
+import {
+  GGUF_SCHEMES,
+  type Peer,
+  type PeerBatch,
+  type PeerLocations,
+  type PeerSession,
+  type PeerWorkload,
+  type SequenceArrivals,
+} from './peer.ts';
 
 const PACKAGE = 'node-llama-cpp';
-/** Ids that every vocabulary has. */
-const VOCABULARY = 2000;
 
-async function load(): Promise<LlamaModule | null> {
-  try {
-    return (await import(PACKAGE)) as LlamaModule;
-  } catch {
-    return null;
-  }
+/** llama.cpp through node-llama-cpp, in a process of its own, on a GGUF file of the same weights. */
+export function nodeLlamaCpp({ nodeLlamaCpp, gguf }: PeerLocations): Peer {
+  const folder = join(nodeLlamaCpp ?? '.', 'node_modules', PACKAGE);
+  return {
+    name: PACKAGE,
+    async version() {
+      const manifest = Bun.file(join(folder, 'package.json'));
+      return (await manifest.exists()) ? ((await manifest.json()) as { version: string }).version : null;
+    },
+    async start(workload) {
+      const scratch = mkdtempSync(join(tmpdir(), 'bao-gguf-'));
+      const session = new LlamaSession(scratch);
+      try {
+        const path = gguf ?? (await writeModel(workload, join(scratch, 'model.gguf')));
+        await session.start({ packageFolder: folder, gguf: path, threads: workload.threads });
+      } catch (error) {
+        await session.close();
+        throw error;
+      }
+      return session;
+    },
+  };
 }
 
-/** llama.cpp through node-llama-cpp, on a GGUF file of the same model. */
-export const nodeLlamaCpp: Peer = {
-  name: PACKAGE,
-  async version({ gguf }) {
-    if (gguf === null || (await load()) === null) return null;
-    const { default: manifest } = (await import(`${PACKAGE}/package.json`, { with: { type: 'json' } })) as {
-      default: { version: string };
-    };
-    return manifest.version;
-  },
-  async start(workload: PeerWorkload): Promise<PeerSession> {
-    const { threads, maxModelLen, maxBatchSize } = workload;
-    const llama = await (await load())!.getLlama({ gpu: false, maxThreads: threads, logLevel: 'error' });
-    const model = await llama.loadModel({ modelPath: workload.gguf! });
-    const context = await model.createContext({
-      contextSize: maxModelLen,
-      sequences: maxBatchSize,
-      batchSize: Math.max(512, maxBatchSize),
-      threads,
-    });
-    const sequences = Array.from({ length: maxBatchSize }, () => context.getSequence());
-    const random = seededRandom(0);
-    return {
-      run: (batch) => runBatch(sequences.slice(0, batch.batchSize), batch, random),
-      close: () => model.dispose(),
-    };
-  },
-};
+async function writeModel(workload: PeerWorkload, path: string): Promise<string> {
+  const loadFormat = workload.dummyWeights ? 'dummy' : 'auto';
+  const args = new EngineArgs({ model: workload.model, loadFormat, skipTokenizerInit: true });
+  const { model } = await args.createEngineConfig();
+  const weights = await openWeights(model.folder, { loadFormat });
+  try {
+    modelToGguf(path, model.hf, weights, GGUF_SCHEMES[workload.quantization]);
+  } finally {
+    weights.close();
+  }
+  return path;
+}
 
-async function runBatch(sequences: LlamaSequence[], batch: PeerBatch, random: () => number): Promise<PeerRates> {
-  await Promise.all(sequences.map((sequence) => sequence.clearHistory()));
-  const started = performance.now();
-  const firsts = await Promise.all(
-    sequences.map(async (sequence) => {
-      const prompt = [...randomTokenIds(random, batch.inputLen, VOCABULARY)];
-      let firstMs = 0;
-      let numTokens = 0;
-      for await (const _ of sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true })) {
-        if (firstMs === 0) firstMs = performance.now() - started;
-        if (++numTokens === batch.outputLen) break;
-      }
-      return firstMs;
-    }),
-  );
-  const prefill = Math.max(...firsts) / 1000;
-  const total = (performance.now() - started) / 1000;
-  return {
-    prefillTokensPerS: (batch.batchSize * batch.inputLen) / prefill,
-    decodeTokensPerS: (batch.batchSize * (batch.outputLen - 1)) / (total - prefill),
-  };
+class LlamaSession implements PeerSession {
+  readySeconds = 0;
+  private child: Bun.Subprocess | null = null;
+  private next = Promise.withResolvers<LlamaMessage>();
+
+  constructor(private readonly scratch: string) {}
+
+  async start(options: LlamaArguments): Promise<void> {
+    const started = performance.now();
+    const entry = join(import.meta.dir, 'node-llama-cpp-process.ts');
+    this.child = Bun.spawn([process.execPath, entry, JSON.stringify(options)], {
+      // Its log would stand in the middle of the table.
+      stdio: ['ignore', 'ignore', 'ignore'],
+      ipc: (message: LlamaMessage) => this.next.resolve(message),
+      onExit: (_, code) => this.next.reject(new Error(`${PACKAGE} ended with code ${code}.`)),
+    });
+    await this.message();
+    this.readySeconds = (performance.now() - started) / 1000;
+  }
+
+  async run(batch: PeerBatch): Promise<SequenceArrivals[]> {
+    this.child!.send(batch);
+    const message = await this.message();
+    if (message.type !== 'arrivals') throw new Error(`${PACKAGE} did not answer with times.`);
+    return message.sequences.map((times) => ({ times, numTokens: times.length }));
+  }
+
+  async close(): Promise<void> {
+    this.next.promise.catch(() => {});
+    this.child?.kill('SIGKILL');
+    if (existsSync(this.scratch)) rmSync(this.scratch, { recursive: true });
+  }
+
+  private async message(): Promise<LlamaMessage> {
+    const message = await this.next.promise;
+    this.next = Promise.withResolvers();
+    this.next.promise.catch(() => {});
+    if (message.type === 'failed') throw new Error(`${PACKAGE}: ${message.reason}`);
+    return message;
+  }
 }

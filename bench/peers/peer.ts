@@ -1,38 +1,61 @@
-/** What every engine is given: the same model, prompts of the same length, the same number of sequences at once. */
+import type { GgufScheme } from '../gguf/model-to-gguf.ts';
+
+/** What every engine is given: the same model, and room for the largest batch. */
 export interface PeerWorkload {
   /** Folder with config.json. */
   model: string;
   /** Random weights of the model's shape in place of a checkpoint. */
   dummyWeights: boolean;
-  /** The same model for engines that read GGUF; null: they sit out. */
-  gguf: string | null;
+  /** How matrices are kept: as they are, or in 8 or 4 bits. Engines that can't make that of a checkpoint sit out. */
+  quantization: 'none' | 'int8' | 'int4';
   threads: number;
   maxModelLen: number;
   maxBatchSize: number;
 }
 
-/** Tokens a second: of the prompts until every sequence has its first token, of the output after that. */
-export interface PeerRates {
-  prefillTokensPerS: number;
-  decodeTokensPerS: number;
+/** Where engines are that aren't on the PATH or among this project's packages. */
+export interface PeerLocations {
+  /** Python of the environment that vLLM is installed in. */
+  vllmPython: string | null;
+  /** Folder whose node_modules has node-llama-cpp. */
+  nodeLlamaCpp: string | null;
+  /** A GGUF file of the model, in place of one that is written from its weights. */
+  gguf: string | null;
 }
 
+/** So many prompts at once, each of `inputLen` random tokens, and `outputLen` tokens from each. */
 export interface PeerBatch {
   batchSize: number;
   inputLen: number;
   outputLen: number;
 }
 
+/** When the tokens of one sequence came, seconds from the batch's start, ascending. A piece of the stream may have brought several. */
+export interface SequenceArrivals {
+  /** One for each piece. */
+  times: readonly number[];
+  numTokens: number;
+}
+
 /** A running engine. */
 export interface PeerSession {
-  run(batch: PeerBatch): Promise<PeerRates>;
+  /** From the start of its process until it could take a prompt, seconds. */
+  readonly readySeconds: number;
+  /** Arrivals of each sequence. */
+  run(batch: PeerBatch): Promise<SequenceArrivals[]>;
   close(): Promise<void>;
 }
 
 /** An engine to compare with. A peer is one file that exports one of these. */
 export interface Peer {
   readonly name: string;
-  /** Its version where it can run here, else null. */
+  /** Its version where it can run this here, else null. */
   version(workload: PeerWorkload): Promise<string | null>;
   start(workload: PeerWorkload): Promise<PeerSession>;
 }
+
+export const GGUF_SCHEMES: Readonly<Record<PeerWorkload['quantization'], GgufScheme>> = {
+  none: 'BF16',
+  int8: 'Q8_0',
+  int4: 'Q4_0',
+};

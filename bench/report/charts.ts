@@ -1,7 +1,7 @@
 import type { KernelsFigures } from '../commands/kernels.ts';
 import type { LatencyFigures } from '../commands/latency.ts';
-import type { PeersFigures } from '../commands/peers.ts';
 import type { ServeFigures } from '../commands/serve.ts';
+import { type PeerAspect, type PeersFigures, rowTitle } from '../peers/measure.ts';
 import type { Result } from '../results.ts';
 import { barChart, lineChart, type Series } from './svg.ts';
 
@@ -22,8 +22,10 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   if (of('serve').length > 0) charts.set('latency-by-load.svg', latencyByLoad(of('serve')));
   const latestKernels = latest(of('kernels'));
   if (latestKernels !== undefined) charts.set('kernels-roofline.svg', roofline(latestKernels));
-  const latestPeers = latest(of('peers'));
-  if (latestPeers !== undefined) charts.set('peers.svg', peersBars(latestPeers));
+  for (const aspect of ['prefill', 'decode', 'streams'] as const) {
+    const result = latest(of('peers').filter(({ rows }) => rows.some((row) => row.aspect === aspect)));
+    if (result !== undefined) charts.set(`peers-${aspect}.svg`, peersBars(result, aspect));
+  }
   return charts;
 }
 
@@ -89,17 +91,19 @@ function roofline(result: ResultOf<'kernels'>): string {
   });
 }
 
-function peersBars(result: ResultOf<'peers'>): string {
+function peersBars(result: ResultOf<'peers'>, aspect: PeerAspect): string {
+  const rows = result.rows.filter((row) => row.aspect === aspect);
+  const byTitle = groupBy(rows, rowTitle);
+  const peers = groupBy(rows, ({ peer }) => peer).map(([name, own]) => ({
+    name,
+    values: own.map(({ tokens_per_s }) => tokens_per_s),
+  }));
+  const limits = byTitle.map(([, [row]]) => row!.limit_tokens_per_s);
   return barChart({
-    title: `Decode, ${shortName(result.model)}`,
+    title: `${shortName(result.model)} through each engine`,
     yLabel: 'tokens/s',
-    categories: result.batch_sizes.map((size) => `batch ${size}`),
-    series: groupBy(result.rows, ({ peer }) => peer).map(([peer, rows]) => ({
-      name: peer,
-      values: result.batch_sizes.map(
-        (size) => rows.find(({ batch_size }) => batch_size === size)?.decode_tokens_per_s ?? null,
-      ),
-    })),
+    categories: byTitle.map(([title]) => title),
+    series: limits.every((limit) => limit === null) ? peers : [...peers, { name: 'limit', values: limits }],
   });
 }
 

@@ -50,7 +50,7 @@ export interface ApiSource {
 export async function openApi({ url, modelName, apiKey, engine, model }: ApiSource): Promise<ApiClient> {
   if (url === null) return openInProcess(engine, model);
   if (model !== undefined) throw new UsageError(`"${model}" is a model to run here, and --url names a server.`);
-  return openServer(url, apiKey || process.env.OPENAI_API_KEY || null, modelName);
+  return openServer(url, apiKey || null, modelName);
 }
 
 async function openServer(url: string, apiKey: string | null, modelName: string | null): Promise<ApiClient> {

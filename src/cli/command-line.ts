@@ -1,5 +1,5 @@
 import { EngineArgs } from '../config/engine-args.ts';
-import { readEnvironment } from '../config/environment.ts';
+import { readEnvironment, readVariables } from '../config/environment.ts';
 import type { FlagTable, FlagValuesOf } from '../config/flags/flag.ts';
 import { FLAGS, FlagSet, type FlagValues, flagsOf } from '../config/flags/index.ts';
 import { groupHelp } from './help.ts';
@@ -43,8 +43,9 @@ export async function parseCommandLine<const Table extends FlagTable>(
   if (help !== null) return null;
 
   const values: Record<string, unknown> = {};
+  const variables = readVariables(own, environment);
   for (const { field, spec } of own) {
-    values[field] = given[field] ?? spec.default;
+    values[field] = given[field] ?? variables[field] ?? spec.default;
     delete given[field];
   }
   const engine = command.takesEngineFlags

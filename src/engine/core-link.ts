@@ -69,6 +69,11 @@ export class ClientConnection {
     return this.writer.pendingBytes > 0;
   }
 
+  /** The client has not taken everything that was sent. */
+  get hasUnreadOutput(): boolean {
+    return this.writer.unreadBytes > 0;
+  }
+
   /** Never blocks; null when there is nothing, or the client must read first. */
   receive(): ClientMessage | null {
     if (this.isChoked) return null;

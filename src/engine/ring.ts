@@ -52,6 +52,15 @@ export class RingWriter extends RingView {
     return this.pendingTotal;
   }
 
+  /** Bytes that the reader has not taken yet, in the ring or waiting for room. */
+  get unreadBytes(): number {
+    return this.usedBytes + this.pendingTotal;
+  }
+
+  private get usedBytes(): number {
+    return (this.position - (Atomics.load(this.header, READ_POSITION) >>> 0)) >>> 0;
+  }
+
   /** Sends a message, or queues it behind what waits already. The bytes may be reused when this returns. */
   send(message: Uint8Array): void {
     if (this.pendingTotal > 0) this.flush();
@@ -81,8 +90,7 @@ export class RingWriter extends RingView {
   private tryWrite(source: Uint8Array, start: number, end: number, more: boolean): boolean {
     const length = end - start;
     const frame = 4 + ((length + 3) & ~3);
-    const used = (this.position - (Atomics.load(this.header, READ_POSITION) >>> 0)) >>> 0;
-    if (frame > this.capacity - used) return false;
+    if (frame > this.capacity - this.usedBytes) return false;
     this.words[(this.position & this.mask) >>> 2] = more ? (length | MORE) >>> 0 : length;
     const at = (this.position + 4) & this.mask;
     const first = Math.min(length, this.capacity - at);

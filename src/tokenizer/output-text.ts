@@ -23,23 +23,32 @@ export interface NewText {
 /** One sequence's tokens to text: detokenizing and stop strings, token by token. vLLM's semantics. */
 export class OutputText {
   readonly #detokenizer: IncrementalDetokenizer;
-  readonly #stopChecker: StopChecker;
+  /** null: there are no stop strings. */
+  readonly #stopChecker: StopChecker | null;
   readonly #includeStop: boolean;
+  /** Counted for the stop checker. */
   #numTokens = 0;
 
   constructor(tokenizer: Tokenizer, params: OutputTextParams, promptTokenIds: ArrayLike<number>) {
     this.#detokenizer = createDetokenizer(tokenizer, { ...params, promptTokenIds });
-    this.#stopChecker = new StopChecker(params);
+    this.#stopChecker = params.stop.length === 0 ? null : new StopChecker(params);
     this.#includeStop = params.includeStopStrInOutput;
   }
 
   /** `endedByStopToken`: the last token is EOS or a stop token id, which has no place in the text unless stop strings have. */
   push(tokenIds: readonly number[], endedByStopToken = false): NewText {
     const numVisible = endedByStopToken && !this.#includeStop ? tokenIds.length - 1 : tokenIds.length;
+    if (this.#stopChecker !== null) return this.#pushChecked(this.#stopChecker, tokenIds, numVisible);
+    const visible = numVisible === tokenIds.length ? tokenIds : tokenIds.slice(0, numVisible);
+    return { text: this.#detokenizer.push(visible), stop: null, numTokens: tokenIds.length };
+  }
+
+  /** Token by token, so that the stop string that is found does not depend on how many tokens come at once. */
+  #pushChecked(stopChecker: StopChecker, tokenIds: readonly number[], numVisible: number): NewText {
     let text = '';
     for (let i = 0; i < numVisible; i++) {
       this.#numTokens++;
-      const checked = this.#stopChecker.append(this.#detokenizer.push([tokenIds[i]!]), this.#numTokens);
+      const checked = stopChecker.append(this.#detokenizer.push([tokenIds[i]!]), this.#numTokens);
       text += checked.text;
       if (checked.stop !== null) return { text, stop: checked.stop, numTokens: i + 1 };
     }
@@ -51,6 +60,6 @@ export class OutputText {
    * Bytes of a character that never became whole are dropped, as in vLLM.
    */
   finish(): string {
-    return this.#stopChecker.flush();
+    return this.#stopChecker?.flush() ?? '';
   }
 }

@@ -36,6 +36,15 @@ describe('flags', () => {
     expect(engine).toEqual({ logLevel: 'warning' });
   });
 
+  test("a command's own flags have variables behind them", async () => {
+    const key = async (line: string[]) => {
+      const parsed = await parseCommand(serve, line, { OPENAI_API_KEY: 'from the environment' });
+      return parsed.help ? null : parsed.values.apiKey;
+    };
+    expect(await key([])).toBe('from the environment');
+    expect(await key(['--api-key', 'given'])).toBe('given');
+  });
+
   test.each([
     ['--batch-sice 4', /Unknown option --batch-sice: did you mean --batch-size/],
     ['--batch-size 0', /--batch-size takes a whole number of at least 1, not "0"/],

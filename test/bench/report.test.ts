@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { latencyFigures } from '../../bench/commands/latency.ts';
-import { measurePeers } from '../../bench/commands/peers.ts';
 import { writeReport } from '../../bench/commands/report.ts';
-import type { Peer } from '../../bench/peers/peer.ts';
+import type { PeersFigures } from '../../bench/peers/measure.ts';
 import { barChart, lineChart } from '../../bench/report/svg.ts';
 import { writeResult } from '../../bench/results.ts';
 
@@ -15,7 +14,7 @@ const COST = { weightBytes: 1e9, flopsPerToken: 1e9, kvBytes: () => 0 };
 function figuresOf(batchSize: number) {
   const times = { prefill: 1, total: 2, decodeTokens: 10 * batchSize };
   const shape = { batchSize, inputLen: 100, outputLen: 11 };
-  return latencyFigures('shapes/x', shape, [times, times], COST, { read_gbps: 20, gflops: 400 });
+  return latencyFigures('shapes/x', shape, [times, times], COST, { read_gbps: 20, gflops: 400 }, 0.01);
 }
 
 test('latency figures are rates beside limits, in the field names of vLLM', () => {
@@ -25,51 +24,35 @@ test('latency figures are rates beside limits, in the field names of vLLM', () =
   expect(figures.decode_tokens_per_s).toBe(40);
   expect(figures.decode_read_gbps).toBe(10);
   expect(figures.limit_read_gbps).toBe(20);
+  expect(figures.host_share).toBe(0.01);
 });
 
-/** An engine of known speed. */
-function fakePeer(name: string, tokensPerS: number, log: string[]): Peer {
-  return {
-    name,
-    version: async () => (tokensPerS === 0 ? null : '1.0'),
-    start: async () => ({
-      run: async ({ batchSize }) => {
-        log.push(`${name} ${batchSize}`);
-        return { prefillTokensPerS: 1, decodeTokensPerS: tokensPerS * batchSize };
-      },
-      close: async () => {
-        log.push(`${name} closed`);
-      },
-    }),
-  };
-}
+const ROW = { peer: 'a', batch_size: 1, input_len: 4, output_len: 4, tokens_per_s: 10, tokens_per_s_rounds: [10] };
 
-const WORKLOAD = { model: 'shapes/x', dummyWeights: true, gguf: null, threads: 1, maxModelLen: 8, maxBatchSize: 2 };
-
-test('peers take turns, and one that is not installed sits out', async () => {
-  const log: string[] = [];
-  const peers = [fakePeer('a', 10, log), fakePeer('absent', 0, log), fakePeer('b', 20, log)];
-  const figures = await measurePeers(peers, WORKLOAD, { batchSizes: [2], inputLen: 4, outputLen: 4, rounds: 2 });
-  expect(log).toEqual(['a 2', 'b 2', 'a 2', 'b 2', 'a 2', 'b 2', 'a closed', 'b closed']);
-  expect(figures.versions).toEqual({ a: '1.0', b: '1.0' });
-  expect(figures.rows.map((row) => [row.peer, row.decode_tokens_per_s])).toEqual([
-    ['a', 20],
-    ['b', 40],
-  ]);
-});
+const PEERS: PeersFigures = {
+  model: 'shapes/x',
+  quantization: 'none',
+  threads: 1,
+  versions: { a: '1.0', b: '2.0' },
+  ready_s: { a: 1, b: 2 },
+  rows: [
+    { ...ROW, aspect: 'decode', limit_tokens_per_s: 40 },
+    { ...ROW, aspect: 'decode', limit_tokens_per_s: 40, peer: 'b' },
+    { ...ROW, aspect: 'decode', limit_tokens_per_s: 80, batch_size: 2 },
+    { ...ROW, aspect: 'decode', limit_tokens_per_s: 80, batch_size: 2, peer: 'b' },
+    { ...ROW, aspect: 'streams', limit_tokens_per_s: null },
+    { ...ROW, aspect: 'streams', limit_tokens_per_s: null, peer: 'b' },
+  ],
+  limit_read_gbps: 20,
+  limit_gflops: 400,
+};
 
 test('results become charts', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bao-report-'));
   try {
     const results = join(folder, 'results');
     for (const size of [1, 8, 16]) await writeResult(join(results, `latency-${size}.json`), 'latency', figuresOf(size));
-    const peers = await measurePeers([fakePeer('a', 10, [])], WORKLOAD, {
-      batchSizes: [1, 2],
-      inputLen: 4,
-      outputLen: 4,
-      rounds: 1,
-    });
-    await writeResult(join(results, 'peers.json'), 'peers', peers);
+    await writeResult(join(results, 'peers.json'), 'peers', PEERS);
     const kernel = { op: 'linear', shape: '1 x 2', microseconds: 1, gbps: 5, gflops: 5, intensity: 1 };
     const limits = { model: 'x', device: 'CPU', limit_read_gbps: 20, limit_gflops: 400 };
     await writeResult(join(results, 'kernels.json'), 'kernels', { ...limits, kernels: [kernel] });
@@ -78,11 +61,15 @@ test('results become charts', async () => {
     expect(files.map((file) => file.split('/').at(-1))).toEqual([
       'throughput-by-batch.svg',
       'kernels-roofline.svg',
-      'peers.svg',
+      'peers-decode.svg',
+      'peers-streams.svg',
     ]);
-    const [throughput, , bars] = await Promise.all(files.map((file) => Bun.file(file).text()));
+    const [throughput, , decode, streams] = await Promise.all(files.map((file) => Bun.file(file).text()));
     expect(throughput!.match(/<circle/g)).toHaveLength(3);
-    expect(bars!.match(/<rect x="[^"]*" y="[^"]*" width="[^"]*" height="[^"]*" fill="[^"]*"><title>/g)).toHaveLength(2);
+    const bars = /<rect x="[^"]*" y="[^"]*" width="[^"]*" height="[^"]*" fill="[^"]*"><title>/g;
+    // Two engines and the limit at two batch sizes; streams have no limit.
+    expect(decode!.match(bars)).toHaveLength(6);
+    expect(streams!.match(bars)).toHaveLength(2);
     await expect(writeReport(join(folder, 'nowhere'), folder)).rejects.toThrow(/does not exist/);
   } finally {
     rmSync(folder, { recursive: true });

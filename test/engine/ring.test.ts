@@ -96,3 +96,18 @@ describe('ring', () => {
     worker.terminate();
   });
 });
+
+test('the writer knows what the reader has not taken', () => {
+  const buffer = createRing(1024);
+  const writer = new RingWriter(buffer);
+  const reader = new RingReader(buffer);
+  expect(writer.unreadBytes).toBe(0);
+  for (let i = 0; i < 8; i++) writer.send(new Uint8Array(200));
+  // More than the ring holds: what waits for room counts too.
+  expect(writer.unreadBytes).toBeGreaterThan(1024);
+  for (let i = 0; i < 8; i++) {
+    expect(reader.receive()).not.toBeNull();
+    writer.flush();
+  }
+  expect(writer.unreadBytes).toBe(0);
+});

@@ -8,6 +8,7 @@ import { errorEvents, type StreamEncoder } from '../generation/stream-generation
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type ChatFormat, choiceLogprobs, reasoningMembers } from './chat-answer.ts';
+import { jsonText } from './json-text.ts';
 import type { StreamUsage } from './usage.ts';
 
 /**
@@ -108,7 +109,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     if (finishReason === null && this.#isPlain) {
       return text === ''
         ? ''
-        : `${this.#plainHeads[index]}${JSON.stringify(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
+        : `${this.#plainHeads[index]}${jsonText(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
     }
     this.#counters[index]?.push(delta.tokenIds);
     const deltas = this.#deltas(delta);

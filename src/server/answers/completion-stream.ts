@@ -5,6 +5,7 @@ import { errorEvents, type StreamEncoder } from '../generation/stream-generation
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
+import { jsonText } from './json-text.ts';
 import { completionLogprobsJson, countCharacters } from './logprobs-json.ts';
 import type { StreamUsage } from './usage.ts';
 
@@ -80,7 +81,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     state.numTokens += delta.tokenIds.length;
     if (this.#isPlain && delta.finishReason === null) {
       if (delta.text === '') return '';
-      return `${this.#open}{"index":${index},"text":${JSON.stringify(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
+      return `${this.#open}{"index":${index},"text":${jsonText(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
     }
     const { format } = this;
     const isFirst = !state.hasStarted;

@@ -170,6 +170,7 @@ const DEAD_END =
 /** A choice that did not come to an end of its own. */
 function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError | null {
   for (const { finishReason } of output.outputs) {
+    if (finishReason === null) continue;
     if (finishReason === 'error' && params.structuredOutputs !== null)
       return new ApiError(400, 'BadRequestError', DEAD_END);
     if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
