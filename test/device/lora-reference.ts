@@ -5,7 +5,7 @@ import type { TensorView } from '../../src/loader/weight-source.ts';
 import { packBlock } from '../../src/lora/adapter-block.ts';
 import { hostMatrix } from '../../src/lora/host-matrix.ts';
 import { uploadBytes } from '../../src/lora/upload-bytes.ts';
-import { rounded } from './harness.ts';
+import { randomFloats, rounded } from './harness.ts';
 
 /** A layer, adapters for it (null: one that leaves the layer alone), and which rows of a batch are whose. */
 export interface LoraProblem {
@@ -17,6 +17,37 @@ export interface LoraProblem {
   /** By slot. */
   adapters: readonly ({ rank: number; slices: { scale: number; a: Float32Array; b: Float32Array }[] } | null)[];
   groups: readonly { slot: number; rows: readonly number[] }[];
+}
+
+/** Random adapters of these ranks, one a slot; every row of those left over by a fair share is of nobody. */
+export function loraProblem(
+  numRows: number,
+  k: number,
+  columns: readonly number[],
+  ranks: readonly (number | null)[],
+): LoraProblem {
+  const groups = ranks.map((_, slot) => ({
+    slot,
+    // Rows of an adapter lie apart.
+    rows: Array.from({ length: numRows }, (_, row) => row).filter((row) => row % (ranks.length + 1) === slot + 1),
+  }));
+  const adapters = ranks.map((rank, slot) => {
+    if (rank === null) return null;
+    const slices = columns.map((count, s) => ({
+      scale: 0.5 + s,
+      a: randomFloats(rank * k, 100 * slot + s),
+      b: randomFloats(count * rank, 100 * slot + s + 50),
+    }));
+    return { rank, slices };
+  });
+  return {
+    k,
+    columns,
+    ldX: k + 3,
+    ldOut: columns.reduce((sum, count) => sum + count, 0) + 5,
+    adapters,
+    groups: groups.filter(({ rows }) => rows.length > 0),
+  };
 }
 
 /** What `add_lora` shall leave in out, in float64, with weights that `dtype` can hold. */

@@ -1,20 +1,13 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import { DTYPE_CODES, type FloatDType } from '../../src/device/dtype.ts';
-import {
-  FLOAT_DTYPES,
-  availableIsas,
-  finish,
-  floats,
-  ints,
-  maxError,
-  openDevice,
-  randomFloats,
-} from './harness.ts';
-import { type LoraProblem, loraBlocks, loraReference } from './lora-reference.ts';
+import { availableIsas, FLOAT_DTYPES, finish, floats, ints, maxError, openDevice, randomFloats } from './harness.ts';
+import { type LoraProblem, loraBlocks, loraProblem, loraReference } from './lora-reference.ts';
 
 const ISAS = availableIsas();
-const devices = new Map(ISAS.flatMap((isa) => [1, 3].map((threads) => [`${isa} ${threads}`, openDevice(threads, isa)])));
+const devices = new Map(
+  ISAS.flatMap((isa) => [1, 3].map((threads) => [`${isa} ${threads}`, openDevice(threads, isa)])),
+);
 afterAll(() => {
   for (const device of devices.values()) device.close();
 });
@@ -33,9 +26,15 @@ function run(device: CpuDevice, problem: LoraProblem, x: Float32Array, out: Floa
   device.ops.add_lora(
     floats(device, x).ptr,
     ldX,
-    ints(device, groups.flatMap(({ rows }) => rows)).ptr,
+    ints(
+      device,
+      groups.flatMap(({ rows }) => rows),
+    ).ptr,
     ints(device, starts).ptr,
-    ints(device, groups.map(({ slot }) => slot)).ptr,
+    ints(
+      device,
+      groups.map(({ slot }) => slot),
+    ).ptr,
     starts.at(-1)!,
     groups.length,
     loraBlocks(device, problem, dtype),
@@ -51,39 +50,6 @@ function run(device: CpuDevice, problem: LoraProblem, x: Float32Array, out: Floa
   finish(device);
   return target.f32.slice(0, out.length);
 }
-
-const problemOf = (
-  numRows: number,
-  k: number,
-  columns: readonly number[],
-  ranks: readonly (number | null)[],
-): LoraProblem => {
-  const groups = ranks.map((_, slot) => ({
-    slot,
-    // Every (ranks + 1)-th row is of nobody; rows of an adapter lie apart.
-    rows: Array.from({ length: numRows }, (_, row) => row).filter((row) => row % (ranks.length + 1) === slot + 1),
-  }));
-  const adapters = ranks.map((rank, slot) =>
-    rank === null
-      ? null
-      : {
-          rank,
-          slices: columns.map((count, s) => ({
-            scale: 0.5 + s,
-            a: randomFloats(rank * k, 100 * slot + s),
-            b: randomFloats(count * rank, 100 * slot + s + 50),
-          })),
-        },
-  );
-  return {
-    k,
-    columns,
-    ldX: k + 3,
-    ldOut: columns.reduce((sum, count) => sum + count, 0) + 5,
-    adapters,
-    groups: groups.filter(({ rows }) => rows.length > 0),
-  };
-};
 
 const SHAPES: [rows: number, k: number, columns: number[], ranks: (number | null)[]][] = [
   [2, 1, [1], [1]],
@@ -101,7 +67,7 @@ describe('add_lora', () => {
     for (const dtype of FLOAT_DTYPES) {
       test(`as the reference: ${name} threads, ${dtype}`, () => {
         for (const [rows, k, columns, ranks] of SHAPES) {
-          const problem = problemOf(Math.max(rows, ranks.length + 1), k, columns, ranks);
+          const problem = loraProblem(Math.max(rows, ranks.length + 1), k, columns, ranks);
           const numRows = Math.max(rows, ranks.length + 1);
           const x = randomFloats(numRows * problem.ldX, 1);
           const out = randomFloats(numRows * problem.ldOut, 2);
@@ -114,10 +80,10 @@ describe('add_lora', () => {
     }
   }
 
-  test("a row has the same bits in every batch, with every number of threads", () => {
+  test('a row has the same bits in every batch, with every number of threads', () => {
     for (const [rows, k, columns, ranks] of SHAPES) {
       const numRows = Math.max(rows, ranks.length + 1);
-      const problem = problemOf(numRows, k, columns, ranks);
+      const problem = loraProblem(numRows, k, columns, ranks);
       const x = randomFloats(numRows * problem.ldX, 1);
       const out = randomFloats(numRows * problem.ldOut, 2);
       for (const isa of ISAS) {
@@ -136,7 +102,7 @@ describe('add_lora', () => {
   });
 
   test('rows of nobody, and what lies between rows, stay as they are', () => {
-    const problem = problemOf(9, 20, [11], [4]);
+    const problem = loraProblem(9, 20, [11], [4]);
     const out = randomFloats(9 * problem.ldOut, 2);
     const result = run(devices.get(`${ISAS[0]} 3`)!, problem, randomFloats(9 * problem.ldX, 1), out, 'float32');
     const own = new Set(problem.groups.flatMap(({ rows }) => rows));
