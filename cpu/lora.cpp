@@ -12,8 +12,10 @@ namespace {
 
 // Multiplications that are worth a chunk of their own.
 constexpr int64_t kWorkPerChunk = 1 << 14;
-// Below that much for all rows one task is quicker than two.
-constexpr int64_t kSplitWork = 1 << 17;
+// Below that much, for a row and for all rows, one task is quicker than two.
+constexpr int64_t kSplitRowWork = 1 << 15, kSplitWork = 1 << 17;
+// With more rows than that for each thread, weights that are read once for each chunk cost little.
+constexpr int64_t kSplitRowsPerThread = 16;
 constexpr int64_t kMaxRowsPerChunk = 48;
 constexpr int64_t kChunksPerThread = 4;
 // Whole register tiles.
@@ -61,6 +63,7 @@ BAO_EXPORT int32_t bao_add_lora(void* handle, const float* x, int64_t ld_x, cons
                       n,   k,      num_rows, num_groups, num_slices, max_rank,   w_dtype,       0,       0,      0};
   const int64_t row_floats = static_cast<int64_t>(num_slices) * max_rank;
   const int64_t row_work = row_floats * k + static_cast<int64_t>(max_rank) * n;
-  const bool split = num_rows < 2 * stream->num_threads() && num_rows * row_work >= kSplitWork;
+  const bool split = num_rows <= kSplitRowsPerThread * stream->num_threads() && row_work >= kSplitRowWork &&
+                     num_rows * row_work >= kSplitWork;
   return split ? enqueue_by_columns(*stream, args, row_floats) : enqueue_by_rows(*stream, args, row_work, row_floats);
 }
