@@ -29,13 +29,19 @@ function convert(bytes: ArrayBuffer, from: FloatDType, to: FloatDType): Uint16Ar
   const bits = new Uint32Array(values.buffer);
   if (to === 'float32') return bits;
   if (to === 'float16') return new Uint16Array(new Float16Array(values).buffer);
-  return Uint16Array.from(bits, roundToBfloat16);
+  // Loops: Uint16Array.from with a function takes ten times as long.
+  const halves = new Uint16Array(bits.length);
+  for (let i = 0; i < bits.length; i++) halves[i] = roundToBfloat16(bits[i]!);
+  return halves;
 }
 
 function readFloats(bytes: ArrayBuffer, dtype: FloatDType): Float32Array<ArrayBuffer> {
   if (dtype === 'float32') return new Float32Array(bytes).slice();
   if (dtype === 'float16') return Float32Array.from(new Float16Array(bytes));
-  return new Float32Array(Uint32Array.from(new Uint16Array(bytes), (half) => half << 16).buffer);
+  const halves = new Uint16Array(bytes);
+  const bits = new Uint32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) bits[i] = halves[i]! << 16;
+  return new Float32Array(bits.buffer);
 }
 
 /** Nearest bfloat16 of float32 bits, ties to even; NaN stays NaN. */
