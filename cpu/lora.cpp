@@ -19,7 +19,7 @@ constexpr int64_t kSplitRowsPerThread = 16;
 constexpr int64_t kMaxRowsPerChunk = 48;
 constexpr int64_t kChunksPerThread = 4;
 // Whole register tiles.
-constexpr int64_t kRankStep = 4, kColumnStep = 64;
+constexpr int64_t kRankStep = 4, kColumnStep = kLoraPanel;
 
 int32_t share(int64_t total, int64_t parts, int64_t step) {
   return static_cast<int32_t>(std::max(step, round_up(ceil_div(total, parts), step)));

@@ -8,13 +8,15 @@ namespace bao {
 // What an adapter adds to one layer: its rank and a scale for each slice of the layer's output, then A and B, each from a multiple
 // of 64 bytes on, in the type that add_lora is told.
 //   A  [num_slices * rank, k]               the slices' A one after another
-//   B  [rank, columns of the slice]         the slices' B one after another, transposed: ranks are rows
+//   B  [columns / 64][rank][64]             the slices' B one after another, each in panels of columns, zero-padded to whole ones
 struct LoraHeader {
   static constexpr int32_t kMaxSlices = 15;
   int32_t rank;
   float scales[kMaxSlices];
 };
 static_assert(sizeof(LoraHeader) == 64);
+
+constexpr int64_t kLoraPanel = 64;
 
 static constexpr int64_t lora_b_offset(int64_t num_slices, int64_t rank, int64_t k, int64_t element_bytes) {
   return static_cast<int64_t>(sizeof(LoraHeader)) + round_up(num_slices * rank * k * element_bytes, 64);

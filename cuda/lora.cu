@@ -77,18 +77,21 @@ __global__ void lora_expand_kernel(Groups groups, Global<const float> t, int ld_
   const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (column >= n) return;
   int slice = 0;
-  while (column >= slice_offsets[slice + 1]) slice++;
-  const int slice_begin = slice_offsets[slice], ld_b = slice_offsets[slice + 1] - slice_begin;
+  int64_t columns_before = 0;
+  for (; column >= slice_offsets[slice + 1]; slice++) {
+    columns_before += round_up(slice_offsets[slice + 1] - slice_offsets[slice], kLoraPanel);
+  }
+  const int64_t own = column - slice_offsets[slice];
   const GroupTable table(groups);
   for_each_run(table, static_cast<int>(blockIdx.x), [&](int64_t block, int first, int last) {
     if (block == 0) return;
     const int rank = (*header_of(block)).rank;
     const int64_t b_offset = lora_b_offset(num_slices, rank, k, sizeof(W));
     const Global<const W> b(reinterpret_cast<const W*>(block + b_offset));
-    const int64_t b_column = static_cast<int64_t>(rank) * slice_begin + (column - slice_begin);
+    const int64_t b_column = rank * (columns_before + own / kLoraPanel * kLoraPanel) + own % kLoraPanel;
     float sums[kTileRows] = {};
     for (int r = 0; r < rank; r++) {
-      const float weight = to_float(b[b_column + static_cast<int64_t>(r) * ld_b]);
+      const float weight = to_float(b[b_column + r * kLoraPanel]);
       for (int i = 0; i < last - first; i++) sums[i] += t[static_cast<int64_t>(first + i) * ld_t + slice * rank + r] * weight;
     }
     for (int i = 0; i < last - first; i++) {

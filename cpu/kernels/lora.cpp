@@ -62,7 +62,17 @@ static __attribute__((noinline)) void shrink_tile(const float* const (&x)[R], co
   }
 }
 
-constexpr int kShrinkRows = 3, kShrinkRanks = 4;
+// Rows that share a pass over an adapter's weights, and rows of A that share a pass over x.
+constexpr int kTileRows = 3, kShrinkRanks = 4;
+
+// Calls f(number of rows as a type, first row) for tiles of rows [begin, end).
+template <class Fn>
+BAO_INLINE void for_each_tile(int64_t begin, int64_t end, Fn f) {
+  int64_t i = begin;
+  for (; i + kTileRows <= end; i += kTileRows) f(std::integral_constant<int, kTileRows>{}, i);
+  if (end - i == 2) f(std::integral_constant<int, 2>{}, i);
+  if (end - i == 1) f(std::integral_constant<int, 1>{}, i);
+}
 
 template <int R, class W>
 static void shrink_ranks(const float* const (&x)[R], const Adapter<W>& adapter, int64_t k, int64_t j_begin, int64_t j_end, float* t,
@@ -82,34 +92,30 @@ static void shrink_ranks(const float* const (&x)[R], const Adapter<W>& adapter, 
   }
 }
 
-// Rows [begin, end) of one adapter by A's rows [j_begin, j_end); t is that of row `t_row`.
+// Rows [begin, end) of one adapter by A's rows [j_begin, j_end); t is that of row `begin`.
 template <class W>
 static void shrink_run(const LoraArgs& args, const Adapter<W>& adapter, int64_t begin, int64_t end, int64_t j_begin, int64_t j_end,
                        float* t, int64_t ld_t) {
   j_end = min(j_end, static_cast<int64_t>(args.num_slices) * adapter.header->rank);
-  const auto row = [&](int64_t i) { return args.x + static_cast<int64_t>(args.rows[i]) * args.ld_x; };
-  int64_t i = begin;
-  for (; i + kShrinkRows <= end; i += kShrinkRows) {
-    const float* const x[kShrinkRows] = {row(i), row(i + 1), row(i + 2)};
-    shrink_ranks<kShrinkRows>(x, adapter, args.k, j_begin, j_end, t + (i - begin) * ld_t, ld_t);
-  }
-  for (; i < end; i++) {
-    const float* const x[1] = {row(i)};
-    shrink_ranks<1>(x, adapter, args.k, j_begin, j_end, t + (i - begin) * ld_t, ld_t);
-  }
+  for_each_tile(begin, end, [&](auto count, int64_t i) {
+    constexpr int R = decltype(count)::value;
+    const float* x[R];
+    for (int r = 0; r < R; r++) x[r] = args.x + static_cast<int64_t>(args.rows[i + r]) * args.ld_x;
+    shrink_ranks<R>(x, adapter, args.k, j_begin, j_end, t + (i - begin) * ld_t, ld_t);
+  });
 }
 
-// out[r] += t[r] · b for R rows and NV vectors of columns; the last vector may have fewer.
+// out[r] += t[r] · b for R rows and NV vectors of a panel's columns; the last vector may have fewer.
 template <int R, int NV, class W>
-static __attribute__((noinline)) void expand_tile(const float* t, int64_t ld_t, const W* b, int64_t ld_b, int64_t rank,
-                                                  float* const (&out)[R], int64_t columns) {
+static __attribute__((noinline)) void expand_tile(const float* t, int64_t ld_t, const W* b, int64_t rank, float* const (&out)[R],
+                                                  int64_t columns) {
   F acc[R][NV] = {};
   const bool whole = columns >= NV * kLanes;
   for (int64_t i = 0; i < rank; i++) {
     F w[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
-      const W* from = b + i * ld_b + v * kLanes;
+      const W* from = b + i * kLoraPanel + v * kLanes;
       w[v] = whole ? load(from) : load_n(from, columns - v * kLanes);
     }
     BAO_UNROLL
@@ -132,19 +138,19 @@ static __attribute__((noinline)) void expand_tile(const float* t, int64_t ld_t, 
   }
 }
 
-constexpr int kExpandRows = 3, kExpandVectors = 4;
+constexpr int kExpandVectors = 4;
 
+// Columns of one panel.
 template <int R, class W>
-static void expand_columns(const float* t, int64_t ld_t, const W* b, int64_t ld_b, int64_t rank, float* const (&out)[R],
-                           int64_t columns) {
+static void expand_columns(const float* t, int64_t ld_t, const W* b, int64_t rank, float* const (&out)[R], int64_t columns) {
   for (int64_t c = 0; c < columns;) {
     float* to[R];
     for (int r = 0; r < R; r++) to[r] = out[r] + c;
     if (columns - c >= kExpandVectors * kLanes) {
-      expand_tile<R, kExpandVectors>(t, ld_t, b + c, ld_b, rank, to, columns - c);
+      expand_tile<R, kExpandVectors>(t, ld_t, b + c, rank, to, columns - c);
       c += kExpandVectors * kLanes;
     } else {
-      expand_tile<R, 1>(t, ld_t, b + c, ld_b, rank, to, min(kLanes, columns - c));
+      expand_tile<R, 1>(t, ld_t, b + c, rank, to, min(kLanes, columns - c));
       c += kLanes;
     }
   }
@@ -155,22 +161,23 @@ template <class W>
 static void expand_run(const LoraArgs& args, const Adapter<W>& adapter, int64_t begin, int64_t end, int64_t c_begin, int64_t c_end,
                        const float* t, int64_t ld_t) {
   const int64_t rank = adapter.header->rank;
+  const W* slice_b = adapter.b;
   for (int64_t s = 0; s < args.num_slices; s++) {
     const int64_t slice_begin = args.slice_offsets[s], slice_end = args.slice_offsets[s + 1];
-    const int64_t first = max(c_begin, slice_begin), last = min(c_end, slice_end);
-    if (first >= last) continue;
-    const int64_t ld_b = slice_end - slice_begin;
-    const W* b = adapter.b + rank * slice_begin + (first - slice_begin);
-    const auto row = [&](int64_t i) { return args.out + static_cast<int64_t>(args.rows[i]) * args.ld_out + first; };
-    int64_t i = begin;
-    for (; i + kExpandRows <= end; i += kExpandRows) {
-      float* const out[kExpandRows] = {row(i), row(i + 1), row(i + 2)};
-      expand_columns<kExpandRows>(t + (i - begin) * ld_t + s * rank, ld_t, b, ld_b, rank, out, last - first);
+    const int64_t first = max(c_begin, slice_begin) - slice_begin, last = min(c_end, slice_end) - slice_begin;
+    for (int64_t c = first; c < last;) {
+      const int64_t panel = c / kLoraPanel;
+      const int64_t columns = min(last, (panel + 1) * kLoraPanel) - c;
+      const W* b = slice_b + panel * rank * kLoraPanel + c % kLoraPanel;
+      for_each_tile(begin, end, [&](auto count, int64_t i) {
+        constexpr int R = decltype(count)::value;
+        float* out[R];
+        for (int r = 0; r < R; r++) out[r] = args.out + static_cast<int64_t>(args.rows[i + r]) * args.ld_out + slice_begin + c;
+        expand_columns<R>(t + (i - begin) * ld_t + s * rank, ld_t, b, rank, out, columns);
+      });
+      c += columns;
     }
-    for (; i < end; i++) {
-      float* const out[1] = {row(i)};
-      expand_columns<1>(t + (i - begin) * ld_t + s * rank, ld_t, b, ld_b, rank, out, last - first);
-    }
+    slice_b += rank * round_up(slice_end - slice_begin, kLoraPanel);
   }
 }
 

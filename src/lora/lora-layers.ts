@@ -2,7 +2,7 @@ import type { Device, DevicePtr, StagingBuffer } from '../device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../device/dtype.ts';
 import type { LinearAdapter, LinearAdapters } from '../layers/linear-adapters.ts';
 import type { LinearShard } from '../layers/linear-method.ts';
-import { MAX_SLICES, packBlock } from './adapter-block.ts';
+import { blockLayout, MAX_SLICES, packBlock } from './adapter-block.ts';
 import type { ModuleWeights } from './adapter-weights.ts';
 import { hostMatrix } from './host-matrix.ts';
 import type { LoRABatch } from './lora-batch.ts';
@@ -132,8 +132,8 @@ class LoRALayer implements LinearAdapter {
   }
 
   bytesOfRank(rank: number): number {
-    const elements = rank * (this.slices.length * this.inFeatures + this.outFeatures);
-    return elements * (this.options.dtype === 'float32' ? 4 : 2);
+    const { inFeatures, columns } = this;
+    return blockLayout(rank, { inFeatures, columns, dtype: this.options.dtype }).bytes;
   }
 
   fill(slot: number, weights: ReadonlyMap<string, ModuleWeights>): void {

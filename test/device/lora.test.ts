@@ -60,6 +60,7 @@ const SHAPES: [rows: number, k: number, columns: number[], ranks: (number | null
   [130, 48, [40, 8, 8], [8, 4, 16, 1]],
   // Few rows and large matrices: the threads share columns.
   [3, 1500, [700, 90], [33, 17]],
+  [7, 1030, [1000, 129, 64], [16, 5]],
 ];
 
 describe('add_lora', () => {
