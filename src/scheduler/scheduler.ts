@@ -75,8 +75,8 @@ export class Scheduler implements SchedulerInterface {
     this.runningAllocation = { numLookaheadTokens };
     this.kvCache = new KVCacheManager(kvCacheConfig, options);
     this.order = requestOrder(options.policy);
-    this.waiting = new WaitingRequests(this.order);
     this.adapters = new RunningAdapters(options.maxLoras ?? Number.POSITIVE_INFINITY);
+    this.waiting = new WaitingRequests(this.order, this.adapters, options.maxNumSeqs);
     this.numWatermarkBlocks = Math.floor(options.watermark * kvCacheConfig.numBlocks);
   }
 
@@ -194,7 +194,7 @@ export class Scheduler implements SchedulerInterface {
   private scheduleWaiting(step: SchedulerOutput): void {
     while (this.running.length < this.options.maxNumSeqs) {
       const budget = this.budgetLeft(step);
-      const request = this.nextToAdmit();
+      const request = this.waiting.next();
       if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
       const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
       const numMissing = request.numTokens - (hit?.numTokens ?? 0);
@@ -209,27 +209,9 @@ export class Scheduler implements SchedulerInterface {
         this.blocked = { request, numFreeBlocks: this.kvCache.numFreeBlocks };
         break;
       }
-      this.countOvertaking(request);
       step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
       step.totalNumScheduledTokens += numNewTokens;
     }
-  }
-
-  /**
-   * The first waiting request whose adapter may run. One that has to wait for another adapter's end is passed over, so that requests of one adapter
-   * run together whatever order they came in; but not for ever: once it has been passed over by as many as run at once, no request with an adapter
-   * goes before it any more.
-   */
-  private nextToAdmit(): Request | null {
-    const first = this.waiting.peek();
-    if (first === null || this.adapters.hasRoomFor(first.lora?.id ?? null)) return first;
-    if (first.numOvertakings >= this.options.maxNumSeqs) return this.waiting.peek((loraId) => loraId === null);
-    return this.waiting.peek((loraId) => this.adapters.hasRoomFor(loraId));
-  }
-
-  private countOvertaking(admitted: Request): void {
-    const first = this.waiting.peek();
-    if (first !== null && first !== admitted) first.numOvertakings++;
   }
 
   private budgetLeft(step: SchedulerOutput): number {
@@ -302,7 +284,7 @@ export class Scheduler implements SchedulerInterface {
 
   private admit(request: Request, hit: PrefixHit | null, numNewTokens: number, blockIds: number[][]): NewRequestData {
     const numHitTokens = hit?.numTokens ?? 0;
-    this.waiting.remove(request);
+    this.waiting.admit(request);
     if (request.numCachedTokens < 0) {
       request.numCachedTokens = numHitTokens;
       if (hit !== null) this.kvCache.recordPrefixCacheQuery(request.numTokens, numHitTokens);
