@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from 'bun:test';
-import { rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import * as fc from 'fast-check';
 import { LoRALoadError } from '../../src/lora/lora-error.ts';
 import { LoRALayers } from '../../src/lora/lora-layers.ts';
 import { LoRAManager } from '../../src/lora/lora-manager.ts';
@@ -98,4 +99,35 @@ test('what is wrong with an adapter names it', () =>
       /^Loading lora a1 failed: .*adapter_model.safetensors: not a safetensors file/,
     );
     expect(manager.residentIds).toEqual([]);
+  }));
+
+test('files with any damage load or are refused, and nothing else', () =>
+  withManager(1, (manager, request, folder) => {
+    const files = ['adapter_config.json', 'adapter_model.safetensors'].map((name) => {
+      const path = join(folder, name);
+      return { path, bytes: readFileSync(path) };
+    });
+    const damage = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 });
+    let numRefused = 0;
+    fc.assert(
+      fc.property(fc.constantFrom(...files), damage, fc.option(fc.nat()), ({ path, bytes }, changes, cut) => {
+        const damaged = Buffer.from(bytes);
+        // Half of them in the header, where they matter.
+        for (const [at, value] of changes)
+          damaged[at % (at % 2 === 0 ? damaged.length : Math.min(200, damaged.length))] = value;
+        writeFileSync(path, cut === null ? damaged : damaged.subarray(0, cut % damaged.length));
+        try {
+          manager.load(request(1));
+          manager.remove(1);
+        } catch (error) {
+          expect(error).toBeInstanceOf(LoRALoadError);
+          numRefused++;
+        } finally {
+          writeFileSync(path, bytes);
+        }
+      }),
+      { numRuns: 1000 },
+    );
+    expect(numRefused).toBeGreaterThan(100);
+    manager.load(request(2));
   }));
