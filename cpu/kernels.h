@@ -4,6 +4,7 @@
 
 #include "abi.h"
 #include "chunk.h"
+#include "lora.h"
 #include "quant.h"
 #include "row_kernels.h"
 
@@ -213,6 +214,9 @@ struct KernelTable {
   void (*add)(const AddArgs&, const ChunkContext&);
   void (*soft_cap)(const SoftCapArgs&, const ChunkContext&);
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
+  void (*lora_rows)(const LoraArgs&, const ChunkContext&);
+  void (*lora_shrink)(const LoraArgs&, const ChunkContext&);
+  void (*lora_expand)(const LoraArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);

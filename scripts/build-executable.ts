@@ -32,7 +32,7 @@ interface PackedFile {
 async function packedFiles(): Promise<PackedFile[]> {
   const library = await ensureCpuLibrary({ allInstructionSets: !isForThisMachine });
   const platform = `${process.platform}-${process.arch}`;
-  const names = [`models/demo/*`, `vendor/llguidance/${platform}/*`].flatMap((pattern) => [
+  const names = ['models/demo/*', 'models/demo-pirate/*', `vendor/llguidance/${platform}/*`].flatMap((pattern) => [
     ...new Bun.Glob(pattern).scanSync(PACKAGE_ROOT),
   ]);
   const files = names.sort().map((name) => ({ name, path: join(PACKAGE_ROOT, name) }));

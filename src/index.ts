@@ -10,6 +10,7 @@ export {
   LLM,
   type ParamsInput,
 } from './entrypoints/llm.ts';
+export { type LoRAInput, LoRARequest, type LoRARequestOptions } from './entrypoints/lora-request.ts';
 export type { ChatMessage, ChatOptions, ChatTool, Prompt } from './entrypoints/request-builder.ts';
 export type { CompletionOutput, Logprob, Logprobs, RequestOutput } from './entrypoints/request-output.ts';
 export { type SamplingOptions, SamplingParams, type StructuredOutputsOptions } from './entrypoints/sampling-params.ts';

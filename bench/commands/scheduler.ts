@@ -89,7 +89,7 @@ function runningScheduler(numRequests: number, inputLen: number, maxModelLen: nu
         arrivalTimeMs: key,
         priority: 0,
         cacheSalt: null,
-        loraName: null,
+        lora: null,
       }),
     );
   }
@@ -104,6 +104,7 @@ function step(scheduler: Scheduler): void {
     sampledTokenIds: keys.map((key) => [1000 + (key % 1000)]),
     logprobs: keys.map(() => null),
     promptLogprobs: keys.map(() => null),
+    errors: keys.map(() => null),
   });
 }
 

@@ -16,6 +16,9 @@ void swigluoai_and_mul(const SwigluOaiArgs&, const ChunkContext&);
 void add(const AddArgs&, const ChunkContext&);
 void soft_cap(const SoftCapArgs&, const ChunkContext&);
 void embedding(const EmbeddingArgs&, const ChunkContext&);
+void lora_rows(const LoraArgs&, const ChunkContext&);
+void lora_shrink(const LoraArgs&, const ChunkContext&);
+void lora_expand(const LoraArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
@@ -33,6 +36,9 @@ static KernelTable make_table() {
   table.add = add;
   table.soft_cap = soft_cap;
   table.embedding = embedding;
+  table.lora_rows = lora_rows;
+  table.lora_shrink = lora_shrink;
+  table.lora_expand = lora_expand;
   table.pack_linear = pack_linear;
   table.rows = &kRowKernels;
   return table;

@@ -1,6 +1,7 @@
 import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import type { GroupValues } from './flags/index.ts';
+import type { LoRAConfig } from './lora-config.ts';
 
 /**
  * The configuration of a whole server: plain data that survives structuredClone, made by `EngineArgs.createEngineConfig` and read-only from then on.
@@ -13,6 +14,7 @@ export interface BaoConfig {
   parallel: ParallelConfig;
   scheduler: SchedulerConfig;
   structuredOutputs: StructuredOutputsConfig;
+  lora: LoRAConfig;
   device: DeviceConfig;
   frontend: FrontendConfig;
   observability: ObservabilityConfig;

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { BaoConfig } from './bao-config.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { FlagValues } from './flags/index.ts';
+import { checkLoRAFlags } from './lora-config.ts';
 
 const BLOCK_SIZES = [8, 16, 32, 64, 128];
 /** Of sun_path, less its closing zero. */
@@ -13,6 +14,7 @@ export function checkFlags(values: FlagValues): void {
   checkListening(values);
   checkTls(values);
   checkFrontend(values);
+  checkLoRAFlags(values);
 }
 
 function checkRanges(values: FlagValues): void {

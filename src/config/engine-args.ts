@@ -10,6 +10,7 @@ import { readEnvironment } from './environment.ts';
 import { fieldName } from './flags/flag.ts';
 import { defaultFlagValues, FLAG_GROUPS, type FlagValues, type GroupKey, type GroupValues } from './flags/index.ts';
 import { readGenerationDefaults } from './generation-config.ts';
+import { checkLoRAModules, type LoRAConfig, type LoRAModule, parseLoRAModule } from './lora-config.ts';
 import { resolveMaxModelLen } from './max-model-len.ts';
 import { mergeObjects } from './parse-value.ts';
 import { readChatTemplate } from './read-chat-template.ts';
@@ -63,7 +64,8 @@ export class EngineArgs {
   async createEngineConfig(environment?: ModelEnvironment): Promise<BaoConfig> {
     checkFlags(this.values);
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
-    const model = await this.resolveModel(environment ?? (await defaultEnvironment()));
+    const models = environment ?? (await defaultEnvironment());
+    const model = await this.resolveModel(models);
     const cache = this.group('cache');
     const config: BaoConfig = {
       model,
@@ -71,6 +73,7 @@ export class EngineArgs {
       cache: { ...cache, kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype) },
       parallel: this.group('parallel'),
       scheduler: this.resolveScheduler(model.maxModelLen),
+      lora: await this.resolveLoRA(models, model),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
       structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
       frontend: { ...this.group('frontend'), chatTemplate },
@@ -135,6 +138,25 @@ export class EngineArgs {
         maxTokensLimit: defaults.maxTokensLimit,
       };
     });
+  }
+
+  private async resolveLoRA(environment: ModelEnvironment, model: ModelConfig): Promise<LoRAConfig> {
+    const { loraModules, maxCpuLoras, loraDtype, ...asGiven } = this.group('lora');
+    const given = loraModules.map(parseLoRAModule);
+    checkLoRAModules(given, model.servedModelName);
+    const { downloadDir, hfToken } = this.values;
+    const modules: LoRAModule[] = [];
+    for (const module of given) {
+      const hub = { downloadDir, hfToken, revision: null, weights: true };
+      const path = await tellOperator(() => environment.resolveModelFolder(module.root, hub));
+      modules.push({ ...module, id: modules.length + 1, path });
+    }
+    return {
+      ...asGiven,
+      modules,
+      maxCpuLoras: maxCpuLoras ?? asGiven.maxLoras,
+      loraDtype: loraDtype === 'auto' ? model.dtype : loraDtype,
+    };
   }
 
   private resolveScheduler(maxModelLen: number): SchedulerConfig {

@@ -152,6 +152,27 @@ export const OPS = {
       k: 'i32',
     },
   },
+  add_lora: {
+    doc: "out[rows[i], slice s] += scales[s] * (x[rows[i], :k] · A_sᵀ) · B_s with the weights of row i's adapter: group g (rows group_offsets[g] to group_offsets[g + 1], i32 [num_groups + 1], the last is num_rows) has those at blocks[group_slots[g]] (i64 addresses, 0: none for this layer; LoraHeader in cpu/lora.h is the layout), of w_dtype and a rank of at most max_rank. rows (i32) are distinct. Slice s are the columns slice_offsets[s] to slice_offsets[s + 1] (i32 [num_slices + 1], of n in all). Sums are float32 in one fixed order. Rows of out are ld_out apart, of x ld_x.",
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      rows: 'ptr',
+      group_offsets: 'ptr',
+      group_slots: 'ptr',
+      num_rows: 'i32',
+      num_groups: 'i32',
+      blocks: 'ptr',
+      w_dtype: 'i32',
+      slice_offsets: 'ptr',
+      num_slices: 'i32',
+      max_rank: 'i32',
+      out: 'ptr',
+      ld_out: 'i64',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
   qk_norm_rope: {
     doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation, and positions and cos_sin may be 0.',
     args: {

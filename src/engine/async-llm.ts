@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
 import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -129,6 +130,21 @@ export class AsyncLLM implements EngineClient {
     return results.every((result) => result === true);
   }
 
+  async addLora(request: LoRARequest): Promise<void> {
+    try {
+      const problems = await Promise.all(this.connections.map((each) => this.callUtility(each, 'addLora', [request])));
+      const problem = problems.find((text) => text !== null);
+      if (problem !== undefined) throw new ValidationError(String(problem), 'lora_path', request.path);
+    } catch (error) {
+      await this.removeLora(request.id).catch(() => {});
+      throw error;
+    }
+  }
+
+  async removeLora(id: number): Promise<void> {
+    await Promise.all(this.connections.map((each) => this.callUtility(each, 'removeLora', [id])));
+  }
+
   stats(): SchedulerStats[] {
     return this.latestStats;
   }
@@ -169,7 +185,7 @@ export class AsyncLLM implements EngineClient {
 
   private chooseCore(request: GenerateRequest): number {
     const rank = request.dataParallelRank ?? null;
-    if (rank === null) return this.balancer.choose(request.promptTokenIds);
+    if (rank === null) return this.balancer.choose(request.promptTokenIds, request.lora?.id);
     if (!(rank >= 0 && rank < this.connections.length)) {
       throw new ValidationError(
         `data_parallel_rank ${rank} is out of range [0, ${this.connections.length}).`,

@@ -1,3 +1,4 @@
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
@@ -96,7 +97,7 @@ function writeRequest(writer: ByteWriter, request: EngineCoreRequest): void {
   writer.f64(request.arrivalTimeMs);
   writer.f64(request.priority);
   writer.optionalString(request.cacheSalt);
-  writer.optionalString(request.loraName);
+  writeLora(writer, request.lora);
 }
 
 function readRequest(reader: ByteReader): EngineCoreRequest {
@@ -109,8 +110,21 @@ function readRequest(reader: ByteReader): EngineCoreRequest {
     arrivalTimeMs: reader.f64(),
     priority: reader.f64(),
     cacheSalt: reader.optionalString(),
-    loraName: reader.optionalString(),
+    lora: readLora(reader),
   };
+}
+
+function writeLora(writer: ByteWriter, lora: LoRARequest | null): void {
+  writer.bool(lora !== null);
+  if (lora === null) return;
+  writer.u32(lora.id);
+  writer.string(lora.name);
+  writer.string(lora.path);
+}
+
+function readLora(reader: ByteReader): LoRARequest | null {
+  if (!reader.bool()) return null;
+  return { id: reader.u32(), name: reader.string(), path: reader.string() };
 }
 
 const OUTPUT_KINDS = ['cumulative', 'delta', 'final-only'] as const;
@@ -213,7 +227,7 @@ function writeOutputs(writer: ByteWriter, outputs: EngineCoreOutputs): void {
   writer.f64(outputs.timestampMs);
   writer.u32(outputs.numStepTokens);
   writer.bool(outputs.stats !== null);
-  if (outputs.stats !== null) for (const field of STATS_FIELDS) writer.f64(outputs.stats[field]);
+  if (outputs.stats !== null) writeStats(writer, outputs.stats);
   writer.u32(outputs.outputs.length);
   for (const output of outputs.outputs) writeOutput(writer, output);
 }
@@ -225,7 +239,8 @@ function readOutputs(reader: ByteReader): EngineCoreOutputs {
   return { timestampMs, numStepTokens, stats, outputs: readList(reader, () => readOutput(reader)) };
 }
 
-/** `satisfies` and the round-trip test keep this list complete. */
+/** `satisfies` and the round-trip test keep these lists complete. */
+const STATS_LISTS = ['runningLoraAdapters', 'waitingLoraAdapters'] as const satisfies readonly (keyof SchedulerStats)[];
 const STATS_FIELDS = [
   'numRunning',
   'numWaiting',
@@ -239,8 +254,18 @@ const STATS_FIELDS = [
   'hostMs',
 ] as const satisfies readonly (keyof SchedulerStats)[];
 
+function writeStats(writer: ByteWriter, stats: SchedulerStats): void {
+  for (const field of STATS_FIELDS) writer.f64(stats[field]);
+  for (const list of STATS_LISTS) {
+    writer.u32(stats[list].length);
+    for (const name of stats[list]) writer.string(name);
+  }
+}
+
 function readStats(reader: ByteReader): SchedulerStats {
-  return Object.fromEntries(STATS_FIELDS.map((field) => [field, reader.f64()])) as unknown as SchedulerStats;
+  const fields = STATS_FIELDS.map((field) => [field, reader.f64()]);
+  const lists = STATS_LISTS.map((list) => [list, readList(reader, () => reader.string())]);
+  return Object.fromEntries([...fields, ...lists]) as SchedulerStats;
 }
 
 const HAS_LOGPROBS = 1;

@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { FinishReason, SchedulerStats } from './messages.ts';
@@ -26,6 +27,10 @@ export interface EngineClient {
 
   health(): HealthStatus;
   resetPrefixCache(): Promise<boolean>;
+  /** Settles when every core has read the adapter. Rejects with ValidationError for one that can't be loaded; no core keeps it then. */
+  addLora(request: LoRARequest): Promise<void>;
+  /** Settles when no core gives the adapter to new requests; those that have it keep it. */
+  removeLora(id: number): Promise<void>;
   /** Latest counters, one entry a core. */
   stats(): SchedulerStats[];
   /** Requests that are queued or running, as this client knows them. */
@@ -39,7 +44,8 @@ export interface GenerateRequest {
   /** Lower is sooner. Default 0. */
   priority?: number;
   cacheSalt?: string | null;
-  loraName?: string | null;
+  /** Absent or null: the base model. */
+  lora?: LoRARequest | null;
   /** Core chosen by the client of the API (`X-data-parallel-rank`). */
   dataParallelRank?: number | null;
   /** Milliseconds since the epoch; default now. */

@@ -13,9 +13,6 @@ export class InputProcessor {
   /** Throws ValidationError for what the model can't do. */
   process(request: GenerateRequest): EngineCoreRequest[] {
     this.checkPrompt(request.promptTokenIds);
-    if ((request.loraName ?? null) !== null) {
-      throw new ValidationError(`The adapter \`${request.loraName}\` is not loaded.`, 'model', request.loraName);
-    }
     const { params } = request;
     const room = this.config.model.maxModelLen - request.promptTokenIds.length;
     const common = {
@@ -25,7 +22,7 @@ export class InputProcessor {
       arrivalTimeMs: request.arrivalTimeMs ?? wallClockMs(),
       priority: request.priority ?? 0,
       cacheSalt: request.cacheSalt ?? null,
-      loraName: null,
+      lora: request.lora ?? null,
     };
     return Array.from({ length: params.n }, (_, index) => ({
       ...common,

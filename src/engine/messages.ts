@@ -1,3 +1,4 @@
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** Every type that crosses a Worker boundary. The codec is in `codec.ts`. */
@@ -19,8 +20,8 @@ export interface EngineCoreRequest {
   /** Lower is sooner (`--scheduling-policy priority`). */
   priority: number;
   cacheSalt: string | null;
-  /** Adapter name, null for the base model. */
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
 }
 
 export interface AbortMessage {
@@ -80,6 +81,9 @@ export interface SchedulerStats {
   prefixCacheQueries: number;
   prefixCacheHits: number;
   numPreemptions: number;
+  /** Names of adapters that running and waiting requests have, sorted. */
+  runningLoraAdapters: string[];
+  waitingLoraAdapters: string[];
   numSteps: number;
   /** Tokens computed by all steps, prompt and generation. */
   numScheduledTokens: number;

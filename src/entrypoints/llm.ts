@@ -1,8 +1,10 @@
 import { ValidationError } from '../engine/engine-client.ts';
+import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
 import { beamSearch } from '../sampling/beam-search.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
 import { showGenerationProgress } from './generation-progress.ts';
+import { type LoRAInput, resolveLoras } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
 import {
   type ChatMessage,
@@ -20,6 +22,8 @@ export type ParamsInput = SamplingParams | SamplingOptions | readonly (SamplingP
 export interface GenerateOptions {
   /** A progress bar where standard error is a terminal. Default true. */
   progress?: boolean;
+  /** Adapters for all prompts, or one for each of them. */
+  loraRequest?: LoRAInput;
 }
 
 export interface BeamSearchOptions {
@@ -29,6 +33,8 @@ export interface BeamSearchOptions {
   /** Exponent of the length by which log probabilities are divided. Default 1. */
   lengthPenalty?: number;
   ignoreEos?: boolean;
+  /** Adapters for all prompts, or one for each of them. */
+  loraRequest?: LoRAInput;
 }
 
 export interface BeamSearchResult {
@@ -99,7 +105,8 @@ export class LLM {
   async beamSearch(prompts: Prompt | readonly Prompt[], options: BeamSearchOptions): Promise<BeamSearchResult[]> {
     const prepared = await Promise.all(toPrompts(prompts).map((prompt) => this.requests.preparePrompt(prompt)));
     const checked = await Promise.all(prepared.map((prompt) => this.beamParams(prompt, options)));
-    return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!)));
+    const loras = await resolveLoras(this.engine.adapters, options.loraRequest, prepared.length);
+    return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!, loras[i]!)));
   }
 
   /** Forgets the prompts that the engine remembers; false while requests run. */
@@ -119,13 +126,15 @@ export class LLM {
   private async run(
     prompts: readonly PreparedPrompt[],
     params: ParamsInput | undefined,
-    { progress: isWatched = true }: GenerateOptions,
+    { progress: isWatched = true, loraRequest }: GenerateOptions,
   ): Promise<RequestOutput[]> {
     const paramsOf = spread(params, prompts.length);
+    const loras = await resolveLoras(this.engine.adapters, loraRequest, prompts.length);
     const requests = await Promise.all(
       prompts.map(async ({ tokenIds }, i) => ({
         promptTokenIds: tokenIds,
         params: await this.requests.resolveParams(paramsOf(i), tokenIds.length, 'final-only'),
+        lora: loras[i]!,
       })),
     );
     const progress = await showGenerationProgress(prompts.length, isWatched);
@@ -157,11 +166,12 @@ export class LLM {
   private async searchOne(
     { text, tokenIds }: PreparedPrompt,
     params: Awaited<ReturnType<LLM['beamParams']>>,
+    lora: EngineLoRARequest | null,
   ): Promise<BeamSearchResult> {
     const output = await beamSearch(tokenIds, params, {
       eosTokenIds: this.engine.config.model.eosTokenIds,
       tokenizer: this.tokenizer,
-      step: (requests) => this.engine.generate(requests),
+      step: (requests) => this.engine.generate(requests.map((request) => ({ ...request, lora }))),
     });
     const { prompt, promptTokenIds, outputs } = new OutputConverter(text, false).convert(output);
     return { prompt, promptTokenIds, sequences: outputs };

@@ -7,6 +7,8 @@ import type { RequestOutput } from '../engine/engine-client.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../engine/launch-core-engines.ts';
 import { configureLogging } from '../logging/logger.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import { ServedAdapters } from '../lora/served-adapters.ts';
 import { loadPlugins } from '../plugins/plugins.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
@@ -16,6 +18,8 @@ const CORE_STOP_TIMEOUT_MS = 5000;
 export interface OfflineRequest {
   promptTokenIds: Int32Array;
   params: SamplingParams;
+  /** Absent or null: the base model. */
+  lora?: LoRARequest | null;
 }
 
 /** The engine without HTTP, in the process of its caller: the cores are the same Workers that a server has. */
@@ -27,6 +31,7 @@ export class OfflineEngine {
     readonly config: BaoConfig,
     /** For what `generate` has no word for: tokenizer, chat template, statistics. */
     readonly client: AsyncLLM,
+    readonly adapters: ServedAdapters,
     private readonly engines: CoreEngines,
     private readonly watch: EngineWatch,
   ) {}
@@ -47,7 +52,7 @@ export class OfflineEngine {
     const client = new AsyncLLM(config, engines.links[0]!, preprocessing);
     const watch = new EngineWatch(engines.cores, watchOptionsFromEnv(), (reason) => client.markDead(reason));
     watch.start();
-    return new OfflineEngine(config, client, engines, watch);
+    return new OfflineEngine(config, client, new ServedAdapters(client, config), engines, watch);
   }
 
   /**

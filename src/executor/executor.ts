@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 
@@ -16,6 +17,10 @@ export interface Executor {
   initializeFromConfig(config: KvCacheConfig): void;
   /** CausalLM.positionOffset of a request with so many prompt tokens. */
   positionOffset(numPromptTokens: number): number;
+  /** Reads an adapter into memory. Throws LoRALoadError. */
+  addLora(request: LoRARequest): void;
+  /** Frees an adapter, once no request that runs has it. Unknown ids are ignored. */
+  removeLora(id: number): void;
   /**
    * Enqueues one step and returns while it runs. A second step may be enqueued before the first is waited for (async scheduling).
    * Throws when the step can't be run; the core then fails.

@@ -1,4 +1,5 @@
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 import { Worker } from '../worker/worker.ts';
@@ -34,6 +35,14 @@ export class UniProcExecutor implements Executor {
 
   positionOffset(numPromptTokens: number): number {
     return this.worker.positionOffset(numPromptTokens);
+  }
+
+  addLora(request: LoRARequest): void {
+    this.worker.addLora(request);
+  }
+
+  removeLora(id: number): void {
+    this.worker.removeLora(id);
   }
 
   execute(scheduled: SchedulerOutput): PendingStep {

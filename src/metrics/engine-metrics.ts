@@ -1,4 +1,5 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { wallClockMs } from '../engine/clock.ts';
 import type { FinishReason, SchedulerStats } from '../engine/messages.ts';
 import type { EngineObserver, FinishedSequence, SequenceTimes } from '../engine/observer.ts';
 import { BoundHistogram, type HistogramChild } from './bound-histogram.ts';
@@ -17,6 +18,8 @@ export interface EngineMetricsOptions {
   /** Engine cores; each is an `engine` label, "0" to "numEngines - 1". */
   numEngines: number;
   maxModelLen: number;
+  /** Adapters that may run at once; null: there are none. */
+  maxLoras: number | null;
 }
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'error', 'repetition'];
@@ -28,6 +31,8 @@ const IDLE_STATS: SchedulerStats = {
   prefixCacheQueries: 0,
   prefixCacheHits: 0,
   numPreemptions: 0,
+  runningLoraAdapters: [],
+  waitingLoraAdapters: [],
   numSteps: 0,
   numScheduledTokens: 0,
   stepMs: 0,
@@ -75,6 +80,7 @@ class EngineTotals {
 export class EngineMetrics implements EngineObserver {
   private readonly engines: readonly EngineTotals[];
   private readonly rejections = new Map<string, number>();
+  private readonly loraInfo: { update(): void } | null = null;
 
   constructor(
     private readonly registry: Registry,
@@ -87,6 +93,7 @@ export class EngineMetrics implements EngineObserver {
     });
     this.defineGauges();
     this.defineCounters();
+    if (options.maxLoras !== null) this.loraInfo = this.defineLoraInfo(options.maxLoras);
   }
 
   onStep(
@@ -136,10 +143,35 @@ export class EngineMetrics implements EngineObserver {
 
   onStats(coreIndex: number, stats: SchedulerStats): void {
     this.engines[coreIndex]!.stats = stats;
+    this.loraInfo?.update();
   }
 
   onRejected(reason: string): void {
     this.rejections.set(reason, (this.rejections.get(reason) ?? 0) + 1);
+  }
+
+  /** The adapters of all engines together; the value is when they were last told, in seconds since the epoch. */
+  private defineLoraInfo(maxLoras: number): { update(): void } {
+    const gauge = new Gauge({
+      name: 'vllm:lora_requests_info',
+      help: 'Adapters of running and waiting requests, and when that was so.',
+      labelNames: ['max_lora', 'running_lora_adapters', 'waiting_lora_adapters'],
+      aggregator: 'max',
+      registers: [this.registry],
+    });
+    const names = (list: 'runningLoraAdapters' | 'waitingLoraAdapters') =>
+      [...new Set(this.engines.flatMap(({ stats }) => stats[list]))].sort().join(',');
+    return {
+      update: () => {
+        gauge.reset();
+        const labels = {
+          max_lora: String(maxLoras),
+          running_lora_adapters: names('runningLoraAdapters'),
+          waiting_lora_adapters: names('waitingLoraAdapters'),
+        };
+        gauge.set(labels, seconds(wallClockMs()));
+      },
+    };
   }
 
   private defineHistograms(): (labels: EngineTotals['labels']) => EngineHistograms {

@@ -1,6 +1,7 @@
 import type { Device } from '../device/device.ts';
 import type { DType, FloatDType } from '../device/dtype.ts';
 import type { TensorParallel } from '../layers/layer-context.ts';
+import type { LinearAdapters } from '../layers/linear-adapters.ts';
 import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
 import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { Workspace } from '../layers/workspace.ts';
@@ -32,6 +33,8 @@ export interface LoadModelOptions {
   tensorParallel: TensorParallel;
   /** What linear layers' weights become at load (`--quantization`); they stay in `dtype` when absent or null. */
   quantization?: string | null;
+  /** Where linear layers register for adapters; absent or null: there will be none. */
+  adapters?: LinearAdapters | null;
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** `preempted` is waiting again after it lost its blocks. A finished request carries its reason, the others have none. */
@@ -24,7 +25,8 @@ export interface RequestInit {
   /** Lower is sooner. */
   priority: number;
   cacheSalt: string | null;
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
   /** What the model adds to every position (see CausalLM.positionOffset): keys of different offsets differ. Default 0. */
   positionOffset?: number;
 }
@@ -47,7 +49,7 @@ export class Request {
   readonly arrivalTimeMs: number;
   readonly priority: number;
   readonly cacheSalt: string | null;
-  readonly loraName: string | null;
+  readonly lora: LoRARequest | null;
   readonly numPromptTokens: number;
   readonly blockHashes: BlockHashes;
 
@@ -63,6 +65,8 @@ export class Request {
   /** Draft tokens in a step in flight; until its update nobody knows how many of them stay. */
   numSpecTokensInFlight = 0;
   numPreemptions = 0;
+  /** Requests that were admitted before it although it was first in order. */
+  numOvertakings = 0;
   /** Prompt positions, from 1, whose log probabilities the client has. */
   numPromptLogprobsSent = 0;
   /** An update of this request has been given out. */
@@ -85,13 +89,13 @@ export class Request {
     this.arrivalTimeMs = init.arrivalTimeMs;
     this.priority = init.priority;
     this.cacheSalt = init.cacheSalt;
-    this.loraName = init.loraName;
+    this.lora = init.lora;
     this.numPromptTokens = init.promptTokenIds.length;
     this.length = this.numPromptTokens;
     this.tokens = new Int32Array(this.length + Math.min(init.samplingParams.maxTokens, INITIAL_OUTPUT_TOKENS));
     this.tokens.set(init.promptTokenIds);
     this.blockHashes = new BlockHashes({
-      loraName: init.loraName,
+      loraId: init.lora?.id ?? null,
       cacheSalt: init.cacheSalt,
       positionOffset: init.positionOffset ?? 0,
     });

@@ -22,7 +22,14 @@ export interface RequestUpdate {
 /** The scheduler's part of the counters; the core adds times. */
 export type SchedulerCounters = Pick<
   SchedulerStats,
-  'numRunning' | 'numWaiting' | 'kvCacheUsage' | 'prefixCacheQueries' | 'prefixCacheHits' | 'numPreemptions'
+  | 'numRunning'
+  | 'numWaiting'
+  | 'kvCacheUsage'
+  | 'prefixCacheQueries'
+  | 'prefixCacheHits'
+  | 'numPreemptions'
+  | 'runningLoraAdapters'
+  | 'waitingLoraAdapters'
 >;
 
 /** Draft tokens proposed for a request, to be verified in its next step. */

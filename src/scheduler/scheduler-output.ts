@@ -1,4 +1,5 @@
 import type { LogprobsTensors } from '../engine/messages.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */
@@ -13,7 +14,8 @@ export interface NewRequestData {
   eosTokenIds: number[];
   /** Seed of every draw, fixed when the request entered the core. */
   seed: bigint;
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
   /** Block ids by KV cache group, covering what this step computes. */
   blockIds: number[][];
   /** Tokens whose keys and values are in the cache already. */
@@ -58,4 +60,6 @@ export interface ModelRunnerOutput {
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
+  /** Why a request can't go on; null where it can. */
+  errors: (string | null)[];
 }

@@ -4,10 +4,12 @@ import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cach
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
-import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
+import { type RequestOrder, requestOrder, type SchedulingPolicy } from './request-queue.ts';
+import { RunningAdapters } from './running-adapters.ts';
 import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
+import { WaitingRequests } from './waiting-requests.ts';
 
 export interface SchedulerOptions {
   /** Most requests in a step. */
@@ -26,6 +28,8 @@ export interface SchedulerOptions {
   enablePrefixCaching: boolean;
   /** Slots behind a request's tokens for the keys that a drafter writes. Default 0. */
   numLookaheadTokens?: number;
+  /** Most different adapters of running requests. Default: any number. */
+  maxLoras?: number;
 }
 
 const NO_TOKENS: number[] = [];
@@ -46,11 +50,12 @@ const NO_TOKENS: number[] = [];
 export class Scheduler implements SchedulerInterface {
   private readonly kvCache: KVCacheManager;
   private readonly order: RequestOrder;
-  private readonly waiting: RequestQueue;
+  private readonly waiting: WaitingRequests;
   /** In the policy's order, so the last one is the one to preempt, and it is never scheduled yet when another one needs its blocks. */
   private readonly running: Request[] = [];
   /** Unfinished requests. */
   private readonly requests = new Map<number, Request>();
+  private readonly adapters: RunningAdapters;
   private readonly numWatermarkBlocks: number;
   private readonly runningAllocation: AllocateOptions;
   /** Requests that the worker holds and must forget. */
@@ -70,7 +75,8 @@ export class Scheduler implements SchedulerInterface {
     this.runningAllocation = { numLookaheadTokens };
     this.kvCache = new KVCacheManager(kvCacheConfig, options);
     this.order = requestOrder(options.policy);
-    this.waiting = new RequestQueue(this.order);
+    this.adapters = new RunningAdapters(options.maxLoras ?? Number.POSITIVE_INFINITY);
+    this.waiting = new WaitingRequests(this.order, this.adapters, options.maxNumSeqs);
     this.numWatermarkBlocks = Math.floor(options.watermark * kvCacheConfig.numBlocks);
   }
 
@@ -135,7 +141,8 @@ export class Scheduler implements SchedulerInterface {
         throw new Error(`result ${i} of a step is of request ${result.keys[i]}, not ${entry?.key}`);
       const request = this.requests.get(entry.key);
       if (request === undefined) continue;
-      const update = this.updateRequest(request, entry, result, i);
+      const update =
+        result.errors[i] === null ? this.updateRequest(request, entry, result, i) : this.failRequest(request);
       if (update === null) continue;
       updates.push(update);
       finished ||= update.finishReason !== null;
@@ -165,6 +172,8 @@ export class Scheduler implements SchedulerInterface {
       prefixCacheQueries: queries,
       prefixCacheHits: hits,
       numPreemptions: this.numPreemptions,
+      runningLoraAdapters: uniqueSorted(this.adapters.names()),
+      waitingLoraAdapters: uniqueSorted(this.waiting.loraNames()),
     };
   }
 
@@ -185,7 +194,7 @@ export class Scheduler implements SchedulerInterface {
   private scheduleWaiting(step: SchedulerOutput): void {
     while (this.running.length < this.options.maxNumSeqs) {
       const budget = this.budgetLeft(step);
-      const request = this.waiting.peek();
+      const request = this.waiting.next();
       if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
       const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
       const numMissing = request.numTokens - (hit?.numTokens ?? 0);
@@ -248,6 +257,7 @@ export class Scheduler implements SchedulerInterface {
   /** Recompute later: the blocks go, the tokens stay. What is left of its blocks in the prefix cache then shortens the way. */
   private preempt(request: Request): void {
     this.kvCache.free(request);
+    this.adapters.remove(request);
     request.status = 'preempted';
     request.numComputedTokens = 0;
     request.specTokenIds = NO_TOKENS;
@@ -274,13 +284,14 @@ export class Scheduler implements SchedulerInterface {
 
   private admit(request: Request, hit: PrefixHit | null, numNewTokens: number, blockIds: number[][]): NewRequestData {
     const numHitTokens = hit?.numTokens ?? 0;
-    this.waiting.remove(request);
+    this.waiting.admit(request);
     if (request.numCachedTokens < 0) {
       request.numCachedTokens = numHitTokens;
       if (hit !== null) this.kvCache.recordPrefixCacheQuery(request.numTokens, numHitTokens);
     }
     request.status = 'running';
     request.numComputedTokens = numHitTokens;
+    this.adapters.add(request);
     this.insertRunning(request);
     this.advance(request, numNewTokens);
     return {
@@ -291,7 +302,7 @@ export class Scheduler implements SchedulerInterface {
       samplingParams: request.samplingParams,
       eosTokenIds: request.eosTokenIds,
       seed: request.seed,
-      loraName: request.loraName,
+      lora: request.lora,
       blockIds,
       numComputedTokens: numHitTokens,
       numScheduledTokens: numNewTokens,
@@ -349,6 +360,13 @@ export class Scheduler implements SchedulerInterface {
     };
   }
 
+  private failRequest(request: Request): RequestUpdate {
+    this.finish(request, 'error');
+    const isFirst = !request.hasOutput;
+    const none = { newLogprobs: null, newPromptLogprobs: null, stopReason: null };
+    return { ...none, request, newTokenIds: NO_TOKENS, finishReason: 'error', isFirst };
+  }
+
   /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */
   private settleInFlight(request: Request, numSampled: number): void {
     const numRejected = request.numSpecTokensInFlight + 1 - numSampled;
@@ -373,6 +391,7 @@ export class Scheduler implements SchedulerInterface {
   private finish(request: Request, reason: FinishReason): void {
     if (request.status === 'running') {
       this.kvCache.free(request);
+      this.adapters.remove(request);
       this.releasedKeys.push(request.key);
     } else {
       this.waiting.remove(request);
@@ -386,6 +405,11 @@ export class Scheduler implements SchedulerInterface {
     for (const request of this.running) if (request.status === 'running') this.running[kept++] = request;
     this.running.length = kept;
   }
+}
+
+/** Two loadings of an adapter may have one name. */
+function uniqueSorted(names: readonly string[]): string[] {
+  return [...new Set(names)].sort();
 }
 
 function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {

@@ -3,6 +3,7 @@ import { getPath } from 'hono/utils/url';
 import { VERSION } from '../cli/version.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
+import { ServedAdapters } from '../lora/served-adapters.ts';
 import { resolveParsers } from '../parsers/resolve-parsers.ts';
 import { StructuredOutputs } from '../structured-output/structured-outputs.ts';
 import { systemFingerprint } from './answers/fingerprint.ts';
@@ -13,6 +14,7 @@ import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { registerLora } from './routes/lora.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
 import { registerResponses } from './routes/responses.ts';
@@ -39,6 +41,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     systemFingerprint: systemFingerprint(config, serverInfo.version),
     load: options.load ?? new SharedLoad(),
     structuredOutputs: new StructuredOutputs(config, engine.tokenizer),
+    adapters: new ServedAdapters(engine, config, options.adapters),
   };
   const app: ServerApp = new Hono<ServerEnv>({ getPath: pathUnder(frontend.rootPath) });
   const silent = new Set(frontend.disableAccessLogForEndpoints);
@@ -59,6 +62,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerMessages(app, context);
   registerResponses(app, context);
   registerTokenize(app, context);
+  if (config.lora.allowRuntimeLoraUpdating) registerLora(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
   refuseOtherMethods(app);

@@ -1,3 +1,7 @@
+import type { LoRASlot } from '../lora/lora-batch.ts';
+import { LoRALoadError } from '../lora/lora-error.ts';
+import type { LoRAManager } from '../lora/lora-manager.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { CausalLM } from '../models/model.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
 import type { NewRequestData } from '../scheduler/scheduler-output.ts';
@@ -38,6 +42,10 @@ export interface RequestState {
   readonly positionOffset: number;
   /** By KV cache group. */
   readonly blockTables: BlockTable[];
+  /** null: the base model. */
+  readonly lora: (LoRASlot & { id: number }) | null;
+  /** Why it can't run as it should: its adapter could not be read. What it computes is of no use. */
+  readonly error: string | null;
   readonly sampling: SamplingRequest;
   /** Best tokens wanted for each prompt position; -1: no prompt log probabilities. */
   readonly promptTopLogprobs: number;
@@ -54,6 +62,8 @@ export class InputBatch {
     maxNumSeqs: number,
     private readonly numGroups: number,
     private readonly model: CausalLM,
+    /** null: there are no adapters. */
+    private readonly loras: LoRAManager | null,
   ) {
     this.freeSlots = Array.from({ length: maxNumSeqs }, (_, i) => maxNumSeqs - 1 - i);
   }
@@ -62,6 +72,7 @@ export class InputBatch {
     const slot = this.freeSlots.pop();
     if (slot === undefined) throw new Error(`no free slot for request ${data.requestId}`);
     const { samplingParams: params } = data;
+    const { lora, error } = this.acquireLora(data.lora);
     const state: RequestState = {
       key: data.key,
       slot,
@@ -69,6 +80,8 @@ export class InputBatch {
       numTokens: data.tokenIds.length,
       positionOffset: this.model.positionOffset?.(data.numPromptTokens) ?? 0,
       blockTables: Array.from({ length: this.numGroups }, () => new BlockTable()),
+      lora,
+      error,
       sampling: prepareSampling(params, {
         eosTokenIds: data.eosTokenIds,
         seed: data.seed,
@@ -92,5 +105,18 @@ export class InputBatch {
     if (state === undefined) return;
     this.requests.delete(key);
     this.freeSlots.push(state.slot);
+    if (state.lora !== null) this.loras?.release(state.lora.id);
+  }
+
+  private acquireLora(request: LoRARequest | null): Pick<RequestState, 'lora' | 'error'> {
+    if (request === null) return { lora: null, error: null };
+    try {
+      if (this.loras === null) throw new LoRALoadError(request.name, 'LoRA is not enabled.');
+      const { slot, rank } = this.loras.acquire(request);
+      return { lora: { id: request.id, slot, rank }, error: null };
+    } catch (error) {
+      if (error instanceof LoRALoadError) return { lora: null, error: error.message };
+      throw error;
+    }
   }
 }

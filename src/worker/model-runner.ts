@@ -2,6 +2,8 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import type { LogprobsTensors } from '../engine/messages.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { LoRALayers } from '../lora/lora-layers.ts';
+import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
@@ -18,6 +20,8 @@ export interface ModelRunnerOptions {
   maxLogitRows: number;
   hiddenSize: number;
   logprobsMode: LogprobsMode;
+  /** Adapters; absent or null: there are none. */
+  loras?: { layers: LoRALayers; manager: LoRAManager } | null;
 }
 
 /**
@@ -44,7 +48,7 @@ export class ModelRunner {
   ) {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
     const blockSize = kvCache.groups[0]!.spec.blockSize;
-    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model);
+    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model, options.loras?.manager ?? null);
     this.inputs = [
       new StepInputs(device, { blockSize, layerNames }),
       new StepInputs(device, { blockSize, layerNames }),
@@ -75,6 +79,7 @@ export class ModelRunner {
       this.inputIds,
       context.numTokens,
     );
+    this.options.loras?.layers.setBatch(inputs.lora);
     const hidden = this.model.forward(this.inputIds, context);
     const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
     const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
@@ -186,6 +191,7 @@ export class ModelRunner {
       sampledTokenIds,
       logprobs,
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
+      errors: rows.map((row) => row.state.error),
     };
   }
 }

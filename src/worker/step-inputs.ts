@@ -1,5 +1,6 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { StagedArray } from '../device/staged-array.ts';
+import { groupByAdapter, type LoRABatch, type LoRASpan, loraGroupWords, writeLoRAGroups } from '../lora/lora-batch.ts';
 import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
 import type { RequestState } from './input-batch.ts';
 
@@ -29,6 +30,8 @@ export class StepInputs {
   tokenPositions: DevicePtr = 0;
   /** i32 [rows that sample]: the flat index of each one's last token. */
   logitsIndices: DevicePtr = 0;
+  /** null: the step has no row with an adapter. */
+  lora: LoRABatch | null = null;
   private readonly words: StagedArray;
   private readonly blockTables: StagedArray;
   /** Token ids of the step's new requests, on their way to the token table. */
@@ -85,7 +88,9 @@ export class StepInputs {
     const seqLensAt = slotMappingAt + numGroups * numTokens;
     const queryStartAt = seqLensAt + numSeqs;
     const logitsAt = queryStartAt + numSeqs + 1;
-    const total = logitsAt + numSeqs;
+    const loraAt = logitsAt + numSeqs;
+    const loraGroups = groupByAdapter(spansOf(rows));
+    const total = loraAt + (loraGroups === null ? 0 : loraGroupWords(loraGroups));
     this.words.reserve(total);
     const words = this.words.i32;
 
@@ -107,6 +112,7 @@ export class StepInputs {
       if (row.samples) words[logitsAt + numLogits++] = token - 1;
     }
     words[queryStartAt + numSeqs] = token;
+    this.lora = loraGroups && writeLoRAGroups(loraGroups, words, loraAt, this.words.ptr);
     this.words.upload(total);
     this.buildBlockTables(rows);
 
@@ -164,4 +170,13 @@ export class StepInputs {
     }
     this.blockTables.upload(total);
   }
+}
+
+function spansOf(rows: readonly StepRow[]): LoRASpan[] {
+  let firstToken = 0;
+  return rows.map(({ state, numScheduledTokens: numTokens }) => {
+    const span = { lora: state.lora, firstToken, numTokens };
+    firstToken += numTokens;
+    return span;
+  });
 }

@@ -4,6 +4,10 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
+import { LoRALoadError } from '../lora/lora-error.ts';
+import { LoRALayers } from '../lora/lora-layers.ts';
+import { LoRAManager } from '../lora/lora-manager.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import { loadModel } from '../models/load-model.ts';
 import type { CausalLM } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
@@ -17,6 +21,8 @@ const log = logger('worker');
 export class Worker {
   private device: Device | null = null;
   private model: CausalLM | null = null;
+  private loraLayers: LoRALayers | null = null;
+  private loras: LoRAManager | null = null;
   private runner: ModelRunner | null = null;
   private readonly kvCaches: DevicePtr[] = [];
 
@@ -36,7 +42,10 @@ export class Worker {
   }
 
   async loadModel(): Promise<void> {
-    const { model, load, cache, scheduler } = this.config;
+    const { model, load, cache, scheduler, lora } = this.config;
+    if (lora.enableLora) {
+      this.loraLayers = new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
+    }
     const started = performance.now();
     const weights = await openWeights(model.folder, {
       loadFormat: load.loadFormat,
@@ -56,6 +65,7 @@ export class Worker {
         maxLogitRows: this.maxLogitRows,
         maxModelLen: model.maxModelLen,
         tensorParallel: { rank: 0, size: 1 },
+        adapters: this.loraLayers,
       });
     } finally {
       weights.close();
@@ -69,7 +79,9 @@ export class Worker {
   }
 
   determineAvailableMemory(): number {
-    return availableKvCacheBytes(this.config, this.requireDevice(), this.kvCacheSpecs());
+    const { maxCpuLoras, maxLoraRank } = this.config.lora;
+    const loraBytes = maxCpuLoras * (this.loraLayers?.bytesOfRank(maxLoraRank) ?? 0);
+    return availableKvCacheBytes(this.config, this.requireDevice(), this.kvCacheSpecs(), loraBytes);
   }
 
   initializeFromConfig(kvCache: KvCacheConfig): void {
@@ -82,6 +94,9 @@ export class Worker {
       for (const layer of tensor.sharedBy) caches.set(layer, ptr);
     }
     model.bindKvCache(caches);
+    const { maxLoraRank, modules } = this.config.lora;
+    if (this.loraLayers !== null) this.loras = new LoRAManager(this.loraLayers, maxLoraRank);
+    for (const module of modules) this.addLora(module);
     this.runner = new ModelRunner(device, model, kvCache, {
       maxNumSeqs: this.config.scheduler.maxNumSeqs,
       maxNumBatchedTokens: this.config.scheduler.maxNumBatchedTokens,
@@ -89,12 +104,23 @@ export class Worker {
       maxLogitRows: this.maxLogitRows,
       hiddenSize: this.config.model.hf.hiddenSize,
       logprobsMode: this.config.model.logprobsMode,
+      loras: this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras },
     });
     log.debug('Memory', device.memoryReport());
   }
 
   positionOffset(numPromptTokens: number): number {
     return this.requireModel().positionOffset?.(numPromptTokens) ?? 0;
+  }
+
+  /** Throws LoRALoadError for an adapter that can't be loaded. */
+  addLora(request: LoRARequest): void {
+    if (this.loras === null) throw new LoRALoadError(request.name, 'LoRA is not enabled (--enable-lora).');
+    this.loras.load(request);
+  }
+
+  removeLora(id: number): void {
+    this.loras?.remove(id);
   }
 
   execute(scheduled: SchedulerOutput): PendingStep {
@@ -104,6 +130,7 @@ export class Worker {
 
   shutdown(): void {
     this.runner?.close();
+    this.loraLayers?.close();
     for (const ptr of this.kvCaches) this.device?.free(ptr);
     this.device?.close();
   }

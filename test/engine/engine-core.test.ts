@@ -28,6 +28,8 @@ class CountingExecutor implements Executor {
   positionOffset() {
     return 0;
   }
+  addLora() {}
+  removeLora() {}
   shutdown() {}
 
   execute(scheduled: SchedulerOutput): PendingStep {
@@ -46,7 +48,13 @@ class CountingExecutor implements Executor {
       wait: () => {
         this.inFlight--;
         const none = rows.map(() => null);
-        return { keys: rows.map((row) => row.key), sampledTokenIds: sampled, logprobs: none, promptLogprobs: none };
+        return {
+          keys: rows.map((row) => row.key),
+          sampledTokenIds: sampled,
+          logprobs: none,
+          promptLogprobs: none,
+          errors: none,
+        };
       },
     };
   }
@@ -107,7 +115,7 @@ function request(handle: number, promptLength: number, params: Partial<SamplingP
     arrivalTimeMs: 0,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
   };
 }
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { AsyncLLM, LLM, type RequestOutput, SamplingParams, ValidationError } from '../../src/index.ts';
+import { AsyncLLM, LLM, LoRARequest, type RequestOutput, SamplingParams, ValidationError } from '../../src/index.ts';
 
 const GREEDY = { temperature: 0, maxTokens: 8 };
 const QUESTION = [{ role: 'user', content: 'What is the capital of France?' }];
@@ -203,5 +203,52 @@ describe('AsyncLLM', () => {
     await first.next();
     expect(collect(llm.generate('a', GREEDY, { requestId: 'twice' }))).rejects.toThrow('already running');
     await first.return();
+  });
+});
+
+describe('adapters', () => {
+  const pirate = new LoRARequest({ loraName: 'pirate', loraPath: 'demo-pirate' });
+  const answer = { temperature: 0, maxTokens: 24 };
+  const isPirate = (output: RequestOutput) => output.outputs[0]!.text.includes('Arrr');
+
+  test('one for all prompts or one for each, the base beside them', async () => {
+    await using llm = await LLM.create({ model: 'demo', enableLora: true, logLevel: 'error', cpuThreads: 1 });
+    const [all] = await llm.chat(QUESTION, answer, { loraRequest: pirate });
+    expect(isPirate(all!)).toBe(true);
+    const mixed = await llm.chat([QUESTION, QUESTION], answer, { loraRequest: [null, pirate] });
+    expect(mixed.map(isPirate)).toEqual([false, true]);
+    // Known by its name from now on.
+    const byName = new LoRARequest({ loraName: 'pirate' });
+    const prompt = all!.promptTokenIds;
+    const [beam] = await llm.beamSearch([prompt], { beamWidth: 1, maxTokens: 24, loraRequest: byName });
+    expect(beam!.sequences[0]!.text).toContain('Arrr');
+    const wrong = [
+      new LoRARequest({ loraName: 'x' }),
+      new LoRARequest({ loraName: 'x', loraPath: '/nowhere' }),
+      [pirate],
+    ];
+    for (const loraRequest of wrong) {
+      expect(llm.generate(['a', 'b'], answer, { loraRequest })).rejects.toThrow(ValidationError);
+    }
+  });
+
+  test('in a program with requests that come and go', async () => {
+    await using llm = await AsyncLLM.fromEngineArgs({
+      model: 'demo',
+      enableLora: true,
+      logLevel: 'error',
+      cpuThreads: 1,
+    });
+    await llm.addLora(pirate);
+    let last: RequestOutput | null = null;
+    for await (const output of llm.chat(QUESTION, answer, { loraRequest: pirate })) last = output;
+    expect(isPirate(last!)).toBe(true);
+    await llm.removeLora('pirate');
+    expect(llm.removeLora('pirate')).rejects.toThrow("The lora adapter 'pirate' cannot be found.");
+  });
+
+  test('need enableLora', async () => {
+    await using llm = await LLM.create({ model: 'demo', logLevel: 'error', maxModelLen: 512, cpuThreads: 1 });
+    expect(llm.generate('a', answer, { loraRequest: pirate })).rejects.toThrow('LoRA is not enabled');
   });
 });

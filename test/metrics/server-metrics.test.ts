@@ -25,6 +25,8 @@ const STATS: SchedulerStats = {
   prefixCacheQueries: 100,
   prefixCacheHits: 40,
   numPreemptions: 7,
+  runningLoraAdapters: ['a', 'b'],
+  waitingLoraAdapters: ['c'],
   numSteps: 1,
   numScheduledTokens: 1,
   stepMs: 1,
@@ -96,7 +98,6 @@ const ABSENT = [
   'vllm:mm_cache_queries_total',
   'vllm:mm_cache_hits_total',
   'vllm:prompt_tokens_cached_by_source_total',
-  'vllm:lora_requests_info',
 ];
 
 describe('names, types, labels and buckets are those of vLLM', async () => {

@@ -9,6 +9,8 @@ const STATS: SchedulerStats = {
   prefixCacheQueries: 200,
   prefixCacheHits: 50,
   numPreemptions: 0,
+  runningLoraAdapters: [],
+  waitingLoraAdapters: [],
   numSteps: 0,
   numScheduledTokens: 0,
   stepMs: 0,

@@ -19,8 +19,8 @@ export function extendHistory(history: number, tokenId: number): number {
 }
 
 /** Where a history begins: adapters compute different keys and values. */
-export function emptyHistory(loraName: string | null): number {
-  return loraName === null ? 1 : extendHistory(2, loraName.length);
+export function emptyHistory(loraId: number | null): number {
+  return loraId === null ? 1 : extendHistory(2, loraId);
 }
 
 /** The fake model's greedy token after a history. */
@@ -77,6 +77,7 @@ export class FakeWorker {
       sampledTokenIds,
       logprobs: sampledTokenIds.map((ids) => (ids.length === 0 ? null : logprobsOf(ids))),
       promptLogprobs: rows.map(promptLogprobsOf),
+      errors: rows.map(() => null),
     };
   }
 
@@ -106,7 +107,7 @@ export class FakeWorker {
     if (entry.numScheduledTokens < 1) throw new Error(`${entry.key} is scheduled with nothing to do`);
     if (end > held.tokens.length + drafts.length) throw new Error(`${entry.key} is scheduled beyond its tokens`);
     const histories: number[] = [];
-    let history = emptyHistory(held.data.loraName);
+    let history = emptyHistory(held.data.lora?.id ?? null);
     for (let p = 0; p < end; p++) {
       history = extendHistory(history, held.tokens[p] ?? drafts[p - held.tokens.length]!);
       histories.push(history);

@@ -1,4 +1,5 @@
 import type { KvCacheConfig, KvCacheSpec } from '../../src/kv-cache/kv-cache-spec.ts';
+import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
 import { Request, type RequestInit } from '../../src/scheduler/request.ts';
 import type { SchedulerOptions } from '../../src/scheduler/scheduler.ts';
@@ -49,9 +50,14 @@ export function makeRequest(
     arrivalTimeMs: key,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
     ...init,
   });
+}
+
+/** An adapter of that id. */
+export function adapter(id: number): LoRARequest {
+  return { id, name: `adapter-${id}`, path: `/adapters/${id}` };
 }
 
 /** 0, 1, 2, … from `start`. */
@@ -65,7 +71,7 @@ export function generateAlone(
   maxModelLen: number,
 ): { output: number[]; finishReason: 'stop' | 'length'; stopReason: number | null } {
   const { samplingParams: params, numPromptTokens } = request;
-  let history = emptyHistory(request.loraName);
+  let history = emptyHistory(request.lora?.id ?? null);
   for (const token of request.tokenIds.subarray(0, numPromptTokens)) history = extendHistory(history, token);
   const output: number[] = [];
   for (;;) {

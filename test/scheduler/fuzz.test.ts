@@ -6,7 +6,7 @@ import type { RequestUpdate } from '../../src/scheduler/scheduler-interface.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { auditBlocks } from './block-audit.ts';
 import { emptyHistory, extendHistory, FAKE_VOCAB_SIZE, FakeWorker, nextToken } from './fake-worker.ts';
-import { generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
+import { adapter, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
 
 const NUM_SCENARIOS = 10_000;
 const FIRST_SEED = Number(process.env.BAO_FUZZ_SEED ?? 1);
@@ -70,6 +70,7 @@ function drawScenario(random: Random): Scenario {
       watermark: random.chance(0.3) ? random.next() * 0.3 : 0,
       enablePrefixCaching: random.chance(0.85),
       numLookaheadTokens,
+      maxLoras: random.chance(0.5) ? random.int(1, 3) : undefined,
     },
     windows,
     blockSize,
@@ -146,7 +147,7 @@ class Simulation {
           priority: random.int(-1, 1),
           arrivalTimeMs: random.int(0, 5),
           cacheSalt: random.chance(0.2) ? 'salt' : null,
-          loraName: random.chance(0.2) ? 'pirate' : null,
+          lora: random.chance(0.5) ? adapter(random.int(1, 4)) : null,
         },
       );
       this.scheduler.addRequest(request);
@@ -220,10 +221,27 @@ class Simulation {
     const kept = runningBefore.filter(isRunning);
     const preempted = runningBefore.filter((tracked) => !isRunning(tracked));
     const waiting = waitingBefore.filter((tracked) => !isRunning(tracked));
-    for (const a of admitted) for (const w of waiting) checkBefore(a, w, 'was admitted before');
+    const passedOver = this.passedOver();
+    for (const a of admitted) {
+      for (const w of waiting) if (!passedOver(a, w)) checkBefore(a, w, 'was admitted before');
+    }
     for (const k of kept) for (const p of preempted) checkBefore(k, p, 'was kept for');
     if (preempted.length > 0 && admitted.length > 0) throw new Error('a request joined in a step that preempted one');
     this.numPreempted += preempted.length;
+  }
+
+  /** Whether a waiting request may be behind an admitted one: its adapter had no room, or another's has waited long enough. */
+  private passedOver(): (admitted: Tracked, waiting: Tracked) => boolean {
+    const { maxLoras = Number.POSITIVE_INFINITY, maxNumSeqs } = this.scenario.options;
+    const runningIds = new Set(this.withStatus('running').flatMap(({ request }) => request.lora?.id ?? []));
+    if (runningIds.size > maxLoras) throw new Error(`${runningIds.size} adapters run`);
+    const hasNoRoom = ({ request: { lora } }: Tracked) =>
+      lora !== null && runningIds.size === maxLoras && !runningIds.has(lora.id);
+    const hasWaitedLong = this.withStatus('waiting', 'preempted').some(
+      (tracked) => hasNoRoom(tracked) && tracked.request.numOvertakings >= maxNumSeqs,
+    );
+    return (admitted, waiting) =>
+      hasNoRoom(waiting) || (hasWaitedLong && admitted.request.lora === null && waiting.request.lora !== null);
   }
 
   private take(update: RequestUpdate): void {
@@ -239,7 +257,7 @@ class Simulation {
     const { draftRate, options } = this.scenario;
     if (draftRate === 0) return;
     const drafts = this.withStatus('running').map(({ request }) => {
-      let history = emptyHistory(request.loraName);
+      let history = emptyHistory(request.lora?.id ?? null);
       for (const token of request.tokenIds) history = extendHistory(history, token);
       const tokenIds = range(this.random.int(0, Math.min(4, options.maxNumBatchedTokens))).map(() => {
         const token = this.random.chance(draftRate) ? nextToken(history) : this.random.int(0, FAKE_VOCAB_SIZE - 1);

@@ -13,6 +13,7 @@ import {
   ValidationError,
 } from '../../src/engine/engine-client.ts';
 import type { FinishReason, SchedulerStats } from '../../src/engine/messages.ts';
+import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 import { OutputText } from '../../src/tokenizer/output-text.ts';
@@ -49,6 +50,8 @@ export class FakeEngine implements EngineClient {
   /** Every request that was accepted, in order. */
   readonly requests: GenerateRequest[] = [];
   readonly aborted: string[] = [];
+  /** Adapters that were added and not removed, by id. */
+  readonly loras = new Map<number, LoRARequest>();
   status: HealthStatus = { healthy: true };
   /** Thrown by the next requests. */
   refusal: Error | null = null;
@@ -125,6 +128,15 @@ export class FakeEngine implements EngineClient {
 
   health(): HealthStatus {
     return this.status;
+  }
+
+  async addLora(request: LoRARequest): Promise<void> {
+    if (this.refusal !== null) throw this.refusal;
+    this.loras.set(request.id, request);
+  }
+
+  async removeLora(id: number): Promise<void> {
+    this.loras.delete(id);
   }
 
   async resetPrefixCache(): Promise<boolean> {

@@ -69,7 +69,7 @@ function setUp(startsAfter: number[] | null = null) {
     arrivalTimeMs: 0,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
   });
   const row = (numScheduledTokens: number) => ({
     key: 7,

@@ -4,6 +4,7 @@ import type { FlagGroup, FlagSpec, FlagValuesOf } from './flag.ts';
 import { fieldName } from './flag.ts';
 import { frontendFlags } from './frontend.ts';
 import { loadFlags } from './load.ts';
+import { loraFlags } from './lora.ts';
 import { modelFlags } from './model.ts';
 import { loggingFlags, observabilityFlags } from './observability.ts';
 import { parallelFlags } from './parallel.ts';
@@ -27,6 +28,7 @@ export const FLAG_GROUPS = {
     doc: 'Output that follows a schema or a grammar.',
     flags: structuredOutputsFlags,
   },
+  lora: { config: 'LoRAConfig', key: 'lora', doc: 'Adapters.', flags: loraFlags },
   device: { config: 'DeviceConfig', key: 'device', doc: 'The device.', flags: deviceFlags },
   frontend: { config: 'Frontend', key: 'frontend', doc: 'The HTTP server.', flags: frontendFlags },
   observability: {

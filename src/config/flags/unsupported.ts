@@ -1,6 +1,6 @@
 const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
 const NO_REMOTE_CODE = 'no code of a model repository is ever run';
-const NO_LORA = 'adapters are not served';
+const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
@@ -21,11 +21,14 @@ const REASONS: Readonly<Record<string, string>> = {
   'trust-remote-code': NO_REMOTE_CODE,
   'code-revision': NO_REMOTE_CODE,
   'tool-server': 'clients run their tools themselves',
-  'enable-lora': NO_LORA,
-  'lora-modules': NO_LORA,
-  'max-loras': NO_LORA,
-  'max-lora-rank': NO_LORA,
-  'max-cpu-loras': NO_LORA,
+  'fully-sharded-loras': ONE_DEVICE,
+  'lora-target-modules': "an adapter's own target_modules decide what it changes",
+  'enable-mixed-moe-lora-format': NO_EXPERT_LORA,
+  'enable-moe-shared-loras': NO_EXPERT_LORA,
+  'max-lora-cls-labels': GENERATE_ONLY,
+  'specialize-active-lora': 'it is about CUDA graphs, and a step without adapters costs nothing here anyway',
+  'default-mm-loras': TEXT_ONLY,
+  'enable-tower-connector-lora': TEXT_ONLY,
   'speculative-config': NO_SPECULATION,
   'spec-model': NO_SPECULATION,
   'spec-method': NO_SPECULATION,

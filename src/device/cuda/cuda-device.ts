@@ -203,7 +203,7 @@ export class CudaDevice implements Device {
   /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
   #opFunctions(): Record<string, (...args: number[]) => number> {
     const kernels = this.#kernels;
-    const { sample, logprobs } = kernels.ops;
+    const { sample, logprobs, add_lora } = kernels.ops;
     const product =
       (outDtype: FloatDType) =>
       (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
@@ -220,6 +220,11 @@ export class CudaDevice implements Device {
       logprobs: (stream, ...args) => {
         this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(args[1]!, args[2]!));
         return logprobs!(stream, ...args);
+      },
+      add_lora: (stream, ...args) => {
+        const [numRows, numSlices, maxRank] = [args[5]!, args[10]!, args[11]!];
+        this.#reserveWorkspace(kernels.bao_add_lora_workspace_bytes(numRows, numSlices, maxRank));
+        return add_lora!(stream, ...args);
       },
     };
   }

@@ -17,6 +17,7 @@ export const CUDA_KERNEL_OPS = [
   'add',
   'soft_cap',
   'gather_rows',
+  'add_lora',
   'sample',
   'logprobs',
   'copy_blocks',
@@ -31,6 +32,7 @@ const RUNTIME = {
   bao_kv_block_bytes: { args: ['i32', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_sample_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
   bao_logprobs_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
+  bao_add_lora_workspace_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
 } as const satisfies Record<string, FFIFunction>;
 
 /** Errors of the CUDA runtime are returned by ops with this added (cuda/stream.h). */

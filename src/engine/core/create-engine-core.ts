@@ -46,6 +46,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
         policy: scheduler.schedulingPolicy,
         watermark: scheduler.watermark,
         enablePrefixCaching: cache.enablePrefixCaching,
+        maxLoras: config.lora.maxLoras,
       },
       kvCache,
     ),

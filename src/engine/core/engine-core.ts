@@ -1,5 +1,7 @@
 import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
+import { LoRALoadError } from '../../lora/lora-error.ts';
+import type { LoRARequest } from '../../lora/lora-request.ts';
 import { Request } from '../../scheduler/request.ts';
 import type { RequestUpdate, SchedulerCounters, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
@@ -317,17 +319,34 @@ export class EngineCore {
   }
 
   private utility(call: UtilityCall): unknown {
+    const [argument] = JSON.parse(call.argsJson) as unknown[];
     switch (call.method) {
       case 'resetPrefixCache':
         return this.scheduler.resetPrefixCache();
       case 'stats':
         return this.stats();
+      case 'addLora':
+        return this.addLora(argument as LoRARequest);
+      case 'removeLora':
+        this.executor.removeLora(argument as number);
+        return null;
       case 'shutdown':
         log.debug('Asked to stop');
         this.stopping = true;
         return null;
       default:
         throw new Error(`Unknown utility call ${call.method}`);
+    }
+  }
+
+  /** What is wrong with the adapter; null: it is loaded. */
+  private addLora(request: LoRARequest): string | null {
+    try {
+      this.executor.addLora(request);
+      return null;
+    } catch (error) {
+      if (error instanceof LoRALoadError) return error.message;
+      throw error;
     }
   }
 }

@@ -6,6 +6,7 @@ import {
   ValidationError,
 } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
+import type { LoRARequest } from '../../lora/lora-request.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
 import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
@@ -57,7 +58,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
 export interface Placement {
   priority: number;
   cacheSalt: string | null;
-  loraName: string | null;
+  lora: LoRARequest | null;
   dataParallelRank: number | null;
   traceHeaders: TraceHeaders | null;
 }
@@ -67,7 +68,7 @@ export function placement(
   context: ServerContext,
   fields: GenerationFields,
   headers: Headers,
-  loraName: string | null,
+  lora: LoRARequest | null,
 ): Placement {
   const { scheduler, parallel } = context.config;
   const priority = integerHeader(headers, 'X-Vllm-Priority') ?? fields.priority ?? 0;
@@ -79,7 +80,7 @@ export function placement(
     throw new ValidationError(`data_parallel_rank ${rank} is out of range [0, ${parallel.dataParallelSize}).`);
   }
   const cacheSalt = typeof fields.cache_salt === 'string' ? fields.cache_salt : null;
-  return { priority, cacheSalt, loraName, dataParallelRank: rank, traceHeaders: traceHeaders(headers) };
+  return { priority, cacheSalt, lora, dataParallelRank: rank, traceHeaders: traceHeaders(headers) };
 }
 
 function traceHeaders(headers: Headers): TraceHeaders | null {

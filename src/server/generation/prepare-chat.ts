@@ -44,7 +44,7 @@ export async function prepareChat(
   origin: ChatOrigin,
 ): Promise<PreparedChat> {
   const { engine, config } = context;
-  const model = resolveModel(config, request.model);
+  const model = resolveModel(context, request.model);
   const maxTokens = request.max_completion_tokens ?? request.max_tokens ?? null;
   const limits = chatPromptLimits(context, request, origin.maxOutputField);
   checkLimits(limits);
@@ -69,7 +69,7 @@ export async function prepareChat(
     requestId: engineRequestId(origin.id),
     promptTokenIds,
     params,
-    ...placement(context, request, origin.headers, model.loraName),
+    ...placement(context, request, origin.headers, model.lora),
   };
   logRequest(context, generate, promptText);
   const parsing = chatOutputParsing(context, request, toolChoice, promptText, origin);

@@ -4,6 +4,7 @@ import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
+import { AdapterTable } from '../../lora/adapter-table.ts';
 import { resolveParsers } from '../../parsers/resolve-parsers.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
 import { SharedLoad } from '../shared-load.ts';
@@ -42,6 +43,7 @@ class Server {
     private readonly config: BaoConfig,
     private readonly apiServer: ApiServer,
     private readonly load: SharedLoad,
+    private readonly adapters: AdapterTable,
   ) {}
 
   static async start(config: BaoConfig): Promise<Server> {
@@ -50,7 +52,9 @@ class Server {
     const shared = config.frontend.apiServerCount > 1;
     const port = shared ? await reservePort(config.frontend) : config.frontend.port;
     const load = new SharedLoad();
-    const server = new Server(config, new ApiServer(config, { reusePort: shared, port, load }), load);
+    const adapters = AdapterTable.fromConfig(config);
+    const apiServer = new ApiServer(config, { reusePort: shared, port, load, adapters });
+    const server = new Server(config, apiServer, load, adapters);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
@@ -86,7 +90,7 @@ class Server {
       collect,
     );
     const others = this.workers.map(async (worker, i) => {
-      await worker.start(this.config, port, this.load);
+      await worker.start(this.config, port, this.load, this.adapters);
       const { config, links } = await cores;
       await worker.connect(config, links[i + 1]!);
     });

@@ -52,12 +52,12 @@ async function prepare(
   headers: Headers,
   requestId: string,
 ): Promise<PreparedCompletion> {
-  const model = resolveModel(context.config, request.model);
+  const model = resolveModel(context, request.model);
   const limits = promptLimits(context, request);
   checkLimits(limits);
   const prompts = await Promise.all(request.prompts.map((prompt) => encode(context, prompt, request, limits)));
   const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
-  const place = placement(context, request, headers, model.loraName);
+  const place = placement(context, request, headers, model.lora);
   const promptOnly = request.echo === true && request.max_tokens === 0;
   const structuredOutputs = await context.structuredOutputs.resolve(structuredOutputsOf(request));
   const generate = prompts.map((promptTokenIds) => ({

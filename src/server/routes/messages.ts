@@ -35,7 +35,7 @@ export function registerMessages(app: ServerApp, context: ServerContext): void {
 
   app.post('/v1/messages/count_tokens', async (c) => {
     const request = parseCountTokens(await readJsonBody(c.req.raw, bodyLimit));
-    resolveModel(config, request.model);
+    resolveModel(context, request.model);
     const text = renderPromptOf(context, request);
     if (engine.tokenizer !== null) {
       checkTextLength(text, engine.tokenizer, chatPromptLimits(context, request, 'max_tokens'));

@@ -15,7 +15,7 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
 
   app.post('/tokenize', async (c) => {
     const request = parseTokenize(await readJsonBody(c.req.raw, bodyLimit));
-    resolveModel(config, request.model);
+    resolveModel(context, request.model);
     const tokenizer = requireTokenizer(context);
     const text = 'messages' in request ? renderChatPrompt(engine, request) : request.prompt;
     const tokens = [...(await engine.encode(text, { addSpecialTokens: request.add_special_tokens }))];
@@ -25,7 +25,7 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
 
   app.post('/detokenize', async (c) => {
     const { model, tokens } = parseDetokenize(await readJsonBody(c.req.raw, bodyLimit));
-    resolveModel(config, model);
+    resolveModel(context, model);
     const tokenizer = requireTokenizer(context);
     const unknown = tokens.find((id) => id < 0 || id >= tokenizer.vocabSize);
     if (unknown !== undefined) throw new ValidationError(`Token id ${unknown} is out of vocabulary`, 'tokens');

@@ -11,6 +11,8 @@ export type BufferSpec =
   | { type: 'f32' | 'i32'; values: ArrayLike<number> }
   /** Bytes whose layout only kernels know. */
   | { type: 'opaque'; bytes: (device: Device) => number }
+  /** Whatever a test lays out itself. */
+  | { type: 'placed'; place: (device: Device, storage: FloatDType) => number }
   /** A weight of n rows and k columns. */
   | { type: 'linear'; n: number; k: number; values: ArrayLike<number> };
 
@@ -58,6 +60,7 @@ function uploaded(device: Device, bytes: Uint8Array): StagingBuffer {
 
 function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   if (spec.type === 'opaque') return { ptr: device.alloc(spec.bytes(device), 'test'), read: () => new Float32Array(0) };
+  if (spec.type === 'placed') return { ptr: spec.place(device, storage), read: () => new Float32Array(0) };
   if (spec.type === 'linear') {
     const values = rounded(spec.values, storage);
     const host = uploaded(device, toBits.float32(values)).host;
