@@ -9,6 +9,7 @@ import type {
   EngineCoreRequest,
   FinishReason,
   LogprobsTensors,
+  RequestFailure,
   SchedulerStats,
 } from './messages.ts';
 
@@ -144,6 +145,9 @@ function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
   writer.u32(params.badWordsTokenIds.length);
   for (const ids of params.badWordsTokenIds) writer.i32Array(ids);
   writeStructuredOutputs(writer, params.structuredOutputs);
+  writer.optionalString(params.extraArgs === null ? null : JSON.stringify(params.extraArgs));
+  writer.u32(params.logitsProcessors.length);
+  for (const name of params.logitsProcessors) writer.string(name);
   writer.bool(params.skipSpecialTokens);
   writer.bool(params.spacesBetweenSpecialTokens);
   writer.bool(params.detokenize);
@@ -173,11 +177,17 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     allowedTokenIds: reader.bool() ? reader.i32List() : null,
     badWordsTokenIds: readList(reader, () => reader.i32List()),
     structuredOutputs: readStructuredOutputs(reader),
+    extraArgs: readJson(reader.optionalString()),
+    logitsProcessors: readList(reader, () => reader.string()),
     skipSpecialTokens: reader.bool(),
     spacesBetweenSpecialTokens: reader.bool(),
     detokenize: reader.bool(),
     outputKind: OUTPUT_KINDS[reader.u8()]!,
   };
+}
+
+function readJson(json: string | null): Record<string, unknown> | null {
+  return json === null ? null : (JSON.parse(json) as Record<string, unknown>);
 }
 
 const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;
@@ -254,7 +264,8 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
     output.stopReason !== null ||
     output.numCachedTokens > 0 ||
     output.firstScheduledMs > 0 ||
-    output.numPreemptions > 0;
+    output.numPreemptions > 0 ||
+    output.failure !== null;
   writer.u32(output.handle);
   writer.u8(
     (output.newLogprobs ? HAS_LOGPROBS : 0) |
@@ -270,8 +281,22 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
     writer.u32(output.numCachedTokens);
     writer.f64(output.firstScheduledMs);
     writer.u32(output.numPreemptions);
+    writeFailure(writer, output.failure);
   }
 }
+
+function writeFailure(writer: ByteWriter, failure: RequestFailure | null): void {
+  writer.bool(failure !== null);
+  if (failure === null) return;
+  writer.u8(FAULTS.indexOf(failure.fault));
+  writer.string(failure.message);
+}
+
+function readFailure(reader: ByteReader): RequestFailure | null {
+  return reader.bool() ? { fault: FAULTS[reader.u8()]!, message: reader.string() } : null;
+}
+
+const FAULTS = ['client', 'server'] as const;
 
 function readOutput(reader: ByteReader): EngineCoreOutput {
   const handle = reader.u32();
@@ -290,6 +315,7 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
       numCachedTokens: 0,
       firstScheduledMs: 0,
       numPreemptions: 0,
+      failure: null,
     };
   }
   return {
@@ -302,6 +328,7 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
     numCachedTokens: reader.u32(),
     firstScheduledMs: reader.f64(),
     numPreemptions: reader.u32(),
+    failure: readFailure(reader),
   };
 }
 

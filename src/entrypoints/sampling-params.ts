@@ -57,6 +57,8 @@ export interface SamplingOptions {
   skipSpecialTokens?: boolean;
   spacesBetweenSpecialTokens?: boolean;
   structuredOutputs?: StructuredOutputsOptions | null;
+  /** Parameters of custom logits processors, as `vllm_xargs` in the API. */
+  extraArgs?: Record<string, unknown> | null;
   /** What each output of a stream carries. Default cumulative. */
   outputKind?: RequestOutputKind;
 }
@@ -84,6 +86,7 @@ const API_FIELDS = {
   badWords: 'bad_words',
   skipSpecialTokens: 'skip_special_tokens',
   spacesBetweenSpecialTokens: 'spaces_between_special_tokens',
+  extraArgs: 'vllm_xargs',
 } as const satisfies Partial<Record<keyof SamplingOptions, keyof SamplingFields>>;
 
 const OTHER_OPTIONS = ['maxTokens', 'logprobs', 'promptLogprobs', 'structuredOutputs', 'outputKind'];
@@ -105,12 +108,12 @@ export interface ResolveContext {
 export class SamplingParams {
   readonly options: Readonly<SamplingOptions>;
 
-  /** @throws ValidationError for a value out of range or an unknown name. What depends on the model (ids, stop strings, grammars) is checked when it is used. */
+  /** @throws ValidationError for a value out of range or an unknown name. What depends on the model and on plugins (ids, stop strings, grammars, `extraArgs`) is checked when it is used. */
   constructor(options: SamplingOptions = {}) {
     const unknown = Object.keys(options).find((name) => !(name in API_FIELDS) && !OTHER_OPTIONS.includes(name));
     if (unknown !== undefined) throw new ValidationError(`Unknown sampling parameter \`${unknown}\`.`, unknown);
     this.options = { ...options };
-    const { stop: _stop, bad_words: _words, ...fields } = apiFields(options);
+    const { stop: _stop, bad_words: _words, vllm_xargs: _args, ...fields } = apiFields(options);
     resolveSamplingParams(fields, { ...UNKNOWN_MODEL, ...counts(options, Number.POSITIVE_INFINITY) });
   }
 

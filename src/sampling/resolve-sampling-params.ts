@@ -2,6 +2,7 @@ import type { DefaultSamplingParams } from '../config/bao-config.ts';
 import { ValidationError } from '../engine/engine-client.ts';
 import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { logitsProcessors } from './logits-processor.ts';
 import { PythonFloat, parameterError, pythonFloat, pythonInt, pythonList, pythonQuote } from './parameter-error.ts';
 import type { RequestOutputKind, SamplingParams } from './sampling-params.ts';
 
@@ -26,6 +27,7 @@ export interface SamplingFields {
   bad_words?: string[] | null;
   skip_special_tokens?: boolean | null;
   spaces_between_special_tokens?: boolean | null;
+  vllm_xargs?: Record<string, unknown> | null;
 }
 
 /** What the fields are resolved against. */
@@ -80,6 +82,8 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
     allowedTokenIds: fields.allowed_token_ids ?? null,
     badWordsTokenIds: [],
     structuredOutputs: context.structuredOutputs ?? null,
+    extraArgs: resolveExtraArgs(fields.vllm_xargs ?? {}),
+    logitsProcessors: [],
     skipSpecialTokens: fields.skip_special_tokens ?? true,
     spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
     detokenize: context.tokenizer !== null,
@@ -93,6 +97,7 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
   checkLogprobs(params, context);
   checkTokenIds(params, context.vocabSize);
   params.badWordsTokenIds = tokenizeBadWords(badWords, context.tokenizer);
+  params.logitsProcessors = logitsProcessors.resolve(params);
   return params;
 }
 
@@ -119,6 +124,11 @@ function resolveLogitBias(bias: Record<string, number>): [number, number][] {
     );
   }
   return [...new Map(entries.map(([key, value]) => [Number(key), Math.min(100, Math.max(-100, value))]))];
+}
+
+/** `session_id` is for vLLM's own routing, and has no meaning to a processor. */
+function resolveExtraArgs({ session_id: _session, ...args }: Record<string, unknown>): SamplingParams['extraArgs'] {
+  return Object.keys(args).length === 0 ? null : args;
 }
 
 function checkRanges(params: SamplingParams): void {

@@ -30,6 +30,10 @@ export interface SamplingParams {
   badWordsTokenIds: number[][];
   /** What the output must match; null: nothing. */
   structuredOutputs: StructuredOutputsParams | null;
+  /** Parameters of custom logits processors (`vllm_xargs`), JSON values; null: none. */
+  extraArgs: Readonly<Record<string, unknown>> | null;
+  /** Names of the custom logits processors that apply to the request. */
+  logitsProcessors: string[];
   skipSpecialTokens: boolean;
   spacesBetweenSpecialTokens: boolean;
   /** False: text is not wanted (`--skip-tokenizer-init`). */
@@ -62,6 +66,8 @@ export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
   allowedTokenIds: null,
   badWordsTokenIds: [],
   structuredOutputs: null,
+  extraArgs: null,
+  logitsProcessors: [],
   skipSpecialTokens: true,
   spacesBetweenSpecialTokens: true,
   detokenize: true,

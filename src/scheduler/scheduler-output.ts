@@ -41,6 +41,8 @@ export interface SchedulerOutput {
   releasedKeys: number[];
   /** Which tokens the grammars of this step's rows allow; null: no row that samples has one. */
   grammarBitmask: GrammarBitmask | null;
+  /** Custom logits processors look at this step's logits: `execute` waits until they are computed. */
+  waitsForLogits: boolean;
 }
 
 export interface GrammarBitmask {
@@ -58,4 +60,6 @@ export interface ModelRunnerOutput {
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
+  /** Requests that can't go on, with what to tell the client; what they sampled counts for nothing. */
+  failures: { key: number; message: string }[];
 }

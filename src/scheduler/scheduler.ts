@@ -29,6 +29,7 @@ export interface SchedulerOptions {
 }
 
 const NO_TOKENS: number[] = [];
+const NOTHING_NEW = { newTokenIds: [], newLogprobs: null, newPromptLogprobs: null, stopReason: null };
 
 /**
  * Continuous batching as in vLLM v1. Every request has tokens (known, in flight, drafted) and a count of those computed; a step lets requests catch up,
@@ -115,6 +116,7 @@ export class Scheduler implements SchedulerInterface {
       totalNumScheduledTokens: 0,
       releasedKeys: [],
       grammarBitmask: null,
+      waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
     this.scheduleRunning(step);
@@ -127,8 +129,8 @@ export class Scheduler implements SchedulerInterface {
 
   updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[] {
     const { cachedRequests, newRequests } = scheduled;
-    const updates: RequestUpdate[] = [];
-    let finished = false;
+    const updates = this.failRequests(result.failures);
+    let finished = updates.length > 0;
     for (let i = 0; i < result.keys.length; i++) {
       const entry = cachedRequests[i] ?? newRequests[i - cachedRequests.length];
       if (entry?.key !== result.keys[i])
@@ -178,6 +180,7 @@ export class Scheduler implements SchedulerInterface {
       const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
       if (newBlockIds === null) break;
       step.cachedRequests.push(this.scheduleCached(request, numNewTokens, newBlockIds));
+      step.waitsForLogits ||= waitsForLogits(request);
       step.totalNumScheduledTokens += numNewTokens;
     }
   }
@@ -201,6 +204,7 @@ export class Scheduler implements SchedulerInterface {
         break;
       }
       step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
+      step.waitsForLogits ||= waitsForLogits(request);
       step.totalNumScheduledTokens += numNewTokens;
     }
   }
@@ -217,11 +221,11 @@ export class Scheduler implements SchedulerInterface {
   /** How far a running request is behind; 0 while only an update can tell how it goes on. */
   private numTokensToCompute(request: Request): number {
     const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
-    const { maxTokens, structuredOutputs } = request.samplingParams;
+    const { maxTokens, structuredOutputs, logitsProcessors } = request.samplingParams;
     const { maxModelLen } = this.options;
     if (numOutputPlaceholders > 0) {
-      // What a grammar allows next follows from the token in flight.
-      if (structuredOutputs !== null) return 0;
+      // What a grammar allows next, or a logits processor makes of it, follows from the token in flight.
+      if (structuredOutputs !== null || logitsProcessors.length > 0) return 0;
       const isLastInFlight =
         numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
       if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
@@ -321,6 +325,16 @@ export class Scheduler implements SchedulerInterface {
     );
   }
 
+  private failRequests(failures: ModelRunnerOutput['failures']): RequestUpdate[] {
+    return failures.flatMap(({ key, message }) => {
+      const request = this.requests.get(key);
+      if (request === undefined) return [];
+      this.finish(request, 'error');
+      const failure = { fault: 'server' as const, message };
+      return [{ ...NOTHING_NEW, request, finishReason: 'error' as const, failure, isFirst: !request.hasOutput }];
+    });
+  }
+
   private updateRequest(
     request: Request,
     { numComputedTokens: numComputedBefore }: CachedRequestData | NewRequestData,
@@ -345,6 +359,7 @@ export class Scheduler implements SchedulerInterface {
       newPromptLogprobs,
       finishReason: stop?.finishReason ?? null,
       stopReason: stop?.stopReason ?? null,
+      failure: null,
       isFirst,
     };
   }
@@ -386,6 +401,11 @@ export class Scheduler implements SchedulerInterface {
     for (const request of this.running) if (request.status === 'running') this.running[kept++] = request;
     this.running.length = kept;
   }
+}
+
+/** Of a request whose part of the step has been scheduled: it samples, and processors of its own have a say in it. */
+function waitsForLogits({ samplingParams, numOutputPlaceholders }: Request): boolean {
+  return samplingParams.logitsProcessors.length > 0 && numOutputPlaceholders > 0;
 }
 
 function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {

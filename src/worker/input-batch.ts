@@ -1,4 +1,5 @@
 import type { CausalLM } from '../models/model.ts';
+import { RequestLogitsProcessors } from '../sampling/request-logits-processors.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
 import type { NewRequestData } from '../scheduler/scheduler-output.ts';
 
@@ -39,6 +40,8 @@ export interface RequestState {
   /** By KV cache group. */
   readonly blockTables: BlockTable[];
   readonly sampling: SamplingRequest;
+  /** null: none apply to it. */
+  readonly logitsProcessors: RequestLogitsProcessors | null;
   /** Best tokens wanted for each prompt position; -1: no prompt log probabilities. */
   readonly promptTopLogprobs: number;
   /** The prompt, kept only for its log probabilities. */
@@ -74,6 +77,7 @@ export class InputBatch {
         seed: data.seed,
         vocabSize: this.model.vocabSize,
       }),
+      logitsProcessors: this.logitsProcessorsOf(data),
       promptTopLogprobs: topLogprobs(params.promptLogprobs, this.model.vocabSize),
       promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),
     };
@@ -90,7 +94,20 @@ export class InputBatch {
   release(key: number): void {
     const state = this.requests.get(key);
     if (state === undefined) return;
+    state.logitsProcessors?.remove();
     this.requests.delete(key);
     this.freeSlots.push(state.slot);
+  }
+
+  private logitsProcessorsOf(data: NewRequestData): RequestLogitsProcessors | null {
+    const { requestId, samplingParams: params, tokenIds, numPromptTokens } = data;
+    if (params.logitsProcessors.length === 0) return null;
+    return new RequestLogitsProcessors(params.logitsProcessors, {
+      requestId,
+      params,
+      promptTokenIds: tokenIds.slice(0, numPromptTokens),
+      outputTokenIds: [...tokenIds.subarray(numPromptTokens)],
+      vocabSize: this.model.vocabSize,
+    });
   }
 }

@@ -7,6 +7,7 @@ import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
+import { type EditedRow, LogitsEditor } from './logits-editor.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
@@ -30,6 +31,7 @@ export class ModelRunner {
   private readonly batch: InputBatch;
   private readonly inputs: readonly [StepInputs, StepInputs];
   private readonly sampling: SamplingBatch;
+  private readonly logitsEditor: LogitsEditor;
   private readonly tokenTable: DevicePtr;
   private readonly ldTokenTable: number;
   private readonly inputIds: DevicePtr;
@@ -54,6 +56,7 @@ export class ModelRunner {
       vocabSize: model.vocabSize,
       logprobsMode: options.logprobsMode,
     });
+    this.logitsEditor = new LogitsEditor(device, model.vocabSize);
     this.ldTokenTable = options.maxModelLen + 1;
     this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
     this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
@@ -86,6 +89,7 @@ export class ModelRunner {
   close(): void {
     this.device.wait(this.device.record());
     this.sampling.close();
+    this.logitsEditor.free();
     for (const inputs of this.inputs) inputs.free();
     for (const ptr of [this.tokenTable, this.inputIds, this.sampleHidden]) this.device.free(ptr);
   }
@@ -164,7 +168,25 @@ export class ModelRunner {
     if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
     this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
     const logits = this.model.computeLogits(this.sampleHidden, numSampled);
-    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
+    const reported = this.applyLogitsProcessors(rows, logits, numSampled);
+    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable, reported);
+  }
+
+  /** @returns the model's own logits, where they have been changed and are to be reported */
+  private applyLogitsProcessors(rows: readonly StepRow[], logits: DevicePtr, numSampled: number): DevicePtr {
+    const edited: EditedRow[] = [];
+    let row = 0;
+    for (const { state, samples } of rows) {
+      if (!samples) continue;
+      const { logitsProcessors } = state;
+      if (logitsProcessors !== null) edited.push({ row, edit: (values) => logitsProcessors.apply(values) });
+      row++;
+    }
+    if (edited.length === 0) return logits;
+    const isReported = this.options.logprobsMode.startsWith('raw_') && this.sampling.wantsLogprobs;
+    const reported = isReported ? this.logitsEditor.keep(logits, numSampled) : logits;
+    this.logitsEditor.edit(logits, edited);
+    return reported;
   }
 
   private collect(
@@ -179,13 +201,19 @@ export class ModelRunner {
     for (const row of rows) {
       sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
       logprobs.push(row.samples ? sampled.logprobs(i) : null);
-      if (row.samples) i++;
+      if (!row.samples) continue;
+      row.state.logitsProcessors?.appendToken(sampled.sampled(i));
+      i++;
     }
     return {
       keys: rows.map((row) => row.state.key),
       sampledTokenIds,
       logprobs,
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
+      failures: rows.flatMap(({ state: { key, logitsProcessors } }) => {
+        const message = logitsProcessors?.failure ?? null;
+        return message === null ? [] : [{ key, message }];
+      }),
     };
   }
 }

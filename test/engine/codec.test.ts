@@ -44,6 +44,12 @@ const samplingParams = fc.record({
       startsAfter: nullable(tokenIds),
     }),
   ),
+  extraArgs: nullable(
+    fc
+      .dictionary(fc.string(), fc.jsonValue())
+      .map((args) => JSON.parse(JSON.stringify(args)) as Record<string, unknown>),
+  ),
+  logitsProcessors: fc.array(text),
   skipSpecialTokens: fc.boolean(),
   spacesBetweenSpecialTokens: fc.boolean(),
   detokenize: fc.boolean(),
@@ -94,6 +100,7 @@ const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   numCachedTokens: u32,
   firstScheduledMs: fc.double({ min: 0, max: 1e15, noNaN: true }),
   numPreemptions: u32,
+  failure: nullable(fc.record({ fault: fc.constantFrom('client' as const, 'server' as const), message: text })),
 });
 
 const stats = fc.record({

@@ -77,6 +77,7 @@ export class FakeWorker {
       sampledTokenIds,
       logprobs: sampledTokenIds.map((ids) => (ids.length === 0 ? null : logprobsOf(ids))),
       promptLogprobs: rows.map(promptLogprobsOf),
+      failures: [],
     };
   }
 

@@ -123,7 +123,8 @@ describe('what is not there is refused by name', () => {
     const path = field === 'prompt_embeds' || field === 'suffix' ? COMPLETIONS : CHAT;
     const { status, body } = await server.postJson(path, fields);
     expect(status).toBe(400);
-    expect(body.error).toMatchObject({ type: 'BadRequestError', param: field });
+    expect(body.error.type).toBe('BadRequestError');
+    expect(body.error.param).toStartWith(field);
     expect(body.error.message).toContain(field);
   });
 

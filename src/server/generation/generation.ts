@@ -140,7 +140,7 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = failureOf(output, requests[index]!);
+    const failure = failureOf(output);
     if (output.finished) running.delete(output.requestId);
     if (failure !== null) return fail(failure);
     handler.onOutput(index, output);
@@ -164,15 +164,13 @@ export function startGeneration(
   return cancel;
 }
 
-const DEAD_END =
-  'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.';
-
 /** A choice that did not come to an end of its own. */
-function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError | null {
-  for (const { finishReason } of output.outputs) {
-    if (finishReason === 'error' && params.structuredOutputs !== null)
-      return new ApiError(400, 'BadRequestError', DEAD_END);
-    if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
+function failureOf(output: RequestOutput): ApiError | null {
+  for (const { finishReason, failure } of output.outputs) {
+    if (failure?.fault === 'client') return new ApiError(400, 'BadRequestError', failure.message);
+    if (finishReason === 'error') {
+      return new ApiError(500, 'InternalServerError', failure?.message ?? 'Internal server error');
+    }
     if (finishReason === 'abort') {
       return new ApiError(
         503,

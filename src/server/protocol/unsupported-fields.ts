@@ -13,7 +13,4 @@ export function refuseUnsupported(request: GenerationFields): void {
   }
   const absent = ['logprob_token_ids', 'repetition_detection', 'kv_transfer_params', 'ec_transfer_params'] as const;
   for (const field of absent) if (request[field] != null) throw notSupported(field);
-  if (Object.keys(request.vllm_xargs ?? {}).some((key) => key !== 'session_id')) {
-    throw notSupported('vllm_xargs', 'no extension reads them');
-  }
 }
