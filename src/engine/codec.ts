@@ -1,4 +1,4 @@
-import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { RepetitionDetectionParams, SamplingParams, ThinkingBudgetParams } from '../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
@@ -148,6 +148,8 @@ function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
   writer.optionalString(params.extraArgs === null ? null : JSON.stringify(params.extraArgs));
   writer.u32(params.logitsProcessors.length);
   for (const name of params.logitsProcessors) writer.string(name);
+  writeThinkingBudget(writer, params.thinkingBudget);
+  writeRepetitionDetection(writer, params.repetitionDetection);
   writer.bool(params.skipSpecialTokens);
   writer.bool(params.spacesBetweenSpecialTokens);
   writer.bool(params.detokenize);
@@ -179,6 +181,8 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     structuredOutputs: readStructuredOutputs(reader),
     extraArgs: readJson(reader.optionalString()),
     logitsProcessors: readList(reader, () => reader.string()),
+    thinkingBudget: readThinkingBudget(reader),
+    repetitionDetection: readRepetitionDetection(reader),
     skipSpecialTokens: reader.bool(),
     spacesBetweenSpecialTokens: reader.bool(),
     detokenize: reader.bool(),
@@ -188,6 +192,42 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
 
 function readJson(json: string | null): Record<string, unknown> | null {
   return json === null ? null : (JSON.parse(json) as Record<string, unknown>);
+}
+
+function writeThinkingBudget(writer: ByteWriter, budget: ThinkingBudgetParams | null): void {
+  writer.bool(budget !== null);
+  if (budget === null) return;
+  writer.f64(budget.maxTokens);
+  writer.bool(budget.startsInside);
+  writer.u32(budget.numUsed);
+  for (const marks of [budget.starts, budget.ends]) {
+    writer.u32(marks.length);
+    for (const mark of marks) writer.i32Array(mark);
+  }
+}
+
+function readThinkingBudget(reader: ByteReader): ThinkingBudgetParams | null {
+  if (!reader.bool()) return null;
+  return {
+    maxTokens: reader.f64(),
+    startsInside: reader.bool(),
+    numUsed: reader.u32(),
+    starts: readList(reader, () => reader.i32List()),
+    ends: readList(reader, () => reader.i32List()),
+  };
+}
+
+function writeRepetitionDetection(writer: ByteWriter, params: RepetitionDetectionParams | null): void {
+  writer.bool(params !== null);
+  if (params === null) return;
+  writer.u32(params.maxPatternSize);
+  writer.u32(params.minPatternSize);
+  writer.f64(params.minCount);
+}
+
+function readRepetitionDetection(reader: ByteReader): RepetitionDetectionParams | null {
+  if (!reader.bool()) return null;
+  return { maxPatternSize: reader.u32(), minPatternSize: reader.u32(), minCount: reader.f64() };
 }
 
 const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;

@@ -140,7 +140,7 @@ export class OutputProcessor {
     }
 
     let { finishReason } = output;
-    let stopReason: string | number | null = output.stopReason;
+    let stopReason: string | number | null = finishReason === 'repetition' ? 'repetition_detected' : output.stopReason;
     let newText = '';
     const { newTokenIds } = output;
     if (sequence.outputText !== null) {

@@ -98,7 +98,7 @@ export class AsyncLLM {
     params: SamplingParams | SamplingOptions | undefined,
     { requestId = `request-${this.numRequests++}`, signal }: StreamOptions,
   ): AsyncGenerator<RequestOutput, void, void> {
-    const resolved = await this.requests.resolveParams(params, tokenIds.length);
+    const resolved = await this.requests.resolveParams(params, tokenIds);
     if (signal?.aborted) return;
     if (this.stops.has(requestId)) throw new ValidationError(`Request id ${requestId} already running.`, 'request_id');
     const outputs = this.engine.client.generate({ requestId, promptTokenIds: tokenIds, params: resolved });

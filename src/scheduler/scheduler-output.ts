@@ -41,6 +41,8 @@ export interface SchedulerOutput {
   releasedKeys: number[];
   /** Which tokens the grammars of this step's rows allow; null: no row that samples has one. */
   grammarBitmask: GrammarBitmask | null;
+  /** What requests must sample in this step, whatever the model thinks of it. */
+  forcedTokens: { key: number; tokenId: number }[];
   /** Custom logits processors look at this step's logits: `execute` waits until they are computed. */
   waitsForLogits: boolean;
 }

@@ -116,6 +116,7 @@ export class Scheduler implements SchedulerInterface {
       totalNumScheduledTokens: 0,
       releasedKeys: [],
       grammarBitmask: null,
+      forcedTokens: [],
       waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
@@ -180,8 +181,7 @@ export class Scheduler implements SchedulerInterface {
       const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
       if (newBlockIds === null) break;
       step.cachedRequests.push(this.scheduleCached(request, numNewTokens, newBlockIds));
-      step.waitsForLogits ||= waitsForLogits(request);
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
@@ -204,8 +204,7 @@ export class Scheduler implements SchedulerInterface {
         break;
       }
       step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
-      step.waitsForLogits ||= waitsForLogits(request);
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
@@ -223,9 +222,12 @@ export class Scheduler implements SchedulerInterface {
     const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
     const { maxTokens, structuredOutputs, logitsProcessors } = request.samplingParams;
     const { maxModelLen } = this.options;
+    const numFreeTokens = request.thinkingBudget?.numFreeTokens ?? Number.POSITIVE_INFINITY;
     if (numOutputPlaceholders > 0) {
       // What a grammar allows next, or a logits processor makes of it, follows from the token in flight.
       if (structuredOutputs !== null || logitsProcessors.length > 0) return 0;
+      // The token in flight may be the last that is free, or may end the thinking.
+      if (numOutputPlaceholders >= numFreeTokens) return 0;
       const isLastInFlight =
         numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
       if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
@@ -235,6 +237,8 @@ export class Scheduler implements SchedulerInterface {
       request.specTokenIds.length,
       maxTokens - numOutputTokens - 1,
       maxModelLen - numTokens - 1,
+      // A processor knows no more than the output.
+      logitsProcessors.length > 0 ? 0 : numFreeTokens - 1,
     );
     return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
   }
@@ -403,9 +407,14 @@ export class Scheduler implements SchedulerInterface {
   }
 }
 
-/** Of a request whose part of the step has been scheduled: it samples, and processors of its own have a say in it. */
-function waitsForLogits({ samplingParams, numOutputPlaceholders }: Request): boolean {
-  return samplingParams.logitsProcessors.length > 0 && numOutputPlaceholders > 0;
+/** What the step has to know of a request, of which `numNewTokens` have been scheduled. */
+function noteScheduled(step: SchedulerOutput, request: Request, numNewTokens: number): void {
+  step.totalNumScheduledTokens += numNewTokens;
+  const { key, samplingParams, numOutputPlaceholders, thinkingBudget } = request;
+  if (numOutputPlaceholders === 0) return;
+  if (samplingParams.logitsProcessors.length > 0) step.waitsForLogits = true;
+  const tokenId = thinkingBudget?.forcedTokenId ?? null;
+  if (tokenId !== null) step.forcedTokens.push({ key, tokenId });
 }
 
 function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {

@@ -5,6 +5,7 @@ import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
+import { forceToken } from '../sampling/sampling-request.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
 import { type EditedRow, LogitsEditor } from './logits-editor.ts';
@@ -80,7 +81,7 @@ export class ModelRunner {
     );
     const hidden = this.model.forward(this.inputIds, context);
     const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
+    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled);
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
     return { wait: () => this.collect(rows, sampled, promptLogprobs) };
@@ -154,16 +155,19 @@ export class ModelRunner {
     rows: readonly StepRow[],
     hidden: DevicePtr,
     logitsIndices: DevicePtr,
-    grammarBitmask: GrammarBitmask | null,
+    { grammarBitmask, forcedTokens }: SchedulerOutput,
   ): SamplingResult {
     const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
     this.sampling.begin(numSampled);
     const masks = masksByKey(grammarBitmask);
+    const forced = new Map(forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
     let i = 0;
     for (const { state, samples } of rows) {
       if (!samples) continue;
       const bitmask = masks?.get(state.key);
-      this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
+      const tokenId = forced.get(state.key);
+      const sampling = tokenId === undefined ? state.sampling : forceToken(state.sampling, tokenId);
+      this.sampling.setRow(i++, sampling, bitmask === undefined ? state : { ...state, bitmask });
     }
     if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
     this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);

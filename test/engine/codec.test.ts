@@ -50,6 +50,13 @@ const samplingParams = fc.record({
       .map((args) => JSON.parse(JSON.stringify(args)) as Record<string, unknown>),
   ),
   logitsProcessors: fc.array(text),
+  thinkingBudget: nullable(
+    fc.record({
+      ...{ maxTokens: f64, startsInside: fc.boolean(), numUsed: u32 },
+      ...{ starts: fc.array(tokenIds), ends: fc.array(tokenIds) },
+    }),
+  ),
+  repetitionDetection: nullable(fc.record({ maxPatternSize: u32, minPatternSize: u32, minCount: f64 })),
   skipSpecialTokens: fc.boolean(),
   spacesBetweenSpecialTokens: fc.boolean(),
   detokenize: fc.boolean(),

@@ -84,6 +84,7 @@ function setUp(startsAfter: number[] | null = null) {
     totalNumScheduledTokens: numScheduledTokens,
     releasedKeys: [],
     grammarBitmask: null,
+    forcedTokens: [],
     waitsForLogits: false,
   });
   const sample = (tokenId: number) => {

@@ -33,6 +33,8 @@ export function checkBeamSearch(request: GenerationFields, params: SamplingParam
     ['presence_penalty', params.presencePenalty !== 0],
     ['frequency_penalty', params.frequencyPenalty !== 0],
     ['vllm_xargs', params.extraArgs !== null],
+    ['thinking_token_budget', params.thinkingBudget !== null],
+    ['repetition_detection', params.repetitionDetection !== null],
   ];
   const field = changed.find(([, isSet]) => isSet)?.[0];
   if (field !== undefined) throw new ValidationError(`\`${field}\` can't be used with beam search.`, field);

@@ -7,7 +7,7 @@ import {
 } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
-import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
+import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
@@ -24,6 +24,7 @@ export interface GenerationPlan {
   promptLogprobs: number | null;
   outputKind: RequestOutputKind;
   structuredOutputs: StructuredOutputsParams | null;
+  thinkingBudget: ThinkingBudgetParams | null;
 }
 
 /** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, within the operator's limit and what fits. */
@@ -46,6 +47,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
       promptLogprobs: plan.promptLogprobs,
       outputKind: plan.outputKind,
       structuredOutputs: plan.structuredOutputs,
+      thinkingBudget: plan.thinkingBudget,
       vocabSize: model.hf.vocabSize,
       maxLogprobs: model.maxLogprobs,
       tokenizer: context.engine.tokenizer,
