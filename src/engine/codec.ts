@@ -1,5 +1,5 @@
 import type { RepetitionDetectionParams, SamplingParams, ThinkingBudgetParams } from '../sampling/sampling-params.ts';
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+import { GRAMMAR_KINDS, type StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
   ClientMessage,
@@ -229,8 +229,6 @@ function readRepetitionDetection(reader: ByteReader): RepetitionDetectionParams 
   if (!reader.bool()) return null;
   return { maxPatternSize: reader.u32(), minPatternSize: reader.u32(), minCount: reader.f64() };
 }
-
-const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;
 
 function writeStructuredOutputs(writer: ByteWriter, params: StructuredOutputsParams | null): void {
   writer.bool(params !== null);

@@ -8,6 +8,7 @@ import {
   encodeCoreMessage,
 } from '../../src/engine/codec.ts';
 import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+import { GRAMMAR_KINDS } from '../../src/structured-output/grammar.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });
@@ -39,7 +40,7 @@ const samplingParams = fc.record({
   badWordsTokenIds: fc.array(tokenIds),
   structuredOutputs: nullable(
     fc.record({
-      kind: fc.constantFrom('json_schema' as const, 'regex' as const, 'lark' as const),
+      kind: fc.constantFrom(...GRAMMAR_KINDS),
       text,
       startsAfter: nullable(tokenIds),
     }),

@@ -103,6 +103,7 @@ export class EngineCore {
 
   shutdown(): void {
     for (const { pending } of this.inFlight) pending.wait();
+    this.options.structuredOutputs?.close();
     this.executor.shutdown();
     for (const connection of this.connections) connection.close();
   }

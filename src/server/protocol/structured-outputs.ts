@@ -74,10 +74,9 @@ function fieldConstraints(fields: Json): Constraint[] {
   if (pattern !== null) constraints.push({ kind: 'regex', pattern });
   const choices = optional(fields, 'choice', isChoices, 'a list of strings, at least one');
   if (choices !== null) constraints.push({ kind: 'choice', choices });
-  const lark = optional(fields, 'grammar', isString, 'a string');
-  if (lark !== null) {
-    if (lark.includes('::=')) throw notSupported('structured_outputs.grammar', 'in EBNF; write it in Lark');
-    constraints.push({ kind: 'grammar', lark });
+  const grammar = optional(fields, 'grammar', isString, 'a string');
+  if (grammar !== null) {
+    constraints.push(grammar.includes('::=') ? { kind: 'ebnf', ebnf: grammar } : { kind: 'grammar', lark: grammar });
   }
   if (optional(fields, 'json_object', isBoolean, 'a boolean') === true) constraints.push({ kind: 'json_object' });
   const tag = optional(fields, 'structural_tag', isString, 'a JSON text');
