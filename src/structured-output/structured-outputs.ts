@@ -26,12 +26,6 @@ export interface StructuredOutputsRequest {
   options: JsonOptions;
 }
 
-/** A way to compile a constraint, and what is to be said of it in the log. */
-interface Attempt {
-  spec: GrammarSpec;
-  note: string | null;
-}
-
 /**
  * The front end's side of structured output: every grammar is compiled once before its request goes to a core, so that what is wrong with it is the answer, and
  * the engine for it is chosen (`--structured-outputs-config.backend`).
@@ -78,11 +72,14 @@ export class StructuredOutputs {
     const { constraint, options, strict } = request;
     const exact = grammarSpec(constraint, options);
     const message = await this.compile(exact);
-    if (message === null) return accepted({ spec: exact, note: null });
+    if (message === null) return accepted(exact);
     if (strict || !NOT_EXACT.test(message)) throw refusal(message);
     const loose = grammarSpec(constraint, { ...options, lenient: true });
     const looseMessage = await this.compile(loose);
-    if (looseMessage === null) return accepted({ spec: loose, note: `A schema is kept to only loosely: ${message}` });
+    if (looseMessage === null) {
+      log.warn(`A schema is kept to only loosely: ${message}`);
+      return accepted(loose);
+    }
     if (this.config.structuredOutputs.backend === 'guidance') throw refusal(looseMessage);
     return this.withXGrammar(request, looseMessage);
   }
@@ -92,16 +89,18 @@ export class StructuredOutputs {
     { constraint, options, strict }: StructuredOutputsRequest,
     instead: string | null,
   ): Promise<StructuredOutputsParams> {
+    const spec = xgrammarSpec(constraint, options);
+    checkGrammarLimits(spec);
     const inexact = constraint.kind === 'json' ? inexactKeyword(constraint.schema) : null;
     if (inexact !== null && strict) {
       throw refusal(instead ?? `XGrammar can not keep to "${inexact}" exactly, which strict asks for`);
     }
-    const spec = xgrammarSpec(constraint, options);
     const message = await this.compile(spec);
     if (message !== null) throw refusal(instead ?? message);
-    const why = instead === null ? '' : `, which llguidance refuses (${instead})`;
-    const looseness = inexact === null ? '' : `; "${inexact}" is kept to only loosely`;
-    return accepted({ spec, note: `A grammar is left to XGrammar${why}${looseness}` });
+    const why = instead === null ? '' : `, since llguidance refuses it (${instead})`;
+    if (this.config.structuredOutputs.backend === 'auto') log.info(`A grammar is left to XGrammar${why}`);
+    if (inexact !== null) log.warn(`A schema is kept to only loosely: XGrammar does not keep to "${inexact}"`);
+    return accepted(spec);
   }
 
   private withDefaults(options: JsonOptions): JsonOptions {
@@ -142,8 +141,7 @@ export class StructuredOutputs {
   }
 }
 
-function accepted({ spec, note }: Attempt): StructuredOutputsParams {
-  if (note !== null) log.warn(note);
+function accepted(spec: GrammarSpec): StructuredOutputsParams {
   return { ...spec, startsAfter: null };
 }
 

@@ -187,6 +187,6 @@ describe('XGrammar', () => {
     expect((await ask({ choice: ['on'] })).choices[0]!.text).toBe('on');
     expect((await fetch(`${server.url}/health`)).status).toBe(200);
     await ask({ json: { ...schema, maxItems: 3 } });
-    expect(server.stderr()).toContain('"uniqueItems" is kept to only loosely');
+    expect(server.stderr()).toContain('XGrammar does not keep to "uniqueItems"');
   });
 });

@@ -1,4 +1,5 @@
 import { ValidationError } from '../../engine/engine-client.ts';
+import { checkGrammarLimits } from '../../structured-output/grammar-limits.ts';
 import type { Constraint, StructuralTag } from '../../structured-output/grammar-spec.ts';
 import type { StructuredOutputsRequest } from '../../structured-output/structured-outputs.ts';
 import { notSupported } from '../errors.ts';
@@ -136,6 +137,8 @@ function triggeredTags(format: unknown, field: string): Json {
 }
 
 function parseJson(text: string, field: string): unknown {
+  // What is nested without bound can't be walked through.
+  checkGrammarLimits({ kind: 'json_schema', text });
   try {
     return JSON.parse(text);
   } catch {
