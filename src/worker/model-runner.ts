@@ -201,12 +201,16 @@ export class ModelRunner {
     this.device.wait(sampled.event);
     const sampledTokenIds: number[][] = [];
     const logprobs: (LogprobsTensors | null)[] = [];
+    const failures: ModelRunnerOutput['failures'] = [];
     let i = 0;
     for (const row of rows) {
+      const { key, logitsProcessors } = row.state;
+      const message = logitsProcessors?.failure ?? null;
+      if (message !== null) failures.push({ key, message });
       sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
       logprobs.push(row.samples ? sampled.logprobs(i) : null);
       if (!row.samples) continue;
-      row.state.logitsProcessors?.appendToken(sampled.sampled(i));
+      logitsProcessors?.appendToken(sampled.sampled(i));
       i++;
     }
     return {
@@ -214,10 +218,7 @@ export class ModelRunner {
       sampledTokenIds,
       logprobs,
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
-      failures: rows.flatMap(({ state: { key, logitsProcessors } }) => {
-        const message = logitsProcessors?.failure ?? null;
-        return message === null ? [] : [{ key, message }];
-      }),
+      failures,
     };
   }
 }

@@ -7,7 +7,7 @@ import {
   type ThinkingBudgetParams,
 } from '../../src/sampling/sampling-params.ts';
 import { Request, type RequestInit } from '../../src/scheduler/request.ts';
-import type { SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import { emptyHistory, extendHistory, nextToken } from './fake-worker.ts';
 
 export const DEFAULT_OPTIONS: SchedulerOptions = {

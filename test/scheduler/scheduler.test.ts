@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { Request } from '../../src/scheduler/request.ts';
-import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { FakeWorker } from './fake-worker.ts';
 import { DEFAULT_OPTIONS, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';

@@ -150,6 +150,22 @@ describe('XGrammar', () => {
     quick.free();
   });
 
+  test('with its Worker a text can not go on, and nobody waits for it', async () => {
+    const other = new XGrammarBackend(config);
+    const grammar = other.compile(xgrammarSpec({ kind: 'json_object' }, OPTIONS));
+    while (grammar.status === 'compiling') await Bun.sleep(1);
+    const matcher = grammar.createMatcher();
+    other.close();
+    expect(other.fillMasks([matcher], new Int32Array(other.maskWords))).toBe(0);
+    expect(matcher.accept(EOS)).toBe('refused');
+    matcher.free();
+    grammar.free();
+    const next = other.compile(xgrammarSpec({ kind: 'json_object' }, OPTIONS));
+    while (next.status === 'compiling') await Bun.sleep(1);
+    expect(next.status).toBe('ready');
+    other.close();
+  });
+
   test('what it has no words for is refused', () => {
     expect(() => xgrammarSpec({ kind: 'grammar', lark: 'start: "a"' }, OPTIONS)).toThrow('Lark needs llguidance');
     const spaced = { ...OPTIONS, whitespacePattern: ' ?' };
