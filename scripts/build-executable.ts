@@ -17,6 +17,7 @@ const ENTRY_POINTS = [
   'engine/core/core-worker.ts',
   'server/process/api-server-worker.ts',
   'tokenizer/encode-worker.ts',
+  'structured-output/xgrammar/xgrammar-worker.ts',
 ];
 
 const isForThisMachine = process.argv.includes('--this-machine');

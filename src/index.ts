@@ -16,4 +16,5 @@ export type { CompletionOutput, Logprob, Logprobs, RequestOutput } from './entry
 export { type SamplingOptions, SamplingParams, type StructuredOutputsOptions } from './entrypoints/sampling-params.ts';
 export { LoadError } from './loader/load-error.ts';
 export type { BaoPlugin, PluginContext } from './plugins/plugins.ts';
+export type { BatchedRequest, LogitsProcessor, RequestLogitsProcessor } from './sampling/logits-processor.ts';
 export type { Tokenizer } from './tokenizer/tokenizer.ts';

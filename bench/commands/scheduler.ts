@@ -104,7 +104,7 @@ function step(scheduler: Scheduler): void {
     sampledTokenIds: keys.map((key) => [1000 + (key % 1000)]),
     logprobs: keys.map(() => null),
     promptLogprobs: keys.map(() => null),
-    errors: keys.map(() => null),
+    failures: [],
   });
 }
 

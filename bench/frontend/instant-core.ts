@@ -69,6 +69,7 @@ class InstantCore {
       numCachedTokens: 0,
       firstScheduledMs: isFirst ? nowMs : 0,
       numPreemptions: 0,
+      failure: null,
     };
   }
 }

@@ -77,6 +77,8 @@ export interface SchedulerConfig extends GroupValues<'scheduler'> {
 }
 
 export interface StructuredOutputsConfig {
+  /** auto: llguidance, and XGrammar for what that refuses, or where its library is not there. */
+  backend: 'auto' | 'guidance' | 'xgrammar';
   disableAnyWhitespace: boolean;
   disableAdditionalProperties: boolean;
 }

@@ -1,6 +1,6 @@
 import type { LoRARequest } from '../lora/lora-request.ts';
-import type { SamplingParams } from '../sampling/sampling-params.ts';
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+import type { RepetitionDetectionParams, SamplingParams, ThinkingBudgetParams } from '../sampling/sampling-params.ts';
+import { GRAMMAR_KINDS, type StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
   ClientMessage,
@@ -10,6 +10,7 @@ import type {
   EngineCoreRequest,
   FinishReason,
   LogprobsTensors,
+  RequestFailure,
   SchedulerStats,
 } from './messages.ts';
 
@@ -158,6 +159,11 @@ function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
   writer.u32(params.badWordsTokenIds.length);
   for (const ids of params.badWordsTokenIds) writer.i32Array(ids);
   writeStructuredOutputs(writer, params.structuredOutputs);
+  writer.optionalString(params.extraArgs === null ? null : JSON.stringify(params.extraArgs));
+  writer.u32(params.logitsProcessors.length);
+  for (const name of params.logitsProcessors) writer.string(name);
+  writeThinkingBudget(writer, params.thinkingBudget);
+  writeRepetitionDetection(writer, params.repetitionDetection);
   writer.bool(params.skipSpecialTokens);
   writer.bool(params.spacesBetweenSpecialTokens);
   writer.bool(params.detokenize);
@@ -187,6 +193,10 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     allowedTokenIds: reader.bool() ? reader.i32List() : null,
     badWordsTokenIds: readList(reader, () => reader.i32List()),
     structuredOutputs: readStructuredOutputs(reader),
+    extraArgs: readJson(reader.optionalString()),
+    logitsProcessors: readList(reader, () => reader.string()),
+    thinkingBudget: readThinkingBudget(reader),
+    repetitionDetection: readRepetitionDetection(reader),
     skipSpecialTokens: reader.bool(),
     spacesBetweenSpecialTokens: reader.bool(),
     detokenize: reader.bool(),
@@ -194,7 +204,45 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
   };
 }
 
-const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;
+function readJson(json: string | null): Record<string, unknown> | null {
+  return json === null ? null : (JSON.parse(json) as Record<string, unknown>);
+}
+
+function writeThinkingBudget(writer: ByteWriter, budget: ThinkingBudgetParams | null): void {
+  writer.bool(budget !== null);
+  if (budget === null) return;
+  writer.f64(budget.maxTokens);
+  writer.bool(budget.startsInside);
+  writer.u32(budget.numUsed);
+  for (const marks of [budget.starts, budget.ends]) {
+    writer.u32(marks.length);
+    for (const mark of marks) writer.i32Array(mark);
+  }
+}
+
+function readThinkingBudget(reader: ByteReader): ThinkingBudgetParams | null {
+  if (!reader.bool()) return null;
+  return {
+    maxTokens: reader.f64(),
+    startsInside: reader.bool(),
+    numUsed: reader.u32(),
+    starts: readList(reader, () => reader.i32List()),
+    ends: readList(reader, () => reader.i32List()),
+  };
+}
+
+function writeRepetitionDetection(writer: ByteWriter, params: RepetitionDetectionParams | null): void {
+  writer.bool(params !== null);
+  if (params === null) return;
+  writer.u32(params.maxPatternSize);
+  writer.u32(params.minPatternSize);
+  writer.f64(params.minCount);
+}
+
+function readRepetitionDetection(reader: ByteReader): RepetitionDetectionParams | null {
+  if (!reader.bool()) return null;
+  return { maxPatternSize: reader.u32(), minPatternSize: reader.u32(), minCount: reader.f64() };
+}
 
 function writeStructuredOutputs(writer: ByteWriter, params: StructuredOutputsParams | null): void {
   writer.bool(params !== null);
@@ -279,7 +327,8 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
     output.stopReason !== null ||
     output.numCachedTokens > 0 ||
     output.firstScheduledMs > 0 ||
-    output.numPreemptions > 0;
+    output.numPreemptions > 0 ||
+    output.failure !== null;
   writer.u32(output.handle);
   writer.u8(
     (output.newLogprobs ? HAS_LOGPROBS : 0) |
@@ -295,8 +344,22 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
     writer.u32(output.numCachedTokens);
     writer.f64(output.firstScheduledMs);
     writer.u32(output.numPreemptions);
+    writeFailure(writer, output.failure);
   }
 }
+
+function writeFailure(writer: ByteWriter, failure: RequestFailure | null): void {
+  writer.bool(failure !== null);
+  if (failure === null) return;
+  writer.u8(FAULTS.indexOf(failure.fault));
+  writer.string(failure.message);
+}
+
+function readFailure(reader: ByteReader): RequestFailure | null {
+  return reader.bool() ? { fault: FAULTS[reader.u8()]!, message: reader.string() } : null;
+}
+
+const FAULTS = ['client', 'server'] as const;
 
 function readOutput(reader: ByteReader): EngineCoreOutput {
   const handle = reader.u32();
@@ -315,6 +378,7 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
       numCachedTokens: 0,
       firstScheduledMs: 0,
       numPreemptions: 0,
+      failure: null,
     };
   }
   return {
@@ -327,6 +391,7 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
     numCachedTokens: reader.u32(),
     firstScheduledMs: reader.f64(),
     numPreemptions: reader.u32(),
+    failure: readFailure(reader),
   };
 }
 

@@ -2,7 +2,7 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FinishReason, SchedulerStats } from './messages.ts';
+import type { FinishReason, RequestFailure, SchedulerStats } from './messages.ts';
 
 /** What the server needs of an engine; AsyncLLM is the implementation, tests may use their own. */
 export interface EngineClient {
@@ -87,6 +87,8 @@ export interface CompletionOutput {
   finishReason: FinishReason | null;
   /** The stop string or stop token id that ended it. */
   stopReason: string | number | null;
+  /** With the finish reason `error`. */
+  failure?: RequestFailure | null;
 }
 
 export interface RequestOutput {

@@ -5,6 +5,14 @@ import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error' | 'repetition';
 
+/** Why a request ended with the reason `error`. */
+export interface RequestFailure {
+  /** Whose: `client` where what the request asks for can't be had, `server` for an error here. */
+  fault: 'client' | 'server';
+  /** For the client. */
+  message: string;
+}
+
 /** Client → core: one sequence to generate (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
 export interface EngineCoreRequest {
   /** u32 chosen by the client, unique among its live requests; answers carry it instead of the id. */
@@ -70,6 +78,8 @@ export interface EngineCoreOutput {
   /** Set on the first output: when the request was first scheduled, milliseconds since the epoch; 0 otherwise. */
   firstScheduledMs: number;
   numPreemptions: number;
+  /** With the finish reason `error`. */
+  failure: RequestFailure | null;
 }
 
 /** Counters of a core, sent with outputs at most a few times a second. Totals count since start. */

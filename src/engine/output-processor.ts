@@ -140,7 +140,7 @@ export class OutputProcessor {
     }
 
     let { finishReason } = output;
-    let stopReason: string | number | null = output.stopReason;
+    let stopReason: string | number | null = finishReason === 'repetition' ? 'repetition_detected' : output.stopReason;
     let newText = '';
     const { newTokenIds } = output;
     if (sequence.outputText !== null) {
@@ -155,7 +155,8 @@ export class OutputProcessor {
       }
     }
     const newLogprobs = output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs);
-    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, finishReason, stopReason);
+    const end = { finishReason, stopReason, failure: output.failure };
+    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, end);
     if (finishReason !== null) {
       this.finishSequence(output.handle, sequence, finishReason, output.numPreemptions, nowMs);
     }
@@ -226,16 +227,15 @@ function accumulate(
   newText: string,
   newTokenIds: number[],
   newLogprobs: PositionLogprobs[] | null,
-  finishReason: FinishReason | null,
-  stopReason: string | number | null,
+  end: Pick<CompletionOutput, 'finishReason' | 'stopReason' | 'failure'>,
 ): CompletionOutput {
   for (const id of newTokenIds) sequence.tokenIds.push(id);
   const { index } = sequence;
   if (sequence.parent.request.params.outputKind === 'delta') {
-    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, finishReason, stopReason };
+    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, ...end };
   }
   sequence.text += newText;
   if (newLogprobs !== null) sequence.logprobs?.push(...newLogprobs);
   const { text, tokenIds, logprobs } = sequence;
-  return { index, text, tokenIds, logprobs, finishReason, stopReason };
+  return { index, text, tokenIds, logprobs, ...end };
 }

@@ -111,7 +111,7 @@ export class AsyncLLM {
     params: SamplingParams | SamplingOptions | undefined,
     { requestId = `request-${this.numRequests++}`, signal, loraRequest }: StreamOptions,
   ): AsyncGenerator<RequestOutput, void, void> {
-    const resolved = await this.requests.resolveParams(params, tokenIds.length);
+    const resolved = await this.requests.resolveParams(params, tokenIds);
     const lora = await resolveLora(this.engine.adapters, loraRequest);
     if (signal?.aborted) return;
     if (this.stops.has(requestId)) throw new ValidationError(`Request id ${requestId} already running.`, 'request_id');

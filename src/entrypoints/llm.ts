@@ -133,7 +133,7 @@ export class LLM {
     const requests = await Promise.all(
       prompts.map(async ({ tokenIds }, i) => ({
         promptTokenIds: tokenIds,
-        params: await this.requests.resolveParams(paramsOf(i), tokenIds.length, 'final-only'),
+        params: await this.requests.resolveParams(paramsOf(i), tokenIds, 'final-only'),
         lora: loras[i]!,
       })),
     );
@@ -152,7 +152,7 @@ export class LLM {
     const { beamWidth, maxTokens, lengthPenalty = 1, ignoreEos = false } = options;
     // The rules for numbers of answers, tokens and log probabilities are those of sampling.
     const params = new SamplingParams({ n: beamWidth, maxTokens, logprobs: 2 * beamWidth, ignoreEos });
-    const resolved = await this.requests.resolveParams(params, tokenIds.length);
+    const resolved = await this.requests.resolveParams(params, tokenIds);
     return {
       beamWidth,
       numLogprobs: 2 * beamWidth,

@@ -2,6 +2,8 @@ import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import { RepetitionDetector } from './repetition-detector.ts';
+import { ThinkingBudget } from './thinking-budget.ts';
 
 /** `preempted` is waiting again after it lost its blocks. A finished request carries its reason, the others have none. */
 export type RequestStatus = 'waiting' | 'running' | 'preempted' | `finished-${FinishReason}`;
@@ -71,6 +73,10 @@ export class Request {
   numPromptLogprobsSent = 0;
   /** An update of this request has been given out. */
   hasOutput = false;
+  /** null: its thinking has no limit. */
+  readonly thinkingBudget: ThinkingBudget | null;
+  /** null: it is not looked for repetitions. */
+  readonly repetition: RepetitionDetector | null;
   /** Order of arrival in the scheduler and place in its waiting queue (-1: not there). Only the scheduler and the queue touch them. */
   sequence = 0;
   queueIndex = -1;
@@ -94,6 +100,9 @@ export class Request {
     this.length = this.numPromptTokens;
     this.tokens = new Int32Array(this.length + Math.min(init.samplingParams.maxTokens, INITIAL_OUTPUT_TOKENS));
     this.tokens.set(init.promptTokenIds);
+    const { thinkingBudget, repetitionDetection } = init.samplingParams;
+    this.thinkingBudget = thinkingBudget === null ? null : new ThinkingBudget(thinkingBudget);
+    this.repetition = repetitionDetection === null ? null : new RepetitionDetector(repetitionDetection);
     this.blockHashes = new BlockHashes({
       loraId: init.lora?.id ?? null,
       cacheSalt: init.cacheSalt,
@@ -134,5 +143,7 @@ export class Request {
       this.tokens = grown;
     }
     this.tokens[this.length++] = tokenId;
+    this.thinkingBudget?.push(tokenId);
+    this.repetition?.push(this.tokens.subarray(this.numPromptTokens, this.length));
   }
 }

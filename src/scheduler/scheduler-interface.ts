@@ -1,4 +1,4 @@
-import type { FinishReason, LogprobsTensors, SchedulerStats } from '../engine/messages.ts';
+import type { FinishReason, LogprobsTensors, RequestFailure, SchedulerStats } from '../engine/messages.ts';
 import type { Request } from './request.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
 
@@ -15,6 +15,8 @@ export interface RequestUpdate {
   finishReason: FinishReason | null;
   /** The stop token id that ended it, if one did and it is not EOS. */
   stopReason: number | null;
+  /** With the finish reason `error`. */
+  failure: RequestFailure | null;
   /** The request's first update. */
   isFirst: boolean;
 }

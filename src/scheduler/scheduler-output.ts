@@ -43,6 +43,10 @@ export interface SchedulerOutput {
   releasedKeys: number[];
   /** Which tokens the grammars of this step's rows allow; null: no row that samples has one. */
   grammarBitmask: GrammarBitmask | null;
+  /** What requests must sample in this step, whatever the model thinks of it. */
+  forcedTokens: { key: number; tokenId: number }[];
+  /** Custom logits processors look at this step's logits: `execute` waits until they are computed. */
+  waitsForLogits: boolean;
 }
 
 export interface GrammarBitmask {
@@ -60,6 +64,6 @@ export interface ModelRunnerOutput {
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
-  /** Why a request can't go on; null where it can. */
-  errors: (string | null)[];
+  /** Requests that can't go on, with what to tell the client; what they sampled counts for nothing. */
+  failures: { key: number; message: string }[];
 }

@@ -1,38 +1,18 @@
 import type { FinishReason } from '../engine/messages.ts';
-import { blocksPerRequest } from '../kv-cache/kv-cache-config.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
-import { type RequestOrder, requestOrder, type SchedulingPolicy } from './request-queue.ts';
+import { type RequestOrder, requestOrder } from './request-queue.ts';
 import { RunningAdapters } from './running-adapters.ts';
 import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
+import { checkEveryRequestFits, type SchedulerOptions } from './scheduler-options.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
-export interface SchedulerOptions {
-  /** Most requests in a step. */
-  maxNumSeqs: number;
-  /** Token budget of a step: prompts, generation and drafts together. */
-  maxNumBatchedTokens: number;
-  /** Most tokens of a request, prompt and output. */
-  maxModelLen: number;
-  /** False: a prompt that does not fit into what is left of the budget waits for a later step. */
-  enableChunkedPrefill: boolean;
-  /** Most tokens of one request in a step, with chunked prefill; 0: only the budget counts. */
-  longPrefillTokenThreshold: number;
-  policy: SchedulingPolicy;
-  /** Share of the KV blocks, 0..1, left free when a waiting request joins running ones. */
-  watermark: number;
-  enablePrefixCaching: boolean;
-  /** Slots behind a request's tokens for the keys that a drafter writes. Default 0. */
-  numLookaheadTokens?: number;
-  /** Most different adapters of running requests. Default: any number. */
-  maxLoras?: number;
-}
-
 const NO_TOKENS: number[] = [];
+const NOTHING_NEW = { newTokenIds: [], newLogprobs: null, newPromptLogprobs: null, stopReason: null };
 
 /**
  * Continuous batching as in vLLM v1. Every request has tokens (known, in flight, drafted) and a count of those computed; a step lets requests catch up,
@@ -121,6 +101,8 @@ export class Scheduler implements SchedulerInterface {
       totalNumScheduledTokens: 0,
       releasedKeys: [],
       grammarBitmask: null,
+      forcedTokens: [],
+      waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
     this.scheduleRunning(step);
@@ -133,16 +115,15 @@ export class Scheduler implements SchedulerInterface {
 
   updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[] {
     const { cachedRequests, newRequests } = scheduled;
-    const updates: RequestUpdate[] = [];
-    let finished = false;
+    const updates = this.failRequests(result.failures);
+    let finished = updates.length > 0;
     for (let i = 0; i < result.keys.length; i++) {
       const entry = cachedRequests[i] ?? newRequests[i - cachedRequests.length];
       if (entry?.key !== result.keys[i])
         throw new Error(`result ${i} of a step is of request ${result.keys[i]}, not ${entry?.key}`);
       const request = this.requests.get(entry.key);
       if (request === undefined) continue;
-      const update =
-        result.errors[i] === null ? this.updateRequest(request, entry, result, i) : this.failRequest(request);
+      const update = this.updateRequest(request, entry, result, i);
       if (update === null) continue;
       updates.push(update);
       finished ||= update.finishReason !== null;
@@ -187,7 +168,7 @@ export class Scheduler implements SchedulerInterface {
       const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
       if (newBlockIds === null) break;
       step.cachedRequests.push(this.scheduleCached(request, numNewTokens, newBlockIds));
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
@@ -210,7 +191,7 @@ export class Scheduler implements SchedulerInterface {
         break;
       }
       step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
@@ -226,11 +207,14 @@ export class Scheduler implements SchedulerInterface {
   /** How far a running request is behind; 0 while only an update can tell how it goes on. */
   private numTokensToCompute(request: Request): number {
     const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
-    const { maxTokens, structuredOutputs } = request.samplingParams;
+    const { maxTokens, structuredOutputs, logitsProcessors } = request.samplingParams;
     const { maxModelLen } = this.options;
+    const numFreeTokens = request.thinkingBudget?.numFreeTokens ?? Number.POSITIVE_INFINITY;
     if (numOutputPlaceholders > 0) {
-      // What a grammar allows next follows from the token in flight.
-      if (structuredOutputs !== null) return 0;
+      // What a grammar allows next, or a logits processor makes of it, follows from the token in flight.
+      if (structuredOutputs !== null || logitsProcessors.length > 0) return 0;
+      // The token in flight may be the last that is free, or may end the thinking.
+      if (numOutputPlaceholders >= numFreeTokens) return 0;
       const isLastInFlight =
         numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
       if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
@@ -240,6 +224,8 @@ export class Scheduler implements SchedulerInterface {
       request.specTokenIds.length,
       maxTokens - numOutputTokens - 1,
       maxModelLen - numTokens - 1,
+      // A processor knows no more than the output.
+      logitsProcessors.length > 0 ? 0 : numFreeTokens - 1,
     );
     return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
   }
@@ -332,6 +318,16 @@ export class Scheduler implements SchedulerInterface {
     );
   }
 
+  private failRequests(failures: ModelRunnerOutput['failures']): RequestUpdate[] {
+    return failures.flatMap(({ key, message }) => {
+      const request = this.requests.get(key);
+      if (request === undefined) return [];
+      this.finish(request, 'error');
+      const failure = { fault: 'server' as const, message };
+      return [{ ...NOTHING_NEW, request, finishReason: 'error' as const, failure, isFirst: !request.hasOutput }];
+    });
+  }
+
   private updateRequest(
     request: Request,
     { numComputedTokens: numComputedBefore }: CachedRequestData | NewRequestData,
@@ -356,15 +352,9 @@ export class Scheduler implements SchedulerInterface {
       newPromptLogprobs,
       finishReason: stop?.finishReason ?? null,
       stopReason: stop?.stopReason ?? null,
+      failure: null,
       isFirst,
     };
-  }
-
-  private failRequest(request: Request): RequestUpdate {
-    this.finish(request, 'error');
-    const isFirst = !request.hasOutput;
-    const none = { newLogprobs: null, newPromptLogprobs: null, stopReason: null };
-    return { ...none, request, newTokenIds: NO_TOKENS, finishReason: 'error', isFirst };
   }
 
   /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */
@@ -412,18 +402,12 @@ function uniqueSorted(names: readonly string[]): string[] {
   return [...new Set(names)].sort();
 }
 
-function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {
-  const { maxModelLen, maxNumBatchedTokens, enableChunkedPrefill } = options;
-  if (!enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
-    const found = `max_num_batched_tokens ${maxNumBatchedTokens} is less than max_model_len ${maxModelLen}`;
-    throw new Error(`${found}: without chunked prefill a longer prompt could never be scheduled`);
-  }
-  const needed = blocksPerRequest(config.groups, {
-    maxModelLen,
-    maxNumBatchedTokens: maxNumBatchedTokens + numLookaheadTokens,
-  });
-  if (config.numBlocks <= needed) {
-    const found = `${config.numBlocks} KV blocks are too few`;
-    throw new Error(`${found}: one request of max_model_len ${maxModelLen} takes ${needed}, and one stays empty`);
-  }
+/** What the step has to know of a request, of which `numNewTokens` have been scheduled. */
+function noteScheduled(step: SchedulerOutput, request: Request, numNewTokens: number): void {
+  step.totalNumScheduledTokens += numNewTokens;
+  const { key, samplingParams, numOutputPlaceholders, thinkingBudget } = request;
+  if (numOutputPlaceholders === 0) return;
+  if (samplingParams.logitsProcessors.length > 0) step.waitsForLogits = true;
+  const tokenId = thinkingBudget?.forcedTokenId ?? null;
+  if (tokenId !== null) step.forcedTokens.push({ key, tokenId });
 }

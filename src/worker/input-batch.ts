@@ -3,6 +3,7 @@ import { LoRALoadError } from '../lora/lora-error.ts';
 import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { CausalLM } from '../models/model.ts';
+import { RequestLogitsProcessors } from '../sampling/request-logits-processors.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
 import type { NewRequestData } from '../scheduler/scheduler-output.ts';
 
@@ -47,6 +48,8 @@ export interface RequestState {
   /** Why it can't run as it should: its adapter could not be read. What it computes is of no use. */
   readonly error: string | null;
   readonly sampling: SamplingRequest;
+  /** null: none apply to it. */
+  readonly logitsProcessors: RequestLogitsProcessors | null;
   /** Best tokens wanted for each prompt position; -1: no prompt log probabilities. */
   readonly promptTopLogprobs: number;
   /** The prompt, kept only for its log probabilities. */
@@ -87,6 +90,7 @@ export class InputBatch {
         seed: data.seed,
         vocabSize: this.model.vocabSize,
       }),
+      logitsProcessors: this.logitsProcessorsOf(data),
       promptTopLogprobs: topLogprobs(params.promptLogprobs, this.model.vocabSize),
       promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),
     };
@@ -103,6 +107,7 @@ export class InputBatch {
   release(key: number): void {
     const state = this.requests.get(key);
     if (state === undefined) return;
+    state.logitsProcessors?.remove();
     this.requests.delete(key);
     this.freeSlots.push(state.slot);
     if (state.lora !== null) this.loras?.release(state.lora.id);
@@ -118,5 +123,17 @@ export class InputBatch {
       if (error instanceof LoRALoadError) return { lora: null, error: error.message };
       throw error;
     }
+  }
+
+  private logitsProcessorsOf(data: NewRequestData): RequestLogitsProcessors | null {
+    const { requestId, samplingParams: params, tokenIds, numPromptTokens } = data;
+    if (params.logitsProcessors.length === 0) return null;
+    return new RequestLogitsProcessors(params.logitsProcessors, {
+      requestId,
+      params,
+      promptTokenIds: tokenIds.slice(0, numPromptTokens),
+      outputTokenIds: [...tokenIds.subarray(numPromptTokens)],
+      vocabSize: this.model.vocabSize,
+    });
   }
 }

@@ -7,8 +7,10 @@ import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { CausalLM } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
+import { forceToken } from '../sampling/sampling-request.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
+import { type EditedRow, LogitsEditor } from './logits-editor.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
@@ -34,6 +36,7 @@ export class ModelRunner {
   private readonly batch: InputBatch;
   private readonly inputs: readonly [StepInputs, StepInputs];
   private readonly sampling: SamplingBatch;
+  private readonly logitsEditor: LogitsEditor;
   private readonly tokenTable: DevicePtr;
   private readonly ldTokenTable: number;
   private readonly inputIds: DevicePtr;
@@ -58,6 +61,7 @@ export class ModelRunner {
       vocabSize: model.vocabSize,
       logprobsMode: options.logprobsMode,
     });
+    this.logitsEditor = new LogitsEditor(device, model.vocabSize);
     this.ldTokenTable = options.maxModelLen + 1;
     this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
     this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
@@ -82,7 +86,7 @@ export class ModelRunner {
     this.options.loras?.layers.setBatch(inputs.lora);
     const hidden = this.model.forward(this.inputIds, context);
     const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
+    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled);
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
     return { wait: () => this.collect(rows, sampled, promptLogprobs) };
@@ -91,6 +95,7 @@ export class ModelRunner {
   close(): void {
     this.device.wait(this.device.record());
     this.sampling.close();
+    this.logitsEditor.free();
     for (const inputs of this.inputs) inputs.free();
     for (const ptr of [this.tokenTable, this.inputIds, this.sampleHidden]) this.device.free(ptr);
   }
@@ -155,21 +160,42 @@ export class ModelRunner {
     rows: readonly StepRow[],
     hidden: DevicePtr,
     logitsIndices: DevicePtr,
-    grammarBitmask: GrammarBitmask | null,
+    { grammarBitmask, forcedTokens }: SchedulerOutput,
   ): SamplingResult {
     const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
     this.sampling.begin(numSampled);
     const masks = masksByKey(grammarBitmask);
+    const forced = new Map(forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
     let i = 0;
     for (const { state, samples } of rows) {
       if (!samples) continue;
       const bitmask = masks?.get(state.key);
-      this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
+      const tokenId = forced.get(state.key);
+      const sampling = tokenId === undefined ? state.sampling : forceToken(state.sampling, tokenId);
+      this.sampling.setRow(i++, sampling, bitmask === undefined ? state : { ...state, bitmask });
     }
     if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
     this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
     const logits = this.model.computeLogits(this.sampleHidden, numSampled);
-    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
+    const reported = this.applyLogitsProcessors(rows, logits, numSampled);
+    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable, reported);
+  }
+
+  /** @returns the model's own logits, where they have been changed and are to be reported */
+  private applyLogitsProcessors(rows: readonly StepRow[], logits: DevicePtr, numSampled: number): DevicePtr {
+    const edited: EditedRow[] = [];
+    let row = 0;
+    for (const { state, samples } of rows) {
+      if (!samples) continue;
+      const { logitsProcessors } = state;
+      if (logitsProcessors !== null) edited.push({ row, edit: (values) => logitsProcessors.apply(values) });
+      row++;
+    }
+    if (edited.length === 0) return logits;
+    const isReported = this.options.logprobsMode.startsWith('raw_') && this.sampling.wantsLogprobs;
+    const reported = isReported ? this.logitsEditor.keep(logits, numSampled) : logits;
+    this.logitsEditor.edit(logits, edited);
+    return reported;
   }
 
   private collect(
@@ -180,18 +206,24 @@ export class ModelRunner {
     this.device.wait(sampled.event);
     const sampledTokenIds: number[][] = [];
     const logprobs: (LogprobsTensors | null)[] = [];
+    const failures: ModelRunnerOutput['failures'] = [];
     let i = 0;
     for (const row of rows) {
+      const { key, error, logitsProcessors } = row.state;
+      const message = error ?? logitsProcessors?.failure ?? null;
+      if (message !== null) failures.push({ key, message });
       sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
       logprobs.push(row.samples ? sampled.logprobs(i) : null);
-      if (row.samples) i++;
+      if (!row.samples) continue;
+      logitsProcessors?.appendToken(sampled.sampled(i));
+      i++;
     }
     return {
       keys: rows.map((row) => row.state.key),
       sampledTokenIds,
       logprobs,
       promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
-      errors: rows.map((row) => row.state.error),
+      failures,
     };
   }
 }

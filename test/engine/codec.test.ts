@@ -8,6 +8,7 @@ import {
   encodeCoreMessage,
 } from '../../src/engine/codec.ts';
 import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+import { GRAMMAR_KINDS } from '../../src/structured-output/grammar.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });
@@ -39,11 +40,24 @@ const samplingParams = fc.record({
   badWordsTokenIds: fc.array(tokenIds),
   structuredOutputs: nullable(
     fc.record({
-      kind: fc.constantFrom('json_schema' as const, 'regex' as const, 'lark' as const),
+      kind: fc.constantFrom(...GRAMMAR_KINDS),
       text,
       startsAfter: nullable(tokenIds),
     }),
   ),
+  extraArgs: nullable(
+    fc
+      .dictionary(fc.string(), fc.jsonValue())
+      .map((args) => JSON.parse(JSON.stringify(args)) as Record<string, unknown>),
+  ),
+  logitsProcessors: fc.array(text),
+  thinkingBudget: nullable(
+    fc.record({
+      ...{ maxTokens: f64, startsInside: fc.boolean(), numUsed: u32 },
+      ...{ starts: fc.array(tokenIds), ends: fc.array(tokenIds) },
+    }),
+  ),
+  repetitionDetection: nullable(fc.record({ maxPatternSize: u32, minPatternSize: u32, minCount: f64 })),
   skipSpecialTokens: fc.boolean(),
   spacesBetweenSpecialTokens: fc.boolean(),
   detokenize: fc.boolean(),
@@ -94,6 +108,7 @@ const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   numCachedTokens: u32,
   firstScheduledMs: fc.double({ min: 0, max: 1e15, noNaN: true }),
   numPreemptions: u32,
+  failure: nullable(fc.record({ fault: fc.constantFrom('client' as const, 'server' as const), message: text })),
 });
 
 const stats = fc.record({

@@ -13,7 +13,7 @@ import type { PendingStep } from '../../src/worker/pending-step.ts';
 class CountingExecutor implements Executor {
   readonly steps: SchedulerOutput[] = [];
   maxInFlight = 0;
-  private inFlight = 0;
+  inFlight = 0;
   private readonly lengths = new Map<number, number>();
 
   async initDevice() {}
@@ -53,7 +53,7 @@ class CountingExecutor implements Executor {
           sampledTokenIds: sampled,
           logprobs: none,
           promptLogprobs: none,
-          errors: none,
+          failures: [],
         };
       },
     };
@@ -148,6 +148,29 @@ describe('engine core', () => {
       close();
     });
   }
+
+  test('a step that waits for its logits is enqueued alone, after what came before is out', async () => {
+    const { core, clients, executor, received, shutDown, close } = setUp(2);
+    clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 9 }) });
+    clients[0]!.send({ type: 'add', request: request(2, 7, { maxTokens: 4, logitsProcessors: ['any'] }) });
+    const execute = executor.execute.bind(executor);
+    const inFlightBefore: [boolean, number][] = [];
+    executor.execute = (scheduled) => {
+      if (executor.steps.length === 8) shutDown();
+      inFlightBefore.push([scheduled.waitsForLogits, executor.inFlight]);
+      return execute(scheduled);
+    };
+    core.run();
+    await settle(() => received[0]!.filter((output) => output.finishReason !== null).length === 2);
+    const tokens = (handle: number) =>
+      received[0]!.filter((output) => output.handle === handle).flatMap((output) => output.newTokenIds);
+    expect(tokens(1)).toEqual([5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    expect(tokens(2)).toEqual([7, 8, 9, 10]);
+    const waiting = inFlightBefore.filter(([waits]) => waits);
+    expect(waiting).toEqual(new Array(4).fill([true, 0]));
+    expect(executor.maxInFlight).toBe(2);
+    close();
+  });
 
   test('an abort frees the request within a step and nothing more is sent for it', async () => {
     const { core, clients, executor, scheduler, received, shutDown, close } = setUp(2);

@@ -37,6 +37,16 @@ describe('LLM', () => {
     expect(both[0]!.outputs[0]!.text).toBe(alone!.outputs[0]!.text);
   });
 
+  test('an answer that repeats itself is ended; what no plugin reads is refused', async () => {
+    const params = { temperature: 0, maxTokens: 100, ignoreEos: true };
+    const repetitionDetection = { maxPatternSize: 8, minCount: 3 };
+    const [output] = await llm.generate('One, two, one, two, one, two,', { ...params, repetitionDetection });
+    expect(output!.outputs[0]).toMatchObject({ finishReason: 'repetition', stopReason: 'repetition_detected' });
+    expect(output!.outputs[0]!.tokenIds.length).toBeLessThan(100);
+    expect(llm.generate('One', { extraArgs: { unheard: 1 } })).rejects.toThrow('`vllm_xargs.unheard`');
+    expect(llm.generate('One', { thinkingTokenBudget: 4 })).rejects.toThrow('no reasoning parser');
+  });
+
   test('the template sees tools and variables', async () => {
     const tools = [{ type: 'function' as const, function: { name: 'get_weather' } }];
     const [output] = await llm.chat(QUESTION, { ...GREEDY, maxTokens: 1 }, { tools });

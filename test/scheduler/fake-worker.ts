@@ -71,13 +71,14 @@ export class FakeWorker {
     // One layer: the whole batch writes before any row reads.
     for (const row of rows) this.writeCache(row);
     for (const row of rows) this.checkAttention(row);
-    const sampledTokenIds = rows.map((row) => this.sample(row));
+    const forced = new Map(scheduled.forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
+    const sampledTokenIds = rows.map((row) => this.sample(row, forced.get(row.entry.key)));
     return {
       keys: rows.map((row) => row.entry.key),
       sampledTokenIds,
       logprobs: sampledTokenIds.map((ids) => (ids.length === 0 ? null : logprobsOf(ids))),
       promptLogprobs: rows.map(promptLogprobsOf),
-      errors: rows.map(() => null),
+      failures: [],
     };
   }
 
@@ -143,11 +144,12 @@ export class FakeWorker {
   }
 
   /** Verifies the drafts: the model's own token at each place, up to and including the first that differs from the draft. */
-  private sample({ held, drafts, histories }: Row): number[] {
+  private sample({ held, drafts, histories }: Row, forced: number | undefined): number[] {
     if (histories.length < held.tokens.length) return [];
+    if (forced !== undefined && drafts.length > 0) throw new Error('a forced token follows a draft');
     const sampled: number[] = [];
     for (let p = held.tokens.length - 1; p < histories.length; p++) {
-      const token = nextToken(histories[p]!);
+      const token = forced ?? nextToken(histories[p]!);
       const draft = drafts[sampled.length];
       sampled.push(token);
       if (token !== draft) break;

@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'bun:test';
 import { blocksPerRequest } from '../../src/kv-cache/kv-cache-config.ts';
+import type { ThinkingBudgetParams } from '../../src/sampling/sampling-params.ts';
 import type { Request } from '../../src/scheduler/request.ts';
-import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
 import type { RequestUpdate } from '../../src/scheduler/scheduler-interface.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { auditBlocks } from './block-audit.ts';
 import { emptyHistory, extendHistory, FAKE_VOCAB_SIZE, FakeWorker, nextToken } from './fake-worker.ts';
@@ -82,6 +84,17 @@ function drawScenario(random: Random): Scenario {
   };
 }
 
+function drawThinkingBudget(random: Random): ThinkingBudgetParams {
+  const startsInside = random.chance(0.7);
+  return {
+    maxTokens: random.int(0, 6),
+    startsInside,
+    numUsed: startsInside && random.chance(0.2) ? random.int(1, 3) : 0,
+    starts: [[1]],
+    ends: [[2], [3]],
+  };
+}
+
 interface Tracked {
   request: Request;
   order: number[];
@@ -142,6 +155,11 @@ class Simulation {
           stopTokenIds: random.chance(0.2) ? [random.int(0, FAKE_VOCAB_SIZE - 1)] : [],
           logprobs: random.chance(0.3) ? 0 : null,
           promptLogprobs: random.chance(0.2) ? 0 : null,
+          logitsProcessors: random.chance(0.1) ? ['any'] : [],
+          thinkingBudget: random.chance(0.3) ? drawThinkingBudget(random) : null,
+          repetitionDetection: random.chance(0.2)
+            ? { minPatternSize: 1, maxPatternSize: random.int(1, 3), minCount: random.int(2, 3) }
+            : null,
         },
         {
           priority: random.int(-1, 1),

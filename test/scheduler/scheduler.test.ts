@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { Request } from '../../src/scheduler/request.ts';
-import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { FakeWorker } from './fake-worker.ts';
 import { adapter, DEFAULT_OPTIONS, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
@@ -358,6 +359,61 @@ describe('speculative tokens', () => {
   });
 });
 
+describe('logits processors', () => {
+  test('a request that has some waits for its token in flight; its steps are marked', () => {
+    const { scheduler, worker } = machine({ maxNumBatchedTokens: 20 });
+    const [plain, processed] = [makeRequest(range(4)), makeRequest(range(30, 30), { logitsProcessors: ['any'] })];
+    add(scheduler, plain!, processed!);
+    const steps = [scheduler.schedule()];
+    const results = steps.map((scheduled) => worker.execute(scheduled));
+    const next = () => {
+      const scheduled = scheduler.schedule();
+      steps.push(scheduled);
+      results.push(worker.execute(scheduled));
+      scheduler.updateFromOutput(steps.shift()!, results.shift()!);
+      return [amounts(scheduled), scheduled.waitsForLogits];
+    };
+    // The first two steps compute its prompt: only the second samples.
+    expect(steps[0]!.waitsForLogits).toBe(false);
+    expect(next()).toEqual([
+      [
+        [plain!.key, 1],
+        [processed!.key, 14],
+      ],
+      true,
+    ]);
+    expect(next()).toEqual([[[plain!.key, 1]], false]);
+    expect(next()).toEqual([
+      [
+        [plain!.key, 1],
+        [processed!.key, 1],
+      ],
+      true,
+    ]);
+    expect(next()).toEqual([[[plain!.key, 1]], false]);
+  });
+
+  test('a failure ends its request at once, whatever it sampled, and no other', () => {
+    const { scheduler, worker } = machine();
+    const [good, bad] = [makeRequest(range(4)), makeRequest(range(4, 10))];
+    add(scheduler, good!, bad!);
+    const scheduled = scheduler.schedule();
+    const result = worker.execute(scheduled);
+    const failures = [
+      { key: bad!.key, message: 'It failed.' },
+      { key: 123456, message: 'Nobody.' },
+    ];
+    const updates = scheduler.updateFromOutput(scheduled, { ...result, failures });
+    expect(updates).toMatchObject([
+      { request: bad, newTokenIds: [], finishReason: 'error', failure: { fault: 'server', message: 'It failed.' } },
+      { request: good, finishReason: null, failure: null },
+    ]);
+    expect(bad!.finishReason).toBe('error');
+    expect(scheduler.numRunning).toBe(1);
+    expect(scheduler.schedule().releasedKeys).toEqual([bad!.key]);
+  });
+});
+
 test('a result that does not belong to its step is an error', () => {
   const { scheduler, worker } = machine();
   add(scheduler, makeRequest(range(3)), makeRequest(range(4)));
@@ -420,13 +476,13 @@ describe('adapters', () => {
     m.scheduler.addRequest(base);
     const scheduled = m.scheduler.schedule();
     const next = m.scheduler.schedule();
-    const result = { ...m.worker.execute(scheduled), errors: ['gone', null] };
+    const result = { ...m.worker.execute(scheduled), failures: [{ key: broken.key, message: 'gone' }] };
     const updates = m.scheduler.updateFromOutput(scheduled, result);
     expect(updates.map(({ request, finishReason }) => [request, finishReason])).toEqual([
       [broken, 'error'],
       [base, null],
     ]);
-    expect(updates[0]!.newTokenIds).toEqual([]);
+    expect(updates[0]).toMatchObject({ newTokenIds: [], failure: { fault: 'server', message: 'gone' } });
     // It is in the step in flight too, whose result of it is dropped.
     const late = m.scheduler.updateFromOutput(next, m.worker.execute(next));
     expect(late.map(({ request }) => request)).toEqual([base]);
@@ -442,7 +498,7 @@ function allSampled(scheduled: SchedulerOutput): ModelRunnerOutput {
     sampledTokenIds: entries.map(() => [3]),
     logprobs: entries.map(() => null),
     promptLogprobs: entries.map(() => null),
-    errors: entries.map(() => null),
+    failures: [],
   };
 }
 

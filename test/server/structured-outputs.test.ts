@@ -29,3 +29,14 @@ describe('structural tags', () => {
     expect(() => constraintOf(given)).toThrow(field);
   });
 });
+
+test('a grammar with ::= is EBNF, another one Lark', () => {
+  const grammar = (text: string) => constraintOf({ structured_outputs: { grammar: text } });
+  expect(grammar('root ::= "a"')).toEqual({ kind: 'ebnf', ebnf: 'root ::= "a"' });
+  expect(grammar('start: "a"')).toEqual({ kind: 'grammar', lark: 'start: "a"' });
+});
+
+test.each(['json', 'structural_tag'])('%s as text is refused when it nests without bound', (field) => {
+  const deep = `${'{"not":'.repeat(60_000)}true${'}'.repeat(60_000)}`;
+  expect(() => constraintOf({ structured_outputs: { [field]: deep } })).toThrow('nests more than 250 levels deep');
+});

@@ -84,6 +84,8 @@ function setUp(startsAfter: number[] | null = null) {
     totalNumScheduledTokens: numScheduledTokens,
     releasedKeys: [],
     grammarBitmask: null,
+    forcedTokens: [],
+    waitsForLogits: false,
   });
   const sample = (tokenId: number) => {
     request.appendToken(tokenId);
@@ -94,6 +96,7 @@ function setUp(startsAfter: number[] | null = null) {
       newPromptLogprobs: null,
       finishReason: null,
       stopReason: null,
+      failure: null,
       isFirst: false,
     });
   };

@@ -52,7 +52,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'enable-sleep-mode': 'the engine does not sleep',
   middleware: 'middleware is Python; routes are added with --plugin',
   'worker-cls': 'workers are not replaceable; an executor of a plugin is named by --distributed-executor-backend',
-  'logits-processors': 'logits processors are Python',
+  'logits-processors': 'logits processors are registered by plugins: --plugin',
   'enable-log-outputs': 'answers are never logged',
   'disable-log-requests': 'requests are logged only with --enable-log-requests',
   'disable-fastapi-docs': 'no API documentation is served',

@@ -4,7 +4,7 @@ import { estimateMaxModelLen, getKvCacheConfig, maxConcurrency } from '../../kv-
 import type { KvCacheConfig } from '../../kv-cache/kv-cache-spec.ts';
 import { logger } from '../../logging/logger.ts';
 import { Scheduler } from '../../scheduler/scheduler.ts';
-import { GuidanceBackend } from '../../structured-output/guidance-backend.ts';
+import { createGrammarBackend } from '../../structured-output/create-backend.ts';
 import { StructuredOutputManager } from '../../structured-output/structured-output-manager.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
@@ -56,7 +56,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
       maxInFlight: scheduler.asyncScheduling ? 2 : 1,
       seed: config.model.seed + coreIndex,
       // The front end that checked the request has registered the vocabulary.
-      structuredOutputs: new StructuredOutputManager(() => new GuidanceBackend(config)),
+      structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },
   );
   return { core, ready: describe(kvCache, maxModelLen) };

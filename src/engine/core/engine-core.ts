@@ -10,7 +10,14 @@ import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
-import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats, UtilityCall } from '../messages.ts';
+import type {
+  ClientMessage,
+  EngineCoreOutput,
+  EngineCoreRequest,
+  RequestFailure,
+  SchedulerStats,
+  UtilityCall,
+} from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
 
 const log = logger('core');
@@ -37,8 +44,15 @@ const NOTHING_NEW = {
   newLogprobs: null,
   newPromptLogprobs: null,
   stopReason: null,
+  failure: null,
   isFirst: true,
 } satisfies Partial<RequestUpdate>;
+
+const DEAD_END: RequestFailure = {
+  fault: 'client',
+  message:
+    'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.',
+};
 
 interface StepInFlight {
   scheduled: SchedulerOutput;
@@ -85,12 +99,13 @@ export class EngineCore {
       } else if (!this.stopping) {
         this.idle();
       }
-      for (const connection of this.connections) connection.flush();
+      this.flush();
     }
   }
 
   shutdown(): void {
     for (const { pending } of this.inFlight) pending.wait();
+    this.options.structuredOutputs?.close();
     this.executor.shutdown();
     for (const connection of this.connections) connection.close();
   }
@@ -119,11 +134,24 @@ export class EngineCore {
       this.releasedKeys = [];
       scheduled.grammarBitmask = this.options.structuredOutputs?.bitmask(scheduled) ?? null;
       this.noteFirstScheduled(scheduled);
+      // Nobody's tokens shall wait for these logits.
+      if (scheduled.waitsForLogits) while (this.finishOldest()) this.flush();
       this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
     }
-    const step = this.inFlight.shift();
-    if (step !== undefined) this.finish(step);
+    this.finishOldest();
     this.stepMs += performance.now() - started;
+  }
+
+  /** False when no step is in flight. */
+  private finishOldest(): boolean {
+    const step = this.inFlight.shift();
+    if (step === undefined) return false;
+    this.finish(step);
+    return true;
+  }
+
+  private flush(): void {
+    for (const connection of this.connections) connection.flush();
   }
 
   private finish({ scheduled, pending }: StepInFlight): void {
@@ -148,6 +176,7 @@ export class EngineCore {
     if (result === 'going-on') return;
     update.finishReason = result === 'ended' ? 'stop' : 'error';
     if (result === 'ended') update.newTokenIds = [request.eosTokenIds[0]!];
+    else update.failure = DEAD_END;
     this.scheduler.finishRequests([request.key], update.finishReason);
   }
 
@@ -163,7 +192,8 @@ export class EngineCore {
   /** Ends a request that never came to run. */
   private refuse(request: Request, reason: string): void {
     log.warn(`Request ${request.requestId} can't be constrained: ${reason}`);
-    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error' }], 0);
+    const failure: RequestFailure = { fault: 'client', message: `The output can not be constrained: ${reason}` };
+    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error', failure }], 0);
   }
 
   private noteFirstScheduled(scheduled: SchedulerOutput): void {
@@ -204,6 +234,7 @@ export class EngineCore {
       newPromptLogprobs: update.newPromptLogprobs,
       finishReason: update.finishReason,
       stopReason: update.stopReason,
+      failure: update.failure,
       numCachedTokens: update.isFirst ? Math.max(0, request.numCachedTokens) : 0,
       firstScheduledMs: update.isFirst ? firstScheduledMs : 0,
       numPreemptions: update.finishReason === null ? 0 : request.numPreemptions,

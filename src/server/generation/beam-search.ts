@@ -32,6 +32,9 @@ export function checkBeamSearch(request: GenerationFields, params: SamplingParam
     ['repetition_penalty', request.repetition_penalty != null && params.repetitionPenalty !== 1],
     ['presence_penalty', params.presencePenalty !== 0],
     ['frequency_penalty', params.frequencyPenalty !== 0],
+    ['vllm_xargs', params.extraArgs !== null],
+    ['thinking_token_budget', params.thinkingBudget !== null],
+    ['repetition_detection', params.repetitionDetection !== null],
   ];
   const field = changed.find(([, isSet]) => isSet)?.[0];
   if (field !== undefined) throw new ValidationError(`\`${field}\` can't be used with beam search.`, field);

@@ -8,7 +8,7 @@ import {
 import { logger } from '../../logging/logger.ts';
 import type { LoRARequest } from '../../lora/lora-request.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
-import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
+import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
@@ -25,6 +25,7 @@ export interface GenerationPlan {
   promptLogprobs: number | null;
   outputKind: RequestOutputKind;
   structuredOutputs: StructuredOutputsParams | null;
+  thinkingBudget: ThinkingBudgetParams | null;
 }
 
 /** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, within the operator's limit and what fits. */
@@ -47,6 +48,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
       promptLogprobs: plan.promptLogprobs,
       outputKind: plan.outputKind,
       structuredOutputs: plan.structuredOutputs,
+      thinkingBudget: plan.thinkingBudget,
       vocabSize: model.hf.vocabSize,
       maxLogprobs: model.maxLogprobs,
       tokenizer: context.engine.tokenizer,
@@ -141,7 +143,7 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = failureOf(output, requests[index]!);
+    const failure = failureOf(output);
     if (output.finished) running.delete(output.requestId);
     if (failure !== null) return fail(failure);
     handler.onOutput(index, output);
@@ -165,15 +167,13 @@ export function startGeneration(
   return cancel;
 }
 
-const DEAD_END =
-  'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.';
-
 /** A choice that did not come to an end of its own. */
-function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError | null {
-  for (const { finishReason } of output.outputs) {
-    if (finishReason === 'error' && params.structuredOutputs !== null)
-      return new ApiError(400, 'BadRequestError', DEAD_END);
-    if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
+function failureOf(output: RequestOutput): ApiError | null {
+  for (const { finishReason, failure } of output.outputs) {
+    if (failure?.fault === 'client') return new ApiError(400, 'BadRequestError', failure.message);
+    if (finishReason === 'error') {
+      return new ApiError(500, 'InternalServerError', failure?.message ?? 'Internal server error');
+    }
     if (finishReason === 'abort') {
       return new ApiError(
         503,

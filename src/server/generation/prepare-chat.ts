@@ -10,6 +10,7 @@ import { engineRequestId, logRequest, placement, resolveMaxTokens, samplingParam
 import {
   type CallOrigin,
   chatOutputParsing,
+  chatThinkingBudget,
   constraintBehindReasoning,
   keepsSpecialTokens,
   type OutputParsing,
@@ -63,6 +64,7 @@ export async function prepareChat(
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),
     outputKind: request.stream ? 'delta' : 'final-only',
     structuredOutputs: constraintBehindReasoning(context, request, promptText, constraint),
+    thinkingBudget: chatThinkingBudget(context, request, promptText, promptTokenIds),
   });
   if (request.use_beam_search) checkBeamSearch(request, params);
   const generate = {

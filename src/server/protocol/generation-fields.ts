@@ -77,7 +77,16 @@ export const generationFields = {
   structured_outputs: v.nullish(anyObject),
   logprob_token_ids: v.nullish(integers),
   thinking_token_budget: v.nullish(integer),
-  repetition_detection: v.nullish(anyObject),
+  repetition_detection: v.nullish(
+    v.object(
+      {
+        max_pattern_size: v.optional(integer),
+        min_pattern_size: v.optional(integer),
+        min_count: v.optional(integer),
+      },
+      'dataclass_type: Input should be a dictionary or an instance of RepetitionDetectionParams',
+    ),
+  ),
   kv_transfer_params: v.nullish(anyObject),
   ec_transfer_params: v.nullish(anyObject),
   vllm_xargs: v.nullish(anyObject),

@@ -114,6 +114,7 @@ function toChat(request: PromptRequest): ChatCompletionRequest {
     add_special_tokens: false,
     reasoning_effort: output?.effort,
     response_format: responseFormat(output?.format ?? null),
+    thinking_token_budget: thinkingBudget(request.thinking),
     chat_template_kwargs: { ...thinkingKwargs(request.thinking), ...request.chat_template_kwargs },
   };
 }
@@ -135,7 +136,14 @@ function chatToolChoice(choice: PromptRequest['tool_choice']): ChatCompletionReq
   return { type: 'function', function: { name: choice.name } };
 }
 
-/** `thinking.budget_tokens` is an upper bound that a model need not keep to; there is nothing here that could hold it to one. */
+/** Clients send a budget to every model: it counts only where the server can hold the model to one. */
+function thinkingBudget(thinking: unknown): number | null {
+  if (!isObject(thinking) || thinking.type !== 'enabled' || thinking.budget_tokens == null) return null;
+  const { budget_tokens: budget } = thinking;
+  if (typeof budget === 'number' && Number.isInteger(budget) && budget > 0) return budget;
+  throw wrongValue('thinking.budget_tokens', 'an integer of at least 1', budget);
+}
+
 function thinkingKwargs(thinking: unknown): Record<string, unknown> {
   if (thinking == null) return {};
   const type = isObject(thinking) ? thinking.type : undefined;

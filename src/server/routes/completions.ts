@@ -1,4 +1,5 @@
 import type { GenerateRequest } from '../../engine/engine-client.ts';
+import { resolveThinkingBudget } from '../../parsers/reasoning/thinking-budget.ts';
 import { jsonAnswer } from '../answers/answer-head.ts';
 import { type CompletionFormat, completionAnswerJson } from '../answers/completion-answer.ts';
 import { CompletionStreamEncoder } from '../answers/completion-stream.ts';
@@ -71,6 +72,11 @@ async function prepare(
       promptLogprobs: request.prompt_logprobs ?? (request.echo ? (request.logprobs ?? null) : null),
       outputKind: request.stream ? 'delta' : 'final-only',
       structuredOutputs,
+      thinkingBudget: resolveThinkingBudget(request.thinking_token_budget, {
+        format: context.formats.reasoning,
+        tokenizer: context.engine.tokenizer,
+        promptTokenIds,
+      }),
     }),
     ...place,
   }));

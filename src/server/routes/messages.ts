@@ -1,4 +1,5 @@
 import type { GenerateRequest } from '../../engine/engine-client.ts';
+import { canLimitThinking } from '../../parsers/reasoning/thinking-budget.ts';
 import { type MessageFormat, messageAnswer, messageErrorResponse } from '../answers/message-answer.ts';
 import { MessageStreamEncoder } from '../answers/message-stream.ts';
 import { collectOutputs } from '../generation/generation.ts';
@@ -52,7 +53,9 @@ async function prepare(
   requestId: string,
 ): Promise<{ generate: GenerateRequest; format: MessageFormat }> {
   const id = `chatcmpl-${chooseRequestId(headers.get('X-Request-Id'), requestId)}`;
-  const { generate, model, parsing } = await prepareChat(context, request, {
+  const limitsThinking = canLimitThinking(context.formats.reasoning, context.engine.tokenizer);
+  const limited = limitsThinking ? request : { ...request, thinking_token_budget: null };
+  const { generate, model, parsing } = await prepareChat(context, limited, {
     id,
     headers,
     // vLLM runs these through its chat completions, and counts them there.
