@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { MEMORY_TAGS } from '../executor/executor.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
 import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -16,7 +17,7 @@ import {
 } from './engine-client.ts';
 import { InputProcessor } from './input-processor.ts';
 import { LoadBalancer } from './load-balancer.ts';
-import type { CoreMessage, SchedulerStats, UtilityResult } from './messages.ts';
+import type { CoreMessage, SchedulerStats, SleepLevel, SleepMode, UtilityResult, WakeTag } from './messages.ts';
 import { type EngineObserver, NO_OBSERVER, overrideObserver } from './observer.ts';
 import { OutputProcessor } from './output-processor.ts';
 import { OutputQueue } from './output-queue.ts';
@@ -124,9 +125,28 @@ export class AsyncLLM implements EngineClient {
     return this.deadReason === null ? { healthy: true } : { healthy: false, reason: this.deadReason };
   }
 
-  async resetPrefixCache(): Promise<boolean> {
-    const results = await Promise.all(this.connections.map((each) => this.callUtility(each, 'resetPrefixCache')));
+  async resetPrefixCache(resetRunningRequests = false): Promise<boolean> {
+    const results = await this.callAll('resetPrefixCache', [resetRunningRequests]);
     return results.every((result) => result === true);
+  }
+
+  async sleep(level: SleepLevel, mode: SleepMode): Promise<void> {
+    if (level > 0 && !this.config.model.enableSleepMode) {
+      throw new ValidationError(
+        `Sleep level ${level} needs --enable-sleep-mode (enableSleepMode); level 0, which frees nothing, does not.`,
+        'level',
+        level,
+      );
+    }
+    await this.callAll('sleep', [level, mode]);
+  }
+
+  async wakeUp(tags: readonly WakeTag[] = [...MEMORY_TAGS, 'scheduling']): Promise<void> {
+    await this.callAll('wakeUp', [tags]);
+  }
+
+  async isSleeping(): Promise<boolean> {
+    return (await this.callAll('isSleeping')).includes(true);
   }
 
   stats(): SchedulerStats[] {
@@ -192,6 +212,10 @@ export class AsyncLLM implements EngineClient {
         RETRY_AFTER_SECONDS,
       );
     }
+  }
+
+  private callAll(method: string, args: unknown[] = []): Promise<unknown[]> {
+    return Promise.all(this.connections.map((connection) => this.callUtility(connection, method, args)));
   }
 
   private callUtility(connection: CoreConnection, method: string, args: unknown[] = []): Promise<unknown> {

@@ -229,6 +229,8 @@ function readOutputs(reader: ByteReader): EngineCoreOutputs {
 const STATS_FIELDS = [
   'numRunning',
   'numWaiting',
+  'numDeferred',
+  'sleepLevel',
   'kvCacheUsage',
   'prefixCacheQueries',
   'prefixCacheHits',

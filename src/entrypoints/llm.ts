@@ -2,6 +2,7 @@ import { ValidationError } from '../engine/engine-client.ts';
 import { beamSearch } from '../sampling/beam-search.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
+import { EngineOwner } from './engine-owner.ts';
 import { showGenerationProgress } from './generation-progress.ts';
 import { OfflineEngine } from './offline-engine.ts';
 import {
@@ -47,10 +48,11 @@ export interface BeamSearchResult {
  * const [output] = await llm.generate('The capital of France is', { temperature: 0, maxTokens: 8 });
  * console.log(output.outputs[0].text);
  */
-export class LLM {
+export class LLM extends EngineOwner {
   private readonly requests: RequestBuilder;
 
-  private constructor(private readonly engine: OfflineEngine) {
+  private constructor(engine: OfflineEngine) {
+    super(engine);
     this.requests = new RequestBuilder(engine.client);
   }
 
@@ -100,20 +102,6 @@ export class LLM {
     const prepared = await Promise.all(toPrompts(prompts).map((prompt) => this.requests.preparePrompt(prompt)));
     const checked = await Promise.all(prepared.map((prompt) => this.beamParams(prompt, options)));
     return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!)));
-  }
-
-  /** Forgets the prompts that the engine remembers; false while requests run. */
-  async resetPrefixCache(): Promise<boolean> {
-    return this.engine.client.resetPrefixCache();
-  }
-
-  /** Stops the engine and frees what it holds. */
-  async close(): Promise<void> {
-    await this.engine.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
   }
 
   private async run(

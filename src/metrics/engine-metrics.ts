@@ -24,6 +24,8 @@ const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'err
 const IDLE_STATS: SchedulerStats = {
   numRunning: 0,
   numWaiting: 0,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0,
   prefixCacheQueries: 0,
   prefixCacheHits: 0,
@@ -210,7 +212,8 @@ export class EngineMetrics implements EngineObserver {
         name,
         help,
         labelNames,
-        aggregator: 'max',
+        // Cores send their statistics to the first front end alone.
+        aggregator: 'first',
         registers: [this.registry],
         collect() {
           for (const { labels, stats } of engines) {
@@ -226,8 +229,8 @@ export class EngineMetrics implements EngineObserver {
       'Waiting requests by what they wait for.',
       [...perEngine, 'reason'],
       (s) => [
-        [{ reason: 'capacity' }, s.numWaiting],
-        [{ reason: 'deferred' }, 0],
+        [{ reason: 'capacity' }, s.numWaiting - s.numDeferred],
+        [{ reason: 'deferred' }, s.numDeferred],
       ],
     );
     define('vllm:kv_cache_usage_perc', 'Share of the KV cache in use, 1 is all.', perEngine, (s) => [
@@ -237,10 +240,10 @@ export class EngineMetrics implements EngineObserver {
       'vllm:engine_sleep_state',
       'Whether the engine is awake, or how deep it sleeps.',
       [...perEngine, 'sleep_state'],
-      () => [
-        [{ sleep_state: 'awake' }, 1],
-        [{ sleep_state: 'weights_offloaded' }, 0],
-        [{ sleep_state: 'discard_all' }, 0],
+      (s) => [
+        [{ sleep_state: 'awake' }, s.sleepLevel < 1 ? 1 : 0],
+        [{ sleep_state: 'weights_offloaded' }, s.sleepLevel === 1 ? 1 : 0],
+        [{ sleep_state: 'discard_all' }, s.sleepLevel === 2 ? 1 : 0],
       ],
     );
   }

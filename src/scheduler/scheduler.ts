@@ -5,7 +5,13 @@ import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
-import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
+import type {
+  DraftTokens,
+  PauseState,
+  RequestUpdate,
+  SchedulerCounters,
+  SchedulerInterface,
+} from './scheduler-interface.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
 
@@ -44,6 +50,7 @@ const NO_TOKENS: number[] = [];
  * the request stays at the front of the queue until then, since its new start must know all its tokens.
  */
 export class Scheduler implements SchedulerInterface {
+  pauseState: PauseState = 'unpaused';
   private readonly kvCache: KVCacheManager;
   private readonly order: RequestOrder;
   private readonly waiting: RequestQueue;
@@ -86,6 +93,15 @@ export class Scheduler implements SchedulerInterface {
     return this.requests.size > 0;
   }
 
+  unfinishedRequests(): Request[] {
+    return [...this.requests.values()];
+  }
+
+  canSchedule(): boolean {
+    if (this.pauseState === 'paused-all') return false;
+    return this.pauseState === 'paused-new' ? this.running.length > 0 : this.requests.size > 0;
+  }
+
   addRequest(request: Request): void {
     const { maxModelLen } = this.options;
     if (request.numPromptTokens < 1 || request.numPromptTokens > maxModelLen) {
@@ -117,9 +133,9 @@ export class Scheduler implements SchedulerInterface {
       grammarBitmask: null,
     };
     const numPreemptionsBefore = this.numPreemptions;
-    this.scheduleRunning(step);
+    if (this.pauseState !== 'paused-all') this.scheduleRunning(step);
     // Who joins now would only take the blocks that someone has just been preempted for.
-    if (this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    if (this.pauseState === 'unpaused' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
     step.releasedKeys = this.releasedKeys;
     this.releasedKeys = [];
     return step;
@@ -152,7 +168,8 @@ export class Scheduler implements SchedulerInterface {
     }
   }
 
-  resetPrefixCache(): boolean {
+  resetPrefixCache(resetRunningRequests = false): boolean {
+    if (resetRunningRequests) for (let last = this.running.pop(); last; last = this.running.pop()) this.preempt(last);
     return this.kvCache.resetPrefixCache();
   }
 

@@ -13,6 +13,7 @@ import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
 import { registerResponses } from './routes/responses.ts';
@@ -50,7 +51,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     }),
   );
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
-  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey));
+  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 
   registerStatus(app, context, options.metrics);
   registerModels(app, context);
@@ -59,6 +60,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerMessages(app, context);
   registerResponses(app, context);
   registerTokenize(app, context);
+  if (frontend.serverDevMode) registerDevelopment(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
   refuseOtherMethods(app);

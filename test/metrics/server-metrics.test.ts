@@ -21,6 +21,8 @@ function create(...args: Parameters<typeof createMetrics>): ServerMetrics {
 const STATS: SchedulerStats = {
   numRunning: 3,
   numWaiting: 2,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0.25,
   prefixCacheQueries: 100,
   prefixCacheHits: 40,

@@ -47,6 +47,12 @@ const listening = {
     min: 1,
     help: 'Largest request body; a larger one is answered 413.',
   },
+  'server-dev-mode': {
+    type: 'boolean',
+    default: false,
+    env: 'BAO_SERVER_DEV_MODE',
+    help: "Serve the routes of development: /sleep, /wake_up, /is_sleeping, /reset_prefix_cache, /server_info. Whoever reaches them can stop the server's work.",
+  },
 } as const satisfies FlagTable;
 
 const security = {

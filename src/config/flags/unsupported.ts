@@ -46,7 +46,6 @@ const REASONS: Readonly<Record<string, string>> = {
   task: GENERATE_ONLY,
   'pooler-config': GENERATE_ONLY,
   'guided-decoding-backend': 'the backend is chosen with --structured-outputs-config.backend',
-  'enable-sleep-mode': 'the engine does not sleep',
   middleware: 'middleware is Python; routes are added with --plugin',
   'worker-cls': 'workers are not replaceable; an executor of a plugin is named by --distributed-executor-backend',
   'logits-processors': 'logits processors are Python',

@@ -8,8 +8,18 @@ import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
-import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats, UtilityCall } from '../messages.ts';
+import type {
+  ClientMessage,
+  EngineCoreOutput,
+  EngineCoreRequest,
+  SchedulerStats,
+  SleepLevel,
+  SleepMode,
+  UtilityCall,
+  WakeTag,
+} from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
+import { type Reply, SleepControl } from './sleep-control.ts';
 
 const log = logger('core');
 
@@ -49,6 +59,7 @@ export class EngineCore {
   /** By client, by handle: the key of a live request. */
   private readonly keys: Map<number, number>[];
   private readonly seeds: SeedSequence;
+  private readonly sleepControl: SleepControl;
   private nextKey = 1;
   private stopping = false;
   /** Released while no step was due; goes along with the next one. */
@@ -69,15 +80,18 @@ export class EngineCore {
   ) {
     this.keys = connections.map(() => new Map());
     this.seeds = new SeedSequence(options.seed);
+    this.sleepControl = new SleepControl(executor, scheduler, () => this.abortAll());
   }
 
   /** Runs until a client asks for `shutdown`. An error that escapes means that the core can't go on. */
-  run(): void {
+  async run(): Promise<void> {
     while (!this.stopping) {
       this.status.countLoopTurn();
       this.receive();
       this.admitCompiled();
-      if (this.scheduler.hasRequests() || this.inFlight.length > 0) {
+      if (this.inFlight.length === 0 && this.sleepControl.isDue) {
+        await this.changeSleep();
+      } else if (this.scheduler.canSchedule() || this.inFlight.length > 0) {
         this.status.state = 'busy';
         this.turn();
       } else if (!this.stopping) {
@@ -93,10 +107,18 @@ export class EngineCore {
     for (const connection of this.connections) connection.close();
   }
 
+  /** Loading weights takes long, and is no step that hangs: the core counts as starting. */
+  private async changeSleep(): Promise<void> {
+    this.status.state = 'starting';
+    await this.sleepControl.proceed();
+    this.publishLoad();
+    this.sendStats();
+  }
+
   private idle(): void {
-    if (this.numSteps > 0 && this.statsSentMs !== Number.POSITIVE_INFINITY) {
+    if (this.statsSentMs !== Number.POSITIVE_INFINITY) {
       this.sendStats();
-      // Once is enough until the next step.
+      // Once is enough until something comes.
       this.statsSentMs = Number.POSITIVE_INFINITY;
     }
     this.status.state = 'idle';
@@ -109,7 +131,7 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
-    while (this.inFlight.length < this.options.maxInFlight) {
+    while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
       const scheduled = this.scheduler.schedule();
       this.releasedKeys.push(...scheduled.releasedKeys);
       if (scheduled.totalNumScheduledTokens === 0) break;
@@ -225,9 +247,16 @@ export class EngineCore {
     };
   }
 
-  private schedulerCounters(): SchedulerCounters {
+  private schedulerCounters(): SchedulerCounters & Pick<SchedulerStats, 'numDeferred' | 'sleepLevel'> {
     const counters = this.scheduler.stats();
-    return { ...counters, numWaiting: counters.numWaiting + (this.options.structuredOutputs?.numWaiting ?? 0) };
+    const numCompiling = this.options.structuredOutputs?.numWaiting ?? 0;
+    const isPaused = this.scheduler.pauseState !== 'unpaused';
+    return {
+      ...counters,
+      numWaiting: counters.numWaiting + numCompiling,
+      numDeferred: isPaused ? counters.numWaiting + numCompiling : numCompiling,
+      sleepLevel: this.sleepControl.level ?? -1,
+    };
   }
 
   private publishLoad(): void {
@@ -243,7 +272,10 @@ export class EngineCore {
         this.handle(message, clientIndex);
       }
     });
-    if (received) this.publishLoad();
+    if (!received) return;
+    this.publishLoad();
+    // What is received may wait without a step: asleep, or for its grammar.
+    if (this.statsSentMs === Number.POSITIVE_INFINITY) this.statsSentMs = 0;
   }
 
   private handle(message: ClientMessage, clientIndex: number): void {
@@ -296,6 +328,22 @@ export class EngineCore {
     this.scheduler.finishRequests(keys, 'abort');
   }
 
+  /** Every request that waits or runs ends here; its client is told. */
+  private abortAll(): void {
+    const requests = [
+      ...this.scheduler.unfinishedRequests(),
+      ...(this.options.structuredOutputs?.waitingRequests() ?? []),
+    ];
+    this.scheduler.finishRequests(
+      requests.map(({ key }) => key),
+      'abort',
+    );
+    this.sendOutputs(
+      requests.map((request) => ({ ...NOTHING_NEW, request, finishReason: 'abort' })),
+      0,
+    );
+  }
+
   private forget(request: Request): void {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
@@ -303,23 +351,34 @@ export class EngineCore {
   }
 
   private answer(call: UtilityCall, clientIndex: number): void {
-    let error: string | null = null;
-    let result: unknown = null;
+    const send = (error: string | null, result: unknown) =>
+      this.connections[clientIndex]!.send({
+        type: 'utility-result',
+        result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
+      });
     try {
-      result = this.utility(call);
+      const args = JSON.parse(call.argsJson) as unknown[];
+      if (this.startSlowUtility(call.method, args, (error) => send(error, null))) return;
+      send(null, this.utility(call.method, args));
     } catch (thrown) {
-      error = thrown instanceof Error ? thrown.message : String(thrown);
+      send(thrown instanceof Error ? thrown.message : String(thrown), null);
     }
-    this.connections[clientIndex]!.send({
-      type: 'utility-result',
-      result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
-    });
   }
 
-  private utility(call: UtilityCall): unknown {
-    switch (call.method) {
+  /** Calls that are answered when the busy loop has carried them out; false for any other. */
+  private startSlowUtility(method: string, args: readonly unknown[], reply: Reply): boolean {
+    if (method === 'sleep') this.sleepControl.sleep(args[0] as SleepLevel, args[1] as SleepMode, reply);
+    else if (method === 'wakeUp') this.sleepControl.wakeUp(args[0] as WakeTag[], reply);
+    else return false;
+    return true;
+  }
+
+  private utility(method: string, args: readonly unknown[]): unknown {
+    switch (method) {
       case 'resetPrefixCache':
-        return this.scheduler.resetPrefixCache();
+        return this.scheduler.resetPrefixCache(args[0] === true);
+      case 'isSleeping':
+        return this.sleepControl.level !== null;
       case 'stats':
         return this.stats();
       case 'shutdown':
@@ -327,7 +386,7 @@ export class EngineCore {
         this.stopping = true;
         return null;
       default:
-        throw new Error(`Unknown utility call ${call.method}`);
+        throw new Error(`Unknown utility call ${method}`);
     }
   }
 }

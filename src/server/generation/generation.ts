@@ -177,7 +177,7 @@ function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError
       return new ApiError(
         503,
         'ServiceUnavailableError',
-        'The server has aborted this request because it is shutting down.',
+        'The server has aborted this request: it is shutting down, or its engine was put to sleep.',
       );
     }
   }
