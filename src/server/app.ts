@@ -16,6 +16,7 @@ import { registerCompletions } from './routes/completions.ts';
 import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
+import { registerOpenApi } from './routes/openapi.ts';
 import { registerResponses } from './routes/responses.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
@@ -61,6 +62,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerResponses(app, context);
   registerTokenize(app, context);
   if (frontend.serverDevMode) registerDevelopment(app, context);
+  if (!frontend.disableFastapiDocs) registerOpenApi(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
   refuseOtherMethods(app);

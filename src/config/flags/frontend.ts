@@ -184,6 +184,11 @@ const answers = {
     default: false,
     help: "Serve the tokenizer's configuration and chat template at /tokenizer_info.",
   },
+  'disable-fastapi-docs': {
+    type: 'boolean',
+    default: false,
+    help: 'Serve no API documentation at /openapi.json and /docs.',
+  },
   'enable-request-id-headers': {
     type: 'boolean',
     default: false,

@@ -51,7 +51,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'logits-processors': 'logits processors are Python',
   'enable-log-outputs': 'answers are never logged',
   'disable-log-requests': 'requests are logged only with --enable-log-requests',
-  'disable-fastapi-docs': 'no API documentation is served',
+  'enable-offline-docs': 'the documentation at /docs needs no network',
   'uvicorn-log-level': 'one level holds for all parts: --log-level',
   'use-v2-block-manager': 'there is one block manager',
 };

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
 import { chatMessages, toolDefinitions } from './chat-messages.ts';
+import { MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, list, literal, string } from './fields.ts';
 import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
@@ -18,15 +19,14 @@ export const templateFields = {
   add_special_tokens: v.optional(boolean, false),
   chat_template: v.nullish(string),
   chat_template_kwargs: v.nullish(anyObject),
-  /** About multimodal content, which is refused itself. */
-  media_io_kwargs: v.nullish(anyObject),
-  mm_processor_kwargs: v.nullish(anyObject),
+  media_io_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
+  mm_processor_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
 };
 
 const templateSchema = v.object(templateFields);
 export type TemplateFields = v.InferOutput<typeof templateSchema>;
 
-const chatCompletionSchema = v.object({
+export const chatCompletionSchema = v.object({
   ...generationFields,
   ...templateFields,
   n: v.nullish(integer),
@@ -42,7 +42,7 @@ const chatCompletionSchema = v.object({
   return_prompt_text: v.nullish(boolean),
 });
 
-const chatCompletionBatchSchema = v.object({
+export const chatCompletionBatchSchema = v.object({
   ...chatCompletionSchema.entries,
   messages: v.pipe(
     list(chatMessages),

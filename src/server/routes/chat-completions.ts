@@ -8,8 +8,11 @@ import { collectOutputs } from '../generation/generation.ts';
 import type { OutputParsing } from '../generation/output-parsing.ts';
 import { prepareChat } from '../generation/prepare-chat.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
 import {
   type ChatCompletionRequest,
+  chatCompletionBatchSchema,
+  chatCompletionSchema,
   parseChatCompletion,
   parseChatCompletionBatch,
 } from '../protocol/chat-completion.ts';
@@ -18,9 +21,20 @@ import { readJsonBody } from '../protocol/json-body.ts';
 import { chooseRequestId, randomId } from '../request-id.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
+const CHAT = {
+  summary: 'Answer a conversation',
+  body: { ChatCompletionRequest: chatCompletionSchema },
+  answers: ['application/json', 'text/event-stream'],
+} as const;
+
+const BATCH = {
+  summary: 'Answer several conversations',
+  body: { BatchChatCompletionRequest: chatCompletionBatchSchema },
+};
+
 /** POST /v1/chat/completions, and /v1/chat/completions/batch for several conversations in one request. */
 export function registerChatCompletions(app: ServerApp, context: ServerContext): void {
-  app.post('/v1/chat/completions', async (c) => {
+  app.post('/v1/chat/completions', describeRoute(CHAT), async (c) => {
     const raw = c.req.raw;
     const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
@@ -34,7 +48,7 @@ export function registerChatCompletions(app: ServerApp, context: ServerContext):
     return streamGeneration(context, [generate], raw.signal, encoder, format.head.id);
   });
 
-  app.post('/v1/chat/completions/batch', async (c) => {
+  app.post('/v1/chat/completions/batch', describeRoute(BATCH), async (c) => {
     const raw = c.req.raw;
     const requests = parseChatCompletionBatch(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
     const requestId = c.get('requestId');

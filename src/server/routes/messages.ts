@@ -5,9 +5,10 @@ import { collectOutputs } from '../generation/generation.ts';
 import { chatPromptLimits, prepareChat, renderPromptOf } from '../generation/prepare-chat.ts';
 import { checkTextLength } from '../generation/prompt.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
 import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
-import { parseCountTokens, parseMessages } from '../protocol/messages.ts';
+import { countTokensSchema, messagesSchema, parseCountTokens, parseMessages } from '../protocol/messages.ts';
 import { chooseRequestId, randomId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
@@ -21,7 +22,12 @@ export function registerMessages(app: ServerApp, context: ServerContext): void {
     await next();
   });
 
-  app.post('/v1/messages', async (c) => {
+  const creation = {
+    summary: "Answer a conversation, in Anthropic's words",
+    body: { AnthropicMessagesRequest: messagesSchema },
+    answers: ['application/json', 'text/event-stream'],
+  } as const;
+  app.post('/v1/messages', describeRoute(creation), async (c) => {
     const raw = c.req.raw;
     const request = parseMessages(await readJsonBody(raw, bodyLimit));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
@@ -33,7 +39,11 @@ export function registerMessages(app: ServerApp, context: ServerContext): void {
     return streamGeneration(context, [generate], raw.signal, encoder, format.id);
   });
 
-  app.post('/v1/messages/count_tokens', async (c) => {
+  const counting = {
+    summary: 'Count the tokens of a conversation',
+    body: { AnthropicCountTokensRequest: countTokensSchema },
+  };
+  app.post('/v1/messages/count_tokens', describeRoute(counting), async (c) => {
     const request = parseCountTokens(await readJsonBody(c.req.raw, bodyLimit));
     resolveModel(config, request.model);
     const text = renderPromptOf(context, request);
