@@ -14,6 +14,8 @@ import { type EngineObserver, SequenceTimes } from './observer.ts';
 /** A request of the API with its n sequences. */
 class ParentRequest {
   numUnfinished: number;
+  /** Of the sequences that have ended. */
+  maxGenerationTokens = 0;
   numCachedTokens = 0;
   promptLogprobs: PositionLogprobs[] | null = null;
   promptLogprobsSent = false;
@@ -184,6 +186,7 @@ export class OutputProcessor {
     const { parent, times } = sequence;
     this.sequences.delete(handle);
     parent.numUnfinished--;
+    parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.tokenIds.length);
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
@@ -191,6 +194,7 @@ export class OutputProcessor {
       times,
       finishedMs: nowMs,
       numGenerationTokens: sequence.tokenIds.length,
+      maxGenerationTokens: parent.numUnfinished === 0 ? parent.maxGenerationTokens : null,
       numPreemptions,
     });
   }

@@ -120,8 +120,10 @@ export class EngineMetrics implements EngineObserver {
     engine.finished[sequence.finishReason]++;
     histograms.promptTokens.observe(numPromptTokens);
     histograms.generationTokens.observe(sequence.numGenerationTokens);
-    histograms.maxGenerationTokens.observe(sequence.numGenerationTokens);
-    histograms.paramsN.observe(request.params.n);
+    if (sequence.maxGenerationTokens !== null) {
+      histograms.maxGenerationTokens.observe(sequence.maxGenerationTokens);
+      histograms.paramsN.observe(request.params.n);
+    }
     histograms.paramsMaxTokens.observe(request.params.maxTokens);
     histograms.numPreemptions.observe(sequence.numPreemptions);
     histograms.e2eLatency.observe(seconds(sequence.finishedMs - times.arrivalMs));
@@ -182,7 +184,7 @@ export class EngineMetrics implements EngineObserver {
       generationTokens: define('vllm:request_generation_tokens', 'Generated tokens of a request.', tokens),
       maxGenerationTokens: define(
         'vllm:request_max_num_generation_tokens',
-        'Most tokens generated for a request.',
+        'Tokens of the longest of the answers to a request.',
         tokens,
       ),
       paramsN: define('vllm:request_params_n', 'The parameter n.', PARAMS_N_BUCKETS),
