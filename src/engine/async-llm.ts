@@ -99,7 +99,7 @@ export class AsyncLLM implements EngineClient {
       throw new ValidationError(`Request id ${request.requestId} already running.`, 'request_id', request.requestId);
     }
     const coreRequests = this.inputs.process(request);
-    this.checkQueue();
+    this.checkAdmission(coreRequests.length);
     const coreIndex = this.chooseCore(request);
     this.outputs.add(request, coreIndex, coreRequests, sink);
     for (const coreRequest of coreRequests) this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
@@ -200,18 +200,27 @@ export class AsyncLLM implements EngineClient {
     return rank;
   }
 
-  private checkQueue(): void {
-    const limit = this.config.scheduler.maxNumQueuedReqs;
-    if (limit === null) return;
-    let queued = 0;
-    for (const connection of this.connections) queued += connection.status.numWaiting + connection.numUnreceived;
-    if (queued >= limit && queued > 0) {
-      this.observer.onRejected('queue_full');
-      throw new QueueFullError(
-        `The server has ${queued} requests waiting, the limit is ${limit}. Please retry later.`,
-        RETRY_AFTER_SECONDS,
-      );
+  /** vLLM's rules: sequences in flight by number, those without a token yet by the tokens of their prompts. */
+  private checkAdmission(numNew: number): void {
+    const { maxNumQueuedReqs, maxNumQueuedTokens } = this.config.scheduler;
+    if (maxNumQueuedReqs !== null) {
+      let inFlight = 0;
+      for (const { status, numUnreceived } of this.connections) {
+        inFlight += status.numRunning + status.numWaiting + numUnreceived;
+      }
+      if (inFlight + numNew > maxNumQueuedReqs) {
+        this.reject('queue_full', `${inFlight} requests in flight, the limit is ${maxNumQueuedReqs}`);
+      }
     }
+    const { numQueuedTokens } = this.outputs;
+    if (maxNumQueuedTokens !== null && numQueuedTokens >= maxNumQueuedTokens) {
+      this.reject('queued_tokens', `a backlog of ${numQueuedTokens} prompt tokens, the limit is ${maxNumQueuedTokens}`);
+    }
+  }
+
+  private reject(reason: string, found: string): never {
+    this.observer.onRejected(reason);
+    throw new QueueFullError(`The server is busy: ${found}. Please try again later.`, RETRY_AFTER_SECONDS);
   }
 
   private callAll(method: string, args: unknown[] = []): Promise<unknown[]> {

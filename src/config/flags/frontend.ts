@@ -41,6 +41,13 @@ const listening = {
     metavar: 'SECONDS',
     help: 'How long running requests may go on after the first SIGINT or SIGTERM; 0: they are aborted at once.',
   },
+  'request-timeout': {
+    type: 'float',
+    default: null,
+    min: 0.001,
+    metavar: 'SECONDS',
+    help: 'Longest that an answer may take, from the moment its request is queued to its last token; then it is aborted, with 503 or an error event. By default there is no limit.',
+  },
   'request-body-limit': {
     type: 'bytes',
     default: 32 * 2 ** 20,

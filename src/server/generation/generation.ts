@@ -13,6 +13,7 @@ import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import { randomId } from '../request-id.ts';
 import type { ServerContext } from '../server-context.ts';
+import { startDeadline } from './deadline.ts';
 
 const log = logger('server');
 
@@ -125,6 +126,7 @@ export function startGeneration(
   let isOver = false;
   const finish = () => {
     isOver = true;
+    callOff();
     signal.removeEventListener('abort', cancel);
     if (tracks) load.add(-1);
     for (const id of running) engine.abort(id);
@@ -149,6 +151,7 @@ export function startGeneration(
     handler.onEnd();
   };
 
+  const callOff = startDeadline(context, fail);
   if (tracks) load.add(1);
   signal.addEventListener('abort', cancel);
   for (const request of requests) running.add(request.requestId);
