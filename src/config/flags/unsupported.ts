@@ -52,6 +52,8 @@ const REASONS: Readonly<Record<string, string>> = {
   'enable-log-outputs': 'answers are never logged',
   'disable-log-requests': 'requests are logged only with --enable-log-requests',
   'enable-offline-docs': 'the documentation at /docs needs no network',
+  'h11-max-header-count': 'requests have at most 198 header fields',
+  'h11-max-incomplete-event-size': 'the head of a request has at most 16 KiB',
   'uvicorn-log-level': 'one level holds for all parts: --log-level',
   'use-v2-block-manager': 'there is one block manager',
 };

@@ -36,7 +36,7 @@ const BATCH = {
 export function registerChatCompletions(app: ServerApp, context: ServerContext): void {
   app.post('/v1/chat/completions', describeRoute(CHAT), async (c) => {
     const raw = c.req.raw;
-    const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const [output] = await collect(context, request, [generate], raw.signal);
@@ -50,7 +50,7 @@ export function registerChatCompletions(app: ServerApp, context: ServerContext):
 
   app.post('/v1/chat/completions/batch', describeRoute(BATCH), async (c) => {
     const raw = c.req.raw;
-    const requests = parseChatCompletionBatch(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const requests = parseChatCompletionBatch(await readJsonBody(raw, context.config.frontend));
     const requestId = c.get('requestId');
     const prepared = await Promise.all(requests.map((request) => prepare(context, request, raw.headers, requestId)));
     const generate = prepared.map((each) => each.generate);

@@ -37,7 +37,7 @@ const COMPLETION = {
 export function registerCompletions(app: ServerApp, context: ServerContext): void {
   app.post('/v1/completions', describeRoute(COMPLETION), async (c) => {
     const raw = c.req.raw;
-    const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseCompletion(await readJsonBody(raw, context.config.frontend));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const outputs = request.use_beam_search

@@ -16,7 +16,7 @@ import type { ServerApp, ServerContext } from '../server-context.ts';
 /** Anthropic's POST /v1/messages and /v1/messages/count_tokens. */
 export function registerMessages(app: ServerApp, context: ServerContext): void {
   const { config, engine } = context;
-  const bodyLimit = config.frontend.requestBodyLimit;
+  const bodyLimits = config.frontend;
   app.use('/v1/messages/*', async (c, next) => {
     c.set('errorResponse', messageErrorResponse);
     await next();
@@ -29,7 +29,7 @@ export function registerMessages(app: ServerApp, context: ServerContext): void {
   } as const;
   app.post('/v1/messages', describeRoute(creation), async (c) => {
     const raw = c.req.raw;
-    const request = parseMessages(await readJsonBody(raw, bodyLimit));
+    const request = parseMessages(await readJsonBody(raw, bodyLimits));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const [output] = await collectOutputs(context, [generate], raw.signal);
@@ -44,7 +44,7 @@ export function registerMessages(app: ServerApp, context: ServerContext): void {
     body: { AnthropicCountTokensRequest: countTokensSchema },
   };
   app.post('/v1/messages/count_tokens', describeRoute(counting), async (c) => {
-    const request = parseCountTokens(await readJsonBody(c.req.raw, bodyLimit));
+    const request = parseCountTokens(await readJsonBody(c.req.raw, bodyLimits));
     resolveModel(config, request.model);
     const text = renderPromptOf(context, request);
     if (engine.tokenizer !== null) {

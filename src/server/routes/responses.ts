@@ -21,7 +21,7 @@ export function registerResponses(app: ServerApp, context: ServerContext): void 
   } as const;
   app.post('/v1/responses', describeRoute(creation), async (c) => {
     const raw = c.req.raw;
-    const request = parseResponses(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseResponses(await readJsonBody(raw, context.config.frontend));
     return new ResponseCreation(context, store, request).answer(raw);
   });
 

@@ -18,14 +18,14 @@ import type { ServerApp, ServerContext } from '../server-context.ts';
 /** POST /tokenize and /detokenize; GET /tokenizer_info with `--enable-tokenizer-info-endpoint`. */
 export function registerTokenize(app: ServerApp, context: ServerContext): void {
   const { engine, config } = context;
-  const bodyLimit = config.frontend.requestBodyLimit;
+  const bodyLimits = config.frontend;
 
   const tokenizing = {
     summary: 'Text or a conversation to token ids',
     body: { TokenizeCompletionRequest: tokenizeCompletionSchema, TokenizeChatRequest: tokenizeChatSchema },
   };
   app.post('/tokenize', describeRoute(tokenizing), async (c) => {
-    const request = parseTokenize(await readJsonBody(c.req.raw, bodyLimit));
+    const request = parseTokenize(await readJsonBody(c.req.raw, bodyLimits));
     resolveModel(config, request.model);
     const tokenizer = requireTokenizer(context);
     const text = 'messages' in request ? renderChatPrompt(engine, request) : request.prompt;
@@ -36,7 +36,7 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
 
   const detokenizing = { summary: 'Token ids to text', body: { DetokenizeRequest: detokenizeSchema } };
   app.post('/detokenize', describeRoute(detokenizing), async (c) => {
-    const { model, tokens } = parseDetokenize(await readJsonBody(c.req.raw, bodyLimit));
+    const { model, tokens } = parseDetokenize(await readJsonBody(c.req.raw, bodyLimits));
     resolveModel(config, model);
     const tokenizer = requireTokenizer(context);
     const unknown = tokens.find((id) => id < 0 || id >= tokenizer.vocabSize);
