@@ -20,6 +20,7 @@ import type {
 } from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { type Reply, SleepControl } from './sleep-control.ts';
+import type { StepLog } from './step-log.ts';
 
 const log = logger('core');
 
@@ -36,6 +37,8 @@ export interface EngineCoreOptions {
   maxInFlight: number;
   /** Seed of the seeds of requests that bring none. */
   seed: number;
+  /** Default: no step is told of. */
+  stepLog?: StepLog;
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
 }
@@ -51,6 +54,8 @@ const NOTHING_NEW = {
 interface StepInFlight {
   scheduled: SchedulerOutput;
   pending: PendingStep;
+  /** Milliseconds, monotonic. */
+  enqueuedMs: number;
 }
 
 /** The busy loop of one core: read rings, schedule, execute, update, write rings. Never waits for a client. */
@@ -70,6 +75,8 @@ export class EngineCore {
   private stepMs = 0;
   private deviceMs = 0;
   private statsSentMs = 0;
+  /** When the last step's results came, monotonic. */
+  private finishedMs = 0;
 
   constructor(
     private readonly executor: Executor,
@@ -139,17 +146,20 @@ export class EngineCore {
       this.releasedKeys = [];
       scheduled.grammarBitmask = this.options.structuredOutputs?.bitmask(scheduled) ?? null;
       this.noteFirstScheduled(scheduled);
-      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
+      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled), enqueuedMs: performance.now() });
     }
     const step = this.inFlight.shift();
     if (step !== undefined) this.finish(step);
     this.stepMs += performance.now() - started;
   }
 
-  private finish({ scheduled, pending }: StepInFlight): void {
+  private finish({ scheduled, pending, enqueuedMs }: StepInFlight): void {
     const waited = performance.now();
     const result = pending.wait();
-    this.deviceMs += performance.now() - waited;
+    const now = performance.now();
+    this.deviceMs += now - waited;
+    this.options.stepLog?.note(scheduled, now - Math.max(enqueuedMs, this.finishedMs), () => this.scheduler.stats());
+    this.finishedMs = now;
     this.numSteps++;
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
     this.status.addProgress(scheduled.totalNumScheduledTokens);
