@@ -1,6 +1,7 @@
 /** The package's programming interface: models without a server. */
 export { ConfigError, UsageError } from './config/config-error.ts';
 export { EngineDeadError, type HealthStatus, QueueFullError, ValidationError } from './engine/engine-client.ts';
+export type { SleepLevel, SleepMode, WakeTag } from './engine/messages.ts';
 export { AsyncLLM, type StreamOptions } from './entrypoints/async-llm.ts';
 export type { EngineOptions } from './entrypoints/engine-options.ts';
 export {

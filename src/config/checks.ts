@@ -52,7 +52,9 @@ function checkListening({ uds, host, apiServerCount, rootPath }: FlagValues): vo
   }
 }
 
-function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs }: FlagValues): void {
+function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs, enableSslRefresh, uds }: FlagValues): void {
+  if (enableSslRefresh && (sslKeyfile === null || uds !== null))
+    throw new UsageError('--enable-ssl-refresh needs --ssl-keyfile and --ssl-certfile, and no --uds.');
   if (sslKeyfile !== null && sslCertfile === null) throw new UsageError('--ssl-keyfile needs --ssl-certfile.');
   if (sslCertfile !== null && sslKeyfile === null) throw new UsageError('--ssl-certfile needs --ssl-keyfile.');
   if (sslCaCerts !== null && sslKeyfile === null)

@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { MEMORY_TAGS } from '../executor/executor.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
 import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
@@ -17,7 +18,7 @@ import {
 } from './engine-client.ts';
 import { InputProcessor } from './input-processor.ts';
 import { LoadBalancer } from './load-balancer.ts';
-import type { CoreMessage, SchedulerStats, UtilityResult } from './messages.ts';
+import type { CoreMessage, SchedulerStats, SleepLevel, SleepMode, UtilityResult, WakeTag } from './messages.ts';
 import { type EngineObserver, NO_OBSERVER, overrideObserver } from './observer.ts';
 import { OutputProcessor } from './output-processor.ts';
 import { OutputQueue } from './output-queue.ts';
@@ -99,7 +100,7 @@ export class AsyncLLM implements EngineClient {
       throw new ValidationError(`Request id ${request.requestId} already running.`, 'request_id', request.requestId);
     }
     const coreRequests = this.inputs.process(request);
-    this.checkQueue();
+    this.checkAdmission(coreRequests.length);
     const coreIndex = this.chooseCore(request);
     this.outputs.add(request, coreIndex, coreRequests, sink);
     for (const coreRequest of coreRequests) this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
@@ -125,14 +126,14 @@ export class AsyncLLM implements EngineClient {
     return this.deadReason === null ? { healthy: true } : { healthy: false, reason: this.deadReason };
   }
 
-  async resetPrefixCache(): Promise<boolean> {
-    const results = await Promise.all(this.connections.map((each) => this.callUtility(each, 'resetPrefixCache')));
+  async resetPrefixCache(resetRunningRequests = false): Promise<boolean> {
+    const results = await this.callAll('resetPrefixCache', [resetRunningRequests]);
     return results.every((result) => result === true);
   }
 
   async addLora(request: LoRARequest): Promise<void> {
     try {
-      const problems = await Promise.all(this.connections.map((each) => this.callUtility(each, 'addLora', [request])));
+      const problems = await this.callAll('addLora', [request]);
       const problem = problems.find((text) => text !== null);
       if (problem !== undefined) throw new ValidationError(String(problem), 'lora_path', request.path);
     } catch (error) {
@@ -142,7 +143,26 @@ export class AsyncLLM implements EngineClient {
   }
 
   async removeLora(id: number): Promise<void> {
-    await Promise.all(this.connections.map((each) => this.callUtility(each, 'removeLora', [id])));
+    await this.callAll('removeLora', [id]);
+  }
+
+  async sleep(level: SleepLevel, mode: SleepMode): Promise<void> {
+    if (level > 0 && !this.config.model.enableSleepMode) {
+      throw new ValidationError(
+        `Sleep level ${level} needs --enable-sleep-mode (enableSleepMode); level 0, which frees nothing, does not.`,
+        'level',
+        level,
+      );
+    }
+    await this.callAll('sleep', [level, mode]);
+  }
+
+  async wakeUp(tags: readonly WakeTag[] = [...MEMORY_TAGS, 'scheduling']): Promise<void> {
+    await this.callAll('wakeUp', [tags]);
+  }
+
+  async isSleeping(): Promise<boolean> {
+    return (await this.callAll('isSleeping')).includes(true);
   }
 
   stats(): SchedulerStats[] {
@@ -196,18 +216,31 @@ export class AsyncLLM implements EngineClient {
     return rank;
   }
 
-  private checkQueue(): void {
-    const limit = this.config.scheduler.maxNumQueuedReqs;
-    if (limit === null) return;
-    let queued = 0;
-    for (const connection of this.connections) queued += connection.status.numWaiting + connection.numUnreceived;
-    if (queued >= limit && queued > 0) {
-      this.observer.onRejected('queue_full');
-      throw new QueueFullError(
-        `The server has ${queued} requests waiting, the limit is ${limit}. Please retry later.`,
-        RETRY_AFTER_SECONDS,
-      );
+  /** vLLM's rules: sequences in flight by number, those without a token yet by the tokens of their prompts. */
+  private checkAdmission(numNew: number): void {
+    const { maxNumQueuedReqs, maxNumQueuedTokens } = this.config.scheduler;
+    if (maxNumQueuedReqs !== null) {
+      let inFlight = 0;
+      for (const { status, numUnreceived } of this.connections) {
+        inFlight += status.numRunning + status.numWaiting + numUnreceived;
+      }
+      if (inFlight + numNew > maxNumQueuedReqs) {
+        this.reject('queue_full', `${inFlight} requests in flight, the limit is ${maxNumQueuedReqs}`);
+      }
     }
+    const { numQueuedTokens } = this.outputs;
+    if (maxNumQueuedTokens !== null && numQueuedTokens >= maxNumQueuedTokens) {
+      this.reject('queued_tokens', `a backlog of ${numQueuedTokens} prompt tokens, the limit is ${maxNumQueuedTokens}`);
+    }
+  }
+
+  private reject(reason: string, found: string): never {
+    this.observer.onRejected(reason);
+    throw new QueueFullError(`The server is busy: ${found}. Please try again later.`, RETRY_AFTER_SECONDS);
+  }
+
+  private callAll(method: string, args: unknown[] = []): Promise<unknown[]> {
+    return Promise.all(this.connections.map((connection) => this.callUtility(connection, method, args)));
   }
 
   private callUtility(connection: CoreConnection, method: string, args: unknown[] = []): Promise<unknown> {

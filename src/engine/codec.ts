@@ -292,6 +292,8 @@ const STATS_LISTS = ['runningLoraAdapters', 'waitingLoraAdapters'] as const sati
 const STATS_FIELDS = [
   'numRunning',
   'numWaiting',
+  'numDeferred',
+  'sleepLevel',
   'kvCacheUsage',
   'prefixCacheQueries',
   'prefixCacheHits',

@@ -2,7 +2,7 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FinishReason, RequestFailure, SchedulerStats } from './messages.ts';
+import type { FinishReason, RequestFailure, SchedulerStats, SleepLevel, SleepMode, WakeTag } from './messages.ts';
 
 /** What the server needs of an engine; AsyncLLM is the implementation, tests may use their own. */
 export interface EngineClient {
@@ -26,7 +26,18 @@ export interface EngineClient {
   abort(requestId: string): void;
 
   health(): HealthStatus;
-  resetPrefixCache(): Promise<boolean>;
+  /**
+   * Forgets all cached prefixes on every core; false where blocks are in use.
+   *
+   * @param resetRunningRequests running requests are preempted and computed anew, so that no block is in use
+   */
+  resetPrefixCache(resetRunningRequests?: boolean): Promise<boolean>;
+  /** Puts every core to sleep; requests that come wait until they wake. Settles when what the level frees is free. Throws Error. */
+  sleep(level: SleepLevel, mode: SleepMode): Promise<void>;
+  /** Wakes every core, or what the tags name of it. Throws Error where that can't be done; the cores sleep on then. */
+  wakeUp(tags?: readonly WakeTag[]): Promise<void>;
+  /** Whether any core sleeps. */
+  isSleeping(): Promise<boolean>;
   /** Settles when every core has read the adapter. Rejects with ValidationError for one that can't be loaded; no core keeps it then. */
   addLora(request: LoRARequest): Promise<void>;
   /** Settles when no core gives the adapter to new requests; those that have it keep it. */

@@ -1,3 +1,4 @@
+import type { MemoryTag } from '../executor/executor.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
@@ -43,6 +44,17 @@ export interface UtilityCall {
   argsJson: string;
 }
 
+/** 0: nothing is scheduled; 1 and 2: weights and KV cache are freed too. Both read the weights from the checkpoint again. */
+export const SLEEP_LEVELS = [0, 1, 2] as const;
+export type SleepLevel = (typeof SLEEP_LEVELS)[number];
+
+/** What happens to running requests when the engine is put to sleep: aborted, finished first, or kept and computed anew. */
+export const SLEEP_MODES = ['abort', 'wait', 'keep'] as const;
+export type SleepMode = (typeof SLEEP_MODES)[number];
+
+/** What can be woken by itself. */
+export type WakeTag = MemoryTag | 'scheduling';
+
 export interface UtilityResult {
   callId: number;
   /** null on success. */
@@ -86,6 +98,10 @@ export interface EngineCoreOutput {
 export interface SchedulerStats {
   numRunning: number;
   numWaiting: number;
+  /** Those of the waiting that could not run now whatever was free: their grammars are being compiled, or the engine sleeps. */
+  numDeferred: number;
+  /** How deep the engine sleeps (0, 1, 2); -1: it is awake. */
+  sleepLevel: number;
   /** 0..1 */
   kvCacheUsage: number;
   prefixCacheQueries: number;

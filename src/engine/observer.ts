@@ -35,6 +35,8 @@ export interface FinishedSequence {
   times: SequenceTimes;
   finishedMs: number;
   numGenerationTokens: number;
+  /** With the last of a request's sequences: most tokens of any of them; null with the others. */
+  maxGenerationTokens: number | null;
   numPreemptions: number;
 }
 

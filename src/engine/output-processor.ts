@@ -14,6 +14,8 @@ import { type EngineObserver, SequenceTimes } from './observer.ts';
 /** A request of the API with its n sequences. */
 class ParentRequest {
   numUnfinished: number;
+  /** Of the sequences that have ended. */
+  maxGenerationTokens = 0;
   numCachedTokens = 0;
   promptLogprobs: PositionLogprobs[] | null = null;
   promptLogprobsSent = false;
@@ -59,6 +61,9 @@ export class OutputProcessor {
   private readonly parents = new Map<string, ParentRequest>();
   private readonly logprobsDecoder: LogprobsDecoder;
 
+  /** Prompt tokens of sequences that have no token yet. */
+  numQueuedTokens = 0;
+
   constructor(
     private readonly tokenizer: Tokenizer | null,
     private readonly observer: EngineObserver,
@@ -84,6 +89,7 @@ export class OutputProcessor {
         this.tokenizer !== null && params.detokenize ? new OutputText(this.tokenizer, params, promptTokenIds) : null;
       const times = new SequenceTimes(arrivalTimeMs);
       this.sequences.set(coreRequest.handle, new Sequence(parent, index, outputText, times));
+      this.numQueuedTokens += promptTokenIds.length;
     });
   }
 
@@ -104,6 +110,7 @@ export class OutputProcessor {
     const parents = [...this.parents.values()];
     this.parents.clear();
     this.sequences.clear();
+    this.numQueuedTokens = 0;
     for (const parent of parents) parent.sink.onError(error);
   }
 
@@ -169,6 +176,7 @@ export class OutputProcessor {
       parent.numCachedTokens = Math.max(parent.numCachedTokens, output.numCachedTokens);
       times.cachedTokens = output.numCachedTokens;
       times.onFirstToken(output.firstScheduledMs, nowMs);
+      this.numQueuedTokens -= parent.request.promptTokenIds.length;
       this.observer.onFirstToken(coreIndex, times);
     } else {
       this.observer.onInterTokenLatency(coreIndex, times.onToken(nowMs));
@@ -184,7 +192,9 @@ export class OutputProcessor {
   ): void {
     const { parent, times } = sequence;
     this.sequences.delete(handle);
+    if (times.isFirst) this.numQueuedTokens -= parent.request.promptTokenIds.length;
     parent.numUnfinished--;
+    parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.tokenIds.length);
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
@@ -192,6 +202,7 @@ export class OutputProcessor {
       times,
       finishedMs: nowMs,
       numGenerationTokens: sequence.tokenIds.length,
+      maxGenerationTokens: parent.numUnfinished === 0 ? parent.maxGenerationTokens : null,
       numPreemptions,
     });
   }

@@ -2,6 +2,7 @@ import type { HealthStatus } from '../engine/engine-client.ts';
 import { ValidationError } from '../engine/engine-client.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
+import { EngineOwner } from './engine-owner.ts';
 import { type LoRARequest, resolveLora } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
 import {
@@ -32,12 +33,13 @@ export interface StreamOptions {
  *   process.stdout.write(output.outputs[0].text);
  * }
  */
-export class AsyncLLM {
+export class AsyncLLM extends EngineOwner {
   private readonly requests: RequestBuilder;
   private readonly stops = new Map<string, () => void>();
   private numRequests = 0;
 
-  private constructor(private readonly engine: OfflineEngine) {
+  private constructor(engine: OfflineEngine) {
+    super(engine);
     this.requests = new RequestBuilder(engine.client);
   }
 
@@ -91,19 +93,9 @@ export class AsyncLLM {
     return this.engine.client.health();
   }
 
-  /** Forgets the prompts that the engine remembers; false while requests run. */
-  async resetPrefixCache(): Promise<boolean> {
-    return this.engine.client.resetPrefixCache();
-  }
-
-  /** Stops the engine and frees what it holds. */
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     for (const stop of this.stops.values()) stop();
-    await this.engine.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+    await super.close();
   }
 
   private async *stream(

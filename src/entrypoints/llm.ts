@@ -3,6 +3,7 @@ import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
 import { beamSearch } from '../sampling/beam-search.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
+import { EngineOwner } from './engine-owner.ts';
 import { showGenerationProgress } from './generation-progress.ts';
 import { type LoRAInput, resolveLoras } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
@@ -53,10 +54,11 @@ export interface BeamSearchResult {
  * const [output] = await llm.generate('The capital of France is', { temperature: 0, maxTokens: 8 });
  * console.log(output.outputs[0].text);
  */
-export class LLM {
+export class LLM extends EngineOwner {
   private readonly requests: RequestBuilder;
 
-  private constructor(private readonly engine: OfflineEngine) {
+  private constructor(engine: OfflineEngine) {
+    super(engine);
     this.requests = new RequestBuilder(engine.client);
   }
 
@@ -107,20 +109,6 @@ export class LLM {
     const checked = await Promise.all(prepared.map((prompt) => this.beamParams(prompt, options)));
     const loras = await resolveLoras(this.engine.adapters, options.loraRequest, prepared.length);
     return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!, loras[i]!)));
-  }
-
-  /** Forgets the prompts that the engine remembers; false while requests run. */
-  async resetPrefixCache(): Promise<boolean> {
-    return this.engine.client.resetPrefixCache();
-  }
-
-  /** Stops the engine and frees what it holds. */
-  async close(): Promise<void> {
-    await this.engine.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
   }
 
   private async run(

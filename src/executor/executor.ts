@@ -4,6 +4,10 @@ import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 
+/** Memory that a sleeping engine does without. Names are vLLM's. */
+export const MEMORY_TAGS = ['weights', 'kv_cache'] as const;
+export type MemoryTag = (typeof MEMORY_TAGS)[number];
+
 /**
  * Runs the model for one engine core, on one worker or many. The core calls, in this order: `initDevice`, `loadModel`, `kvCacheSpecs`,
  * `determineAvailableMemory`, `initializeFromConfig`, then `execute` for each step.
@@ -26,6 +30,13 @@ export interface Executor {
    * Throws when the step can't be run; the core then fails.
    */
   execute(scheduled: SchedulerOutput): PendingStep;
+  /** Frees weights and KV cache; no step may be in flight. */
+  sleep(): void;
+  /**
+   * Takes back what `sleep` freed: weights are read again, the KV cache is empty. Steps may be executed when both are back. Throws when it can't be had;
+   * what is asleep stays so.
+   */
+  wakeUp(tags: readonly MemoryTag[]): Promise<void>;
   shutdown(): void;
 }
 

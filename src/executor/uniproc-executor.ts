@@ -3,7 +3,7 @@ import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 import { Worker } from '../worker/worker.ts';
-import type { Executor, ExecutorContext } from './executor.ts';
+import type { Executor, ExecutorContext, MemoryTag } from './executor.ts';
 
 /** One worker in the core's own thread. */
 export class UniProcExecutor implements Executor {
@@ -47,6 +47,14 @@ export class UniProcExecutor implements Executor {
 
   execute(scheduled: SchedulerOutput): PendingStep {
     return this.worker.execute(scheduled);
+  }
+
+  sleep(): void {
+    this.worker.sleep();
+  }
+
+  wakeUp(tags: readonly MemoryTag[]): Promise<void> {
+    return this.worker.wakeUp(tags);
   }
 
   shutdown(): void {

@@ -19,7 +19,8 @@ export interface LoRALayersOptions {
 
 /** The linear layers of a model that adapters may change, with the adapters' weights for them by slot. */
 export class LoRALayers implements LinearAdapters {
-  private readonly layers: LoRALayer[] = [];
+  /** By the parts of checkpoint matrices that they are made of. */
+  private readonly byShards = new Map<string, LoRALayer>();
   private batch: LoRABatch | null = null;
 
   constructor(
@@ -31,9 +32,13 @@ export class LoRALayers implements LinearAdapters {
     return this.options.numSlots;
   }
 
+  /** A model that is loaded again, after sleep, finds its layers here. */
   add(shards: readonly LinearShard[]): LinearAdapter {
+    const key = JSON.stringify(shards);
+    const known = this.byShards.get(key);
+    if (known !== undefined) return known;
     const layer = new LoRALayer(this.device, this.options, shards, () => this.batch);
-    this.layers.push(layer);
+    this.byShards.set(key, layer);
     return layer;
   }
 
@@ -45,6 +50,10 @@ export class LoRALayers implements LinearAdapters {
   /** Bytes of an adapter of that rank which changes every layer. */
   bytesOfRank(rank: number): number {
     return this.layers.reduce((bytes, layer) => bytes + layer.bytesOfRank(rank), 0);
+  }
+
+  private get layers(): LoRALayer[] {
+    return [...this.byShards.values()];
   }
 
   /** Which rows of the step that is enqueued next have adapters. */

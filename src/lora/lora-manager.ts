@@ -82,6 +82,11 @@ export class LoRAManager {
     if (resident.numUsers === 0 && resident.isRemoved) this.evict(id, resident);
   }
 
+  /** Frees what all adapters hold. Called with no request in the worker; those that ask for an adapter later have it read again. */
+  evictAll(): void {
+    for (const [id, resident] of this.residents) this.evict(id, resident);
+  }
+
   private readAgain(request: LoRARequest): ResidentAdapter {
     if (this.broken.has(request.id)) {
       throw new LoRALoadError(request.name, 'its files could not be read when it was needed again. Load it anew.');

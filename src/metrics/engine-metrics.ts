@@ -27,6 +27,8 @@ const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'err
 const IDLE_STATS: SchedulerStats = {
   numRunning: 0,
   numWaiting: 0,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0,
   prefixCacheQueries: 0,
   prefixCacheHits: 0,
@@ -125,8 +127,10 @@ export class EngineMetrics implements EngineObserver {
     engine.finished[sequence.finishReason]++;
     histograms.promptTokens.observe(numPromptTokens);
     histograms.generationTokens.observe(sequence.numGenerationTokens);
-    histograms.maxGenerationTokens.observe(sequence.numGenerationTokens);
-    histograms.paramsN.observe(request.params.n);
+    if (sequence.maxGenerationTokens !== null) {
+      histograms.maxGenerationTokens.observe(sequence.maxGenerationTokens);
+      histograms.paramsN.observe(request.params.n);
+    }
     histograms.paramsMaxTokens.observe(request.params.maxTokens);
     histograms.numPreemptions.observe(sequence.numPreemptions);
     histograms.e2eLatency.observe(seconds(sequence.finishedMs - times.arrivalMs));
@@ -212,7 +216,7 @@ export class EngineMetrics implements EngineObserver {
       generationTokens: define('vllm:request_generation_tokens', 'Generated tokens of a request.', tokens),
       maxGenerationTokens: define(
         'vllm:request_max_num_generation_tokens',
-        'Most tokens generated for a request.',
+        'Tokens of the longest of the answers to a request.',
         tokens,
       ),
       paramsN: define('vllm:request_params_n', 'The parameter n.', PARAMS_N_BUCKETS),
@@ -242,7 +246,8 @@ export class EngineMetrics implements EngineObserver {
         name,
         help,
         labelNames,
-        aggregator: 'max',
+        // Cores send their statistics to the first front end alone.
+        aggregator: 'first',
         registers: [this.registry],
         collect() {
           for (const { labels, stats } of engines) {
@@ -258,8 +263,8 @@ export class EngineMetrics implements EngineObserver {
       'Waiting requests by what they wait for.',
       [...perEngine, 'reason'],
       (s) => [
-        [{ reason: 'capacity' }, s.numWaiting],
-        [{ reason: 'deferred' }, 0],
+        [{ reason: 'capacity' }, s.numWaiting - s.numDeferred],
+        [{ reason: 'deferred' }, s.numDeferred],
       ],
     );
     define('vllm:kv_cache_usage_perc', 'Share of the KV cache in use, 1 is all.', perEngine, (s) => [
@@ -269,10 +274,10 @@ export class EngineMetrics implements EngineObserver {
       'vllm:engine_sleep_state',
       'Whether the engine is awake, or how deep it sleeps.',
       [...perEngine, 'sleep_state'],
-      () => [
-        [{ sleep_state: 'awake' }, 1],
-        [{ sleep_state: 'weights_offloaded' }, 0],
-        [{ sleep_state: 'discard_all' }, 0],
+      (s) => [
+        [{ sleep_state: 'awake' }, s.sleepLevel < 1 ? 1 : 0],
+        [{ sleep_state: 'weights_offloaded' }, s.sleepLevel === 1 ? 1 : 0],
+        [{ sleep_state: 'discard_all' }, s.sleepLevel === 2 ? 1 : 0],
       ],
     );
   }

@@ -34,6 +34,9 @@ export type SchedulerCounters = Pick<
   | 'waitingLoraAdapters'
 >;
 
+/** What a step may hold: anything, only requests that run already, nothing. Names are vLLM's. */
+export type PauseState = 'unpaused' | 'paused-new' | 'paused-all';
+
 /** Draft tokens proposed for a request, to be verified in its next step. */
 export interface DraftTokens {
   key: number;
@@ -61,9 +64,18 @@ export interface SchedulerInterface {
   updateDraftTokens(drafts: readonly DraftTokens[]): void;
   /** True while a request waits or runs. */
   hasRequests(): boolean;
+  /** Those that wait or run. */
+  unfinishedRequests(): Request[];
+  pauseState: PauseState;
+  /** Whether a step might hold something: false while what is there is paused. */
+  canSchedule(): boolean;
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** Forgets all cached prefixes; false, and nothing done, while blocks are in use. */
-  resetPrefixCache(): boolean;
+  /**
+   * Forgets all cached prefixes; false, and nothing done, while blocks are in use.
+   *
+   * @param resetRunningRequests running requests are preempted, so that no block is: they are computed anew
+   */
+  resetPrefixCache(resetRunningRequests?: boolean): boolean;
   stats(): SchedulerCounters;
 }

@@ -5,7 +5,13 @@ import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, requestOrder } from './request-queue.ts';
 import { RunningAdapters } from './running-adapters.ts';
-import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
+import type {
+  DraftTokens,
+  PauseState,
+  RequestUpdate,
+  SchedulerCounters,
+  SchedulerInterface,
+} from './scheduler-interface.ts';
 import { checkEveryRequestFits, type SchedulerOptions } from './scheduler-options.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
@@ -28,6 +34,7 @@ const NOTHING_NEW = { newTokenIds: [], newLogprobs: null, newPromptLogprobs: nul
  * the request stays at the front of the queue until then, since its new start must know all its tokens.
  */
 export class Scheduler implements SchedulerInterface {
+  pauseState: PauseState = 'unpaused';
   private readonly kvCache: KVCacheManager;
   private readonly order: RequestOrder;
   private readonly waiting: WaitingRequests;
@@ -72,6 +79,15 @@ export class Scheduler implements SchedulerInterface {
     return this.requests.size > 0;
   }
 
+  unfinishedRequests(): Request[] {
+    return [...this.requests.values()];
+  }
+
+  canSchedule(): boolean {
+    if (this.pauseState === 'paused-all') return false;
+    return this.pauseState === 'paused-new' ? this.running.length > 0 : this.requests.size > 0;
+  }
+
   addRequest(request: Request): void {
     const { maxModelLen } = this.options;
     if (request.numPromptTokens < 1 || request.numPromptTokens > maxModelLen) {
@@ -105,9 +121,9 @@ export class Scheduler implements SchedulerInterface {
       waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
-    this.scheduleRunning(step);
+    if (this.pauseState !== 'paused-all') this.scheduleRunning(step);
     // Who joins now would only take the blocks that someone has just been preempted for.
-    if (this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    if (this.pauseState === 'unpaused' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
     step.releasedKeys = this.releasedKeys;
     this.releasedKeys = [];
     return step;
@@ -140,7 +156,8 @@ export class Scheduler implements SchedulerInterface {
     }
   }
 
-  resetPrefixCache(): boolean {
+  resetPrefixCache(resetRunningRequests = false): boolean {
+    if (resetRunningRequests) for (let last = this.running.pop(); last; last = this.running.pop()) this.preempt(last);
     return this.kvCache.resetPrefixCache();
   }
 

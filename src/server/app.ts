@@ -14,9 +14,11 @@ import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerLora } from './routes/lora.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
+import { registerOpenApi } from './routes/openapi.ts';
 import { registerResponses } from './routes/responses.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
@@ -53,7 +55,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     }),
   );
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
-  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey));
+  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 
   registerStatus(app, context, options.metrics);
   registerModels(app, context);
@@ -63,6 +65,8 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
   registerResponses(app, context);
   registerTokenize(app, context);
   if (config.lora.allowRuntimeLoraUpdating) registerLora(app, context);
+  if (frontend.serverDevMode) registerDevelopment(app, context);
+  if (!frontend.disableFastapiDocs) registerOpenApi(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
   refuseOtherMethods(app);

@@ -47,6 +47,10 @@ export class StructuredOutputManager {
     return this.waiting.size;
   }
 
+  waitingRequests(): Request[] {
+    return [...this.waiting].map((key) => this.constraints.get(key)!.request);
+  }
+
   /** Takes a request with `structuredOutputs` in; `admit` gives it back when its grammar is there. Throws Error where there is no engine for it. */
   add(request: Request): void {
     const params = request.samplingParams.structuredOutputs!;

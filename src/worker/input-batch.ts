@@ -113,6 +113,10 @@ export class InputBatch {
     if (state.lora !== null) this.loras?.release(state.lora.id);
   }
 
+  releaseAll(): void {
+    for (const key of [...this.requests.keys()]) this.release(key);
+  }
+
   private acquireLora(request: LoRARequest | null): Pick<RequestState, 'lora' | 'error'> {
     if (request === null) return { lora: null, error: null };
     try {

@@ -94,6 +94,7 @@ export class ModelRunner {
 
   close(): void {
     this.device.wait(this.device.record());
+    this.batch.releaseAll();
     this.sampling.close();
     this.logitsEditor.free();
     for (const inputs of this.inputs) inputs.free();

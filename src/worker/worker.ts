@@ -1,6 +1,8 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
+import { MemoryScope } from '../device/memory-scope.ts';
+import type { MemoryTag } from '../executor/executor.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
@@ -20,11 +22,16 @@ const log = logger('worker');
 /** One device with its part of the model and of the KV cache. */
 export class Worker {
   private device: Device | null = null;
+  /** Asleep, it knows everything but its weights. */
   private model: CausalLM | null = null;
+  /** The memory of the model's weights; null before they are loaded and while they are asleep. */
+  private weights: MemoryScope | null = null;
+  private kvCacheConfig: KvCacheConfig | null = null;
+  /** By layer; null before they are allocated and while they are asleep. */
+  private kvCaches: Map<string, DevicePtr> | null = null;
   private loraLayers: LoRALayers | null = null;
   private loras: LoRAManager | null = null;
   private runner: ModelRunner | null = null;
-  private readonly kvCaches: DevicePtr[] = [];
 
   constructor(
     private readonly config: BaoConfig,
@@ -44,9 +51,10 @@ export class Worker {
   async loadModel(): Promise<void> {
     const { model, load, cache, scheduler, lora } = this.config;
     if (lora.enableLora) {
-      this.loraLayers = new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
+      this.loraLayers ??= new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
     }
     const started = performance.now();
+    const memory = new MemoryScope(this.requireDevice());
     const weights = await openWeights(model.folder, {
       loadFormat: load.loadFormat,
       seed: model.seed,
@@ -54,7 +62,7 @@ export class Worker {
     });
     try {
       this.model = await loadModel({
-        device: this.requireDevice(),
+        device: memory,
         config: model.hf,
         weights,
         dtype: model.dtype,
@@ -67,6 +75,10 @@ export class Worker {
         tensorParallel: { rank: 0, size: 1 },
         adapters: this.loraLayers,
       });
+      this.weights = memory;
+    } catch (error) {
+      memory.freeAll();
+      throw error;
     } finally {
       weights.close();
     }
@@ -85,19 +97,64 @@ export class Worker {
   }
 
   initializeFromConfig(kvCache: KvCacheConfig): void {
-    const device = this.requireDevice();
-    const model = this.requireModel();
-    const caches = new Map<string, DevicePtr>();
-    for (const tensor of kvCache.tensors) {
-      const ptr = device.alloc(tensor.bytes, 'KV cache');
-      this.kvCaches.push(ptr);
-      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
-    }
-    model.bindKvCache(caches);
+    this.kvCacheConfig = kvCache;
+    this.allocateKvCache();
     const { maxLoraRank, modules } = this.config.lora;
     if (this.loraLayers !== null) this.loras = new LoRAManager(this.loraLayers, maxLoraRank);
     for (const module of modules) this.addLora(module);
-    this.runner = new ModelRunner(device, model, kvCache, {
+    this.createRunner();
+  }
+
+  /** Frees weights, adapters and KV cache. Called with no step in flight. */
+  sleep(): void {
+    const device = this.requireDevice();
+    this.runner?.close();
+    this.runner = null;
+    for (const ptr of new Set(this.kvCaches?.values())) device.free(ptr);
+    this.kvCaches = null;
+    this.loras?.evictAll();
+    this.weights?.freeAll();
+    this.weights = null;
+    log.info('Asleep: weights and KV cache are freed', device.memoryReport());
+  }
+
+  /** Steps can be executed again when weights and KV cache are both back. Adapters are read when requests ask for them. */
+  async wakeUp(tags: readonly MemoryTag[]): Promise<void> {
+    if (tags.includes('weights') && this.weights === null) await this.loadModel();
+    if (tags.includes('kv_cache') && this.kvCaches === null) this.allocateKvCache();
+    if (this.weights !== null && this.kvCaches !== null && this.runner === null) this.createRunner();
+  }
+
+  positionOffset(numPromptTokens: number): number {
+    return this.requireModel().positionOffset?.(numPromptTokens) ?? 0;
+  }
+
+  execute(scheduled: SchedulerOutput): PendingStep {
+    if (this.runner === null) throw new Error('a step was executed before initializeFromConfig, or asleep');
+    return this.runner.execute(scheduled);
+  }
+
+  shutdown(): void {
+    this.runner?.close();
+    this.loraLayers?.close();
+    this.device?.close();
+  }
+
+  private allocateKvCache(): void {
+    const device = this.requireDevice();
+    const caches = new Map<string, DevicePtr>();
+    for (const tensor of this.requireKvCacheConfig().tensors) {
+      const ptr = device.alloc(tensor.bytes, 'KV cache');
+      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
+    }
+    this.kvCaches = caches;
+  }
+
+  private createRunner(): void {
+    const device = this.requireDevice();
+    const model = this.requireModel();
+    model.bindKvCache(this.kvCaches!);
+    this.runner = new ModelRunner(device, model, this.requireKvCacheConfig(), {
       maxNumSeqs: this.config.scheduler.maxNumSeqs,
       maxNumBatchedTokens: this.config.scheduler.maxNumBatchedTokens,
       maxModelLen: this.config.model.maxModelLen,
@@ -109,10 +166,6 @@ export class Worker {
     log.debug('Memory', device.memoryReport());
   }
 
-  positionOffset(numPromptTokens: number): number {
-    return this.requireModel().positionOffset?.(numPromptTokens) ?? 0;
-  }
-
   /** Throws LoRALoadError for an adapter that can't be loaded. */
   addLora(request: LoRARequest): void {
     if (this.loras === null) throw new LoRALoadError(request.name, 'LoRA is not enabled (--enable-lora).');
@@ -121,18 +174,6 @@ export class Worker {
 
   removeLora(id: number): void {
     this.loras?.remove(id);
-  }
-
-  execute(scheduled: SchedulerOutput): PendingStep {
-    if (this.runner === null) throw new Error('a step was executed before initializeFromConfig');
-    return this.runner.execute(scheduled);
-  }
-
-  shutdown(): void {
-    this.runner?.close();
-    this.loraLayers?.close();
-    for (const ptr of this.kvCaches) this.device?.free(ptr);
-    this.device?.close();
   }
 
   private get maxLogitRows(): number {
@@ -147,5 +188,10 @@ export class Worker {
   private requireModel(): CausalLM {
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
     return this.model;
+  }
+
+  private requireKvCacheConfig(): KvCacheConfig {
+    if (this.kvCacheConfig === null) throw new Error('the worker has no KV cache: initializeFromConfig comes first');
+    return this.kvCacheConfig;
   }
 }

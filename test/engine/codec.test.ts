@@ -114,6 +114,8 @@ const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
 const stats = fc.record({
   numRunning: f64,
   numWaiting: f64,
+  numDeferred: f64,
+  sleepLevel: f64,
   kvCacheUsage: f64,
   prefixCacheQueries: f64,
   prefixCacheHits: f64,

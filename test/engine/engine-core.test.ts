@@ -30,6 +30,8 @@ class CountingExecutor implements Executor {
   }
   addLora() {}
   removeLora() {}
+  sleep() {}
+  async wakeUp() {}
   shutdown() {}
 
   execute(scheduled: SchedulerOutput): PendingStep {
@@ -137,7 +139,7 @@ describe('engine core', () => {
         return finish(scheduled);
       };
       clients[0]!.send({ type: 'add', request: request(2, 3, { maxTokens: 20 }) });
-      core.run();
+      await core.run();
       await settle(() => received[1]!.some((output) => output.finishReason !== null));
       const tokens = (client: number, handle: number) =>
         received[client]!.filter((output) => output.handle === handle).flatMap((output) => output.newTokenIds);
@@ -183,7 +185,7 @@ describe('engine core', () => {
       }
       return execute(scheduled);
     };
-    core.run();
+    await core.run();
     expect(executor.steps.length).toBeLessThanOrEqual(7);
     expect(scheduler.hasRequests()).toBe(false);
     expect(scheduler.stats().kvCacheUsage).toBe(0);
@@ -198,7 +200,7 @@ describe('engine core', () => {
       clients[0]!.send({ type: 'utility', call: { callId, method, argsJson: '[]' } });
     }
     shutDown();
-    core.run();
+    await core.run();
     await settle(() => messages.length >= 4);
     const results = messages.flatMap((message) => (message.type === 'utility-result' ? [message.result] : []));
     expect(results[0]).toEqual({ callId: 0, error: null, resultJson: 'true' });
@@ -207,7 +209,7 @@ describe('engine core', () => {
     close();
   });
 
-  test('unseeded requests get different seeds, seeded ones their own', () => {
+  test('unseeded requests get different seeds, seeded ones their own', async () => {
     const { core, clients, executor, shutDown, close } = setUp(1);
     clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 1 }) });
     clients[0]!.send({ type: 'add', request: request(2, 5, { maxTokens: 1 }) });
@@ -217,7 +219,7 @@ describe('engine core', () => {
       shutDown();
       return execute(scheduled);
     };
-    core.run();
+    await core.run();
     const [first, second, third] = executor.steps[0]!.newRequests;
     expect(first!.seed).not.toBe(second!.seed);
     expect(third!.seed).toBe(42n);

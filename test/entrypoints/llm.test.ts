@@ -262,3 +262,87 @@ describe('adapters', () => {
     expect(llm.generate('a', answer, { loraRequest: pirate })).rejects.toThrow('LoRA is not enabled');
   });
 });
+
+describe('sleep', () => {
+  const prompt = 'The capital of France is';
+  const long = { temperature: 0, maxTokens: 200, ignoreEos: true };
+
+  test('frees weights and KV cache; requests wait and are answered as before when it wakes', async () => {
+    await using llm = await LLM.create({
+      model: 'demo',
+      logLevel: 'error',
+      enableSleepMode: true,
+      dataParallelSize: 2,
+      cpuThreads: 2,
+    });
+    const [before] = await llm.generate(prompt, GREEDY);
+    for (const level of [1, 2] as const) {
+      await llm.sleep(level);
+      expect(await llm.isSleeping()).toBe(true);
+      let isAnswered = false;
+      const waiting = llm.generate(prompt, GREEDY).finally(() => {
+        isAnswered = true;
+      });
+      await llm.wakeUp(['weights']);
+      expect([await llm.isSleeping(), isAnswered]).toEqual([true, false]);
+      await llm.wakeUp(['kv_cache']);
+      expect(await llm.isSleeping()).toBe(false);
+      const [after] = await waiting;
+      expect(after!.outputs[0]!.tokenIds).toEqual(before!.outputs[0]!.tokenIds);
+    }
+  }, 60_000);
+
+  test('running requests are kept and computed anew, finished first, or aborted', async () => {
+    await using llm = await AsyncLLM.fromEngineArgs({ model: 'demo', logLevel: 'error', enableSleepMode: true });
+    const stream = async (onFirst: () => void) => {
+      let last: RequestOutput | null = null;
+      for await (const output of llm.generate(prompt, long)) {
+        if (last === null) onFirst();
+        last = output;
+      }
+      return last!.outputs[0]!;
+    };
+    const undisturbed = await stream(() => {});
+    for (const mode of ['keep', 'wait', 'abort'] as const) {
+      const asleep = Promise.withResolvers<void>();
+      const answer = stream(() => llm.sleep(1, mode).then(asleep.resolve, asleep.reject));
+      await asleep.promise;
+      if (mode !== 'keep') expect((await answer).finishReason).toBe(mode === 'wait' ? 'length' : 'abort');
+      await llm.wakeUp();
+      if (mode !== 'abort') expect(await answer).toEqual(undisturbed);
+    }
+  }, 60_000);
+
+  test('adapters are read again, whether they were in use or came while it slept', async () => {
+    await using llm = await LLM.create({
+      model: 'demo',
+      logLevel: 'error',
+      enableSleepMode: true,
+      enableLora: true,
+      loraModules: ['pirate=demo-pirate'],
+    });
+    const answerOf = async (loraName: string) => {
+      const [output] = await llm.chat(QUESTION, long, { loraRequest: new LoRARequest({ loraName }) });
+      return output!.outputs[0]!.text;
+    };
+    const before = await answerOf('pirate');
+    const running = answerOf('pirate');
+    await llm.sleep(1, 'keep');
+    const late = new LoRARequest({ loraName: 'late', loraPath: 'demo-pirate' });
+    const waiting = llm.chat(QUESTION, long, { loraRequest: late });
+    await llm.wakeUp();
+    expect(await running).toBe(before);
+    expect((await waiting)[0]!.outputs[0]!.text).toBe(before);
+    await llm.sleep(2);
+    await llm.wakeUp();
+    expect(await answerOf('late')).toBe(before);
+  }, 60_000);
+
+  test('needs its flag where it frees something', async () => {
+    await using llm = await LLM.create({ model: 'demo', logLevel: 'error' });
+    await expect(llm.sleep(1)).rejects.toThrow('--enable-sleep-mode');
+    await llm.sleep(0);
+    await llm.wakeUp();
+    expect((await llm.generate(prompt, GREEDY))[0]!.finished).toBe(true);
+  });
+});

@@ -56,6 +56,22 @@ describe('adapters in memory', () => {
       expect(manager.residentIds).toEqual([2]);
     }));
 
+  test('all of them go for sleep, and come back to the layers of the model that is loaded again', () => {
+    const shards = [{ prefix: 'm', shape: [6, 5] as const, firstRow: 0, numRows: 6, firstCol: 0, numCols: 5 }];
+    const layers = new LoRALayers(device, { numSlots: 1, dtype: 'bfloat16' });
+    expect(layers.add(structuredClone(shards))).toBe(layers.add(shards));
+    layers.close();
+    return withManager(2, (manager, request) => {
+      const before = bytesHeld();
+      for (const id of [1, 2]) manager.load(request(id));
+      expect(bytesHeld()).toBeGreaterThan(before);
+      manager.evictAll();
+      expect([bytesHeld(), manager.residentIds]).toEqual([before, []]);
+      manager.acquire(request(2));
+      expect(manager.residentIds).toEqual([2]);
+    });
+  });
+
   test('what is removed goes with its last request', () =>
     withManager(2, (manager, request) => {
       const before = bytesHeld();

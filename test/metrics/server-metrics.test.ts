@@ -21,6 +21,8 @@ function create(...args: Parameters<typeof createMetrics>): ServerMetrics {
 const STATS: SchedulerStats = {
   numRunning: 3,
   numWaiting: 2,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0.25,
   prefixCacheQueries: 100,
   prefixCacheHits: 40,
@@ -49,6 +51,7 @@ function finished(changes: Partial<FinishedSequence> = {}): FinishedSequence {
     times,
     finishedMs: 13_600,
     numGenerationTokens: 5,
+    maxGenerationTokens: 5,
     numPreemptions: 2,
     ...changes,
   };
@@ -177,6 +180,30 @@ test('values of one request', async () => {
   const again = await metrics.http.render();
   const engineLines = (exposition: string) => exposition.split('\n').filter((line) => line.startsWith('vllm:'));
   expect(engineLines(again)).toEqual(engineLines(text));
+});
+
+test('n answers to a request are one request, as long as the longest of them', async () => {
+  const metrics = create(metricsConfig());
+  const request = { ...finished().request, params: { ...DEFAULT_SAMPLING_PARAMS, n: 2 } };
+  metrics.observer.onFinished(0, finished({ request, numGenerationTokens: 9, maxGenerationTokens: null }));
+  metrics.observer.onFinished(0, finished({ request, numGenerationTokens: 3, maxGenerationTokens: 9 }));
+  const text = await metrics.http.render();
+  const both = (name: string) => [sampleOf(text, `${name}_count`), sampleOf(text, `${name}_sum`)];
+  expect(both('vllm:request_params_n')).toEqual([1, 2]);
+  expect(both('vllm:request_max_num_generation_tokens')).toEqual([1, 9]);
+  expect(both('vllm:request_generation_tokens')).toEqual([2, 12]);
+  expect(sampleOf(text, 'vllm:request_success_total', { finished_reason: 'stop' })).toBe(2);
+});
+
+test('the engine sleeps, and what waits then is deferred', async () => {
+  const metrics = create(metricsConfig());
+  metrics.observer.onStats(0, { ...STATS, numDeferred: 2, sleepLevel: 1 });
+  const text = await metrics.http.render();
+  const states = ['awake', 'weights_offloaded', 'discard_all'];
+  const values = states.map((state) => sampleOf(text, 'vllm:engine_sleep_state', { sleep_state: state }));
+  expect(values).toEqual([0, 1, 0]);
+  const waiting = (reason: string) => sampleOf(text, 'vllm:num_requests_waiting_by_reason', { reason });
+  expect([waiting('capacity'), waiting('deferred')]).toEqual([0, 2]);
 });
 
 test('a request that ends before its first token has no phases', async () => {

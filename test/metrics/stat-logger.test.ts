@@ -5,6 +5,8 @@ import { StatLogger } from '../../src/metrics/stat-logger.ts';
 const STATS: SchedulerStats = {
   numRunning: 2,
   numWaiting: 1,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0.1234,
   prefixCacheQueries: 200,
   prefixCacheHits: 50,

@@ -46,6 +46,7 @@ interface Scenario {
   depth: number;
   draftRate: number;
   abortRate: number;
+  resetRate: number;
   numRequests: number;
 }
 
@@ -80,6 +81,7 @@ function drawScenario(random: Random): Scenario {
     depth: random.pick([1, 2, 2, 3]),
     draftRate: random.chance(0.4) ? random.next() : 0,
     abortRate: random.chance(0.4) ? 0.1 : 0,
+    resetRate: random.chance(0.2) ? 0.05 : 0,
     numRequests: random.int(1, 10),
   };
 }
@@ -131,6 +133,7 @@ class Simulation {
         this.arrive();
       }
       if (this.random.chance(this.scenario.abortRate)) this.abort();
+      if (this.random.chance(this.scenario.resetRate)) this.reset();
       this.turn();
     }
     this.checkEnd();
@@ -186,6 +189,14 @@ class Simulation {
     victim.aborted = true;
     this.scheduler.finishRequests([victim.request.key, 999_999_999], 'abort');
     expect(victim.request.finishReason).toBe('abort');
+    auditBlocks(this.scheduler);
+  }
+
+  /** Running requests lose their keys and values, whatever steps are in flight. */
+  private reset(): void {
+    this.numPreempted += this.scheduler.numRunning;
+    expect(this.scheduler.resetPrefixCache(true)).toBe(true);
+    expect(this.scheduler.stats()).toMatchObject({ numRunning: 0, kvCacheUsage: 0 });
     auditBlocks(this.scheduler);
   }
 

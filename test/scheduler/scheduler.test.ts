@@ -552,3 +552,48 @@ function compareWithPrefixList(seed: number): number {
   expect(m.scheduler.stats().prefixCacheHits).toBe(numHits);
   return numHits;
 }
+
+describe('pausing', () => {
+  test('paused-new lets the running ones go on and nobody join; paused-all stops them too', () => {
+    const m = machine({ maxNumBatchedTokens: 10 });
+    const [a, b] = [makeRequest(range(4)), makeRequest(range(4, 20))];
+    add(m.scheduler, a!);
+    step(m);
+    m.scheduler.pauseState = 'paused-new';
+    add(m.scheduler, b!);
+    expect(m.scheduler.canSchedule()).toBe(true);
+    expect(amounts(step(m).scheduled)).toEqual([[a!.key, 1]]);
+    m.scheduler.pauseState = 'paused-all';
+    expect(m.scheduler.canSchedule()).toBe(false);
+    expect(m.scheduler.schedule().totalNumScheduledTokens).toBe(0);
+    m.scheduler.pauseState = 'unpaused';
+    expect(amounts(step(m).scheduled)).toEqual([
+      [a!.key, 1],
+      [b!.key, 4],
+    ]);
+  });
+
+  test('paused-new has nothing to schedule once the running ones have ended', () => {
+    const m = machine();
+    const a = makeRequest(range(4));
+    m.scheduler.pauseState = 'paused-new';
+    add(m.scheduler, a);
+    expect([m.scheduler.canSchedule(), m.scheduler.hasRequests()]).toEqual([false, true]);
+    expect(m.scheduler.unfinishedRequests()).toEqual([a]);
+  });
+});
+
+test('a reset of the prefix cache may preempt what runs; its output is the same', () => {
+  const m = machine({ enablePrefixCaching: true });
+  const request = makeRequest(range(12), { maxTokens: 8 });
+  add(m.scheduler, request);
+  step(m);
+  step(m);
+  expect(m.scheduler.resetPrefixCache()).toBe(false);
+  expect(m.scheduler.resetPrefixCache(true)).toBe(true);
+  expect(m.scheduler.stats()).toMatchObject({ numRunning: 0, numWaiting: 1, kvCacheUsage: 0, numPreemptions: 1 });
+  // All of it is computed anew: nothing was left in the cache.
+  expect(amounts(step(m).scheduled)).toEqual([[request.key, 14]]);
+  while (m.scheduler.hasRequests()) step(m);
+  expect(output(request)).toEqual(generateAlone(request, 64).output);
+});

@@ -12,7 +12,7 @@ import {
   type RequestOutput,
   ValidationError,
 } from '../../src/engine/engine-client.ts';
-import type { FinishReason, SchedulerStats } from '../../src/engine/messages.ts';
+import type { FinishReason, SchedulerStats, SleepLevel, SleepMode, WakeTag } from '../../src/engine/messages.ts';
 import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
@@ -139,8 +139,29 @@ export class FakeEngine implements EngineClient {
     this.loras.delete(id);
   }
 
-  async resetPrefixCache(): Promise<boolean> {
-    return true;
+  /** What utility calls were made, with their arguments. */
+  readonly calls: [name: string, ...args: unknown[]][] = [];
+  /** Whether blocks of the prefix cache are in use. */
+  cacheInUse = false;
+  #sleeps = false;
+
+  async resetPrefixCache(resetRunningRequests = false): Promise<boolean> {
+    this.calls.push(['resetPrefixCache', resetRunningRequests]);
+    return resetRunningRequests || !this.cacheInUse;
+  }
+
+  async sleep(level: SleepLevel, mode: SleepMode): Promise<void> {
+    this.calls.push(['sleep', level, mode]);
+    this.#sleeps = true;
+  }
+
+  async wakeUp(tags?: readonly WakeTag[]): Promise<void> {
+    this.calls.push(['wakeUp', tags]);
+    this.#sleeps = false;
+  }
+
+  async isSleeping(): Promise<boolean> {
+    return this.#sleeps;
   }
 
   stats(): SchedulerStats[] {

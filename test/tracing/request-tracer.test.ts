@@ -33,6 +33,7 @@ function finished(traceHeaders: { traceparent: string; tracestate: string | null
     finishReason: 'stop' as const,
     times,
     finishedMs: 1_700_000_000_400,
+    maxGenerationTokens: null,
     numGenerationTokens: 2,
     numPreemptions: 0,
   };

@@ -78,6 +78,11 @@ export const modelFlags = {
     min: 0,
     help: 'Seed from which requests without one of their own draw theirs.',
   },
+  'enable-sleep-mode': {
+    type: 'boolean',
+    default: false,
+    help: 'Let the engine be put to sleep so deep that weights and KV cache are freed (levels 1 and 2).',
+  },
   'max-logprobs': {
     type: 'int',
     default: 20,

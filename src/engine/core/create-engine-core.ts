@@ -10,6 +10,7 @@ import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
 import { EngineCore } from './engine-core.ts';
 import type { CoreReady } from './handshake.ts';
+import { StepLog } from './step-log.ts';
 
 const log = logger('core');
 
@@ -55,6 +56,10 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
     {
       maxInFlight: scheduler.asyncScheduling ? 2 : 1,
       seed: config.model.seed + coreIndex,
+      stepLog: new StepLog({
+        logsAll: config.observability.enableLoggingIterationDetails,
+        slowStepMs: config.observability.logSlowSteps === null ? null : config.observability.logSlowSteps * 1000,
+      }),
       // The front end that checked the request has registered the vocabulary.
       structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },

@@ -16,9 +16,14 @@ import type {
   EngineCoreRequest,
   RequestFailure,
   SchedulerStats,
+  SleepLevel,
+  SleepMode,
   UtilityCall,
+  WakeTag,
 } from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
+import { type Reply, SleepControl } from './sleep-control.ts';
+import type { StepLog } from './step-log.ts';
 
 const log = logger('core');
 
@@ -35,6 +40,8 @@ export interface EngineCoreOptions {
   maxInFlight: number;
   /** Seed of the seeds of requests that bring none. */
   seed: number;
+  /** Default: no step is told of. */
+  stepLog?: StepLog;
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
 }
@@ -57,6 +64,8 @@ const DEAD_END: RequestFailure = {
 interface StepInFlight {
   scheduled: SchedulerOutput;
   pending: PendingStep;
+  /** Milliseconds, monotonic. */
+  enqueuedMs: number;
 }
 
 /** The busy loop of one core: read rings, schedule, execute, update, write rings. Never waits for a client. */
@@ -65,6 +74,7 @@ export class EngineCore {
   /** By client, by handle: the key of a live request. */
   private readonly keys: Map<number, number>[];
   private readonly seeds: SeedSequence;
+  private readonly sleepControl: SleepControl;
   private nextKey = 1;
   private stopping = false;
   /** Released while no step was due; goes along with the next one. */
@@ -75,6 +85,8 @@ export class EngineCore {
   private stepMs = 0;
   private deviceMs = 0;
   private statsSentMs = 0;
+  /** When the last step's results came, monotonic. */
+  private finishedMs = 0;
 
   constructor(
     private readonly executor: Executor,
@@ -85,15 +97,18 @@ export class EngineCore {
   ) {
     this.keys = connections.map(() => new Map());
     this.seeds = new SeedSequence(options.seed);
+    this.sleepControl = new SleepControl(executor, scheduler, () => this.abortAll());
   }
 
   /** Runs until a client asks for `shutdown`. An error that escapes means that the core can't go on. */
-  run(): void {
+  async run(): Promise<void> {
     while (!this.stopping) {
       this.status.countLoopTurn();
       this.receive();
       this.admitCompiled();
-      if (this.scheduler.hasRequests() || this.inFlight.length > 0) {
+      if (this.inFlight.length === 0 && this.sleepControl.isDue) {
+        await this.changeSleep();
+      } else if (this.scheduler.canSchedule() || this.inFlight.length > 0) {
         this.status.state = 'busy';
         this.turn();
       } else if (!this.stopping) {
@@ -110,10 +125,18 @@ export class EngineCore {
     for (const connection of this.connections) connection.close();
   }
 
+  /** Loading weights takes long, and is no step that hangs: the core counts as starting. */
+  private async changeSleep(): Promise<void> {
+    this.status.state = 'starting';
+    await this.sleepControl.proceed();
+    this.publishLoad();
+    this.sendStats();
+  }
+
   private idle(): void {
-    if (this.numSteps > 0 && this.statsSentMs !== Number.POSITIVE_INFINITY) {
+    if (this.statsSentMs !== Number.POSITIVE_INFINITY) {
       this.sendStats();
-      // Once is enough until the next step.
+      // Once is enough until something comes.
       this.statsSentMs = Number.POSITIVE_INFINITY;
     }
     this.status.state = 'idle';
@@ -126,7 +149,7 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
-    while (this.inFlight.length < this.options.maxInFlight) {
+    while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
       const scheduled = this.scheduler.schedule();
       this.releasedKeys.push(...scheduled.releasedKeys);
       if (scheduled.totalNumScheduledTokens === 0) break;
@@ -136,7 +159,7 @@ export class EngineCore {
       this.noteFirstScheduled(scheduled);
       // Nobody's tokens shall wait for these logits.
       if (scheduled.waitsForLogits) while (this.finishOldest()) this.flush();
-      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
+      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled), enqueuedMs: performance.now() });
     }
     this.finishOldest();
     this.stepMs += performance.now() - started;
@@ -154,10 +177,13 @@ export class EngineCore {
     for (const connection of this.connections) connection.flush();
   }
 
-  private finish({ scheduled, pending }: StepInFlight): void {
+  private finish({ scheduled, pending, enqueuedMs }: StepInFlight): void {
     const waited = performance.now();
     const result = pending.wait();
-    this.deviceMs += performance.now() - waited;
+    const now = performance.now();
+    this.deviceMs += now - waited;
+    this.options.stepLog?.note(scheduled, now - Math.max(enqueuedMs, this.finishedMs), () => this.scheduler.stats());
+    this.finishedMs = now;
     this.numSteps++;
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
     this.status.addProgress(scheduled.totalNumScheduledTokens);
@@ -258,9 +284,16 @@ export class EngineCore {
     };
   }
 
-  private schedulerCounters(): SchedulerCounters {
+  private schedulerCounters(): SchedulerCounters & Pick<SchedulerStats, 'numDeferred' | 'sleepLevel'> {
     const counters = this.scheduler.stats();
-    return { ...counters, numWaiting: counters.numWaiting + (this.options.structuredOutputs?.numWaiting ?? 0) };
+    const numCompiling = this.options.structuredOutputs?.numWaiting ?? 0;
+    const isPaused = this.scheduler.pauseState !== 'unpaused';
+    return {
+      ...counters,
+      numWaiting: counters.numWaiting + numCompiling,
+      numDeferred: isPaused ? counters.numWaiting + numCompiling : numCompiling,
+      sleepLevel: this.sleepControl.level ?? -1,
+    };
   }
 
   private publishLoad(): void {
@@ -276,7 +309,10 @@ export class EngineCore {
         this.handle(message, clientIndex);
       }
     });
-    if (received) this.publishLoad();
+    if (!received) return;
+    this.publishLoad();
+    // What is received may wait without a step: asleep, or for its grammar.
+    if (this.statsSentMs === Number.POSITIVE_INFINITY) this.statsSentMs = 0;
   }
 
   private handle(message: ClientMessage, clientIndex: number): void {
@@ -329,6 +365,22 @@ export class EngineCore {
     this.scheduler.finishRequests(keys, 'abort');
   }
 
+  /** Every request that waits or runs ends here; its client is told. */
+  private abortAll(): void {
+    const requests = [
+      ...this.scheduler.unfinishedRequests(),
+      ...(this.options.structuredOutputs?.waitingRequests() ?? []),
+    ];
+    this.scheduler.finishRequests(
+      requests.map(({ key }) => key),
+      'abort',
+    );
+    this.sendOutputs(
+      requests.map((request) => ({ ...NOTHING_NEW, request, finishReason: 'abort' })),
+      0,
+    );
+  }
+
   private forget(request: Request): void {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
@@ -336,37 +388,47 @@ export class EngineCore {
   }
 
   private answer(call: UtilityCall, clientIndex: number): void {
-    let error: string | null = null;
-    let result: unknown = null;
+    const send = (error: string | null, result: unknown) =>
+      this.connections[clientIndex]!.send({
+        type: 'utility-result',
+        result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
+      });
     try {
-      result = this.utility(call);
+      const args = JSON.parse(call.argsJson) as unknown[];
+      if (this.startSlowUtility(call.method, args, (error) => send(error, null))) return;
+      send(null, this.utility(call.method, args));
     } catch (thrown) {
-      error = thrown instanceof Error ? thrown.message : String(thrown);
+      send(thrown instanceof Error ? thrown.message : String(thrown), null);
     }
-    this.connections[clientIndex]!.send({
-      type: 'utility-result',
-      result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
-    });
   }
 
-  private utility(call: UtilityCall): unknown {
-    const [argument] = JSON.parse(call.argsJson) as unknown[];
-    switch (call.method) {
+  /** Calls that are answered when the busy loop has carried them out; false for any other. */
+  private startSlowUtility(method: string, args: readonly unknown[], reply: Reply): boolean {
+    if (method === 'sleep') this.sleepControl.sleep(args[0] as SleepLevel, args[1] as SleepMode, reply);
+    else if (method === 'wakeUp') this.sleepControl.wakeUp(args[0] as WakeTag[], reply);
+    else return false;
+    return true;
+  }
+
+  private utility(method: string, args: readonly unknown[]): unknown {
+    switch (method) {
       case 'resetPrefixCache':
-        return this.scheduler.resetPrefixCache();
+        return this.scheduler.resetPrefixCache(args[0] === true);
+      case 'isSleeping':
+        return this.sleepControl.level !== null;
       case 'stats':
         return this.stats();
       case 'addLora':
-        return this.addLora(argument as LoRARequest);
+        return this.addLora(args[0] as LoRARequest);
       case 'removeLora':
-        this.executor.removeLora(argument as number);
+        this.executor.removeLora(args[0] as number);
         return null;
       case 'shutdown':
         log.debug('Asked to stop');
         this.stopping = true;
         return null;
       default:
-        throw new Error(`Unknown utility call ${call.method}`);
+        throw new Error(`Unknown utility call ${method}`);
     }
   }
 

@@ -3,6 +3,7 @@ import { beamSearch } from '../../sampling/beam-search.ts';
 import type { SamplingParams } from '../../sampling/sampling-params.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import type { ServerContext } from '../server-context.ts';
+import { startDeadline } from './deadline.ts';
 import { collectOutputs, engineRequestId } from './generation.ts';
 
 /** Log probabilities that a search asks for at each step; they count against `--max-logprobs`. */
@@ -53,11 +54,17 @@ export async function collectBeams(
 ): Promise<RequestOutput[]> {
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
+  // Of the whole search; each of its steps is a generation of its own.
+  const exceeded = Promise.withResolvers<never>();
+  const callOff = startDeadline(context, exceeded.reject);
   try {
-    return await Promise.all(requests.map((request) => searchOne(context, request, lengthPenalty ?? 1, either)));
+    const searches = requests.map((request) => searchOne(context, request, lengthPenalty ?? 1, either));
+    return await Promise.race([Promise.all(searches), exceeded.promise]);
   } catch (error) {
     failed.abort();
     throw error;
+  } finally {
+    callOff();
   }
 }
 

@@ -14,6 +14,7 @@ import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import { randomId } from '../request-id.ts';
 import type { ServerContext } from '../server-context.ts';
+import { startDeadline } from './deadline.ts';
 
 const log = logger('server');
 
@@ -128,6 +129,7 @@ export function startGeneration(
   let isOver = false;
   const finish = () => {
     isOver = true;
+    callOff();
     signal.removeEventListener('abort', cancel);
     if (tracks) load.add(-1);
     for (const id of running) engine.abort(id);
@@ -152,6 +154,7 @@ export function startGeneration(
     handler.onEnd();
   };
 
+  const callOff = startDeadline(context, fail);
   if (tracks) load.add(1);
   signal.addEventListener('abort', cancel);
   for (const request of requests) running.add(request.requestId);
@@ -178,7 +181,7 @@ function failureOf(output: RequestOutput): ApiError | null {
       return new ApiError(
         503,
         'ServiceUnavailableError',
-        'The server has aborted this request because it is shutting down.',
+        'The server has aborted this request: it is shutting down, or its engine was put to sleep.',
       );
     }
   }

@@ -49,7 +49,8 @@ class Server {
   static async start(config: BaoConfig): Promise<Server> {
     const startedMs = performance.now();
     if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
-    const shared = config.frontend.apiServerCount > 1;
+    const { apiServerCount, enableSslRefresh } = config.frontend;
+    const shared = apiServerCount > 1 || enableSslRefresh;
     const port = shared ? await reservePort(config.frontend) : config.frontend.port;
     const load = new SharedLoad();
     const adapters = AdapterTable.fromConfig(config);

@@ -15,18 +15,30 @@ import {
 } from '../generation/generation.ts';
 import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../generation/prompt.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
-import { type CompletionPrompt, type CompletionRequest, parseCompletion } from '../protocol/completion.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
+import {
+  type CompletionPrompt,
+  type CompletionRequest,
+  completionSchema,
+  parseCompletion,
+} from '../protocol/completion.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
 import { structuredOutputsOf } from '../protocol/structured-outputs.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
+const COMPLETION = {
+  summary: 'Continue a text',
+  body: { CompletionRequest: completionSchema },
+  answers: ['application/json', 'text/event-stream'],
+} as const;
+
 /** POST /v1/completions. */
 export function registerCompletions(app: ServerApp, context: ServerContext): void {
-  app.post('/v1/completions', async (c) => {
+  app.post('/v1/completions', describeRoute(COMPLETION), async (c) => {
     const raw = c.req.raw;
-    const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseCompletion(await readJsonBody(raw, context.config.frontend));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const outputs = request.use_beam_search
