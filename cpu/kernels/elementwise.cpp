@@ -33,6 +33,14 @@ BAO_INLINE void act_and_mul_row(const float* gate, const float* up, float* out, 
   if (i < n) store_n(out + i, act(load_n(gate + i, n - i)) * load_n(up + i, n - i), n - i);
 }
 
+template <class Activation>
+BAO_INLINE void activate_all(const float* x, float* out, int64_t n, Activation act) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = min(kLanes, n - i);
+    store_n(out + i, act(load_n(x + i, count)), count);
+  }
+}
+
 // (min(gate, limit) * sigmoid(alpha * min(gate, limit))) * (clamp(up, -limit, limit) + 1)
 BAO_INLINE F swigluoai(F gate, F up, F alpha, F limit) {
   gate = min(gate, limit);
@@ -98,6 +106,36 @@ void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
     } else {
       act_and_mul_row(gate, gate + a.n, out, columns, [](F x) { return gelu_erf(x); });
     }
+  }
+}
+
+void activate(const ActivateArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kElementwiseGrain;
+  const int64_t n = min(kElementwiseGrain, a.count - begin);
+  const float* x = a.x + begin;
+  float* out = a.out + begin;
+  switch (a.kind) {
+    case 0:
+      return activate_all(x, out, n, [](F v) { return silu(v); });
+    case 1:
+      return activate_all(x, out, n, [](F v) { return gelu_tanh(v); });
+    case 2:
+      return activate_all(x, out, n, [](F v) { return gelu_erf(v); });
+    case 3:
+      return activate_all(x, out, n, [](F v) { return tanh(v); });
+    default:
+      return activate_all(x, out, n, [](F v) { return max(v, F{}); });
+  }
+}
+
+void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
+  const int64_t first = a.spans[2 * c.chunk], count = a.spans[2 * c.chunk + 1];
+  float* out = a.out + static_cast<int64_t>(c.chunk) * a.n;
+  for (int64_t i = 0; i < a.n; i += kLanes) {
+    const int64_t lanes = min(kLanes, a.n - i);
+    F total{};
+    for (int64_t row = first; row < first + count; row++) total += load_n(a.x + row * a.n + i, lanes);
+    store_n(out + i, count > 1 ? total / static_cast<float>(count) : total, lanes);
   }
 }
 

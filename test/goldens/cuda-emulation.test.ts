@@ -1,6 +1,7 @@
 import { describe } from 'bun:test';
 import { createDevice } from '../../src/device/create-device.ts';
 import { GOLDENS, testGolden } from '../models/golden-suite.ts';
+import { POOLING_GOLDENS, testPoolingGolden } from '../models/pooling-golden-suite.ts';
 
 /** float32 runs on other kernels than a GPU's users will: two families tell whether anything but rounding differs. */
 const FLOAT32_GOLDENS = ['qwen3', 'gemma3_text'];
@@ -14,5 +15,8 @@ describe('goldens on the CUDA emulation', () => {
     for (const dtype of dtypes) {
       testGolden(golden, () => createDevice('cuda-emulation', { activationDtype: dtype }), dtype);
     }
+  }
+  for (const golden of POOLING_GOLDENS) {
+    testPoolingGolden(golden, () => createDevice('cuda-emulation', { activationDtype: 'bfloat16' }), 'bfloat16');
   }
 });
