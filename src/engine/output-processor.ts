@@ -4,12 +4,15 @@ import type {
   CompletionOutput,
   GenerateRequest,
   OutputSink,
+  PoolingRequest,
+  PoolingSink,
   PositionLogprobs,
   RequestOutput,
 } from './engine-client.ts';
 import { LogprobsDecoder } from './logprobs-decoder.ts';
 import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
+import { PoolingOutputs } from './pooling-outputs.ts';
 
 /** A request of the API with its n sequences. */
 class ParentRequest {
@@ -57,21 +60,23 @@ export interface ProcessedOutputs {
 export class OutputProcessor {
   private readonly sequences = new Map<number, Sequence>();
   private readonly parents = new Map<string, ParentRequest>();
+  private readonly pooling: PoolingOutputs;
   private readonly logprobsDecoder: LogprobsDecoder;
 
   constructor(
     private readonly tokenizer: Tokenizer | null,
     private readonly observer: EngineObserver,
   ) {
+    this.pooling = new PoolingOutputs(observer);
     this.logprobsDecoder = new LogprobsDecoder(tokenizer);
   }
 
   get numUnfinishedRequests(): number {
-    return this.parents.size;
+    return this.parents.size + this.pooling.size;
   }
 
   has(requestId: string): boolean {
-    return this.parents.has(requestId);
+    return this.parents.has(requestId) || this.pooling.has(requestId);
   }
 
   add(request: GenerateRequest, coreIndex: number, coreRequests: readonly EngineCoreRequest[], sink: OutputSink): void {
@@ -87,8 +92,14 @@ export class OutputProcessor {
     });
   }
 
+  addPooling(request: PoolingRequest, coreIndex: number, coreRequest: EngineCoreRequest, sink: PoolingSink): void {
+    this.pooling.add(request, coreIndex, coreRequest, sink);
+  }
+
   /** Forgets a request; gives the handles that its core still works on and the core. */
   remove(requestId: string): { coreIndex: number; handles: number[] } | null {
+    const pooled = this.pooling.remove(requestId);
+    if (pooled !== null) return { coreIndex: pooled.coreIndex, handles: [pooled.handle] };
     const parent = this.parents.get(requestId);
     if (parent === undefined) return null;
     this.parents.delete(requestId);
@@ -105,6 +116,7 @@ export class OutputProcessor {
     this.parents.clear();
     this.sequences.clear();
     for (const parent of parents) parent.sink.onError(error);
+    this.pooling.failAll(error);
   }
 
   process(coreIndex: number, batch: EngineCoreOutputs): ProcessedOutputs {
@@ -113,6 +125,7 @@ export class OutputProcessor {
     let numGenerationTokens = 0;
     for (const output of batch.outputs) {
       const sequence = this.sequences.get(output.handle);
+      if (sequence === undefined) numPromptTokens += this.pooling.process(output, batch.timestampMs);
       // Its client has left, or a stop string ended it; the core hears of that soon.
       if (sequence === undefined) continue;
       numGenerationTokens += output.newTokenIds.length;
@@ -187,6 +200,7 @@ export class OutputProcessor {
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
+      params: parent.request.params,
       finishReason,
       times,
       finishedMs: nowMs,

@@ -1,4 +1,4 @@
-import type { Device, DevicePtr } from '../device/device.ts';
+import type { DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import { type Activation, activation } from './activation.ts';
 import type { LayerContext } from './layer-context.ts';
@@ -27,7 +27,6 @@ export interface ClassificationHeadOptions {
 /** Pooled hidden states to logits of classes. */
 export class ClassificationHead {
   readonly numLabels: number;
-  private readonly device: Device;
   private readonly hiddenSize: number;
   private readonly dense: ColumnParallelLinear | null;
   private readonly activate: Activation | null;
@@ -39,7 +38,6 @@ export class ClassificationHead {
   constructor(context: LayerContext, options: ClassificationHeadOptions) {
     const { hiddenSize, numLabels, dense, maxRows } = options;
     const { device, weights, workspace } = context;
-    this.device = device;
     this.hiddenSize = hiddenSize;
     this.numLabels = numLabels;
     this.dense = dense && new ColumnParallelLinear(context, dense.prefix, hiddenSize, hiddenSize, dense.bias);

@@ -60,13 +60,20 @@ export function supportedArchitectures(): string[] {
 
 /** The first of the names that is known, or an Error that lists what is. For a check before weights are read. */
 export function resolveArchitecture(architectures: readonly string[]): Architecture {
+  const known = findArchitecture(architectures);
+  if (known !== null) return known;
+  throw new Error(
+    `Model architecture ${architectures.join(', ')} is not supported; supported are ${supportedArchitectures().join(', ')}.`,
+  );
+}
+
+/** The first of the names that is known; null where none is. */
+export function findArchitecture(architectures: readonly string[]): Architecture | null {
   for (const name of architectures) {
     const known = parseArchitecture(name);
     if (known !== null) return known;
   }
-  throw new Error(
-    `Model architecture ${architectures.join(', ')} is not supported; supported are ${supportedArchitectures().join(', ')}.`,
-  );
+  return null;
 }
 
 function parseArchitecture(name: string): Architecture | null {

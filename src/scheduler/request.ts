@@ -1,5 +1,6 @@
 import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** `preempted` is waiting again after it lost its blocks. A finished request carries its reason, the others have none. */
@@ -15,6 +16,8 @@ export interface RequestInit {
   requestId: string;
   promptTokenIds: Int32Array;
   samplingParams: SamplingParams;
+  /** Of a request that is pooled. Default null. */
+  poolingParams?: PoolingParams | null;
   /** Ids that end the text unless `ignoreEos`. */
   eosTokenIds: number[];
   /** Seed of every draw. */
@@ -42,6 +45,7 @@ export class Request {
   readonly handle: number;
   readonly requestId: string;
   readonly samplingParams: SamplingParams;
+  readonly poolingParams: PoolingParams | null;
   readonly eosTokenIds: number[];
   readonly seed: bigint;
   readonly arrivalTimeMs: number;
@@ -80,6 +84,7 @@ export class Request {
     this.handle = init.handle;
     this.requestId = init.requestId;
     this.samplingParams = init.samplingParams;
+    this.poolingParams = init.poolingParams ?? null;
     this.eosTokenIds = init.eosTokenIds;
     this.seed = init.seed;
     this.arrivalTimeMs = init.arrivalTimeMs;

@@ -1,4 +1,6 @@
 import type { LogprobsTensors } from '../engine/messages.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */
@@ -10,6 +12,7 @@ export interface NewRequestData {
   tokenIds: Int32Array;
   numPromptTokens: number;
   samplingParams: SamplingParams;
+  poolingParams: PoolingParams | null;
   eosTokenIds: number[];
   /** Seed of every draw, fixed when the request entered the core. */
   seed: bigint;
@@ -58,4 +61,6 @@ export interface ModelRunnerOutput {
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
+  /** null where the prompt is not all computed yet; absent where the model generates. */
+  poolerOutputs?: (PoolerOutput | null)[];
 }

@@ -2,6 +2,8 @@ import type { FinishReason } from '../engine/messages.ts';
 import { blocksPerRequest } from '../kv-cache/kv-cache-config.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import { isTokenwise } from '../pooling/pooling-params.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
@@ -289,6 +291,7 @@ export class Scheduler implements SchedulerInterface {
       tokenIds: request.tokenIds.slice(),
       numPromptTokens: request.numPromptTokens,
       samplingParams: request.samplingParams,
+      poolingParams: request.poolingParams,
       eosTokenIds: request.eosTokenIds,
       seed: request.seed,
       loraName: request.loraName,
@@ -314,8 +317,9 @@ export class Scheduler implements SchedulerInterface {
     return this.blocked?.request === request && this.kvCache.numFreeBlocks <= this.blocked.numFreeBlocks;
   }
 
-  /** Log probabilities of prompt positions come from computing them. */
+  /** Log probabilities of prompt positions, and what is pooled of each token, come from computing them. */
   private readsPrefixCache(request: Request): boolean {
+    if (request.poolingParams !== null && isTokenwise(request.poolingParams)) return false;
     return (
       request.samplingParams.promptLogprobs === null || request.numPromptLogprobsSent >= request.numPromptTokens - 1
     );
@@ -327,6 +331,8 @@ export class Scheduler implements SchedulerInterface {
     result: ModelRunnerOutput,
     i: number,
   ): RequestUpdate | null {
+    const pooled = result.poolerOutputs?.[i] ?? null;
+    if (pooled !== null) return this.finishPooled(request, pooled);
     const sampled = result.sampledTokenIds[i]!;
     if (sampled.length > 0) this.settleInFlight(request, sampled.length);
     const { newTokenIds, stop } = this.appendTokens(request, sampled);
@@ -343,10 +349,20 @@ export class Scheduler implements SchedulerInterface {
       newTokenIds,
       newLogprobs: sliceLogprobs(result.logprobs[i]!, 0, newTokenIds.length),
       newPromptLogprobs,
+      poolerOutput: null,
       finishReason: stop?.finishReason ?? null,
       stopReason: stop?.stopReason ?? null,
       isFirst,
     };
+  }
+
+  /** The pooled output takes the place of the token that the step was to sample. */
+  private finishPooled(request: Request, poolerOutput: PoolerOutput): RequestUpdate {
+    this.settleInFlight(request, 1);
+    if (request.status === 'running') this.kvCache.cacheBlocks(request, request.numComputedTokens);
+    this.finish(request, 'stop');
+    const nothing = { newTokenIds: NO_TOKENS, newLogprobs: null, newPromptLogprobs: null, stopReason: null };
+    return { ...nothing, request, poolerOutput, finishReason: 'stop', isFirst: true };
   }
 
   /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */

@@ -1,4 +1,5 @@
-import type { CausalLM } from '../models/model.ts';
+import type { Model } from '../models/model.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
 import type { NewRequestData } from '../scheduler/scheduler-output.ts';
 
@@ -43,6 +44,10 @@ export interface RequestState {
   readonly promptTopLogprobs: number;
   /** The prompt, kept only for its log probabilities. */
   readonly promptTokenIds: Int32Array | null;
+  /** null: the request generates. */
+  readonly pooling: PoolingParams | null;
+  /** What has been pooled of its tokens, [rows, width] each, until it is complete. */
+  readonly pooledPieces: Float32Array[];
 }
 
 /** The persistent batch: requests that the worker holds, each with a row of the token table. */
@@ -53,7 +58,8 @@ export class InputBatch {
   constructor(
     maxNumSeqs: number,
     private readonly numGroups: number,
-    private readonly model: CausalLM,
+    private readonly model: Model,
+    private readonly vocabSize: number,
   ) {
     this.freeSlots = Array.from({ length: maxNumSeqs }, (_, i) => maxNumSeqs - 1 - i);
   }
@@ -72,10 +78,12 @@ export class InputBatch {
       sampling: prepareSampling(params, {
         eosTokenIds: data.eosTokenIds,
         seed: data.seed,
-        vocabSize: this.model.vocabSize,
+        vocabSize: this.vocabSize,
       }),
-      promptTopLogprobs: topLogprobs(params.promptLogprobs, this.model.vocabSize),
+      promptTopLogprobs: topLogprobs(params.promptLogprobs, this.vocabSize),
       promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),
+      pooling: data.poolingParams,
+      pooledPieces: [],
     };
     this.requests.set(data.key, state);
     return state;

@@ -2,11 +2,12 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import type { LogprobsTensors } from '../engine/messages.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
-import type { CausalLM } from '../models/model.ts';
+import type { CausalLM, Model } from '../models/model.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
+import type { ForwardResult, OutputStage } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
@@ -14,14 +15,12 @@ export interface ModelRunnerOptions {
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
   maxModelLen: number;
-  /** Most rows of logits at once. */
-  maxLogitRows: number;
-  hiddenSize: number;
-  logprobsMode: LogprobsMode;
+  vocabSize: number;
 }
 
 /**
- * Turns a SchedulerOutput into one forward pass and its samples: SchedulerOutput → flat batch → hidden states → logits → tokens.
+ * Turns a SchedulerOutput into one forward pass and what its output stage makes of it: SchedulerOutput → flat batch → hidden states → tokens, or
+ * pooled vectors.
  *
  * The token table (i32 [maxNumSeqs, maxModelLen + 1] on the device) holds every token of every running request. The step's ids are gathered from it and
  * sampled tokens are written to it on the device, so the next step can be enqueued before this one's tokens are known to the host.
@@ -29,35 +28,30 @@ export interface ModelRunnerOptions {
 export class ModelRunner {
   private readonly batch: InputBatch;
   private readonly inputs: readonly [StepInputs, StepInputs];
-  private readonly sampling: SamplingBatch;
+  private readonly stage: OutputStage;
   private readonly tokenTable: DevicePtr;
   private readonly ldTokenTable: number;
   private readonly inputIds: DevicePtr;
-  private readonly sampleHidden: DevicePtr;
   private step = 0;
 
+  /** @param createStage what is to become of hidden states, given where the tokens are */
   constructor(
     private readonly device: Device,
-    private readonly model: CausalLM,
+    private readonly model: Model,
     kvCache: KvCacheConfig,
-    private readonly options: ModelRunnerOptions,
+    options: ModelRunnerOptions,
+    createStage: (tokens: TokenTable) => OutputStage,
   ) {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
-    const blockSize = kvCache.groups[0]!.spec.blockSize;
-    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model);
-    this.inputs = [
-      new StepInputs(device, { blockSize, layerNames }),
-      new StepInputs(device, { blockSize, layerNames }),
-    ];
-    this.sampling = new SamplingBatch(device, {
-      maxRows: options.maxNumSeqs,
-      vocabSize: model.vocabSize,
-      logprobsMode: options.logprobsMode,
-    });
+    // Without a group there is no slot to compute.
+    const blockSize = kvCache.groups[0]?.spec.blockSize ?? 1;
+    const shape = { blockSize, layerNames, usesTokenTypes: model.usesTokenTypes ?? false };
+    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model, options.vocabSize);
+    this.inputs = [new StepInputs(device, shape), new StepInputs(device, shape)];
     this.ldTokenTable = options.maxModelLen + 1;
     this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
     this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
-    this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
+    this.stage = createStage({ ptr: this.tokenTable, ld: this.ldTokenTable });
   }
 
   /** Enqueues a step. At most two steps may be in flight; the inputs of the one before the last are waited for. */
@@ -76,22 +70,17 @@ export class ModelRunner {
       context.numTokens,
     );
     const hidden = this.model.forward(this.inputIds, context);
-    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
+    const wait = this.stage.enqueue({ rows, scheduled, inputs, hidden });
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
-    return { wait: () => this.collect(rows, sampled, promptLogprobs) };
+    return { wait };
   }
 
   close(): void {
     this.device.wait(this.device.record());
-    this.sampling.close();
+    this.stage.close();
     for (const inputs of this.inputs) inputs.free();
-    for (const ptr of [this.tokenTable, this.inputIds, this.sampleHidden]) this.device.free(ptr);
-  }
-
-  private get hiddenRowBytes(): number {
-    return this.options.hiddenSize * dtypeBytes(this.device.activationDtype);
+    for (const ptr of [this.tokenTable, this.inputIds]) this.device.free(ptr);
   }
 
   /** Takes over what changed and gives the step's rows: requests held already, then the new ones. */
@@ -112,6 +101,55 @@ export class ModelRunner {
     }
     inputs.writeNewTokens(added, this.tokenTable, this.ldTokenTable);
     return rows;
+  }
+}
+
+/** i32 [maxNumSeqs, ld]: see ModelRunner. */
+export interface TokenTable {
+  ptr: DevicePtr;
+  ld: number;
+}
+
+export interface SamplingStageOptions {
+  maxNumSeqs: number;
+  /** Most rows of logits at once. */
+  maxLogitRows: number;
+  hiddenSize: number;
+  logprobsMode: LogprobsMode;
+}
+
+/** Hidden states to logits to tokens, with the log probabilities that were asked for. */
+export class SamplingStage implements OutputStage {
+  private readonly sampling: SamplingBatch;
+  private readonly sampleHidden: DevicePtr;
+
+  constructor(
+    private readonly device: Device,
+    private readonly model: CausalLM,
+    private readonly tokens: TokenTable,
+    private readonly options: SamplingStageOptions,
+  ) {
+    this.sampling = new SamplingBatch(device, {
+      maxRows: options.maxNumSeqs,
+      vocabSize: model.vocabSize,
+      logprobsMode: options.logprobsMode,
+    });
+    this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
+  }
+
+  enqueue({ rows, scheduled, inputs, hidden }: ForwardResult): () => ModelRunnerOutput {
+    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
+    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled.grammarBitmask);
+    return () => this.collect(rows, sampled, promptLogprobs);
+  }
+
+  close(): void {
+    this.sampling.close();
+    this.device.free(this.sampleHidden);
+  }
+
+  private get hiddenRowBytes(): number {
+    return this.options.hiddenSize * dtypeBytes(this.device.activationDtype);
   }
 
   /** One entry a row; null where no prompt position of this step has a log probability to report. */
@@ -161,10 +199,10 @@ export class ModelRunner {
       const bitmask = masks?.get(state.key);
       this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
     }
-    if (numSampled === 0) return this.sampling.run(0, this.tokenTable, this.ldTokenTable);
+    if (numSampled === 0) return this.sampling.run(0, this.tokens.ptr, this.tokens.ld);
     this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
     const logits = this.model.computeLogits(this.sampleHidden, numSampled);
-    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
+    return this.sampling.run(logits, this.tokens.ptr, this.tokens.ld);
   }
 
   private collect(

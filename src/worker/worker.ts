@@ -4,19 +4,22 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
-import { loadModel } from '../models/load-model.ts';
-import type { CausalLM } from '../models/model.ts';
+import { type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
+import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { availableKvCacheBytes } from './kv-cache-memory.ts';
-import { ModelRunner } from './model-runner.ts';
+import { ModelRunner, SamplingStage, type TokenTable } from './model-runner.ts';
+import type { OutputStage } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
+import { PoolingStage } from './pooling-stage.ts';
 
 const log = logger('worker');
 
 /** One device with its part of the model and of the KV cache. */
 export class Worker {
   private device: Device | null = null;
-  private model: CausalLM | null = null;
+  private model: LoadedModel | null = null;
   private runner: ModelRunner | null = null;
   private readonly kvCaches: DevicePtr[] = [];
 
@@ -44,7 +47,7 @@ export class Worker {
       dtype: model.dtype,
     });
     try {
-      this.model = await loadModel({
+      this.model = await loadFor(model.pooling, {
         device: this.requireDevice(),
         config: model.hf,
         weights,
@@ -82,14 +85,10 @@ export class Worker {
       for (const layer of tensor.sharedBy) caches.set(layer, ptr);
     }
     model.bindKvCache(caches);
-    this.runner = new ModelRunner(device, model, kvCache, {
-      maxNumSeqs: this.config.scheduler.maxNumSeqs,
-      maxNumBatchedTokens: this.config.scheduler.maxNumBatchedTokens,
-      maxModelLen: this.config.model.maxModelLen,
-      maxLogitRows: this.maxLogitRows,
-      hiddenSize: this.config.model.hf.hiddenSize,
-      logprobsMode: this.config.model.logprobsMode,
-    });
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    const { maxModelLen, hf } = this.config.model;
+    const options = { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize: hf.vocabSize };
+    this.runner = new ModelRunner(device, model, kvCache, options, (tokens) => this.createStage(tokens));
     log.debug('Memory', device.memoryReport());
   }
 
@@ -108,8 +107,27 @@ export class Worker {
     this.device?.close();
   }
 
+  private createStage(tokens: TokenTable): OutputStage {
+    const { scheduler, model: config } = this.config;
+    const device = this.requireDevice();
+    const { hiddenSize } = config.hf;
+    if (this.model?.kind === 'pooling') {
+      const { maxNumBatchedTokens } = scheduler;
+      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens });
+    }
+    if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
+    return new SamplingStage(device, this.model.model, tokens, {
+      maxNumSeqs: scheduler.maxNumSeqs,
+      maxLogitRows: this.maxLogitRows,
+      hiddenSize,
+      logprobsMode: config.logprobsMode,
+    });
+  }
+
+  /** Of each token a pooled row may be asked for; tokens are sampled one a request. */
   private get maxLogitRows(): number {
-    return this.config.scheduler.maxNumSeqs;
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    return this.config.model.pooling === null ? maxNumSeqs : maxNumBatchedTokens;
   }
 
   private requireDevice(): Device {
@@ -117,8 +135,17 @@ export class Worker {
     return this.device;
   }
 
-  private requireModel(): CausalLM {
+  private requireModel(): Model {
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
-    return this.model;
+    return this.model.model;
   }
+}
+
+type LoadedModel =
+  | { kind: 'causal'; model: CausalLM }
+  | { kind: 'pooling'; model: PoolingModel; config: PoolingConfig };
+
+async function loadFor(pooling: PoolingConfig | null, options: LoadModelOptions): Promise<LoadedModel> {
+  if (pooling === null) return { kind: 'causal', model: await loadModel(options) };
+  return { kind: 'pooling', model: await loadPoolingModel(options, pooling.convert), config: pooling };
 }

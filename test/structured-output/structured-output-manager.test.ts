@@ -92,6 +92,7 @@ function setUp(startsAfter: number[] | null = null) {
       newTokenIds: [tokenId],
       newLogprobs: null,
       newPromptLogprobs: null,
+      poolerOutput: null,
       finishReason: null,
       stopReason: null,
       isFirst: false,

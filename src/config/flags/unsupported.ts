@@ -4,7 +4,6 @@ const NO_LORA = 'adapters are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
-const GENERATE_ONLY = 'models generate text only';
 const ONE_MACHINE = 'engine cores run in one process on one machine';
 
 /** vLLM's flags that people are likely to bring along, with the reason why Bao refuses them. */
@@ -41,10 +40,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'allowed-local-media-path': TEXT_ONLY,
   'mm-processor-kwargs': TEXT_ONLY,
   'collect-detailed-traces': 'traces have one span a request',
-  runner: GENERATE_ONLY,
-  convert: GENERATE_ONLY,
-  task: GENERATE_ONLY,
-  'pooler-config': GENERATE_ONLY,
+  task: 'it is called --runner and --convert',
   'guided-decoding-backend': 'the backend is chosen with --structured-outputs-config.backend',
   'enable-sleep-mode': 'the engine does not sleep',
   middleware: 'middleware is Python; routes are added with --plugin',

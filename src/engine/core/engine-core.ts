@@ -34,6 +34,7 @@ const NOTHING_NEW = {
   newTokenIds: [],
   newLogprobs: null,
   newPromptLogprobs: null,
+  poolerOutput: null,
   stopReason: null,
   isFirst: true,
 } satisfies Partial<RequestUpdate>;
@@ -200,6 +201,7 @@ export class EngineCore {
       newTokenIds: update.newTokenIds,
       newLogprobs: update.newLogprobs,
       newPromptLogprobs: update.newPromptLogprobs,
+      poolerOutput: update.poolerOutput,
       finishReason: update.finishReason,
       stopReason: update.stopReason,
       numCachedTokens: update.isFirst ? Math.max(0, request.numCachedTokens) : 0,

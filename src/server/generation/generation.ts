@@ -1,6 +1,8 @@
 import {
   EngineDeadError,
+  type EngineRequest,
   type GenerateRequest,
+  type PoolingRequest,
   type RequestOutput,
   type TraceHeaders,
   ValidationError,
@@ -65,7 +67,7 @@ export interface Placement {
 /** @throws ValidationError for a priority or a rank that this server does not have */
 export function placement(
   context: ServerContext,
-  fields: GenerationFields,
+  fields: Pick<GenerationFields, 'priority' | 'cache_salt'>,
   headers: Headers,
   loraName: string | null,
 ): Placement {
@@ -211,9 +213,18 @@ export function collectOutputs(
 
 /** With `--enable-log-requests`: parameters at info, prompts at debug, cut to `--max-log-len`. */
 export function logRequest(context: ServerContext, request: GenerateRequest, promptText: string | null): void {
+  logAccepted(context, request, request.params, promptText);
+}
+
+/** The same for a request that is pooled. */
+export function logPooling(context: ServerContext, request: PoolingRequest, promptText: string | null): void {
+  logAccepted(context, request, request.pooling, promptText);
+}
+
+function logAccepted(context: ServerContext, request: EngineRequest, params: object, promptText: string | null): void {
   const { enableLogRequests, maxLogLen } = context.config.frontend;
   if (!enableLogRequests) return;
-  const { requestId, params, promptTokenIds } = request;
+  const { requestId, promptTokenIds } = request;
   log.info(`received request ${requestId}`, { params: JSON.stringify(params), promptTokens: promptTokenIds.length });
   const cut = maxLogLen ?? Number.POSITIVE_INFINITY;
   log.debug(`prompt of request ${requestId}`, {

@@ -1,0 +1,15 @@
+import * as v from 'valibot';
+import { type PoolingInput, parsePoolingBody, poolingFields, refuseUnsupportedPooling } from './pooling-fields.ts';
+
+const classificationSchema = v.object(poolingFields);
+
+export interface ClassificationRequest extends v.InferOutput<typeof classificationSchema> {
+  input: PoolingInput;
+}
+
+/** Body of /classify. Throws ApiError, ValidationError. */
+export function parseClassification(body: unknown): ClassificationRequest {
+  const { request, input } = parsePoolingBody(body, poolingFields);
+  refuseUnsupportedPooling(request);
+  return { ...request, input };
+}
