@@ -10,6 +10,13 @@ export {
   LLM,
   type ParamsInput,
 } from './entrypoints/llm.ts';
+export type {
+  ClassificationRequestOutput,
+  EmbeddingRequestOutput,
+  EmbedOptions,
+  PoolingOptions,
+  ScoringRequestOutput,
+} from './entrypoints/pooling.ts';
 export type { ChatMessage, ChatOptions, ChatTool, Prompt } from './entrypoints/request-builder.ts';
 export type { CompletionOutput, Logprob, Logprobs, RequestOutput } from './entrypoints/request-output.ts';
 export { type SamplingOptions, SamplingParams, type StructuredOutputsOptions } from './entrypoints/sampling-params.ts';

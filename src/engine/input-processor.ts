@@ -13,6 +13,9 @@ export class InputProcessor {
 
   /** Throws ValidationError for what the model can't do. */
   process(request: GenerateRequest): EngineCoreRequest[] {
+    if (this.config.model.pooling !== null) {
+      throw new ValidationError('This model is run for pooling (--runner pooling); it does not generate.');
+    }
     this.checkPrompt(request.promptTokenIds, 1);
     const { params } = request;
     const room = this.config.model.maxModelLen - request.promptTokenIds.length;
@@ -27,6 +30,9 @@ export class InputProcessor {
 
   /** The same for a request that is pooled. */
   processPooling(request: PoolingRequest): EngineCoreRequest {
+    if (this.config.model.pooling === null) {
+      throw new ValidationError('This model is run to generate; pooling needs --runner pooling.');
+    }
     this.checkPrompt(request.promptTokenIds, 0);
     return {
       ...this.commonFields(request),

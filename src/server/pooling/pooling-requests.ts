@@ -10,6 +10,9 @@ import { resolveModel } from '../served-models.ts';
 import type { ServerContext } from '../server-context.ts';
 import { cutIds, encodeText, type TextLimits } from './text-limits.ts';
 
+/** What preparing a request needs of the server. */
+export type PoolingContext = Pick<ServerContext, 'engine' | 'config'>;
+
 /** A request of the API that is pooled, beside what it is about. */
 export type PoolingOrigin = Pick<
   PoolingFields,
@@ -33,15 +36,17 @@ export interface PoolingPrompt {
   text: string | null;
 }
 
-/** How the server's model is pooled. Only routes that exist on such a server call it. */
-export function poolingConfigOf({ config }: ServerContext): PoolingConfig {
+/** How the model is pooled. Throws ValidationError for one that generates. */
+export function poolingConfigOf({ config }: PoolingContext): PoolingConfig {
   const { pooling } = config.model;
-  if (pooling === null) throw new Error('a pooling route on a server that generates');
+  if (pooling === null) {
+    throw new ValidationError('This model is run to generate; pooling needs --runner pooling.');
+  }
   return pooling;
 }
 
 /** How long a prompt may be and how it is cut. Throws ValidationError for a length that no prompt can have. */
-export function textLimits({ engine, config }: ServerContext, origin: PoolingOrigin): TextLimits {
+export function textLimits({ engine, config }: PoolingContext, origin: PoolingOrigin): TextLimits {
   const { maxModelLen } = config.model;
   const truncate = origin.truncate_prompt_tokens ?? null;
   if (truncate !== null && truncate > maxModelLen) {
@@ -60,7 +65,7 @@ export function textLimits({ engine, config }: ServerContext, origin: PoolingOri
 
 /** The prompts of texts or of a conversation. Throws ValidationError. */
 export async function preparePrompts(
-  context: ServerContext,
+  context: PoolingContext,
   input: PoolingInput,
   origin: PoolingOrigin,
 ): Promise<PoolingPrompt[]> {
@@ -74,7 +79,7 @@ export async function preparePrompts(
 
 /** The prompt of one text or its ids. Throws ValidationError. */
 export async function preparePrompt(
-  { engine, config }: ServerContext,
+  { engine, config }: PoolingContext,
   text: PoolingText,
   addSpecialTokens: boolean,
   limits: TextLimits,
@@ -110,25 +115,31 @@ export function poolingRequests(
 
 /** The parameters of a task. Throws ValidationError for a task or a length that the model doesn't do. */
 export function poolingParams(
-  context: ServerContext,
+  context: PoolingContext,
   task: PoolingTask,
   origin: PoolingOrigin,
   dimensions: number | null = null,
 ): Omit<PoolingParams, 'firstTypeOne'> {
   const config = poolingConfigOf(context);
+  if (!supportedPoolingTasks(config).includes(task)) throw unsupportedTask(task, config);
   const wanted = dimensions ?? config.dimensions;
   if (wanted !== null) checkDimensions(context, wanted);
   return { task, dimensions: wanted, useActivation: origin.use_activation ?? config.useActivation };
 }
 
 /** The task that a request names, by default the server's. Throws ValidationError for one that is unknown or that the model doesn't do. */
-export function chooseTask(context: ServerContext, name: string | null | undefined): PoolingTask {
+export function chooseTask(context: PoolingContext, name: string | null | undefined): PoolingTask {
   const config = poolingConfigOf(context);
   if (name == null) return config.task;
   const supported = supportedPoolingTasks(config);
   const task = POOLING_TASKS.find((known) => known === name);
   if (task !== undefined && supported.includes(task)) return task;
-  throw new ValidationError(`Unsupported task: '${name}' Supported tasks: ${supported.join(', ')}`, 'task', name);
+  throw unsupportedTask(name, config);
+}
+
+function unsupportedTask(name: string, config: PoolingConfig): ValidationError {
+  const supported = supportedPoolingTasks(config).join(', ');
+  return new ValidationError(`Unsupported task: '${name}' Supported tasks: ${supported}`, 'task', name);
 }
 
 /** Id, time and model name of an answer. Throws ApiError 404 for an unknown model. */
@@ -146,7 +157,7 @@ export function poolingHead(
   };
 }
 
-function checkDimensions(context: ServerContext, dimensions: number): void {
+function checkDimensions(context: PoolingContext, dimensions: number): void {
   const { matryoshka } = poolingConfigOf(context);
   const { hf, servedModelName } = context.config.model;
   const model = `Model "${servedModelName[0]}"`;

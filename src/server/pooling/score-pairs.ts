@@ -2,15 +2,12 @@ import { type PoolingRequestOutput, ValidationError } from '../../engine/engine-
 import { numSpecialTokens } from '../../tokenizer/text-template.ts';
 import { promptFromIds } from '../generation/prompt.ts';
 import type { ScoreFields } from '../protocol/score.ts';
-import type { ServerContext } from '../server-context.ts';
-import { collectPooled } from './collect-pooled.ts';
 import {
-  type PoolingHead,
+  type PoolingContext,
+  type PoolingOrigin,
   type PoolingPrompt,
   pairPrompt,
   poolingConfigOf,
-  poolingParams,
-  poolingRequests,
   preparePrompt,
   textLimits,
 } from './pooling-requests.ts';
@@ -28,93 +25,79 @@ export interface PairScore {
   promptTokens: number;
 }
 
-/** Where a request came from. */
-export interface ScoreSource {
-  headers: Headers;
-  signal: AbortSignal;
+/** Pairs on their way: what the engine must run, and how the scores follow from it. */
+export interface PairScoring {
+  task: 'embed' | 'classify';
+  prompts: PoolingPrompt[];
+  scoresOf(outputs: readonly PoolingRequestOutput[]): PairScore[];
 }
+
+/** What of a request says how pairs are scored. */
+export type ScoreOptions = PoolingOrigin & Pick<ScoreFields, 'max_tokens_per_query' | 'max_tokens_per_doc'>;
 
 /**
  * How well the texts of each pair go together: what the model's one class says to both as one prompt (cross encoder), or the cosine of their
  * embeddings (bi-encoder).
  *
- * @throws ValidationError, and what the engine reports
+ * @throws ValidationError
  */
-export async function scorePairs(
-  context: ServerContext,
+export async function preparePairs(
+  context: PoolingContext,
   pairs: TextPairs,
-  fields: ScoreFields,
-  head: PoolingHead,
-  source: ScoreSource,
-): Promise<PairScore[]> {
-  checkTokenLimits(context, fields);
-  const limits = textLimits(context, fields);
+  options: ScoreOptions,
+): Promise<PairScoring> {
+  checkTokenLimits(context, options);
+  const limits = textLimits(context, options);
   return poolingConfigOf(context).convert === 'classify'
-    ? scoreByClass(context, pairs, fields, limits, head, source)
-    : scoreByCosine(context, pairs, fields, limits, head, source);
+    ? prepareForClass(context, pairs, options, limits)
+    : prepareForCosine(context, pairs, options, limits);
 }
 
-async function scoreByClass(
-  context: ServerContext,
-  pairs: TextPairs,
-  fields: ScoreFields,
-  limits: TextLimits,
-  head: PoolingHead,
-  source: ScoreSource,
-): Promise<PairScore[]> {
-  const [ids1, ids2] = await Promise.all([
-    encodeAll(context, pairs.texts1, fields.max_tokens_per_query),
-    encodeAll(context, pairs.texts2, fields.max_tokens_per_doc),
-  ]);
-  const prompts = ids2.map((second, i) => pairOf(context, ids1.length === 1 ? ids1[0]! : ids1[i]!, second, limits));
-  const outputs = await run(context, prompts, 'classify', fields, head, source);
-  return outputs.map(({ output, promptTokenIds }) => ({
-    score: output.values[0]!,
-    promptTokens: promptTokenIds.length,
-  }));
-}
-
-async function scoreByCosine(
-  context: ServerContext,
+async function prepareForClass(
+  context: PoolingContext,
   { texts1, texts2 }: TextPairs,
-  fields: ScoreFields,
+  options: ScoreOptions,
   limits: TextLimits,
-  head: PoolingHead,
-  source: ScoreSource,
-): Promise<PairScore[]> {
+): Promise<PairScoring> {
+  const [ids1, ids2] = await Promise.all([
+    encodeAll(context, texts1, options.max_tokens_per_query),
+    encodeAll(context, texts2, options.max_tokens_per_doc),
+  ]);
+  return {
+    task: 'classify',
+    prompts: ids2.map((second, i) => pairOf(context, ids1[ids1.length === 1 ? 0 : i]!, second, limits)),
+    scoresOf: (outputs) =>
+      outputs.map(({ output, promptTokenIds }) => ({ score: output.values[0]!, promptTokens: promptTokenIds.length })),
+  };
+}
+
+async function prepareForCosine(
+  context: PoolingContext,
+  { texts1, texts2 }: TextPairs,
+  options: ScoreOptions,
+  limits: TextLimits,
+): Promise<PairScoring> {
   const prepare = (text: string, most: number) => {
     const keep = most === 0 ? limits.keep : Math.min(most, limits.keep ?? most);
     return preparePrompt(context, text, true, { ...limits, keep });
   };
   const prompts = await Promise.all([
-    ...texts1.map((text) => prepare(text, fields.max_tokens_per_query)),
-    ...texts2.map((text) => prepare(text, fields.max_tokens_per_doc)),
+    ...texts1.map((text) => prepare(text, options.max_tokens_per_query)),
+    ...texts2.map((text) => prepare(text, options.max_tokens_per_doc)),
   ]);
-  const outputs = await run(context, prompts, 'embed', fields, head, source);
-  const seconds = outputs.slice(texts1.length);
-  return seconds.map((second, i) => {
-    const first = outputs[texts1.length === 1 ? 0 : i]!;
-    return {
-      score: cosine(first.output.values, second.output.values),
-      promptTokens: first.promptTokenIds.length + second.promptTokenIds.length,
-    };
-  });
-}
-
-function run(
-  context: ServerContext,
-  prompts: readonly PoolingPrompt[],
-  task: 'embed' | 'classify',
-  fields: ScoreFields,
-  { id }: PoolingHead,
-  { headers, signal }: ScoreSource,
-): Promise<PoolingRequestOutput[]> {
-  const params = poolingParams(context, task, fields);
-  return collectPooled(context, poolingRequests(context, prompts, params, fields, { headers, id }), signal);
+  const scoresOf = (outputs: readonly PoolingRequestOutput[]) =>
+    outputs.slice(texts1.length).map((second, i) => {
+      const first = outputs[texts1.length === 1 ? 0 : i]!;
+      return {
+        score: cosine(first.output.values, second.output.values),
+        promptTokens: first.promptTokenIds.length + second.promptTokenIds.length,
+      };
+    });
+  return { task: 'embed', prompts, scoresOf };
 }
 
 /** Ids without special tokens, at most `most` of each text; 0: all. */
-function encodeAll({ engine }: ServerContext, texts: readonly string[], most: number): Promise<Int32Array[]> {
+function encodeAll({ engine }: PoolingContext, texts: readonly string[], most: number): Promise<Int32Array[]> {
   return Promise.all(
     texts.map(async (text) => {
       const ids = await engine.encode(text, { addSpecialTokens: false });
@@ -124,7 +107,7 @@ function encodeAll({ engine }: ServerContext, texts: readonly string[], most: nu
 }
 
 function pairOf(
-  { engine, config }: ServerContext,
+  { engine, config }: PoolingContext,
   first: Int32Array,
   second: Int32Array,
   { keep, side, maxModelLen }: TextLimits,
@@ -149,7 +132,7 @@ function pairOf(
 }
 
 /** @throws ValidationError for a text length that leaves no room for the other */
-function checkTokenLimits({ config }: ServerContext, fields: ScoreFields): void {
+function checkTokenLimits({ config }: PoolingContext, fields: ScoreOptions): void {
   const { maxModelLen } = config.model;
   for (const name of ['max_tokens_per_query', 'max_tokens_per_doc'] as const) {
     if (fields[name] >= maxModelLen) {

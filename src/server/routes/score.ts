@@ -1,8 +1,9 @@
 import { listAnswer } from '../answers/pooling-answer.ts';
-import { poolingHead } from '../pooling/pooling-requests.ts';
-import { type PairScore, scorePairs } from '../pooling/score-pairs.ts';
+import { collectPooled } from '../pooling/collect-pooled.ts';
+import { type PoolingHead, poolingHead, poolingParams, poolingRequests } from '../pooling/pooling-requests.ts';
+import { type PairScore, preparePairs, type TextPairs } from '../pooling/score-pairs.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
-import { parseRerank, parseScore } from '../protocol/score.ts';
+import { parseRerank, parseScore, type ScoreFields } from '../protocol/score.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
 const SCORE_PATHS = ['/score', '/v1/score'];
@@ -39,6 +40,19 @@ export function registerScore(app: ServerApp, context: ServerContext): void {
     const { id, model } = head;
     return c.json({ id, model, usage: { prompt_tokens: tokens, total_tokens: tokens }, results });
   });
+}
+
+async function scorePairs(
+  context: ServerContext,
+  pairs: TextPairs,
+  fields: ScoreFields,
+  { id }: PoolingHead,
+  { headers, signal }: Request,
+): Promise<PairScore[]> {
+  const { task, prompts, scoresOf } = await preparePairs(context, pairs, fields);
+  const params = poolingParams(context, task, fields);
+  const requests = poolingRequests(context, prompts, params, fields, { headers, id });
+  return scoresOf(await collectPooled(context, requests, signal));
 }
 
 function totalTokens(scores: readonly PairScore[]): number {
