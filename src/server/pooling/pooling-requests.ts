@@ -49,6 +49,9 @@ export function poolingConfigOf({ config }: PoolingContext): PoolingConfig {
 export function textLimits({ engine, config }: PoolingContext, origin: PoolingOrigin): TextLimits {
   const { maxModelLen } = config.model;
   const truncate = origin.truncate_prompt_tokens ?? null;
+  if (truncate !== null && !(Number.isInteger(truncate) && truncate >= -1)) {
+    throw new ValidationError(`truncate_prompt_tokens must be an integer of at least -1, not ${truncate}.`);
+  }
   if (truncate !== null && truncate > maxModelLen) {
     throw new ValidationError(
       `truncate_prompt_tokens=${truncate} cannot be greater than max_model_len=${maxModelLen}. Please request a smaller truncation size.`,
