@@ -29,6 +29,12 @@ const meanRows: Op = (x, spans, out, rows, n) => {
   }
 };
 
+const dot = (a: Float32Array, b: Float32Array): number => {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+};
+
 const encoderAttention: Op = (
   q,
   k,
@@ -45,29 +51,25 @@ const encoderAttention: Op = (
   ldOut,
 ) => {
   const starts = ints(queryStartLoc, numSeqs + 1);
-  const row = (base: number, token: number, head: number) => floats(base + (token * ld + head * dim) * 4, dim);
   for (let s = 0; s < numSeqs; s++) {
-    for (let query = starts[s]!; query < starts[s + 1]!; query++) {
-      const keys = Array.from({ length: starts[s + 1]! - starts[s]! }, (_, i) => starts[s]! + i).filter(
-        (key) => reach === 0 || Math.abs(key - query) <= reach,
-      );
-      for (let head = 0; head < numHeads; head++) {
-        const kvHead = Math.floor(head / (numHeads / numKvHeads));
-        const own = row(q, query, head);
-        const scores = keys.map(
-          (key) => row(k, key, kvHead).reduce((sum, value, i) => sum + value * own[i]!, 0) * scale,
-        );
+    const tokens = Array.from({ length: starts[s + 1]! - starts[s]! }, (_, i) => starts[s]! + i);
+    for (let head = 0; head < numHeads; head++) {
+      const kvHead = Math.floor(head / (numHeads / numKvHeads));
+      const rows = (base: number, h: number) => tokens.map((token) => floats(base + (token * ld + h * dim) * 4, dim));
+      const [queries, keys, values] = [rows(q, head), rows(k, kvHead), rows(v, kvHead)];
+      queries.forEach((query, i) => {
+        const isSeen = (j: number) => reach === 0 || Math.abs(j - i) <= reach;
+        const scores = keys.map((key, j) => (isSeen(j) ? dot(query, key) * scale : Number.NEGATIVE_INFINITY));
         const best = Math.max(...scores);
         const weights = scores.map((score) => Math.exp(score - best));
         const total = weights.reduce((sum, weight) => sum + weight, 0);
-        const sums = new Float64Array(dim);
-        keys.forEach((key, j) => {
-          row(v, key, kvHead).forEach((value, i) => {
-            sums[i]! += (weights[j]! / total) * value;
-          });
-        });
-        floats(out + (query * ldOut + head * dim) * 4, dim).set(sums);
-      }
+        const output = floats(out + (tokens[i]! * ldOut + head * dim) * 4, dim);
+        for (let d = 0; d < dim; d++) {
+          let sum = 0;
+          for (let j = 0; j < values.length; j++) sum += (weights[j]! / total) * values[j]![d]!;
+          output[d] = sum;
+        }
+      });
     }
   }
 };
