@@ -35,10 +35,9 @@ BAO_INLINE void act_and_mul_row(const float* gate, const float* up, float* out, 
 
 template <class Activation>
 BAO_INLINE void activate_all(const float* x, float* out, int64_t n, Activation act) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const int64_t count = min(kLanes, n - i);
-    store_n(out + i, act(load_n(x + i, count)), count);
-  }
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, act(load(x + i)));
+  if (i < n) store_n(out + i, act(load_n(x + i, n - i)), n - i);
 }
 
 // (min(gate, limit) * sigmoid(alpha * min(gate, limit))) * (clamp(up, -limit, limit) + 1)
@@ -131,11 +130,17 @@ void activate(const ActivateArgs& a, const ChunkContext& c) {
 void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
   const int64_t first = a.spans[2 * c.chunk], count = a.spans[2 * c.chunk + 1];
   float* out = a.out + static_cast<int64_t>(c.chunk) * a.n;
-  for (int64_t i = 0; i < a.n; i += kLanes) {
-    const int64_t lanes = min(kLanes, a.n - i);
+  const float divisor = static_cast<float>(max(1, count));
+  int64_t i = 0;
+  for (; i + kLanes <= a.n; i += kLanes) {
     F total{};
-    for (int64_t row = first; row < first + count; row++) total += load_n(a.x + row * a.n + i, lanes);
-    store_n(out + i, count > 1 ? total / static_cast<float>(count) : total, lanes);
+    for (int64_t row = first; row < first + count; row++) total += load(a.x + row * a.n + i);
+    store(out + i, total / divisor);
+  }
+  for (; i < a.n; i++) {
+    float total = 0;
+    for (int64_t row = first; row < first + count; row++) total += a.x[row * a.n + i];
+    out[i] = total / divisor;
   }
 }
 
@@ -157,10 +162,9 @@ void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
 void add(const AddArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kElementwiseGrain;
   const int64_t end = min(a.count, begin + kElementwiseGrain);
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int64_t n = min(kLanes, end - i);
-    store_n(a.out + i, load_n(a.x + i, n) + load_n(a.y + i, n), n);
-  }
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) store(a.out + i, load(a.x + i) + load(a.y + i));
+  if (i < end) store_n(a.out + i, load_n(a.x + i, end - i) + load_n(a.y + i, end - i), end - i);
 }
 
 void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {

@@ -31,7 +31,9 @@ BAO_INLINE void scale_by_weight(const float* x, const float* weight, float scale
 
 BAO_INLINE float sum(const float* x, int64_t n) {
   F total{};
-  for (int64_t i = 0; i < n; i += kLanes) total += load_n(x + i, min(kLanes, n - i));
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) total += load(x + i);
+  if (i < n) total += load_n(x + i, n - i);
   return reduce_add(total);
 }
 
@@ -118,11 +120,12 @@ void layer_norm(const LayerNormArgs& a, const ChunkContext& c) {
     const float mean = sum(x, a.n) / static_cast<float>(a.n);
     // Two passes: the difference of two large sums would lose what the variance is made of.
     const float scale = inverse_rms(sum_of_squared_differences(x, mean, a.n), a.n, a.eps);
-    for (int64_t i = 0; i < a.n; i += kLanes) {
-      const int64_t count = min(kLanes, a.n - i);
-      const F normed = (load_n(x + i, count) - mean) * scale * load_n(a.weight + i, count);
-      store_n(out + i, a.bias ? normed + load_n(a.bias + i, count) : normed, count);
+    int64_t i = 0;
+    for (; i + kLanes <= a.n; i += kLanes) {
+      const F normed = (load(x + i) - mean) * scale * load(a.weight + i);
+      store(out + i, a.bias ? normed + load(a.bias + i) : normed);
     }
+    for (; i < a.n; i++) out[i] = (x[i] - mean) * scale * a.weight[i] + (a.bias ? a.bias[i] : 0.0f);
   }
 }
 

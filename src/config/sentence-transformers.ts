@@ -13,10 +13,14 @@ export interface SentenceTransformers {
   maxSeqLength: number | null;
 }
 
+/** A member that is true, in files up to version 5, or the value of `pooling_mode`, from then on. */
 const POOLING_MODES: Readonly<Record<string, SeqPoolingType>> = {
   pooling_mode_cls_token: 'CLS',
   pooling_mode_mean_tokens: 'MEAN',
   pooling_mode_lasttoken: 'LAST',
+  cls: 'CLS',
+  mean: 'MEAN',
+  lasttoken: 'LAST',
 };
 
 /** Short names of the modules whose work is done here. */
@@ -69,15 +73,18 @@ async function readModules(folder: string): Promise<Module[]> {
 
 async function readPoolingMode(path: string): Promise<SeqPoolingType> {
   const config: JsonObject = (await readJsonFile(path)) ?? {};
-  const modes = Object.keys(config).filter((key) => key.startsWith('pooling_mode_') && config[key] === true);
+  const flags = Object.keys(config).filter((key) => key.startsWith('pooling_mode_') && config[key] === true);
+  const modes = typeof config.pooling_mode === 'string' ? [config.pooling_mode] : flags;
   const type = modes.length === 1 ? POOLING_MODES[modes[0]!] : undefined;
   if (type !== undefined) return type;
   const found = modes.length === 0 ? 'sets no pooling mode' : `sets ${modes.join(' and ')}`;
   throw new ConfigError(`${path} ${found}; served is one of ${Object.keys(POOLING_MODES).join(', ')}.`);
 }
 
+/** Of the model's own file, else what its tokenizer was saved with. */
 async function readMaxSeqLength(folder: string): Promise<number | null> {
-  const config = await readJsonFile(join(folder, 'sentence_bert_config.json'));
-  const length = config?.max_seq_length;
-  return Number.isSafeInteger(length) && (length as number) > 0 ? (length as number) : null;
+  const model = await readJsonFile(join(folder, 'sentence_bert_config.json'));
+  const tokenizer = await readJsonFile(join(folder, 'tokenizer_config.json'));
+  const isLength = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0;
+  return ([model?.max_seq_length, tokenizer?.model_max_length].find(isLength) as number | undefined) ?? null;
 }

@@ -1,7 +1,6 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { readVector } from './host-vector.ts';
 import type { LayerContext } from './layer-context.ts';
-import { loadNormWeight } from './rms-norm.ts';
 
 /** Normalization of rows of `size` elements to mean 0 and variance 1, then scale and, with `bias`, shift. */
 export class LayerNorm {
@@ -18,8 +17,12 @@ export class LayerNorm {
     bias: boolean,
   ) {
     this.device = device;
-    this.weight = loadNormWeight(device, weights, prefix, size);
-    this.bias = bias ? device.uploadVector(readVector(weights.get(`${prefix}.bias`, [size]), 0, size), 'weights') : 0;
+    // Checkpoints of the first BERTs call them so.
+    const isOld = !weights.has(`${prefix}.weight`) && weights.has(`${prefix}.gamma`);
+    const upload = (name: string) =>
+      device.uploadVector(readVector(weights.get(`${prefix}.${name}`, [size]), 0, size), 'weights');
+    this.weight = upload(isOld ? 'gamma' : 'weight');
+    this.bias = bias ? upload(isOld ? 'beta' : 'bias') : 0;
   }
 
   /** out = norm(x), act [rows, size]; out may be x. */

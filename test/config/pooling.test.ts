@@ -130,6 +130,8 @@ describe('Sentence Transformers files', () => {
     expect(model.maxModelLen).toBe(32);
     const last = modelWith('last', { pooling_mode_lasttoken: true }, ['Transformer', 'Pooling']);
     expect(await poolingOf({ model: last })).toMatchObject({ seqPoolingType: 'LAST', useActivation: false });
+    const recent = modelWith('recent', { pooling_mode: 'lasttoken' }, ['base.Transformer', 'Pooling', 'Normalize']);
+    expect(await poolingOf({ model: recent })).toMatchObject({ seqPoolingType: 'LAST', useActivation: true });
   });
 
   test('a module or mode that is not served is an error that names it', async () => {
