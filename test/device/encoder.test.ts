@@ -1,11 +1,10 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import { ReferenceDevice } from '../models/reference-device.ts';
-import { encoderAttentionCase, opCases } from './cuda/op-cases.ts';
+import { encoderAttentionCase, encoderCases } from './cuda/encoder-op-cases.ts';
 import { type BufferSpec, runCase } from './cuda/op-runner.ts';
 import { availableIsas, maxError, openDevice, randomFloats } from './harness.ts';
 
-const OPS = new Set(['layer_norm', 'activate', 'mean_rows', 'encoder_attention']);
-const CASES = opCases('float32').filter(({ steps }) => steps.every(({ op }) => OPS.has(op)));
+const CASES = encoderCases();
 const reference = new ReferenceDevice();
 
 for (const isa of availableIsas()) {

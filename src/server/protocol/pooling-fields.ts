@@ -43,8 +43,8 @@ export type PoolingFields = v.InferOutput<typeof poolingSchema>;
 export type PoolingText = string | number[];
 
 /** What is pooled: texts, or a conversation. */
-export const textFields = { input: v.unknown(), add_special_tokens: v.optional(boolean, true) };
-export const chatFields = {
+const textFields = { input: v.unknown(), add_special_tokens: v.optional(boolean, true) };
+const chatFields = {
   messages: chatMessages,
   add_generation_prompt: v.optional(boolean, false),
   continue_final_message: v.optional(boolean, false),
