@@ -172,6 +172,15 @@ describe('which paths there are', () => {
   });
 });
 
+test('all of them want the key', async () => {
+  const server = await embedder({ apiKey: ['secret'] });
+  for (const path of [EMBEDDINGS, '/pooling', '/score', '/v1/score', '/rerank', '/v1/rerank', '/v2/rerank']) {
+    expect((await server.post(path, {})).status, path).toBe(401);
+    const { status } = await server.post(path, {}, { headers: { Authorization: 'Bearer secret' } });
+    expect(status, path).toBe(400);
+  }
+});
+
 describe('/score and /rerank', () => {
   const scoreOf = async (server: TestServer, body: object) => (await server.postJson('/score', body)).body;
 
