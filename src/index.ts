@@ -12,6 +12,13 @@ export {
   type ParamsInput,
 } from './entrypoints/llm.ts';
 export { type LoRAInput, LoRARequest, type LoRARequestOptions } from './entrypoints/lora-request.ts';
+export type {
+  ClassificationRequestOutput,
+  EmbeddingRequestOutput,
+  EmbedOptions,
+  PoolingOptions,
+  ScoringRequestOutput,
+} from './entrypoints/pooling.ts';
 export type { ChatMessage, ChatOptions, ChatTool, Prompt } from './entrypoints/request-builder.ts';
 export type { CompletionOutput, Logprob, Logprobs, RequestOutput } from './entrypoints/request-output.ts';
 export { type SamplingOptions, SamplingParams, type StructuredOutputsOptions } from './entrypoints/sampling-params.ts';

@@ -64,6 +64,7 @@ class InstantCore {
       newTokenIds: [FIRST_TOKEN_ID + ((handle + running.numTokens * 7) % NUM_TOKEN_IDS)],
       newLogprobs: null,
       newPromptLogprobs: null,
+      poolerOutput: null,
       finishReason: isLast ? 'length' : null,
       stopReason: null,
       numCachedTokens: 0,

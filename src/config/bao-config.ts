@@ -1,5 +1,6 @@
 import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import type { HfConfig } from '../models/hf-config.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { GroupValues } from './flags/index.ts';
 import type { LoRAConfig } from './lora-config.ts';
 
@@ -24,7 +25,16 @@ export interface BaoConfig {
 
 type ModelFlagsAsGiven = Omit<
   GroupValues<'model'>,
-  'tokenizer' | 'hfToken' | 'hfOverrides' | 'dtype' | 'maxModelLen' | 'generationConfig' | 'overrideGenerationConfig'
+  | 'tokenizer'
+  | 'hfToken'
+  | 'hfOverrides'
+  | 'dtype'
+  | 'runner'
+  | 'convert'
+  | 'poolerConfig'
+  | 'maxModelLen'
+  | 'generationConfig'
+  | 'overrideGenerationConfig'
 >;
 
 export interface ModelConfig extends ModelFlagsAsGiven {
@@ -37,6 +47,8 @@ export interface ModelConfig extends ModelFlagsAsGiven {
   /** Local folder with tokenizer.json; null with `--skip-tokenizer-init`. */
   tokenizerFolder: string | null;
   hf: HfConfig;
+  /** How hidden states are pooled; null: the model generates. */
+  pooling: PoolingConfig | null;
   dtype: FloatDType;
   /** Tokens of prompt and output together. */
   maxModelLen: number;

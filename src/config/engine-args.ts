@@ -3,6 +3,7 @@ import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import { LoadError } from '../loader/load-error.ts';
 import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
+import { canChunk } from '../pooling/pooling-config.ts';
 import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
 import { checkConfig, checkFlags } from './checks.ts';
 import { ConfigError } from './config-error.ts';
@@ -15,6 +16,8 @@ import { resolveMaxModelLen } from './max-model-len.ts';
 import { mergeObjects } from './parse-value.ts';
 import { readChatTemplate } from './read-chat-template.ts';
 import { readJsonFile } from './read-json-file.ts';
+import { resolvePooling } from './resolve-pooling.ts';
+import { readSentenceTransformers } from './sentence-transformers.ts';
 import { readStructuredOutputsConfig } from './structured-outputs-config.ts';
 
 /** vLLM's defaults for a server on the CPU: its 256 and 8192 are for GPUs, where a step of that size takes no longer than a small one. */
@@ -70,9 +73,13 @@ export class EngineArgs {
     const config: BaoConfig = {
       model,
       load: this.group('load'),
-      cache: { ...cache, kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype) },
+      cache: {
+        ...cache,
+        kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype),
+        enablePrefixCaching: cache.enablePrefixCaching && isChunkable(model),
+      },
       parallel: this.group('parallel'),
-      scheduler: this.resolveScheduler(model.maxModelLen),
+      scheduler: this.resolveScheduler(model),
       lora: await this.resolveLoRA(models, model),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
       structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
@@ -102,6 +109,9 @@ export class EngineArgs {
       hfToken,
       hfOverrides,
       dtype,
+      runner,
+      convert,
+      poolerConfig,
       maxModelLen,
       generationConfig,
       overrideGenerationConfig,
@@ -115,6 +125,8 @@ export class EngineArgs {
         weights: this.values.loadFormat !== 'dummy',
       });
       const hf = await readHfConfig(folder, hfOverrides, environment);
+      const sentenceTransformers = await readSentenceTransformers(folder);
+      const pooling = resolvePooling({ runner, convert, poolerConfig }, hf, sentenceTransformers);
       const defaults = await readGenerationDefaults(folder, generationConfig, overrideGenerationConfig);
       return {
         ...asGiven,
@@ -130,8 +142,13 @@ export class EngineArgs {
                 weights: false,
               }),
         hf,
+        pooling,
         dtype: resolveDtype(dtype, hf.torchDtype),
-        maxModelLen: resolveMaxModelLen(maxModelLen, hf),
+        maxModelLen: resolveMaxModelLen(
+          maxModelLen,
+          hf,
+          pooling === null ? null : (sentenceTransformers?.maxSeqLength ?? null),
+        ),
         maxModelLenAuto: maxModelLen === -1,
         eosTokenIds: [...new Set([...hf.eosTokenIds, ...defaults.eosTokenIds])].sort((a, b) => a - b),
         defaultSamplingParams: defaults.samplingParams,
@@ -159,8 +176,10 @@ export class EngineArgs {
     };
   }
 
-  private resolveScheduler(maxModelLen: number): SchedulerConfig {
-    const given = this.group('scheduler');
+  private resolveScheduler(model: ModelConfig): SchedulerConfig {
+    const asGiven = this.group('scheduler');
+    const given = { ...asGiven, enableChunkedPrefill: asGiven.enableChunkedPrefill && isChunkable(model) };
+    const { maxModelLen } = model;
     const maxNumBatchedTokens = given.maxNumBatchedTokens ?? defaultMaxNumBatchedTokens(given, maxModelLen);
     return {
       ...given,
@@ -168,6 +187,11 @@ export class EngineArgs {
       maxNumSeqs: given.maxNumSeqs ?? Math.min(DEFAULT_MAX_NUM_SEQS, maxNumBatchedTokens),
     };
   }
+}
+
+/** Whether a prompt's hidden states may be computed apart, or found in the prefix cache. */
+function isChunkable({ pooling }: ModelConfig): boolean {
+  return pooling === null || canChunk(pooling);
 }
 
 function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen: number): number {

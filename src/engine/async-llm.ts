@@ -9,9 +9,12 @@ import { CoreConnection, type CoreLinkEnd } from './core-link.ts';
 import {
   type EngineClient,
   EngineDeadError,
+  type EngineRequest,
   type GenerateRequest,
   type HealthStatus,
   type OutputSink,
+  type PoolingRequest,
+  type PoolingSink,
   QueueFullError,
   type RequestOutput,
   ValidationError,
@@ -95,15 +98,21 @@ export class AsyncLLM implements EngineClient {
   }
 
   addRequest(request: GenerateRequest, sink: OutputSink): void {
-    if (this.deadReason !== null) throw new EngineDeadError(this.deadReason);
-    if (this.outputs.has(request.requestId)) {
-      throw new ValidationError(`Request id ${request.requestId} already running.`, 'request_id', request.requestId);
-    }
+    this.checkRequestId(request.requestId);
     const coreRequests = this.inputs.process(request);
     this.checkAdmission(coreRequests.length);
     const coreIndex = this.chooseCore(request);
     this.outputs.add(request, coreIndex, coreRequests, sink);
     for (const coreRequest of coreRequests) this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
+  }
+
+  addPoolingRequest(request: PoolingRequest, sink: PoolingSink): void {
+    this.checkRequestId(request.requestId);
+    const coreRequest = this.inputs.processPooling(request);
+    this.checkAdmission(1);
+    const coreIndex = this.chooseCore(request);
+    this.outputs.addPooling(request, coreIndex, coreRequest, sink);
+    this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
   }
 
   async *generate(request: GenerateRequest): AsyncGenerator<RequestOutput, void, void> {
@@ -203,7 +212,14 @@ export class AsyncLLM implements EngineClient {
     if (toAbort.length > 0) this.connections[coreIndex]!.send({ type: 'abort', abort: { handles: toAbort } });
   }
 
-  private chooseCore(request: GenerateRequest): number {
+  private checkRequestId(requestId: string): void {
+    if (this.deadReason !== null) throw new EngineDeadError(this.deadReason);
+    if (this.outputs.has(requestId)) {
+      throw new ValidationError(`Request id ${requestId} already running.`, 'request_id', requestId);
+    }
+  }
+
+  private chooseCore(request: EngineRequest): number {
     const rank = request.dataParallelRank ?? null;
     if (rank === null) return this.balancer.choose(request.promptTokenIds, request.lora?.id);
     if (!(rank >= 0 && rank < this.connections.length)) {

@@ -1,4 +1,6 @@
 import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import { POOLING_TASKS, type PoolingParams } from '../pooling/pooling-params.ts';
 import type { RepetitionDetectionParams, SamplingParams, ThinkingBudgetParams } from '../sampling/sampling-params.ts';
 import { GRAMMAR_KINDS, type StructuredOutputsParams } from '../structured-output/grammar.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
@@ -94,6 +96,7 @@ function writeRequest(writer: ByteWriter, request: EngineCoreRequest): void {
   writer.string(request.requestId);
   writer.i32Array(request.promptTokenIds);
   writeSamplingParams(writer, request.samplingParams);
+  writePoolingParams(writer, request.poolingParams);
   writer.i32Array(request.eosTokenIds);
   writer.f64(request.arrivalTimeMs);
   writer.f64(request.priority);
@@ -107,6 +110,7 @@ function readRequest(reader: ByteReader): EngineCoreRequest {
     requestId: reader.string(),
     promptTokenIds: reader.i32Array(),
     samplingParams: readSamplingParams(reader),
+    poolingParams: readPoolingParams(reader),
     eosTokenIds: reader.i32List(),
     arrivalTimeMs: reader.f64(),
     priority: reader.f64(),
@@ -262,6 +266,25 @@ function readStructuredOutputs(reader: ByteReader): StructuredOutputsParams | nu
   };
 }
 
+function writePoolingParams(writer: ByteWriter, params: PoolingParams | null): void {
+  writer.bool(params !== null);
+  if (params === null) return;
+  writer.u8(POOLING_TASKS.indexOf(params.task));
+  writer.optionalF64(params.dimensions);
+  writer.bool(params.useActivation);
+  writer.optionalF64(params.firstTypeOne);
+}
+
+function readPoolingParams(reader: ByteReader): PoolingParams | null {
+  if (!reader.bool()) return null;
+  return {
+    task: POOLING_TASKS[reader.u8()]!,
+    dimensions: reader.optionalF64(),
+    useActivation: reader.bool(),
+    firstTypeOne: reader.optionalF64(),
+  };
+}
+
 function readList<T>(reader: ByteReader, readItem: () => T): T[] {
   const length = reader.u32();
   const list: T[] = [];
@@ -321,6 +344,7 @@ function readStats(reader: ByteReader): SchedulerStats {
 const HAS_LOGPROBS = 1;
 const HAS_PROMPT_LOGPROBS = 2;
 const HAS_DETAILS = 4;
+const HAS_POOLER_OUTPUT = 8;
 
 /** The usual output, one token and nothing else, takes 15 bytes. */
 function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
@@ -335,11 +359,13 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
   writer.u8(
     (output.newLogprobs ? HAS_LOGPROBS : 0) |
       (output.newPromptLogprobs ? HAS_PROMPT_LOGPROBS : 0) |
-      (hasDetails ? HAS_DETAILS : 0),
+      (hasDetails ? HAS_DETAILS : 0) |
+      (output.poolerOutput ? HAS_POOLER_OUTPUT : 0),
   );
   writer.i32Array(output.newTokenIds);
   if (output.newLogprobs) writeLogprobs(writer, output.newLogprobs);
   if (output.newPromptLogprobs) writeLogprobs(writer, output.newPromptLogprobs);
+  if (output.poolerOutput) writePoolerOutput(writer, output.poolerOutput);
   if (hasDetails) {
     writer.u8(FINISH_REASONS.indexOf(output.finishReason));
     writer.optionalF64(output.stopReason);
@@ -369,12 +395,14 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
   const newTokenIds = reader.i32List();
   const newLogprobs = flags & HAS_LOGPROBS ? readLogprobs(reader) : null;
   const newPromptLogprobs = flags & HAS_PROMPT_LOGPROBS ? readLogprobs(reader) : null;
+  const poolerOutput = flags & HAS_POOLER_OUTPUT ? readPoolerOutput(reader) : null;
   if (!(flags & HAS_DETAILS)) {
     return {
       handle,
       newTokenIds,
       newLogprobs,
       newPromptLogprobs,
+      poolerOutput,
       finishReason: null,
       stopReason: null,
       numCachedTokens: 0,
@@ -388,6 +416,7 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
     newTokenIds,
     newLogprobs,
     newPromptLogprobs,
+    poolerOutput,
     finishReason: FINISH_REASONS[reader.u8()] ?? null,
     stopReason: reader.optionalF64(),
     numCachedTokens: reader.u32(),
@@ -413,4 +442,15 @@ function readLogprobs(reader: ByteReader): LogprobsTensors {
     logprobs: reader.f32Array(),
     ranks: reader.i32Array(),
   };
+}
+
+function writePoolerOutput(writer: ByteWriter, output: PoolerOutput): void {
+  writer.bool(output.isTokenwise);
+  writer.u32(output.numRows);
+  writer.u32(output.width);
+  writer.f32Array(output.values);
+}
+
+function readPoolerOutput(reader: ByteReader): PoolerOutput {
+  return { isTokenwise: reader.bool(), numRows: reader.u32(), width: reader.u32(), values: reader.f32Array() };
 }

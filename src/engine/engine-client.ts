@@ -1,5 +1,7 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { FinishReason, RequestFailure, SchedulerStats, SleepLevel, SleepMode, WakeTag } from './messages.ts';
@@ -20,7 +22,9 @@ export interface EngineClient {
    * Throws ValidationError (the client's mistake), QueueFullError, EngineDeadError.
    */
   addRequest(request: GenerateRequest, sink: OutputSink): void;
-  /** The same as an async iterator; leaving the loop aborts the request. */
+  /** The same for a request that is pooled; its one output arrives through `sink`. */
+  addPoolingRequest(request: PoolingRequest, sink: PoolingSink): void;
+  /** `addRequest` as an async iterator; leaving the loop aborts the request. */
   generate(request: GenerateRequest): AsyncGenerator<RequestOutput, void, void>;
   /** Frees the request's resources within a step; its sink gets no more calls. Unknown ids are ignored. */
   abort(requestId: string): void;
@@ -48,10 +52,10 @@ export interface EngineClient {
   readonly numUnfinishedRequests: number;
 }
 
-export interface GenerateRequest {
+/** What requests to generate and to pool have in common. */
+export interface EngineRequest {
   requestId: string;
   promptTokenIds: Int32Array;
-  params: SamplingParams;
   /** Lower is sooner. Default 0. */
   priority?: number;
   cacheSalt?: string | null;
@@ -65,6 +69,14 @@ export interface GenerateRequest {
   traceHeaders?: TraceHeaders | null;
 }
 
+export interface GenerateRequest extends EngineRequest {
+  params: SamplingParams;
+}
+
+export interface PoolingRequest extends EngineRequest {
+  pooling: PoolingParams;
+}
+
 export interface TraceHeaders {
   traceparent: string;
   tracestate: string | null;
@@ -74,6 +86,19 @@ export interface OutputSink {
   onOutput(output: RequestOutput): void;
   /** The request can't be finished (engine died, …). No output follows. */
   onError(error: Error): void;
+}
+
+/** Gets one call, of either method. */
+export interface PoolingSink {
+  onOutput(output: PoolingRequestOutput): void;
+  onError(error: Error): void;
+}
+
+export interface PoolingRequestOutput {
+  requestId: string;
+  promptTokenIds: Int32Array;
+  output: PoolerOutput;
+  numCachedTokens: number;
 }
 
 export interface TokenLogprob {
@@ -135,6 +160,19 @@ export class QueueFullError extends Error {
   ) {
     super(message);
     this.name = 'QueueFullError';
+  }
+}
+
+/** A request that is pooled has ended without an output. */
+export class RequestEndedError extends Error {
+  constructor(
+    requestId: string,
+    readonly finishReason: FinishReason,
+    /** With the finish reason `error`. */
+    readonly failure: RequestFailure | null,
+  ) {
+    super(failure?.message ?? `Request ${requestId} has ended without an output (${finishReason}).`);
+    this.name = 'RequestEndedError';
   }
 }
 

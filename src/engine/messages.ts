@@ -1,5 +1,7 @@
 import type { MemoryTag } from '../executor/executor.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** Every type that crosses a Worker boundary. The codec is in `codec.ts`. */
@@ -14,7 +16,7 @@ export interface RequestFailure {
   message: string;
 }
 
-/** Client → core: one sequence to generate (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
+/** Client → core: one sequence to generate or to pool (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
 export interface EngineCoreRequest {
   /** u32 chosen by the client, unique among its live requests; answers carry it instead of the id. */
   handle: number;
@@ -22,6 +24,8 @@ export interface EngineCoreRequest {
   requestId: string;
   promptTokenIds: Int32Array;
   samplingParams: SamplingParams;
+  /** Set for a request that is pooled; its samplingParams are then POOLING_SAMPLING_PARAMS. */
+  poolingParams: PoolingParams | null;
   /** Ids that end the text unless `ignoreEos`. */
   eosTokenIds: number[];
   /** Milliseconds since the epoch. */
@@ -82,6 +86,8 @@ export interface EngineCoreOutput {
   newLogprobs: LogprobsTensors | null;
   /** Positions 1.. of the prompt, in order; several pieces when the prompt was chunked. */
   newPromptLogprobs: LogprobsTensors | null;
+  /** The answer to a request that is pooled; it ends with it. */
+  poolerOutput: PoolerOutput | null;
   finishReason: FinishReason | null;
   /** The stop token id that ended it, if one did and it is not EOS. */
   stopReason: number | null;

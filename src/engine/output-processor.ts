@@ -4,12 +4,15 @@ import type {
   CompletionOutput,
   GenerateRequest,
   OutputSink,
+  PoolingRequest,
+  PoolingSink,
   PositionLogprobs,
   RequestOutput,
 } from './engine-client.ts';
 import { LogprobsDecoder } from './logprobs-decoder.ts';
 import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
+import { PoolingOutputs } from './pooling-outputs.ts';
 
 /** A request of the API with its n sequences. */
 class ParentRequest {
@@ -59,24 +62,30 @@ export interface ProcessedOutputs {
 export class OutputProcessor {
   private readonly sequences = new Map<number, Sequence>();
   private readonly parents = new Map<string, ParentRequest>();
+  private readonly pooling: PoolingOutputs;
   private readonly logprobsDecoder: LogprobsDecoder;
 
-  /** Prompt tokens of sequences that have no token yet. */
-  numQueuedTokens = 0;
+  private numQueuedPromptTokens = 0;
 
   constructor(
     private readonly tokenizer: Tokenizer | null,
     private readonly observer: EngineObserver,
   ) {
+    this.pooling = new PoolingOutputs(observer);
     this.logprobsDecoder = new LogprobsDecoder(tokenizer);
   }
 
   get numUnfinishedRequests(): number {
-    return this.parents.size;
+    return this.parents.size + this.pooling.size;
+  }
+
+  /** Prompt tokens of sequences that have no token yet, and of requests that are to be pooled. */
+  get numQueuedTokens(): number {
+    return this.numQueuedPromptTokens + this.pooling.numQueuedTokens;
   }
 
   has(requestId: string): boolean {
-    return this.parents.has(requestId);
+    return this.parents.has(requestId) || this.pooling.has(requestId);
   }
 
   add(request: GenerateRequest, coreIndex: number, coreRequests: readonly EngineCoreRequest[], sink: OutputSink): void {
@@ -89,12 +98,18 @@ export class OutputProcessor {
         this.tokenizer !== null && params.detokenize ? new OutputText(this.tokenizer, params, promptTokenIds) : null;
       const times = new SequenceTimes(arrivalTimeMs);
       this.sequences.set(coreRequest.handle, new Sequence(parent, index, outputText, times));
-      this.numQueuedTokens += promptTokenIds.length;
+      this.numQueuedPromptTokens += promptTokenIds.length;
     });
+  }
+
+  addPooling(request: PoolingRequest, coreIndex: number, coreRequest: EngineCoreRequest, sink: PoolingSink): void {
+    this.pooling.add(request, coreIndex, coreRequest, sink);
   }
 
   /** Forgets a request; gives the handles that its core still works on and the core. */
   remove(requestId: string): { coreIndex: number; handles: number[] } | null {
+    const pooled = this.pooling.remove(requestId);
+    if (pooled !== null) return { coreIndex: pooled.coreIndex, handles: [pooled.handle] };
     const parent = this.parents.get(requestId);
     if (parent === undefined) return null;
     this.parents.delete(requestId);
@@ -110,8 +125,9 @@ export class OutputProcessor {
     const parents = [...this.parents.values()];
     this.parents.clear();
     this.sequences.clear();
-    this.numQueuedTokens = 0;
+    this.numQueuedPromptTokens = 0;
     for (const parent of parents) parent.sink.onError(error);
+    this.pooling.failAll(error);
   }
 
   process(coreIndex: number, batch: EngineCoreOutputs): ProcessedOutputs {
@@ -120,6 +136,7 @@ export class OutputProcessor {
     let numGenerationTokens = 0;
     for (const output of batch.outputs) {
       const sequence = this.sequences.get(output.handle);
+      if (sequence === undefined) numPromptTokens += this.pooling.process(output, batch.timestampMs);
       // Its client has left, or a stop string ended it; the core hears of that soon.
       if (sequence === undefined) continue;
       numGenerationTokens += output.newTokenIds.length;
@@ -176,7 +193,7 @@ export class OutputProcessor {
       parent.numCachedTokens = Math.max(parent.numCachedTokens, output.numCachedTokens);
       times.cachedTokens = output.numCachedTokens;
       times.onFirstToken(output.firstScheduledMs, nowMs);
-      this.numQueuedTokens -= parent.request.promptTokenIds.length;
+      this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
       this.observer.onFirstToken(coreIndex, times);
     } else {
       this.observer.onInterTokenLatency(coreIndex, times.onToken(nowMs));
@@ -192,12 +209,13 @@ export class OutputProcessor {
   ): void {
     const { parent, times } = sequence;
     this.sequences.delete(handle);
-    if (times.isFirst) this.numQueuedTokens -= parent.request.promptTokenIds.length;
+    if (times.isFirst) this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
     parent.numUnfinished--;
     parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.tokenIds.length);
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
+      params: parent.request.params,
       finishReason,
       times,
       finishedMs: nowMs,

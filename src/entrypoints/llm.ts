@@ -1,12 +1,21 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { type PoolingRequestOutput, ValidationError } from '../engine/engine-client.ts';
 import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
 import { beamSearch } from '../sampling/beam-search.ts';
+import type { PoolingPrompt } from '../server/pooling/pooling-requests.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
 import { EngineOwner } from './engine-owner.ts';
 import { showGenerationProgress } from './generation-progress.ts';
 import { type LoRAInput, resolveLoras } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
+import {
+  type ClassificationRequestOutput,
+  type EmbeddingRequestOutput,
+  type EmbedOptions,
+  PoolingBuilder,
+  type PoolingOptions,
+  type ScoringRequestOutput,
+} from './pooling.ts';
 import {
   type ChatMessage,
   type ChatOptions,
@@ -56,10 +65,12 @@ export interface BeamSearchResult {
  */
 export class LLM extends EngineOwner {
   private readonly requests: RequestBuilder;
+  private readonly pooling: PoolingBuilder;
 
   private constructor(engine: OfflineEngine) {
     super(engine);
     this.requests = new RequestBuilder(engine.client);
+    this.pooling = new PoolingBuilder(engine.client);
   }
 
   /** Loads the model. Throws ConfigError for wrong options, LoadError for a model that can't be read, CoreStartupError for one that does not run here. */
@@ -111,6 +122,41 @@ export class LLM extends EngineOwner {
     return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!, loras[i]!)));
   }
 
+  /**
+   * The embedding of each prompt, in their order. For a model that is pooled: `LLM.create({ model, runner: 'pooling' })`, or one that is made for it.
+   * Throws ValidationError, as do {@link classify} and {@link score}.
+   */
+  async embed(prompts: Prompt | readonly Prompt[], options: EmbedOptions = {}): Promise<EmbeddingRequestOutput[]> {
+    const prepared = await this.pooling.prepare(toPrompts(prompts), options);
+    const outputs = await this.pool(prepared, 'embed', options);
+    return outputs.map((output, i) => this.pooling.embeddingOf(output, prepared[i]!));
+  }
+
+  /** The probability of each class for each prompt. */
+  async classify(
+    prompts: Prompt | readonly Prompt[],
+    options: PoolingOptions = {},
+  ): Promise<ClassificationRequestOutput[]> {
+    const prepared = await this.pooling.prepare(toPrompts(prompts), options);
+    const outputs = await this.pool(prepared, 'classify', options);
+    return outputs.map((output, i) => this.pooling.classesOf(output, prepared[i]!));
+  }
+
+  /** How well texts go together: one with each of many, or two lists of equal length pair by pair. */
+  async score(
+    texts1: string | readonly string[],
+    texts2: string | readonly string[],
+    options: PoolingOptions = {},
+  ): Promise<ScoringRequestOutput[]> {
+    const [first, second] = [[texts1].flat(), [texts2].flat()];
+    if (first.length !== 1 && first.length !== second.length) {
+      throw new ValidationError('Input lengths must be either 1:1, 1:N or N:N', 'texts1');
+    }
+    const { task, prompts, scoresOf } = await this.pooling.preparePairs(first, second, options);
+    const outputs = await this.pool(prompts, task, options);
+    return scoresOf(outputs).map(({ score, promptTokens }) => ({ outputs: { score }, numPromptTokens: promptTokens }));
+  }
+
   private async run(
     prompts: readonly PreparedPrompt[],
     params: ParamsInput | undefined,
@@ -131,6 +177,24 @@ export class LLM extends EngineOwner {
         if (output.finished) progress.advance();
       });
       return outputs.map((output, i) => new OutputConverter(prompts[i]!.text, false).convert(output));
+    } finally {
+      progress.stop();
+    }
+  }
+
+  private async pool(
+    prompts: readonly PoolingPrompt[],
+    task: 'embed' | 'classify',
+    options: EmbedOptions,
+  ): Promise<PoolingRequestOutput[]> {
+    const params = this.pooling.params(task, options);
+    const requests = prompts.map(({ ids, firstTypeOne }) => ({
+      promptTokenIds: ids,
+      pooling: { ...params, firstTypeOne },
+    }));
+    const progress = await showGenerationProgress(prompts.length, options.progress ?? true);
+    try {
+      return await this.engine.pool(requests, () => progress.advance());
     } finally {
       progress.stop();
     }

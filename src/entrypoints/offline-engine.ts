@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { EngineArgs } from '../config/engine-args.ts';
 import { AsyncLLM, loadPreprocessing } from '../engine/async-llm.ts';
-import type { RequestOutput } from '../engine/engine-client.ts';
+import type { PoolingRequestOutput, RequestOutput } from '../engine/engine-client.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../engine/launch-core-engines.ts';
 import { configureLogging } from '../logging/logger.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import { ServedAdapters } from '../lora/served-adapters.ts';
 import { loadPlugins } from '../plugins/plugins.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 const CORE_STOP_TIMEOUT_MS = 5000;
@@ -20,6 +21,12 @@ export interface OfflineRequest {
   params: SamplingParams;
   /** Absent or null: the base model. */
   lora?: LoRARequest | null;
+}
+
+/** One prompt with how to pool it. */
+export interface OfflinePoolingRequest {
+  promptTokenIds: Int32Array;
+  pooling: PoolingParams;
 }
 
 /** The engine without HTTP, in the process of its caller: the cores are the same Workers that a server has. */
@@ -65,22 +72,50 @@ export class OfflineEngine {
     requests: readonly OfflineRequest[],
     onOutput: (index: number, output: RequestOutput) => void = () => {},
   ): Promise<RequestOutput[]> {
+    return this.runAll(requests, (requestId, request, index, finish) => {
+      this.client.addRequest(
+        { requestId, ...request },
+        {
+          onOutput: (output) => {
+            onOutput(index, output);
+            if (output.finished) finish.resolve(output);
+          },
+          onError: finish.reject,
+        },
+      );
+    });
+  }
+
+  /** The same for requests that are pooled. */
+  async pool(
+    requests: readonly OfflinePoolingRequest[],
+    onOutput: () => void = () => {},
+  ): Promise<PoolingRequestOutput[]> {
+    return this.runAll(requests, (requestId, request, _, finish) => {
+      this.client.addPoolingRequest(
+        { requestId, ...request },
+        {
+          onOutput: (output) => {
+            onOutput();
+            finish.resolve(output);
+          },
+          onError: finish.reject,
+        },
+      );
+    });
+  }
+
+  private async runAll<Request, Output>(
+    requests: readonly Request[],
+    add: (requestId: string, request: Request, index: number, finish: PromiseWithResolvers<Output>) => void,
+  ): Promise<Output[]> {
     const batch = this.numBatches++;
     const idOf = (index: number) => `offline-${batch}-${index}`;
-    const finished = requests.map(() => Promise.withResolvers<RequestOutput>());
+    const finished = requests.map(() => Promise.withResolvers<Output>());
     const all = Promise.all(finished.map(({ promise }) => promise));
     try {
       requests.forEach((request, index) => {
-        this.client.addRequest(
-          { requestId: idOf(index), ...request },
-          {
-            onOutput: (output) => {
-              onOutput(index, output);
-              if (output.finished) finished[index]!.resolve(output);
-            },
-            onError: (error) => finished[index]!.reject(error),
-          },
-        );
+        add(idOf(index), request, index, finished[index]!);
       });
       return await all;
     } catch (error) {

@@ -122,16 +122,16 @@ export class EngineMetrics implements EngineObserver {
   onFinished(coreIndex: number, sequence: FinishedSequence): void {
     const engine = this.engines[coreIndex]!;
     const { histograms } = engine;
-    const { times, request } = sequence;
+    const { times, request, params } = sequence;
     const numPromptTokens = request.promptTokenIds.length;
     engine.finished[sequence.finishReason]++;
     histograms.promptTokens.observe(numPromptTokens);
     histograms.generationTokens.observe(sequence.numGenerationTokens);
     if (sequence.maxGenerationTokens !== null) {
       histograms.maxGenerationTokens.observe(sequence.maxGenerationTokens);
-      histograms.paramsN.observe(request.params.n);
+      if (params !== null) histograms.paramsN.observe(params.n);
     }
-    histograms.paramsMaxTokens.observe(request.params.maxTokens);
+    if (params !== null) histograms.paramsMaxTokens.observe(params.maxTokens);
     histograms.numPreemptions.observe(sequence.numPreemptions);
     histograms.e2eLatency.observe(seconds(sequence.finishedMs - times.arrivalMs));
     // A request that ended before its first token never had the other phases.

@@ -1,6 +1,7 @@
 import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import { RepetitionDetector } from './repetition-detector.ts';
 import { ThinkingBudget } from './thinking-budget.ts';
@@ -18,6 +19,8 @@ export interface RequestInit {
   requestId: string;
   promptTokenIds: Int32Array;
   samplingParams: SamplingParams;
+  /** Of a request that is pooled. Default null. */
+  poolingParams?: PoolingParams | null;
   /** Ids that end the text unless `ignoreEos`. */
   eosTokenIds: number[];
   /** Seed of every draw. */
@@ -46,6 +49,7 @@ export class Request {
   readonly handle: number;
   readonly requestId: string;
   readonly samplingParams: SamplingParams;
+  readonly poolingParams: PoolingParams | null;
   readonly eosTokenIds: number[];
   readonly seed: bigint;
   readonly arrivalTimeMs: number;
@@ -90,6 +94,7 @@ export class Request {
     this.handle = init.handle;
     this.requestId = init.requestId;
     this.samplingParams = init.samplingParams;
+    this.poolingParams = init.poolingParams ?? null;
     this.eosTokenIds = init.eosTokenIds;
     this.seed = init.seed;
     this.arrivalTimeMs = init.arrivalTimeMs;

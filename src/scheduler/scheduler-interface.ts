@@ -1,4 +1,5 @@
 import type { FinishReason, LogprobsTensors, RequestFailure, SchedulerStats } from '../engine/messages.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { Request } from './request.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
 
@@ -11,6 +12,8 @@ export interface RequestUpdate {
   newLogprobs: LogprobsTensors | null;
   /** Prompt positions that no update before had, in order. */
   newPromptLogprobs: LogprobsTensors | null;
+  /** Of a request that is pooled: it ends with it. */
+  poolerOutput: PoolerOutput | null;
   /** null while it goes on. A finished request is forgotten by the scheduler. */
   finishReason: FinishReason | null;
   /** The stop token id that ended it, if one did and it is not EOS. */

@@ -1,5 +1,7 @@
 import type { LogprobsTensors } from '../engine/messages.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */
@@ -11,6 +13,7 @@ export interface NewRequestData {
   tokenIds: Int32Array;
   numPromptTokens: number;
   samplingParams: SamplingParams;
+  poolingParams: PoolingParams | null;
   eosTokenIds: number[];
   /** Seed of every draw, fixed when the request entered the core. */
   seed: bigint;
@@ -66,4 +69,6 @@ export interface ModelRunnerOutput {
   promptLogprobs: (LogprobsTensors | null)[];
   /** Requests that can't go on, with what to tell the client; what they sampled counts for nothing. */
   failures: { key: number; message: string }[];
+  /** null where the prompt is not all computed yet; absent where the model generates. */
+  poolerOutputs?: (PoolerOutput | null)[];
 }

@@ -1,6 +1,8 @@
 import type { FinishReason } from '../engine/messages.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import { isTokenwise } from '../pooling/pooling-params.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, requestOrder } from './request-queue.ts';
@@ -18,7 +20,13 @@ import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 const NO_TOKENS: number[] = [];
-const NOTHING_NEW = { newTokenIds: [], newLogprobs: null, newPromptLogprobs: null, stopReason: null };
+const NOTHING_NEW = {
+  newTokenIds: [],
+  newLogprobs: null,
+  newPromptLogprobs: null,
+  poolerOutput: null,
+  stopReason: null,
+};
 
 /**
  * Continuous batching as in vLLM v1. Every request has tokens (known, in flight, drafted) and a count of those computed; a step lets requests catch up,
@@ -303,6 +311,7 @@ export class Scheduler implements SchedulerInterface {
       tokenIds: request.tokenIds.slice(),
       numPromptTokens: request.numPromptTokens,
       samplingParams: request.samplingParams,
+      poolingParams: request.poolingParams,
       eosTokenIds: request.eosTokenIds,
       seed: request.seed,
       lora: request.lora,
@@ -328,8 +337,9 @@ export class Scheduler implements SchedulerInterface {
     return this.blocked?.request === request && this.kvCache.numFreeBlocks <= this.blocked.numFreeBlocks;
   }
 
-  /** Log probabilities of prompt positions come from computing them. */
+  /** Log probabilities of prompt positions, and what is pooled of each token, come from computing them. */
   private readsPrefixCache(request: Request): boolean {
+    if (request.poolingParams !== null && isTokenwise(request.poolingParams)) return false;
     return (
       request.samplingParams.promptLogprobs === null || request.numPromptLogprobsSent >= request.numPromptTokens - 1
     );
@@ -351,6 +361,8 @@ export class Scheduler implements SchedulerInterface {
     result: ModelRunnerOutput,
     i: number,
   ): RequestUpdate | null {
+    const pooled = result.poolerOutputs?.[i] ?? null;
+    if (pooled !== null) return this.finishPooled(request, pooled);
     const sampled = result.sampledTokenIds[i]!;
     if (sampled.length > 0) this.settleInFlight(request, sampled.length);
     const { newTokenIds, stop } = this.appendTokens(request, sampled);
@@ -367,11 +379,20 @@ export class Scheduler implements SchedulerInterface {
       newTokenIds,
       newLogprobs: sliceLogprobs(result.logprobs[i]!, 0, newTokenIds.length),
       newPromptLogprobs,
+      poolerOutput: null,
       finishReason: stop?.finishReason ?? null,
       stopReason: stop?.stopReason ?? null,
       failure: null,
       isFirst,
     };
+  }
+
+  /** The pooled output takes the place of the token that the step was to sample. */
+  private finishPooled(request: Request, poolerOutput: PoolerOutput): RequestUpdate {
+    this.settleInFlight(request, 1);
+    if (request.status === 'running') this.kvCache.cacheBlocks(request, request.numComputedTokens);
+    this.finish(request, 'stop');
+    return { ...NOTHING_NEW, request, poolerOutput, finishReason: 'stop', failure: null, isFirst: true };
   }
 
   /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */

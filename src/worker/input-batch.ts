@@ -2,7 +2,8 @@ import type { LoRASlot } from '../lora/lora-batch.ts';
 import { LoRALoadError } from '../lora/lora-error.ts';
 import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
-import type { CausalLM } from '../models/model.ts';
+import type { Model } from '../models/model.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import { RequestLogitsProcessors } from '../sampling/request-logits-processors.ts';
 import { prepareSampling, type SamplingRequest, topLogprobs } from '../sampling/sampling-request.ts';
 import type { NewRequestData } from '../scheduler/scheduler-output.ts';
@@ -54,6 +55,10 @@ export interface RequestState {
   readonly promptTopLogprobs: number;
   /** The prompt, kept only for its log probabilities. */
   readonly promptTokenIds: Int32Array | null;
+  /** null: the request generates. */
+  readonly pooling: PoolingParams | null;
+  /** What has been pooled of its tokens, [rows, width] each, until it is complete. */
+  readonly pooledPieces: Float32Array[];
 }
 
 /** The persistent batch: requests that the worker holds, each with a row of the token table. */
@@ -64,7 +69,8 @@ export class InputBatch {
   constructor(
     maxNumSeqs: number,
     private readonly numGroups: number,
-    private readonly model: CausalLM,
+    private readonly model: Model,
+    private readonly vocabSize: number,
     /** null: there are no adapters. */
     private readonly loras: LoRAManager | null,
   ) {
@@ -88,11 +94,13 @@ export class InputBatch {
       sampling: prepareSampling(params, {
         eosTokenIds: data.eosTokenIds,
         seed: data.seed,
-        vocabSize: this.model.vocabSize,
+        vocabSize: this.vocabSize,
       }),
       logitsProcessors: this.logitsProcessorsOf(data),
-      promptTopLogprobs: topLogprobs(params.promptLogprobs, this.model.vocabSize),
+      promptTopLogprobs: topLogprobs(params.promptLogprobs, this.vocabSize),
       promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),
+      pooling: data.poolingParams,
+      pooledPieces: [],
     };
     this.requests.set(data.key, state);
     return state;
@@ -137,7 +145,7 @@ export class InputBatch {
       params,
       promptTokenIds: tokenIds.slice(0, numPromptTokens),
       outputTokenIds: [...tokenIds.subarray(numPromptTokens)],
-      vocabSize: this.model.vocabSize,
+      vocabSize: this.vocabSize,
     });
   }
 }

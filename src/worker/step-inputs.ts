@@ -17,6 +17,8 @@ export interface StepShape {
   blockSize: number;
   /** By KV cache group: the layers that share its block table. */
   layerNames: readonly (readonly string[])[];
+  /** Whether the model reads token types. */
+  usesTokenTypes: boolean;
 }
 
 /**
@@ -88,7 +90,8 @@ export class StepInputs {
     const seqLensAt = slotMappingAt + numGroups * numTokens;
     const queryStartAt = seqLensAt + numSeqs;
     const logitsAt = queryStartAt + numSeqs + 1;
-    const loraAt = logitsAt + numSeqs;
+    const tokenTypesAt = logitsAt + numSeqs;
+    const loraAt = tokenTypesAt + (this.shape.usesTokenTypes ? numTokens : 0);
     const loraGroups = groupByAdapter(spansOf(rows));
     const total = loraAt + (loraGroups === null ? 0 : loraGroupWords(loraGroups));
     this.words.reserve(total);
@@ -103,6 +106,7 @@ export class StepInputs {
       words[queryStartAt + s] = token;
       words[seqLensAt + s] = end;
       if (end > maxSeqLen) maxSeqLen = end;
+      if (this.shape.usesTokenTypes) this.writeTokenTypes(row, tokenTypesAt + token);
       for (let g = 0; g < numGroups; g++) this.writeSlots(row, g, slotMappingAt + g * numTokens + token);
       for (let position = row.numComputedTokens; position < end; position++, token++) {
         words[token] = row.state.slot;
@@ -130,6 +134,7 @@ export class StepInputs {
       seqLens: base + seqLensAt * 4,
       queryStartLoc: base + queryStartAt * 4,
       maxSeqLen,
+      tokenTypeIds: this.shape.usesTokenTypes ? base + tokenTypesAt * 4 : 0,
       attention: (layerName) => this.metadata.get(layerName)!,
     };
   }
@@ -147,6 +152,13 @@ export class StepInputs {
     const end = row.numComputedTokens + row.numScheduledTokens;
     for (let position = row.numComputedTokens, i = at; position < end; position++, i++) {
       words[i] = table.at(Math.floor(position / blockSize)) * blockSize + (position % blockSize);
+    }
+  }
+
+  private writeTokenTypes({ state, numComputedTokens, numScheduledTokens }: StepRow, at: number): void {
+    const firstTypeOne = state.pooling?.firstTypeOne ?? Number.POSITIVE_INFINITY;
+    for (let i = 0; i < numScheduledTokens; i++) {
+      this.words.i32[at + i] = numComputedTokens + i < firstTypeOne ? 0 : 1;
     }
   }
 

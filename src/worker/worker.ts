@@ -10,12 +10,16 @@ import { LoRALoadError } from '../lora/lora-error.ts';
 import { LoRALayers } from '../lora/lora-layers.ts';
 import { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
-import { loadModel } from '../models/load-model.ts';
-import type { CausalLM } from '../models/model.ts';
+import { type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
+import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { availableKvCacheBytes } from './kv-cache-memory.ts';
 import { ModelRunner } from './model-runner.ts';
+import type { OutputStage, TokenTable } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
+import { PoolingStage } from './pooling-stage.ts';
+import { SamplingStage } from './sampling-stage.ts';
 
 const log = logger('worker');
 
@@ -23,7 +27,7 @@ const log = logger('worker');
 export class Worker {
   private device: Device | null = null;
   /** Asleep, it knows everything but its weights. */
-  private model: CausalLM | null = null;
+  private model: LoadedModel | null = null;
   /** The memory of the model's weights; null before they are loaded and while they are asleep. */
   private weights: MemoryScope | null = null;
   private kvCacheConfig: KvCacheConfig | null = null;
@@ -61,7 +65,7 @@ export class Worker {
       dtype: model.dtype,
     });
     try {
-      this.model = await loadModel({
+      this.model = await loadFor(model.pooling, {
         device: memory,
         config: model.hf,
         weights,
@@ -154,15 +158,13 @@ export class Worker {
     const device = this.requireDevice();
     const model = this.requireModel();
     model.bindKvCache(this.kvCaches!);
-    this.runner = new ModelRunner(device, model, this.requireKvCacheConfig(), {
-      maxNumSeqs: this.config.scheduler.maxNumSeqs,
-      maxNumBatchedTokens: this.config.scheduler.maxNumBatchedTokens,
-      maxModelLen: this.config.model.maxModelLen,
-      maxLogitRows: this.maxLogitRows,
-      hiddenSize: this.config.model.hf.hiddenSize,
-      logprobsMode: this.config.model.logprobsMode,
-      loras: this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras },
-    });
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    const { maxModelLen, hf } = this.config.model;
+    const loras = this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras };
+    const options = { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize: hf.vocabSize, loras };
+    this.runner = new ModelRunner(device, model, this.requireKvCacheConfig(), options, (tokens) =>
+      this.createStage(tokens),
+    );
     log.debug('Memory', device.memoryReport());
   }
 
@@ -176,8 +178,27 @@ export class Worker {
     this.loras?.remove(id);
   }
 
+  private createStage(tokens: TokenTable): OutputStage {
+    const { scheduler, model: config } = this.config;
+    const device = this.requireDevice();
+    const { hiddenSize } = config.hf;
+    if (this.model?.kind === 'pooling') {
+      const { maxNumBatchedTokens } = scheduler;
+      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens });
+    }
+    if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
+    return new SamplingStage(device, this.model.model, tokens, {
+      maxNumSeqs: scheduler.maxNumSeqs,
+      maxLogitRows: this.maxLogitRows,
+      hiddenSize,
+      logprobsMode: config.logprobsMode,
+    });
+  }
+
+  /** Of each token a pooled row may be asked for; tokens are sampled one a request. */
   private get maxLogitRows(): number {
-    return this.config.scheduler.maxNumSeqs;
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    return this.config.model.pooling === null ? maxNumSeqs : maxNumBatchedTokens;
   }
 
   private requireDevice(): Device {
@@ -185,13 +206,22 @@ export class Worker {
     return this.device;
   }
 
-  private requireModel(): CausalLM {
+  private requireModel(): Model {
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
-    return this.model;
+    return this.model.model;
   }
 
   private requireKvCacheConfig(): KvCacheConfig {
     if (this.kvCacheConfig === null) throw new Error('the worker has no KV cache: initializeFromConfig comes first');
     return this.kvCacheConfig;
   }
+}
+
+type LoadedModel =
+  | { kind: 'causal'; model: CausalLM }
+  | { kind: 'pooling'; model: PoolingModel; config: PoolingConfig };
+
+async function loadFor(pooling: PoolingConfig | null, options: LoadModelOptions): Promise<LoadedModel> {
+  if (pooling === null) return { kind: 'causal', model: await loadModel(options) };
+  return { kind: 'pooling', model: await loadPoolingModel(options, pooling.convert), config: pooling };
 }

@@ -8,6 +8,8 @@ import {
   encodeCoreMessage,
 } from '../../src/engine/codec.ts';
 import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+import type { PoolerOutput } from '../../src/pooling/finish-pooling.ts';
+import { POOLING_TASKS, type PoolingParams } from '../../src/pooling/pooling-params.ts';
 import { GRAMMAR_KINDS } from '../../src/structured-output/grammar.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
@@ -64,6 +66,13 @@ const samplingParams = fc.record({
   outputKind: fc.constantFrom('cumulative' as const, 'delta' as const, 'final-only' as const),
 });
 
+const poolingParams: fc.Arbitrary<PoolingParams> = fc.record({
+  task: fc.constantFrom(...POOLING_TASKS),
+  dimensions: nullable(u32),
+  useActivation: fc.boolean(),
+  firstTypeOne: nullable(u32),
+});
+
 const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
   fc.record({
     type: fc.constant('add' as const),
@@ -72,6 +81,7 @@ const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
       requestId: text,
       promptTokenIds: tokenIds.map((ids) => Int32Array.from(ids)),
       samplingParams,
+      poolingParams: nullable(poolingParams),
       eosTokenIds: tokenIds,
       arrivalTimeMs: f64,
       priority: f64,
@@ -96,11 +106,21 @@ const logprobs: fc.Arbitrary<LogprobsTensors> = fc
     ranks: Int32Array.from({ length: numPositions }, (_, i) => i + 1),
   }));
 
+const poolerOutput: fc.Arbitrary<PoolerOutput> = fc
+  .tuple(fc.integer({ min: 0, max: 3 }), fc.integer({ min: 1, max: 5 }))
+  .map(([numRows, width]) => ({
+    isTokenwise: numRows > 1,
+    numRows,
+    width,
+    values: Float32Array.from({ length: numRows * width }, (_, i) => i / 7 - 1),
+  }));
+
 const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   handle: u32,
   newTokenIds: tokenIds,
   newLogprobs: nullable(logprobs),
   newPromptLogprobs: nullable(logprobs),
+  poolerOutput: nullable(poolerOutput),
   finishReason: nullable(
     fc.constantFrom('stop' as const, 'length' as const, 'abort' as const, 'error' as const, 'repetition' as const),
   ),

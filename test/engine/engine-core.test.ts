@@ -113,6 +113,7 @@ function request(handle: number, promptLength: number, params: Partial<SamplingP
     requestId: `r${handle}`,
     promptTokenIds: Int32Array.from({ length: promptLength }, (_, i) => handle * 1000 + i),
     samplingParams: { ...DEFAULT_SAMPLING_PARAMS, ...params },
+    poolingParams: null,
     eosTokenIds: [],
     arrivalTimeMs: 0,
     priority: 0,

@@ -7,7 +7,7 @@ import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 const output = (handle: number, newTokenIds: number[], finishReason: FinishReason | null): EngineCoreOutput => ({
   ...{ handle, newTokenIds, finishReason },
   ...{ newLogprobs: null, newPromptLogprobs: null, stopReason: null },
-  ...{ numCachedTokens: 0, firstScheduledMs: 1, numPreemptions: 0, failure: null },
+  ...{ numCachedTokens: 0, firstScheduledMs: 1, numPreemptions: 0, failure: null, poolerOutput: null },
 });
 
 test('the longest of n answers is told once, with the last that ends', () => {

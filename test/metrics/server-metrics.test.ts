@@ -42,11 +42,8 @@ function finished(changes: Partial<FinishedSequence> = {}): FinishedSequence {
   times.onFirstToken(11_000, 11_500);
   times.onToken(13_500);
   return {
-    request: {
-      requestId: 'r',
-      promptTokenIds: new Int32Array(10),
-      params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 64 },
-    },
+    request: { requestId: 'r', promptTokenIds: new Int32Array(10) },
+    params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 64 },
     finishReason: 'stop',
     times,
     finishedMs: 13_600,

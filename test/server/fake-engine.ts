@@ -8,6 +8,8 @@ import {
   type GenerateRequest,
   type HealthStatus,
   type OutputSink,
+  type PoolingRequest,
+  type PoolingSink,
   type PositionLogprobs,
   type RequestOutput,
   ValidationError,
@@ -34,6 +36,8 @@ export interface FakeEngineOptions {
   flags?: Partial<FlagValues>;
   /** By default tokens that follow from the prompt's sum, never EOS. */
   script?(request: GenerateRequest, index: number): Script;
+  /** By default four numbers that follow from the ids. */
+  pool?(request: PoolingRequest): number[];
   /** Outputs come only by `step()`. */
   manual?: boolean;
 }
@@ -49,6 +53,8 @@ async function loadDemo(): Promise<{ tokenizer: Tokenizer; template: ChatTemplat
 export class FakeEngine implements EngineClient {
   /** Every request that was accepted, in order. */
   readonly requests: GenerateRequest[] = [];
+  /** Those that are pooled. */
+  readonly poolingRequests: PoolingRequest[] = [];
   readonly aborted: string[] = [];
   /** Adapters that were added and not removed, by id. */
   readonly loras = new Map<number, LoRARequest>();
@@ -56,6 +62,7 @@ export class FakeEngine implements EngineClient {
   /** Thrown by the next requests. */
   refusal: Error | null = null;
   readonly #running = new Map<string, RunningRequest>();
+  readonly #pooling = new Set<string>();
 
   private constructor(
     readonly config: BaoConfig,
@@ -96,6 +103,20 @@ export class FakeEngine implements EngineClient {
     if (!this.options.manual) queueMicrotask(() => this.#run(request.requestId));
   }
 
+  addPoolingRequest(request: PoolingRequest, sink: PoolingSink): void {
+    if (this.refusal !== null) throw this.refusal;
+    this.poolingRequests.push(request);
+    const { requestId, promptTokenIds } = request;
+    this.#pooling.add(requestId);
+    if (this.options.manual) return;
+    const values = Float32Array.from((this.options.pool ?? defaultPool)(request));
+    queueMicrotask(() => {
+      if (!this.#pooling.delete(requestId)) return;
+      const output = { isTokenwise: false, numRows: 1, width: values.length, values };
+      sink.onOutput({ requestId, promptTokenIds, output, numCachedTokens: 0 });
+    });
+  }
+
   #run(requestId: string): void {
     while (this.#running.has(requestId)) this.#stepRequest(requestId);
   }
@@ -123,7 +144,7 @@ export class FakeEngine implements EngineClient {
   }
 
   abort(requestId: string): void {
-    if (this.#running.delete(requestId)) this.aborted.push(requestId);
+    if (this.#running.delete(requestId) || this.#pooling.delete(requestId)) this.aborted.push(requestId);
   }
 
   health(): HealthStatus {
@@ -273,6 +294,11 @@ class FakeSequence {
 function certainToken(tokenId: number, tokenizer: Tokenizer | null) {
   const decodedToken = tokenizer?.decode([tokenId], { skipSpecialTokens: false }) ?? '';
   return { tokenId, logprob: 0, rank: 1, decodedToken };
+}
+
+function defaultPool({ promptTokenIds }: PoolingRequest): number[] {
+  const sum = promptTokenIds.reduce((total, id) => total + id, 0);
+  return [sum, promptTokenIds.length, -1, 0.5];
 }
 
 function defaultScript(request: GenerateRequest, index: number): Script {

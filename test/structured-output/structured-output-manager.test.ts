@@ -94,6 +94,7 @@ function setUp(startsAfter: number[] | null = null) {
       newTokenIds: [tokenId],
       newLogprobs: null,
       newPromptLogprobs: null,
+      poolerOutput: null,
       finishReason: null,
       stopReason: null,
       failure: null,

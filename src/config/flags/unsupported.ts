@@ -4,7 +4,6 @@ const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
-const GENERATE_ONLY = 'models generate text only';
 const ONE_MACHINE = 'engine cores run in one process on one machine';
 
 /** vLLM's flags that people are likely to bring along, with the reason why Bao refuses them. */
@@ -25,7 +24,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'lora-target-modules': "an adapter's own target_modules decide what it changes",
   'enable-mixed-moe-lora-format': NO_EXPERT_LORA,
   'enable-moe-shared-loras': NO_EXPERT_LORA,
-  'max-lora-cls-labels': GENERATE_ONLY,
+  'max-lora-cls-labels': 'adapters are served beside models that generate',
   'specialize-active-lora': 'it is about CUDA graphs, and a step without adapters costs nothing here anyway',
   'default-mm-loras': TEXT_ONLY,
   'enable-tower-connector-lora': TEXT_ONLY,
@@ -44,10 +43,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'allowed-local-media-path': TEXT_ONLY,
   'mm-processor-kwargs': TEXT_ONLY,
   'collect-detailed-traces': 'traces have one span a request',
-  runner: GENERATE_ONLY,
-  convert: GENERATE_ONLY,
-  task: GENERATE_ONLY,
-  'pooler-config': GENERATE_ONLY,
+  task: 'it is called --runner and --convert',
   'guided-decoding-backend': 'the backend is chosen with --structured-outputs-config.backend',
   middleware: 'middleware is Python; routes are added with --plugin',
   'worker-cls': 'workers are not replaceable; an executor of a plugin is named by --distributed-executor-backend',

@@ -64,7 +64,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
       structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },
   );
-  return { core, ready: describe(kvCache, maxModelLen) };
+  return { core, ready: describe(config, kvCache, maxModelLen) };
 }
 
 function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheConfig; maxModelLen: number } {
@@ -79,18 +79,26 @@ function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheC
     ? Math.min(sizing.maxModelLen, estimateMaxModelLen(specs, availableBytes, sizing))
     : sizing.maxModelLen;
   const kvCache = getKvCacheConfig(specs, availableBytes, { ...sizing, maxModelLen });
+  logKvCache(config, kvCache, maxModelLen);
+  return { kvCache, maxModelLen };
+}
+
+function logKvCache(config: BaoConfig, kvCache: KvCacheConfig, maxModelLen: number): void {
+  if (kvCache.groups.length === 0) {
+    log.info('The model keeps no KV cache');
+    return;
+  }
   const tokens = kvCache.numBlocks * config.cache.blockSize;
   log.info(`KV cache: ${kvCache.numBlocks} blocks of ${config.cache.blockSize} tokens, ${tokens} tokens in all`);
   log.info(
     `Maximum concurrency for ${maxModelLen} tokens per request: ${maxConcurrency(kvCache, maxModelLen).toFixed(2)}x`,
   );
-  return { kvCache, maxModelLen };
 }
 
-function describe(kvCache: KvCacheConfig, maxModelLen: number): CoreReady {
+function describe(config: BaoConfig, kvCache: KvCacheConfig, maxModelLen: number): CoreReady {
   return {
     numGpuBlocks: kvCache.numBlocks,
-    blockSize: kvCache.groups[0]!.spec.blockSize,
+    blockSize: config.cache.blockSize,
     maxModelLen,
     kvCacheBytes: kvCache.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0),
     maxConcurrency: maxConcurrency(kvCache, maxModelLen),

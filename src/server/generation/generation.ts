@@ -1,6 +1,9 @@
 import {
+  type CompletionOutput,
   EngineDeadError,
+  type EngineRequest,
   type GenerateRequest,
+  type PoolingRequest,
   type RequestOutput,
   type TraceHeaders,
   ValidationError,
@@ -69,7 +72,7 @@ export interface Placement {
 /** @throws ValidationError for a priority or a rank that this server does not have */
 export function placement(
   context: ServerContext,
-  fields: GenerationFields,
+  fields: Pick<GenerationFields, 'priority' | 'cache_salt'>,
   headers: Headers,
   lora: LoRARequest | null,
 ): Placement {
@@ -145,7 +148,7 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = failureOf(output);
+    const failure = output.outputs.map(failureOf).find((each) => each !== null) ?? null;
     if (output.finished) running.delete(output.requestId);
     if (failure !== null) return fail(failure);
     handler.onOutput(index, output);
@@ -170,22 +173,21 @@ export function startGeneration(
   return cancel;
 }
 
-/** A choice that did not come to an end of its own. */
-function failureOf(output: RequestOutput): ApiError | null {
-  for (const { finishReason, failure } of output.outputs) {
-    if (failure?.fault === 'client') return new ApiError(400, 'BadRequestError', failure.message);
-    if (finishReason === 'error') {
-      return new ApiError(500, 'InternalServerError', failure?.message ?? 'Internal server error');
-    }
-    if (finishReason === 'abort') {
-      return new ApiError(
-        503,
-        'ServiceUnavailableError',
-        'The server has aborted this request: it is shutting down, or its engine was put to sleep.',
-      );
-    }
+/** What to answer about a choice, or a request that is pooled, which did not come to an end of its own; null for one that did or goes on. */
+export function failureOf({
+  finishReason,
+  failure,
+}: Pick<CompletionOutput, 'finishReason' | 'failure'>): ApiError | null {
+  if (failure?.fault === 'client') return new ApiError(400, 'BadRequestError', failure.message);
+  if (finishReason === 'error') {
+    return new ApiError(500, 'InternalServerError', failure?.message ?? 'Internal server error');
   }
-  return null;
+  if (finishReason !== 'abort') return null;
+  return new ApiError(
+    503,
+    'ServiceUnavailableError',
+    'The server has aborted this request: it is shutting down, or its engine was put to sleep.',
+  );
 }
 
 /**
@@ -215,9 +217,18 @@ export function collectOutputs(
 
 /** With `--enable-log-requests`: parameters at info, prompts at debug, cut to `--max-log-len`. */
 export function logRequest(context: ServerContext, request: GenerateRequest, promptText: string | null): void {
+  logAccepted(context, request, request.params, promptText);
+}
+
+/** The same for a request that is pooled. */
+export function logPooling(context: ServerContext, request: PoolingRequest, promptText: string | null): void {
+  logAccepted(context, request, request.pooling, promptText);
+}
+
+function logAccepted(context: ServerContext, request: EngineRequest, params: object, promptText: string | null): void {
   const { enableLogRequests, maxLogLen } = context.config.frontend;
   if (!enableLogRequests) return;
-  const { requestId, params, promptTokenIds } = request;
+  const { requestId, promptTokenIds } = request;
   log.info(`received request ${requestId}`, { params: JSON.stringify(params), promptTokens: promptTokenIds.length });
   const cut = maxLogLen ?? Number.POSITIVE_INFINITY;
   log.debug(`prompt of request ${requestId}`, {

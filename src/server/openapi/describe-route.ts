@@ -15,7 +15,12 @@ export interface RouteDescription {
   answers?: readonly AnswerType[];
 }
 
-export type AnswerType = 'application/json' | 'text/event-stream' | 'text/plain' | 'nothing';
+export type AnswerType =
+  | 'application/json'
+  | 'text/event-stream'
+  | 'application/octet-stream'
+  | 'text/plain'
+  | 'nothing';
 
 const descriptions = new WeakMap<object, RouteDescription>();
 

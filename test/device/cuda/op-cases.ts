@@ -2,6 +2,7 @@ import type { Device } from '../../../src/device/device.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats, randomSource } from '../harness.ts';
 import { loraBlocks, loraProblem } from '../lora-reference.ts';
+import { encoderCases } from './encoder-op-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
@@ -439,6 +440,7 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...ropeCases(),
     ...rowCases(),
     ...attentionCases(storage),
+    ...encoderCases(),
     ...logprobsCases(),
   ];
 }
