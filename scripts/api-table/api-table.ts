@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { createApp } from '../../src/server/app.ts';
+import type { ServerApp } from '../../src/server/server-context.ts';
 import { probe } from './probes.ts';
 import { TestIndex } from './tests-of-fields.ts';
 import { parseVllmApi, type VllmRoute } from './vllm-api.ts';
@@ -22,6 +23,12 @@ const ABSENT_ROUTES: Readonly<Record<string, string>> = {
   '/scale_elastic_ep': 'engine cores are as many as at the start',
   '/is_scaling_elastic_ep': 'engine cores are as many as at the start',
 };
+
+/** Models that are pooled, for the routes which only they have. */
+const POOLED = [
+  { model: 'demo', runner: 'pooling' },
+  { model: resolve(ROOT, 'test/goldens/llama_classifier'), skipTokenizerInit: true },
+] as const;
 
 /** Fields within objects that are no schema of the server's own, and mean nothing to it. */
 const NOT_APPLICABLE: Readonly<Record<string, string>> = {
@@ -73,14 +80,15 @@ export async function apiTable(): Promise<{ title: string; rows: Row[] }[]> {
   try {
     const metrics = { contentType: 'text/plain', render: async () => '' };
     const app = createApp(engine.client, { metrics });
-    const openApi = (await (await app.fetch(new Request('http://localhost/openapi.json'))).json()) as OpenApi;
+    const openApi = await openApiOf(app);
     const ask = async (schema: string, field: string): Promise<Answer> => {
       const { path, body } = probe(schema, field);
       const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
       return readAnswer(await app.fetch(new Request(`http://localhost${path}`, init)));
     };
     const maker = new TableMaker(openApi, ask);
-    const sections = [{ title: 'Routes', rows: maker.routeRows(api.routes) }];
+    const paths = { ...(await pooledPaths()), ...openApi.paths };
+    const sections = [{ title: 'Routes', rows: maker.routeRows(api.routes, paths) }];
     for (const [schema, fields] of api.schemas) {
       const rows: Row[] = [];
       for (const field of fields) rows.push(await maker.fieldRow(schema, field));
@@ -92,6 +100,23 @@ export async function apiTable(): Promise<{ title: string; rows: Row[] }[]> {
   } finally {
     await engine.close();
   }
+}
+
+async function openApiOf(app: ServerApp): Promise<OpenApi> {
+  return (await (await app.fetch(new Request('http://localhost/openapi.json'))).json()) as OpenApi;
+}
+
+async function pooledPaths(): Promise<OpenApi['paths']> {
+  const paths: OpenApi['paths'] = {};
+  for (const options of POOLED) {
+    const engine = await OfflineEngine.start(new EngineArgs({ logLevel: 'error', ...options }));
+    try {
+      Object.assign(paths, (await openApiOf(createApp(engine.client))).paths);
+    } finally {
+      await engine.close();
+    }
+  }
+  return paths;
 }
 
 async function readAnswer(response: Response): Promise<Answer> {
@@ -111,9 +136,9 @@ class TableMaker {
     private readonly ask: (schema: string, field: string) => Promise<Answer>,
   ) {}
 
-  routeRows(routes: readonly VllmRoute[]): Row[] {
+  routeRows(routes: readonly VllmRoute[], paths: OpenApi['paths']): Row[] {
     const served = new Map<string, string>(
-      Object.entries(this.openApi.paths).flatMap(([path, operations]) =>
+      Object.entries(paths).flatMap(([path, operations]) =>
         Object.keys(operations).map((method) => [`${method.toUpperCase()} ${anonymous(path)}`, path] as const),
       ),
     );

@@ -5,6 +5,9 @@ const ROOT = resolve(import.meta.dir, '../..');
 /** Tests that throw all fields at the server, or read descriptions, say nothing of what a field means. */
 const MEANINGLESS = /fuzz|bodies\.test|openapi\.test|api-table/;
 
+/** None of the schemas is of a model that is pooled. */
+const OTHER_SCHEMAS = /pooling/;
+
 /** Where tests of a schema's fields are, best first. */
 const FILES: Readonly<Record<string, readonly string[]>> = {
   ChatCompletionRequest: ['chat-completions', 'tool-calls', 'beam-search', 'structured-outputs'],
@@ -37,7 +40,9 @@ export class TestIndex {
     };
     const word = new RegExp(`\\b${field}\\b`);
     return (
-      this.files.filter(({ text }) => word.test(text)).sort((a, b) => rank(a.path) - rank(b.path))[0]?.path ?? null
+      this.files
+        .filter(({ path, text }) => !OTHER_SCHEMAS.test(path) && word.test(text))
+        .sort((a, b) => rank(a.path) - rank(b.path))[0]?.path ?? null
     );
   }
 

@@ -77,6 +77,24 @@ test('classify gives the probability of each class of a decoder with a head', as
   });
 });
 
+test.each(['sentence_bert', 'demo'])('%s sleeps and wakes; what is kept is pooled then', async (name) => {
+  const options = { logLevel: 'error', cpuThreads: 1, runner: 'pooling', enableSleepMode: true } as const;
+  await using llm = await LLM.create({ model: name === 'demo' ? name : join(GOLDENS, name), ...options });
+  const vectorOf = async () => (await llm.embed('an owl'))[0]!.outputs.embedding;
+  const before = await vectorOf();
+  const running = vectorOf();
+  await llm.sleep(1, 'keep');
+  const waiting = vectorOf();
+  await llm.wakeUp();
+  expect([await running, await waiting]).toEqual([before, before]);
+  await llm.sleep(0);
+  const ended = vectorOf().catch((error: unknown) => error);
+  // The answer comes after the request has reached the engine.
+  expect(await llm.isSleeping()).toBe(true);
+  await llm.sleep(1, 'abort');
+  expect(String(await ended)).toContain('has ended without an output (abort)');
+});
+
 test('a model that generates is not pooled', async () => {
   await using llm = await LLM.create({ model: 'demo', logLevel: 'error', cpuThreads: 1, maxModelLen: 64 });
   expect(await llm.embed('an owl').catch((error: unknown) => error)).toBeInstanceOf(ValidationError);

@@ -181,9 +181,9 @@ test('values of one request', async () => {
 
 test('n answers to a request are one request, as long as the longest of them', async () => {
   const metrics = create(metricsConfig());
-  const request = { ...finished().request, params: { ...DEFAULT_SAMPLING_PARAMS, n: 2 } };
-  metrics.observer.onFinished(0, finished({ request, numGenerationTokens: 9, maxGenerationTokens: null }));
-  metrics.observer.onFinished(0, finished({ request, numGenerationTokens: 3, maxGenerationTokens: 9 }));
+  const params = { ...DEFAULT_SAMPLING_PARAMS, n: 2 };
+  metrics.observer.onFinished(0, finished({ params, numGenerationTokens: 9, maxGenerationTokens: null }));
+  metrics.observer.onFinished(0, finished({ params, numGenerationTokens: 3, maxGenerationTokens: 9 }));
   const text = await metrics.http.render();
   const both = (name: string) => [sampleOf(text, `${name}_count`), sampleOf(text, `${name}_sum`)];
   expect(both('vllm:request_params_n')).toEqual([1, 2]);

@@ -36,8 +36,8 @@ export interface FakeEngineOptions {
   flags?: Partial<FlagValues>;
   /** By default tokens that follow from the prompt's sum, never EOS. */
   script?(request: GenerateRequest, index: number): Script;
-  /** By default four numbers that follow from the ids. */
-  pool?(request: PoolingRequest): number[];
+  /** By default four numbers that follow from the ids; an error is the request's end. */
+  pool?(request: PoolingRequest): number[] | Error;
   /** Outputs come only by `step()`. */
   manual?: boolean;
 }
@@ -109,9 +109,11 @@ export class FakeEngine implements EngineClient {
     const { requestId, promptTokenIds } = request;
     this.#pooling.add(requestId);
     if (this.options.manual) return;
-    const values = Float32Array.from((this.options.pool ?? defaultPool)(request));
+    const pooled = (this.options.pool ?? defaultPool)(request);
     queueMicrotask(() => {
       if (!this.#pooling.delete(requestId)) return;
+      if (pooled instanceof Error) return sink.onError(pooled);
+      const values = Float32Array.from(pooled);
       const output = { isTokenwise: false, numRows: 1, width: values.length, values };
       sink.onOutput({ requestId, promptTokenIds, output, numCachedTokens: 0 });
     });

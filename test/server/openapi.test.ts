@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import Ajv2020 from 'ajv/dist/2020.js';
 import { CHAT, COMPLETIONS, type Json, MESSAGES, messages, RESPONSES, testServer } from './http.ts';
@@ -42,6 +43,31 @@ describe('/openapi.json', () => {
         method === 'POST' && /^\/(v1|v2|tokenize|detokenize|score|rerank|classify|pooling)\b/.test(path);
       const takesNone = path.endsWith('/cancel');
       if (readsBody) expect([path, operation.requestBody !== undefined]).toEqual([path, !takesNone]);
+    }
+  });
+
+  test('has the routes of a model that is pooled, whose bodies it takes', async () => {
+    const model = join(import.meta.dir, '../goldens/bert_classifier');
+    const classifier = { model, servedModelName: ['demo'], hfOverrides: { vocab_size: 4096 } };
+    const bodies: [flags: object, name: string, path: string, good: Json, bad: Json][] = [
+      [{ runner: 'pooling' }, 'EmbeddingCompletionRequest', '/v1/embeddings', { input: ['a'] }, { input: { a: 1 } }],
+      [{ runner: 'pooling' }, 'EmbeddingChatRequest', '/v1/embeddings', { messages }, { messages: 'a' }],
+      [{ runner: 'pooling' }, 'PoolingCompletionRequest', '/pooling', { input: [[1], [2]] }, { input: 5 }],
+      [{ runner: 'pooling' }, 'ScoreTextRequest', '/score', { text_1: 'a', text_2: ['b'] }, { text_1: 'a' }],
+      [{ runner: 'pooling' }, 'RerankRequest', '/rerank', { query: 'a', documents: ['b'] }, { query: 'a' }],
+      [classifier, 'ClassificationCompletionRequest', '/classify', { input: 'a' }, {}],
+    ];
+    for (const [flags, name, path, good, bad] of bodies) {
+      const server = await testServer({ flags });
+      const document = await (await server.get('/openapi.json')).json();
+      expect((await new Validator().validate(structuredClone(document))).errors ?? []).toEqual([]);
+      expect(typeof document.paths[path].post.summary).toBe('string');
+      const ajv = new Ajv2020({ strict: false });
+      ajv.addSchema({ $id: 'api', components: document.components });
+      const isValid = (body: unknown) => ajv.validate({ $ref: `api#/components/schemas/${name}` }, body);
+      expect([name, isValid(good), isValid(bad)]).toEqual([name, true, false]);
+      expect((await server.post(path, good)).status).toBe(200);
+      expect((await server.post(path, bad)).status).toBe(400);
     }
   });
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import type { FlagValues } from '../../src/config/flags/index.ts';
-import type { PoolingRequest } from '../../src/engine/engine-client.ts';
+import { type PoolingRequest, RequestEndedError } from '../../src/engine/engine-client.ts';
 import { COMPLETIONS, messages, type TestServer, testServer } from './http.ts';
 import { schemaErrors } from './openai-schema.ts';
 
@@ -148,6 +148,26 @@ describe('/v1/embeddings', () => {
     controller.abort();
     expect((await answer).status).toBe(499);
     expect(server.engine.aborted).toHaveLength(3);
+  });
+});
+
+describe('a request that comes to no output', () => {
+  const endedBy = (...end: ConstructorParameters<typeof RequestEndedError>) =>
+    testServer({ flags: { runner: 'pooling' }, pool: () => new RequestEndedError(...end) });
+
+  test('is 503 when the engine has aborted it, else what it failed of', async () => {
+    const aborted = await (await endedBy('r', 'abort', null)).postJson(EMBEDDINGS, { input: 'x' });
+    expect([aborted.status, aborted.body.error.message]).toEqual([503, expect.stringContaining('put to sleep')]);
+    const failure = { fault: 'server', message: 'It failed.' } as const;
+    const failed = await (await endedBy('r', 'error', failure)).postJson(EMBEDDINGS, { input: 'x' });
+    expect([failed.status, failed.body.error.message]).toEqual([500, 'It failed.']);
+  });
+
+  test('is 503 after --request-timeout, and the others of its body are aborted too', async () => {
+    const server = await testServer({ flags: { runner: 'pooling', requestTimeout: 0.02 }, manual: true });
+    const { status, body } = await server.postJson('/rerank', { query: 'x', documents: ['a', 'b'] });
+    expect([status, body.error.message]).toEqual([503, expect.stringContaining('--request-timeout')]);
+    expect(server.engine.aborted).toHaveLength(server.engine.poolingRequests.length);
   });
 });
 
