@@ -17,6 +17,7 @@ import type {
 import { checkEveryRequestFits, type SchedulerOptions } from './scheduler-options.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
+import { noteScheduled, numTokensToCompute } from './step-of-request.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 const NO_TOKENS: number[] = [];
@@ -188,7 +189,11 @@ export class Scheduler implements SchedulerInterface {
       const budget = this.budgetLeft(step);
       if (budget === 0) break;
       const request = this.running[i]!;
-      const numNewTokens = Math.min(this.numTokensToCompute(request), this.limitOfRequest(), budget);
+      const numNewTokens = Math.min(
+        numTokensToCompute(request, this.options.maxModelLen),
+        this.limitOfRequest(),
+        budget,
+      );
       if (numNewTokens === 0) continue;
       const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
       if (newBlockIds === null) break;
@@ -227,32 +232,6 @@ export class Scheduler implements SchedulerInterface {
   private limitOfRequest(): number {
     const { enableChunkedPrefill, longPrefillTokenThreshold } = this.options;
     return enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : Number.POSITIVE_INFINITY;
-  }
-
-  /** How far a running request is behind; 0 while only an update can tell how it goes on. */
-  private numTokensToCompute(request: Request): number {
-    const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
-    const { maxTokens, structuredOutputs, logitsProcessors } = request.samplingParams;
-    const { maxModelLen } = this.options;
-    const numFreeTokens = request.thinkingBudget?.numFreeTokens ?? Number.POSITIVE_INFINITY;
-    if (numOutputPlaceholders > 0) {
-      // What a grammar allows next, or a logits processor makes of it, follows from the token in flight.
-      if (structuredOutputs !== null || logitsProcessors.length > 0) return 0;
-      // The token in flight may be the last that is free, or may end the thinking.
-      if (numOutputPlaceholders >= numFreeTokens) return 0;
-      const isLastInFlight =
-        numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
-      if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
-    }
-    // Of d drafts up to d + 1 tokens come.
-    const numDrafts = Math.min(
-      request.specTokenIds.length,
-      maxTokens - numOutputTokens - 1,
-      maxModelLen - numTokens - 1,
-      // A processor knows no more than the output.
-      logitsProcessors.length > 0 ? 0 : numFreeTokens - 1,
-    );
-    return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
   }
 
   private allocateOrPreempt(request: Request, numNewTokens: number): number[][] | null {
@@ -438,14 +417,4 @@ export class Scheduler implements SchedulerInterface {
 /** Two loadings of an adapter may have one name. */
 function uniqueSorted(names: readonly string[]): string[] {
   return [...new Set(names)].sort();
-}
-
-/** What the step has to know of a request, of which `numNewTokens` have been scheduled. */
-function noteScheduled(step: SchedulerOutput, request: Request, numNewTokens: number): void {
-  step.totalNumScheduledTokens += numNewTokens;
-  const { key, samplingParams, numOutputPlaceholders, thinkingBudget } = request;
-  if (numOutputPlaceholders === 0) return;
-  if (samplingParams.logitsProcessors.length > 0) step.waitsForLogits = true;
-  const tokenId = thinkingBudget?.forcedTokenId ?? null;
-  if (tokenId !== null) step.forcedTokens.push({ key, tokenId });
 }

@@ -1,7 +1,5 @@
 import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
-import { LoRALoadError } from '../../lora/lora-error.ts';
-import type { LoRARequest } from '../../lora/lora-request.ts';
 import { Request } from '../../scheduler/request.ts';
 import type { RequestUpdate, SchedulerCounters, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
@@ -16,14 +14,11 @@ import type {
   EngineCoreRequest,
   RequestFailure,
   SchedulerStats,
-  SleepLevel,
-  SleepMode,
-  UtilityCall,
-  WakeTag,
 } from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
-import { type Reply, SleepControl } from './sleep-control.ts';
+import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';
+import { UtilityCalls } from './utility-calls.ts';
 
 const log = logger('core');
 
@@ -76,6 +71,7 @@ export class EngineCore {
   private readonly keys: Map<number, number>[];
   private readonly seeds: SeedSequence;
   private readonly sleepControl: SleepControl;
+  private readonly utilityCalls: UtilityCalls;
   private nextKey = 1;
   private stopping = false;
   /** Released while no step was due; goes along with the next one. */
@@ -99,6 +95,12 @@ export class EngineCore {
     this.keys = connections.map(() => new Map());
     this.seeds = new SeedSequence(options.seed);
     this.sleepControl = new SleepControl(executor, scheduler, () => this.abortAll());
+    this.utilityCalls = new UtilityCalls(executor, scheduler, this.sleepControl, {
+      stats: () => this.stats(),
+      stop: () => {
+        this.stopping = true;
+      },
+    });
   }
 
   /** Runs until a client asks for `shutdown`. An error that escapes means that the core can't go on. */
@@ -326,7 +328,9 @@ export class EngineCore {
         this.abort(message.abort.handles, clientIndex);
         break;
       case 'utility':
-        this.answer(message.call, clientIndex);
+        this.utilityCalls.answer(message.call, (result) =>
+          this.connections[clientIndex]!.send({ type: 'utility-result', result }),
+        );
         break;
     }
   }
@@ -387,61 +391,5 @@ export class EngineCore {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
     this.options.structuredOutputs?.release(request.key);
-  }
-
-  private answer(call: UtilityCall, clientIndex: number): void {
-    const send = (error: string | null, result: unknown) =>
-      this.connections[clientIndex]!.send({
-        type: 'utility-result',
-        result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
-      });
-    try {
-      const args = JSON.parse(call.argsJson) as unknown[];
-      if (this.startSlowUtility(call.method, args, (error) => send(error, null))) return;
-      send(null, this.utility(call.method, args));
-    } catch (thrown) {
-      send(thrown instanceof Error ? thrown.message : String(thrown), null);
-    }
-  }
-
-  /** Calls that are answered when the busy loop has carried them out; false for any other. */
-  private startSlowUtility(method: string, args: readonly unknown[], reply: Reply): boolean {
-    if (method === 'sleep') this.sleepControl.sleep(args[0] as SleepLevel, args[1] as SleepMode, reply);
-    else if (method === 'wakeUp') this.sleepControl.wakeUp(args[0] as WakeTag[], reply);
-    else return false;
-    return true;
-  }
-
-  private utility(method: string, args: readonly unknown[]): unknown {
-    switch (method) {
-      case 'resetPrefixCache':
-        return this.scheduler.resetPrefixCache(args[0] === true);
-      case 'isSleeping':
-        return this.sleepControl.level !== null;
-      case 'stats':
-        return this.stats();
-      case 'addLora':
-        return this.addLora(args[0] as LoRARequest);
-      case 'removeLora':
-        this.executor.removeLora(args[0] as number);
-        return null;
-      case 'shutdown':
-        log.debug('Asked to stop');
-        this.stopping = true;
-        return null;
-      default:
-        throw new Error(`Unknown utility call ${method}`);
-    }
-  }
-
-  /** What is wrong with the adapter; null: it is loaded. */
-  private addLora(request: LoRARequest): string | null {
-    try {
-      this.executor.addLora(request);
-      return null;
-    } catch (error) {
-      if (error instanceof LoRALoadError) return error.message;
-      throw error;
-    }
   }
 }
