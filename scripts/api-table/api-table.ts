@@ -75,6 +75,7 @@ export async function apiTable(): Promise<{ title: string; rows: Row[] }[]> {
       enableTokenizerInfoEndpoint: true,
       enableLora: true,
       allowRuntimeLoraUpdating: true,
+      plugin: [resolve(ROOT, 'test/fixtures/no-repeat-ngram-plugin.ts')],
     }),
   );
   try {

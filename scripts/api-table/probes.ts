@@ -88,7 +88,8 @@ const VALUES: Readonly<Record<string, unknown>> = {
   prompt_embeds: 'AAAA',
   documents: [{ text: 'Paris is the capital of France.' }],
   repetition_detection: { max_pattern_size: 8, min_pattern_size: 1, min_count: 4 },
-  vllm_xargs: { key: 1 },
+  // A parameter of the plugin that the table's server has.
+  vllm_xargs: { no_repeat_ngram_size: 2 },
   json: SCHEMA,
   regex: '[a-z]+',
   choice: ['yes', 'no'],

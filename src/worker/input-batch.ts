@@ -72,7 +72,7 @@ export class InputBatch {
     private readonly model: Model,
     private readonly vocabSize: number,
     /** null: there are no adapters. */
-    private readonly loras: LoRAManager | null,
+    private readonly loras: Pick<LoRAManager, 'acquire' | 'release'> | null,
   ) {
     this.freeSlots = Array.from({ length: maxNumSeqs }, (_, i) => maxNumSeqs - 1 - i);
   }

@@ -43,6 +43,18 @@ test('--max-num-queued-reqs counts every sequence in flight', async () => {
   expect(rejected).toEqual(['queue_full', 'queue_full']);
 });
 
+test('--max-num-queued-tokens counts requests that are pooled', async () => {
+  const { llm } = await clientWith({ maxNumQueuedTokens: 15, runner: 'pooling' });
+  const pooling = { task: 'embed', dimensions: null, useActivation: true, firstTypeOne: null } as const;
+  const sink = { onOutput() {}, onError() {} };
+  const add = (requestId: string) =>
+    llm.addPoolingRequest({ requestId, promptTokenIds: new Int32Array(15).fill(300), pooling }, sink);
+  add('a');
+  expect(() => add('b')).toThrow('a backlog of 15 prompt tokens, the limit is 15');
+  llm.abort('a');
+  add('b');
+});
+
 test('0 of --max-num-queued-reqs takes nothing', async () => {
   const { add } = await clientWith({ maxNumQueuedReqs: 0 });
   expect(() => add(5)).toThrow(QueueFullError);
