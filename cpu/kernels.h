@@ -4,6 +4,7 @@
 
 #include "abi.h"
 #include "chunk.h"
+#include "lora.h"
 #include "quant.h"
 #include "row_kernels.h"
 
@@ -123,11 +124,41 @@ static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_di
   return rows * (3 * dim + kKeyTile + 8) + kKeyTile * 2 * dim + 1024;
 }
 
+struct EncoderAttentionArgs {
+  const float* q;
+  const float* k;
+  const float* v;
+  int64_t ld_qkv;
+  const int32_t* query_start_loc;
+  float* out;
+  int64_t ld_out;
+  int32_t num_seqs, num_heads, num_kv_heads, head_dim;
+  float scale;
+  int32_t reach;
+};
+// Queries of a work item: many, since each item transposes its keys.
+constexpr int64_t kEncoderQueries = 96;
+// Two vectors of any instruction set.
+static constexpr int64_t encoder_dim(int64_t head_dim) { return round_up(head_dim, 32); }
+static constexpr int64_t encoder_scratch_floats(int64_t head_dim) {
+  return kEncoderQueries * (2 * encoder_dim(head_dim) + kKeyTile + 2) + 2 * kKeyTile * encoder_dim(head_dim);
+}
+
 struct RmsNormArgs {
   const float* x;
   // nullptr: plain norm of x; else residual += x comes first.
   float* residual;
   const float* weight;
+  float* out;
+  int32_t rows, n;
+  float eps;
+  int32_t rows_per_chunk;
+};
+
+struct LayerNormArgs {
+  const float* x;
+  const float* weight;
+  const float* bias;
   float* out;
   int32_t rows, n;
   float eps;
@@ -156,6 +187,13 @@ struct ActAndMulArgs {
   int32_t columns_per_chunk;
 };
 
+struct ActivateArgs {
+  const float* x;
+  float* out;
+  int64_t count;
+  int32_t kind;
+};
+
 struct SwigluOaiArgs {
   const float* gate_up;
   float* out;
@@ -178,6 +216,13 @@ struct SoftCapArgs {
   float* x;
   int64_t count;
   float cap;
+};
+
+struct MeanRowsArgs {
+  const float* x;
+  const int32_t* spans;
+  float* out;
+  int32_t rows, n;
 };
 
 struct EmbeddingArgs {
@@ -218,13 +263,20 @@ struct KernelTable {
   void (*paged_attention)(const PagedAttentionArgs&, const ChunkContext&);
   void (*merge_attention)(const PagedAttentionArgs&, const ChunkContext&);
   void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const ChunkContext&);
+  void (*encoder_attention)(const EncoderAttentionArgs&, const ChunkContext&);
+  void (*layer_norm)(const LayerNormArgs&, const ChunkContext&);
   void (*rms_norm)(const RmsNormArgs&, const ChunkContext&);
   void (*qk_norm_rope)(const QkNormRopeArgs&, const ChunkContext&);
   void (*act_and_mul)(const ActAndMulArgs&, const ChunkContext&);
+  void (*activate)(const ActivateArgs&, const ChunkContext&);
   void (*swigluoai_and_mul)(const SwigluOaiArgs&, const ChunkContext&);
   void (*add)(const AddArgs&, const ChunkContext&);
   void (*soft_cap)(const SoftCapArgs&, const ChunkContext&);
+  void (*mean_rows)(const MeanRowsArgs&, const ChunkContext&);
   void (*embedding)(const EmbeddingArgs&, const ChunkContext&);
+  void (*lora_rows)(const LoraArgs&, const ChunkContext&);
+  void (*lora_shrink)(const LoraArgs&, const ChunkContext&);
+  void (*lora_expand)(const LoraArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);

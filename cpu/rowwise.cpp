@@ -108,6 +108,18 @@ BAO_EXPORT int32_t bao_fused_add_rms_norm(void* handle, const float* x, float* r
   return enqueue_rms_norm(handle, x, residual, true, weight, out, rows, n, eps);
 }
 
+BAO_EXPORT int32_t bao_layer_norm(void* handle, const float* x, const float* weight, const float* bias, float* out, int32_t rows,
+                                  int32_t n, float eps) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || !(eps >= 0)) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!x || !weight || !out) return kNullPointer;
+  const int32_t per_chunk = rows_per_chunk(n);
+  return stream->enqueue(stream->kernels().layer_norm, LayerNormArgs{x, weight, bias, out, rows, n, eps, per_chunk},
+                         ceil_div(rows, per_chunk));
+}
+
 BAO_EXPORT int32_t bao_qk_norm_rope(void* handle, float* qkv, int64_t ld_qkv, const int32_t* positions, const float* cos_sin,
                                     const float* q_weight, const float* k_weight, float eps, int32_t num_tokens,
                                     int32_t num_heads, int32_t num_kv_heads, int32_t head_dim, int32_t rotary_dim,
@@ -136,6 +148,26 @@ BAO_EXPORT int32_t bao_act_and_mul(void* handle, const float* gate_up, float* ou
   const int32_t per_chunk = columns < n ? 1 : rows_per_chunk(4 * static_cast<int64_t>(n));
   return stream->enqueue(stream->kernels().act_and_mul, ActAndMulArgs{gate_up, out, rows, n, kind, per_chunk, columns},
                          ceil_div(rows, per_chunk) * ceil_div(n, columns));
+}
+
+BAO_EXPORT int32_t bao_activate(void* handle, const float* x, float* out, int64_t count, int32_t kind) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (count < 0 || kind < 0 || kind > 4) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x || !out) return kNullPointer;
+  return stream->enqueue(stream->kernels().activate, ActivateArgs{x, out, count, kind}, ceil_div(count, kElementwiseGrain));
+}
+
+BAO_EXPORT int32_t bao_mean_rows(void* handle, const float* x, const int32_t* spans, float* out, int32_t rows, int32_t n,
+                                 int32_t out_f32) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || out_f32 < 0 || out_f32 > 1) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!x || !spans || !out) return kNullPointer;
+  // Activations are float32 here: both outputs are the same.
+  return stream->enqueue(stream->kernels().mean_rows, MeanRowsArgs{x, spans, out, rows, n}, rows);
 }
 
 BAO_EXPORT int32_t bao_swigluoai_and_mul(void* handle, const float* gate_up, float* out, int32_t rows, int32_t n, float alpha,

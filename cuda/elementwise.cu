@@ -11,7 +11,9 @@ template <int Kind>
 __device__ inline float activate(float x) {
   if (Kind == 0) return x / (1.0f + expf(-x));
   if (Kind == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
-  return 0.5f * x * erfcf(-x * 0.7071067812f);
+  if (Kind == 2) return 0.5f * x * erfcf(-x * 0.7071067812f);
+  if (Kind == 3) return tanhf(x);
+  return fmaxf(x, 0.0f);
 }
 
 template <class T, int Kind>
@@ -20,6 +22,21 @@ __global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64
     const int64_t row = i / n, column = i % n;
     const float gate = to_float(gate_up[row * 2 * n + column]), up = to_float(gate_up[row * 2 * n + n + column]);
     out[i] = from_float<T>(activate<Kind>(gate) * up);
+  }
+}
+
+template <class T, int Kind>
+__global__ void activate_kernel(Global<const T> x, Global<T> out, int64_t count) {
+  for (int64_t i = first_element(); i < count; i += element_step()) out[i] = from_float<T>(activate<Kind>(to_float(x[i])));
+}
+
+template <class T, class Out>
+__global__ void mean_rows_kernel(Global<const T> x, Global<const int32_t> spans, Global<Out> out, int64_t elements, int n) {
+  for (int64_t i = first_element(); i < elements; i += element_step()) {
+    const int64_t row = i / n, first = spans[2 * row], count = spans[2 * row + 1];
+    float total = 0;
+    for (int64_t r = first; r < first + count; r++) total += to_float(x[r * n + i % n]);
+    out[i] = from_float<Out>(count > 1 ? total / static_cast<float>(count) : total);
   }
 }
 
@@ -125,6 +142,21 @@ int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out,
                          static_cast<T*>(out), elements, n));
 }
 
+template <class T>
+int32_t launch_activate(const Stream* stream, const void* x, void* out, int64_t count, int32_t kind) {
+  using Kernel = void (*)(Global<const T>, Global<T>, int64_t);
+  const Kernel kernels[] = {activate_kernel<T, 0>, activate_kernel<T, 1>, activate_kernel<T, 2>, activate_kernel<T, 3>,
+                            activate_kernel<T, 4>};
+  return launched(launch("activate", kernels[kind], blocks_for(count), kThreads, 0, stream->stream, static_cast<const T*>(x),
+                         static_cast<T*>(out), count));
+}
+
+template <class T, class Out>
+int32_t launch_mean_rows(const Stream* stream, const void* x, const int32_t* spans, void* out, int64_t elements, int32_t n) {
+  return launched(launch("mean_rows", mean_rows_kernel<T, Out>, blocks_for(elements), kThreads, 0, stream->stream,
+                         static_cast<const T*>(x), spans, static_cast<Out*>(out), elements, n));
+}
+
 }  // namespace
 }  // namespace bao
 
@@ -169,6 +201,29 @@ BAO_EXPORT int32_t bao_copy_heads(const Stream* stream, const void* x, int64_t l
     return launched(launch("copy_heads", copy_heads_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream,
                            static_cast<const T*>(x), ld_x, x_head_stride, static_cast<T*>(out), ld_out, out_head_stride, elements,
                            num_heads, width, padded_width));
+  });
+}
+
+BAO_EXPORT int32_t bao_activate(const Stream* stream, const void* x, void* out, int64_t count, int32_t kind) {
+  if (!stream) return kStreamClosed;
+  if (count < 0 || kind < 0 || kind > 4) return kBadShape;
+  if (count == 0) return kOk;
+  if (!x || !out) return kNullPointer;
+  return with_activation(stream,
+                         [&](auto* type) { return launch_activate<Pointee<decltype(type)>>(stream, x, out, count, kind); });
+}
+
+BAO_EXPORT int32_t bao_mean_rows(const Stream* stream, const void* x, const int32_t* spans, void* out, int32_t rows, int32_t n,
+                                 int32_t out_f32) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || out_f32 < 0 || out_f32 > 1) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!x || !spans || !out) return kNullPointer;
+  const int64_t elements = static_cast<int64_t>(rows) * n;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return out_f32 ? launch_mean_rows<T, float>(stream, x, spans, out, elements, n)
+                   : launch_mean_rows<T, T>(stream, x, spans, out, elements, n);
   });
 }
 

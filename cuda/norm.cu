@@ -1,4 +1,4 @@
-// RMSNorm, and the step between the QKV projection and attention.
+// RMSNorm, LayerNorm, and the step between the QKV projection and attention.
 #include "reduce.cuh"
 #include "stream.h"
 
@@ -32,6 +32,26 @@ __global__ void rms_norm_kernel(Global<const T> x, Global<T> residual, Global<co
   for (int i = begin; i < n; i += step) {
     const float value = residual ? to_float(residual[row + i]) : to_float(x[row + i]);
     out[row + i] = from_float<T>(value * scale * weight[i]);
+  }
+}
+
+// The same with the mean taken off first, in two passes: the difference of two large sums would lose what the variance is made of.
+template <class T>
+__global__ void layer_norm_kernel(Global<const T> x, Global<const float> weight, Global<const float> bias, Global<T> out, int n,
+                                  float eps) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
+  const int begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  float sum = 0, squares = 0;
+  for (int i = begin; i < n; i += step) sum += to_float(x[row + i]);
+  const float mean = block_reduce(sum, Sum(), shared_memory<float>()) / static_cast<float>(n);
+  for (int i = begin; i < n; i += step) {
+    const float difference = to_float(x[row + i]) - mean;
+    squares += difference * difference;
+  }
+  const float scale = inverse_rms(block_reduce(squares, Sum(), shared_memory<float>()), n, eps);
+  for (int i = begin; i < n; i += step) {
+    const float normed = (to_float(x[row + i]) - mean) * scale * weight[i];
+    out[row + i] = from_float<T>(bias ? normed + bias[i] : normed);
   }
 }
 
@@ -106,6 +126,19 @@ BAO_EXPORT int32_t bao_fused_add_rms_norm(const Stream* stream, const void* x, v
   if (rows == 0) return kOk;
   if (!x || !residual || !weight || !out) return kNullPointer;
   return enqueue_rms_norm(stream, x, residual, weight, out, rows, n, eps);
+}
+
+BAO_EXPORT int32_t bao_layer_norm(const Stream* stream, const void* x, const float* weight, const float* bias, void* out, int32_t rows,
+                                  int32_t n, float eps) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || n <= 0 || !(eps >= 0)) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!x || !weight || !out) return kNullPointer;
+  return with_activation(stream, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    return launched(launch("layer_norm", layer_norm_kernel<T>, rows, kThreads, kThreads / 32 * sizeof(float), stream->stream,
+                           static_cast<const T*>(x), weight, bias, static_cast<T*>(out), n, eps));
+  });
 }
 
 BAO_EXPORT int32_t bao_qk_norm_rope(const Stream* stream, void* qkv, int64_t ld_qkv, const int32_t* positions, const float* cos_sin,

@@ -17,6 +17,7 @@ const ENTRY_POINTS = [
   'engine/core/core-worker.ts',
   'server/process/api-server-worker.ts',
   'tokenizer/encode-worker.ts',
+  'structured-output/xgrammar/xgrammar-worker.ts',
 ];
 
 const isForThisMachine = process.argv.includes('--this-machine');
@@ -32,7 +33,7 @@ interface PackedFile {
 async function packedFiles(): Promise<PackedFile[]> {
   const library = await ensureCpuLibrary({ allInstructionSets: !isForThisMachine });
   const platform = `${process.platform}-${process.arch}`;
-  const names = [`models/demo/*`, `vendor/llguidance/${platform}/*`].flatMap((pattern) => [
+  const names = ['models/demo/*', 'models/demo-pirate/*', `vendor/llguidance/${platform}/*`].flatMap((pattern) => [
     ...new Bun.Glob(pattern).scanSync(PACKAGE_ROOT),
   ]);
   const files = names.sort().map((name) => ({ name, path: join(PACKAGE_ROOT, name) }));

@@ -1,4 +1,4 @@
-/** Writes docs/flags.md from the flag table. */
+/** Writes docs/flags.md from the flag table, and the table of docs/api.md from a running server. */
 import { resolve } from 'node:path';
 import { flagChoices, flagDefault, flagUsage } from '../src/config/flags/describe.ts';
 import type { FlagGroup } from '../src/config/flags/flag.ts';
@@ -43,4 +43,8 @@ function cell(text: string): string {
   return text.replaceAll('|', '\\|');
 }
 
-if (import.meta.main) await Bun.write(FLAGS_PAGE, flagsPage());
+if (import.meta.main) {
+  await Bun.write(FLAGS_PAGE, flagsPage());
+  const { API_PAGE, apiTable, withTable } = await import('./api-table/api-table.ts');
+  await Bun.write(API_PAGE, withTable(await Bun.file(API_PAGE).text(), await apiTable()));
+}

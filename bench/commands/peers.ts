@@ -3,7 +3,7 @@ import { EngineArgs } from '../../src/config/engine-args.ts';
 import { availableThreads } from '../../src/device/cpu-resources.ts';
 import { findLocalFolder } from '../../src/loader/model-folder.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { withLimits } from '../limits.ts';
+import { limitSubject, withLimits } from '../limits.ts';
 import { modelCost } from '../offline/model-cost.ts';
 import { bao } from '../peers/bao.ts';
 import { limitTokensPerS, measurePeers, type PeerMeasurement, type PeersFigures, rowTitle } from '../peers/measure.ts';
@@ -127,13 +127,13 @@ export const peers = defineCommand({
       maxBatchSize: Math.max(...measurements.map(({ batchSize }) => batchSize)),
     };
     const engines = [bao, nodeLlamaCpp(values), vllm(values)];
-    const { value, limits } = await withLimits(workload.threads, () =>
-      measurePeers(engines, workload, measurements, numRounds),
-    );
     const config = await new EngineArgs({
       ...{ model, loadFormat, skipTokenizerInit: true },
       ...(quantization === 'none' ? {} : { quantization }),
     }).createEngineConfig();
+    const { value, limits } = await withLimits(limitSubject(config), () =>
+      measurePeers(engines, workload, measurements, numRounds),
+    );
     const cost = await modelCost(config);
     const figures: PeersFigures = {
       model: values.model,

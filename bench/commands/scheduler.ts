@@ -93,7 +93,7 @@ function runningScheduler(numRequests: number, inputLen: number, maxModelLen: nu
         arrivalTimeMs: key,
         priority: 0,
         cacheSalt: null,
-        loraName: null,
+        lora: null,
       }),
     );
   }
@@ -108,6 +108,7 @@ function step(scheduler: Scheduler): void {
     sampledTokenIds: keys.map((key) => [1000 + (key % 1000)]),
     logprobs: keys.map(() => null),
     promptLogprobs: keys.map(() => null),
+    failures: [],
   });
 }
 

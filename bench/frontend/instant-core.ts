@@ -77,11 +77,13 @@ class InstantCore {
       newTokenIds: [FIRST_TOKEN_ID + ((handle + running.numTokens * 7) % NUM_TOKEN_IDS)],
       newLogprobs: null,
       newPromptLogprobs: null,
+      poolerOutput: null,
       finishReason: isLast ? 'length' : null,
       stopReason: null,
       numCachedTokens: 0,
       firstScheduledMs: isFirst ? nowMs : 0,
       numPreemptions: 0,
+      failure: null,
     };
   }
 }

@@ -5,6 +5,7 @@ import type { HfConfig } from '../../src/models/hf-config.ts';
 import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
 import { SAMPLING_ROW, SAMPLING_ROW_BYTES } from '../../src/sampling/sampling-row.ts';
 import { randomGamma, seededRandom } from '../random.ts';
+import { LoraLayer, type LoraShape } from './lora-layer.ts';
 
 const BLOCK_SIZE = 16;
 const F32 = 4;
@@ -54,6 +55,8 @@ export class KernelCases {
     batches: readonly KernelBatch[],
     /** Of products with quantized weights beside the others; null: none. */
     private readonly scheme: QuantizationScheme | null = null,
+    /** Adapters; null: none. */
+    lora: LoraShape | null = null,
   ) {
     this.maxRows = Math.max(...batches.map((batch) => batch.numSeqs * batch.newTokens));
     const widest = Math.max(2 * hf.intermediateSize, this.qkvWidth, hf.hiddenSize);
@@ -72,6 +75,7 @@ export class KernelCases {
       [...new Set(batches.map((batch) => batch.numSeqs * batch.newTokens))],
       [...new Set(batches.map((batch) => batch.numSeqs))],
     );
+    if (lora !== null) this.addLora([...new Set(batches.map((batch) => batch.numSeqs * batch.newTokens))], lora);
     for (const rows of new Set(batches.map((batch) => batch.numSeqs))) this.addSampling(rows);
     this.addCopies();
   }
@@ -227,6 +231,24 @@ export class KernelCases {
         const w = copies[turn % copies.length]!;
         return { x: this.x, ld_x: k, w, bits, bias: 0, out: this.out, ld_out: n, m, n, k };
       });
+    }
+  }
+
+  private addLora(allRows: readonly number[], shape: LoraShape): void {
+    const { hiddenSize, intermediateSize, numAttentionHeads, numKeyValueHeads, headDim } = this.hf;
+    const kv = numKeyValueHeads * headDim;
+    const layers: [name: string, k: number, columns: number[]][] = [
+      ['qkv', hiddenSize, [numAttentionHeads * headDim, kv, kv]],
+      ['o', numAttentionHeads * headDim, [hiddenSize]],
+      ['gate_up', hiddenSize, [intermediateSize, intermediateSize]],
+      ['down', intermediateSize, [hiddenSize]],
+    ];
+    for (const [name, k, columns] of layers) {
+      const layer = new LoraLayer(this.device, this.dtype, shape, k, columns, CYCLED_BYTES);
+      for (const rows of allRows) {
+        const label = `${name}: ${rows} x ${k}, ${shape.numAdapters} of rank ${shape.rank}`;
+        this.add('add_lora', label, layer.work(rows), layer.args(rows, this.x, this.inPlace));
+      }
     }
   }
 

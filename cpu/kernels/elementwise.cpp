@@ -33,6 +33,13 @@ BAO_INLINE void act_and_mul_row(const float* gate, const float* up, float* out, 
   if (i < n) store_n(out + i, act(load_n(gate + i, n - i)) * load_n(up + i, n - i), n - i);
 }
 
+template <class Activation>
+BAO_INLINE void activate_all(const float* x, float* out, int64_t n, Activation act) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, act(load(x + i)));
+  if (i < n) store_n(out + i, act(load_n(x + i, n - i)), n - i);
+}
+
 // (min(gate, limit) * sigmoid(alpha * min(gate, limit))) * (clamp(up, -limit, limit) + 1)
 BAO_INLINE F swigluoai(F gate, F up, F alpha, F limit) {
   gate = min(gate, limit);
@@ -101,6 +108,42 @@ void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
   }
 }
 
+void activate(const ActivateArgs& a, const ChunkContext& c) {
+  const int64_t begin = c.chunk * kElementwiseGrain;
+  const int64_t n = min(kElementwiseGrain, a.count - begin);
+  const float* x = a.x + begin;
+  float* out = a.out + begin;
+  switch (a.kind) {
+    case 0:
+      return activate_all(x, out, n, [](F v) { return silu(v); });
+    case 1:
+      return activate_all(x, out, n, [](F v) { return gelu_tanh(v); });
+    case 2:
+      return activate_all(x, out, n, [](F v) { return gelu_erf(v); });
+    case 3:
+      return activate_all(x, out, n, [](F v) { return tanh(v); });
+    default:
+      return activate_all(x, out, n, [](F v) { return max(v, F{}); });
+  }
+}
+
+void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
+  const int64_t first = a.spans[2 * c.chunk], count = a.spans[2 * c.chunk + 1];
+  float* out = a.out + static_cast<int64_t>(c.chunk) * a.n;
+  const float divisor = static_cast<float>(max(1, count));
+  int64_t i = 0;
+  for (; i + kLanes <= a.n; i += kLanes) {
+    F total{};
+    for (int64_t row = first; row < first + count; row++) total += load(a.x + row * a.n + i);
+    store(out + i, total / divisor);
+  }
+  for (; i < a.n; i++) {
+    float total = 0;
+    for (int64_t row = first; row < first + count; row++) total += a.x[row * a.n + i];
+    out[i] = total / divisor;
+  }
+}
+
 void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
   const int64_t row_begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
   const int64_t row_end = min(a.rows, row_begin + a.rows_per_chunk);
@@ -119,10 +162,9 @@ void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
 void add(const AddArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kElementwiseGrain;
   const int64_t end = min(a.count, begin + kElementwiseGrain);
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int64_t n = min(kLanes, end - i);
-    store_n(a.out + i, load_n(a.x + i, n) + load_n(a.y + i, n), n);
-  }
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) store(a.out + i, load(a.x + i) + load(a.y + i));
+  if (i < end) store_n(a.out + i, load_n(a.x + i, end - i) + load_n(a.y + i, end - i), end - i);
 }
 
 void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {

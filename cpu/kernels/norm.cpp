@@ -1,4 +1,4 @@
-// RMSNorm and the step between the QKV projection and attention.
+// RMSNorm, LayerNorm and the step between the QKV projection and attention.
 #include "simd.h"
 
 namespace bao::BAO_ISA {
@@ -27,6 +27,26 @@ BAO_INLINE void scale_by_weight(const float* x, const float* weight, float scale
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(out + i, load(x + i) * scale * load(weight + i));
   if (i < n) store_n(out + i, load_n(x + i, n - i) * scale * load_n(weight + i, n - i), n - i);
+}
+
+BAO_INLINE float sum(const float* x, int64_t n) {
+  F total{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) total += load(x + i);
+  if (i < n) total += load_n(x + i, n - i);
+  return reduce_add(total);
+}
+
+BAO_INLINE float sum_of_squared_differences(const float* x, float mean, int64_t n) {
+  F total{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const F difference = load(x + i) - mean;
+    total = fma(difference, difference, total);
+  }
+  float rest = 0;
+  for (; i < n; i++) rest += (x[i] - mean) * (x[i] - mean);
+  return reduce_add(total) + rest;
 }
 
 BAO_INLINE void add_into(float* residual, const float* x, int64_t n) {
@@ -95,6 +115,24 @@ void qk_norm_rope(const QkNormRopeArgs& a, const ChunkContext& c) {
         rotate_halves(x, cos, cos + half, half);
       }
     }
+  }
+}
+
+void layer_norm(const LayerNormArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
+  const int64_t end = min(a.rows, begin + a.rows_per_chunk);
+  for (int64_t row = begin; row < end; row++) {
+    const float* x = a.x + row * a.n;
+    float* out = a.out + row * a.n;
+    const float mean = sum(x, a.n) / static_cast<float>(a.n);
+    // Two passes: the difference of two large sums would lose what the variance is made of.
+    const float scale = inverse_rms(sum_of_squared_differences(x, mean, a.n), a.n, a.eps);
+    int64_t i = 0;
+    for (; i + kLanes <= a.n; i += kLanes) {
+      const F normed = (load(x + i) - mean) * scale * load(a.weight + i);
+      store(out + i, a.bias ? normed + load(a.bias + i) : normed);
+    }
+    for (; i < a.n; i++) out[i] = (x[i] - mean) * scale * a.weight[i] + (a.bias ? a.bias[i] : 0.0f);
   }
 }
 

@@ -95,7 +95,7 @@ async function openInProcess(engine: Partial<FlagValues>, model: string | undefi
   // Nobody else can reach it, and its log lines would mix with the answers.
   const args = engineArgsOf({ ...engine, apiKey: [], rootPath: null, disableUvicornAccessLog: true }, model);
   const offline = await OfflineEngine.start(args);
-  const app = createApp(offline.client);
+  const app = createApp(offline.client, { adapters: offline.adapters.table });
   return {
     model: offline.config.model.servedModelName[0]!,
     post: async (path, body) =>

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { findCpuLibrary } from '../../scripts/build-cpu.ts';
 import { findCompiler } from '../../scripts/compiler.ts';
+import { settingVariables } from '../config/setting-variables.ts';
 import { type CpuIsa, ISA_CODES, openCpuLibrary } from '../device/cpu-library.ts';
 import { availableThreads, systemMemory } from '../device/cpu-resources.ts';
 import { embeddedModels } from '../loader/model-folder.ts';
@@ -16,9 +17,6 @@ const COMMAND = {
   takesEngineFlags: false,
 } as const;
 
-/** Variables that change what Bao does. */
-const VARIABLES = /^(?:BAO_|HF_|OTEL_|CUDA_|XDG_CACHE_HOME$|CXX$|NO_COLOR$)/;
-const SECRETS = /KEY|TOKEN|SECRET|PASSWORD|HEADERS/;
 const LEFT_WIDTH = 20;
 
 /** `bao collect-env`. Throws UsageError. */
@@ -51,7 +49,7 @@ export async function describeEnvironment(
     ['Package', PACKAGE_ROOT],
     ['Cache', `${cacheFolder(environment)}${existsSync(cacheFolder(environment)) ? '' : ' (not there yet)'}`],
     ['Embedded models', embeddedModels().join(', ')],
-    ...variables(environment),
+    ...settingVariables(environment),
   ];
 }
 
@@ -85,13 +83,6 @@ function firstLines(command: string[], count = Number.POSITIVE_INFINITY): string
   const { exitCode, stdout } = Bun.spawnSync(command, { stdio: ['ignore', 'pipe', 'ignore'] });
   const lines = stdout.toString().trim().split('\n').slice(0, count).join('; ');
   return exitCode === 0 && lines !== '' ? lines : 'none';
-}
-
-function variables(environment: Readonly<Record<string, string | undefined>>): [string, string][] {
-  return Object.entries(environment)
-    .filter((entry): entry is [string, string] => VARIABLES.test(entry[0]) && entry[1] !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, value]) => [name, SECRETS.test(name) ? '(set)' : value]);
 }
 
 function gib(bytes: number): string {

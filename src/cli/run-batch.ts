@@ -46,7 +46,7 @@ export async function runBatch(argv: readonly string[]): Promise<void> {
   ]);
   const own = { apiKey: [], rootPath: null, disableUvicornAccessLog: true };
   const engine = await OfflineEngine.start(engineArgsOf({ ...line.engine, ...own }, undefined));
-  const app = createApp(engine.client);
+  const app = createApp(engine.client, { adapters: engine.adapters.table });
   const output = openOutput(outputFile);
   const progress = await showGenerationProgress(lines.length, true);
   try {

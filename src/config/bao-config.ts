@@ -1,6 +1,8 @@
 import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import type { HfConfig } from '../models/hf-config.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { GroupValues } from './flags/index.ts';
+import type { LoRAConfig } from './lora-config.ts';
 
 /**
  * The configuration of a whole server: plain data that survives structuredClone, made by `EngineArgs.createEngineConfig` and read-only from then on.
@@ -13,6 +15,7 @@ export interface BaoConfig {
   parallel: ParallelConfig;
   scheduler: SchedulerConfig;
   structuredOutputs: StructuredOutputsConfig;
+  lora: LoRAConfig;
   device: DeviceConfig;
   compilation: CompilationConfig;
   frontend: FrontendConfig;
@@ -23,7 +26,16 @@ export interface BaoConfig {
 
 type ModelFlagsAsGiven = Omit<
   GroupValues<'model'>,
-  'tokenizer' | 'hfToken' | 'hfOverrides' | 'dtype' | 'maxModelLen' | 'generationConfig' | 'overrideGenerationConfig'
+  | 'tokenizer'
+  | 'hfToken'
+  | 'hfOverrides'
+  | 'dtype'
+  | 'runner'
+  | 'convert'
+  | 'poolerConfig'
+  | 'maxModelLen'
+  | 'generationConfig'
+  | 'overrideGenerationConfig'
 >;
 
 export interface ModelConfig extends ModelFlagsAsGiven {
@@ -36,6 +48,8 @@ export interface ModelConfig extends ModelFlagsAsGiven {
   /** Local folder with tokenizer.json; null with `--skip-tokenizer-init`. */
   tokenizerFolder: string | null;
   hf: HfConfig;
+  /** How hidden states are pooled; null: the model generates. */
+  pooling: PoolingConfig | null;
   dtype: FloatDType;
   /** Tokens of prompt and output together. */
   maxModelLen: number;
@@ -76,6 +90,8 @@ export interface SchedulerConfig extends GroupValues<'scheduler'> {
 }
 
 export interface StructuredOutputsConfig {
+  /** auto: llguidance, and XGrammar for what that refuses, or where its library is not there. */
+  backend: 'auto' | 'guidance' | 'xgrammar';
   disableAnyWhitespace: boolean;
   disableAdditionalProperties: boolean;
 }

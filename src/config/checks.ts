@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { BaoConfig } from './bao-config.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { FlagValues } from './flags/index.ts';
+import { checkLoRAFlags } from './lora-config.ts';
 
 const BLOCK_SIZES = [8, 16, 32, 64, 128];
 /** Of sun_path, less its closing zero. */
@@ -13,6 +14,7 @@ export function checkFlags(values: FlagValues): void {
   checkListening(values);
   checkTls(values);
   checkFrontend(values);
+  checkLoRAFlags(values);
 }
 
 function checkRanges(values: FlagValues): void {
@@ -50,7 +52,9 @@ function checkListening({ uds, host, apiServerCount, rootPath }: FlagValues): vo
   }
 }
 
-function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs }: FlagValues): void {
+function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs, enableSslRefresh, uds }: FlagValues): void {
+  if (enableSslRefresh && (sslKeyfile === null || uds !== null))
+    throw new UsageError('--enable-ssl-refresh needs --ssl-keyfile and --ssl-certfile, and no --uds.');
   if (sslKeyfile !== null && sslCertfile === null) throw new UsageError('--ssl-keyfile needs --ssl-certfile.');
   if (sslCertfile !== null && sslKeyfile === null) throw new UsageError('--ssl-certfile needs --ssl-keyfile.');
   if (sslCaCerts !== null && sslKeyfile === null)
@@ -86,7 +90,7 @@ function checkFrontend(values: FlagValues): void {
 }
 
 /** The resolved configuration against the model. Throws ConfigError. */
-export function checkConfig({ scheduler, model }: BaoConfig): void {
+export function checkConfig({ scheduler, model, lora }: BaoConfig): void {
   const { maxNumBatchedTokens, maxNumSeqs, enableChunkedPrefill, longPrefillTokenThreshold } = scheduler;
   if (maxNumBatchedTokens < model.maxModelLen && !enableChunkedPrefill) {
     throw new ConfigError(
@@ -101,6 +105,11 @@ export function checkConfig({ scheduler, model }: BaoConfig): void {
   if (longPrefillTokenThreshold > model.maxModelLen) {
     throw new ConfigError(
       `--long-prefill-token-threshold ${longPrefillTokenThreshold} is more than --max-model-len ${model.maxModelLen}, so that it would never count.`,
+    );
+  }
+  if (lora.enableLora && model.pooling !== null) {
+    throw new ConfigError(
+      '--enable-lora: adapters are served beside models that generate; this one is pooled (--runner pooling).',
     );
   }
 }

@@ -3,6 +3,7 @@ import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import { LoadError } from '../loader/load-error.ts';
 import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
+import { canChunk } from '../pooling/pooling-config.ts';
 import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
 import { resolveCompilation } from './capture-sizes.ts';
 import { checkConfig, checkFlags } from './checks.ts';
@@ -11,10 +12,13 @@ import { readEnvironment } from './environment.ts';
 import { fieldName } from './flags/flag.ts';
 import { defaultFlagValues, FLAG_GROUPS, type FlagValues, type GroupKey, type GroupValues } from './flags/index.ts';
 import { readGenerationDefaults } from './generation-config.ts';
+import { checkLoRAModules, type LoRAConfig, type LoRAModule, parseLoRAModule } from './lora-config.ts';
 import { resolveMaxModelLen } from './max-model-len.ts';
 import { mergeObjects } from './parse-value.ts';
 import { readChatTemplate } from './read-chat-template.ts';
 import { readJsonFile } from './read-json-file.ts';
+import { resolvePooling } from './resolve-pooling.ts';
+import { readSentenceTransformers } from './sentence-transformers.ts';
 import { readStructuredOutputsConfig } from './structured-outputs-config.ts';
 
 /** vLLM's defaults for a server on the CPU: its 256 and 8192 are for GPUs, where a step of that size takes no longer than a small one. */
@@ -64,15 +68,21 @@ export class EngineArgs {
   async createEngineConfig(environment?: ModelEnvironment): Promise<BaoConfig> {
     checkFlags(this.values);
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
-    const model = await this.resolveModel(environment ?? (await defaultEnvironment()));
+    const models = environment ?? (await defaultEnvironment());
+    const model = await this.resolveModel(models);
     const cache = this.group('cache');
-    const scheduler = this.resolveScheduler(model.maxModelLen);
+    const scheduler = this.resolveScheduler(model);
     const config: BaoConfig = {
       model,
       load: this.group('load'),
-      cache: { ...cache, kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype) },
+      cache: {
+        ...cache,
+        kvCacheDtype: resolveCacheDtype(cache.kvCacheDtype, model.dtype),
+        enablePrefixCaching: cache.enablePrefixCaching && isChunkable(model),
+      },
       parallel: this.group('parallel'),
       scheduler,
+      lora: await this.resolveLoRA(models, model),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
       compilation: resolveCompilation(this.values, scheduler.maxNumSeqs),
       structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
@@ -102,6 +112,9 @@ export class EngineArgs {
       hfToken,
       hfOverrides,
       dtype,
+      runner,
+      convert,
+      poolerConfig,
       maxModelLen,
       generationConfig,
       overrideGenerationConfig,
@@ -115,6 +128,8 @@ export class EngineArgs {
         weights: this.values.loadFormat !== 'dummy',
       });
       const hf = await readHfConfig(folder, hfOverrides, environment);
+      const sentenceTransformers = await readSentenceTransformers(folder);
+      const pooling = resolvePooling({ runner, convert, poolerConfig }, hf, sentenceTransformers);
       const defaults = await readGenerationDefaults(folder, generationConfig, overrideGenerationConfig);
       return {
         ...asGiven,
@@ -130,8 +145,13 @@ export class EngineArgs {
                 weights: false,
               }),
         hf,
+        pooling,
         dtype: resolveDtype(dtype, hf.torchDtype),
-        maxModelLen: resolveMaxModelLen(maxModelLen, hf),
+        maxModelLen: resolveMaxModelLen(
+          maxModelLen,
+          hf,
+          pooling === null ? null : (sentenceTransformers?.maxSeqLength ?? null),
+        ),
         maxModelLenAuto: maxModelLen === -1,
         eosTokenIds: [...new Set([...hf.eosTokenIds, ...defaults.eosTokenIds])].sort((a, b) => a - b),
         defaultSamplingParams: defaults.samplingParams,
@@ -140,8 +160,29 @@ export class EngineArgs {
     });
   }
 
-  private resolveScheduler(maxModelLen: number): SchedulerConfig {
-    const given = this.group('scheduler');
+  private async resolveLoRA(environment: ModelEnvironment, model: ModelConfig): Promise<LoRAConfig> {
+    const { loraModules, maxCpuLoras, loraDtype, ...asGiven } = this.group('lora');
+    const given = loraModules.map(parseLoRAModule);
+    checkLoRAModules(given, model.servedModelName);
+    const { downloadDir, hfToken } = this.values;
+    const modules: LoRAModule[] = [];
+    for (const module of given) {
+      const hub = { downloadDir, hfToken, revision: null, weights: true };
+      const path = await tellOperator(() => environment.resolveModelFolder(module.root, hub));
+      modules.push({ ...module, id: modules.length + 1, path });
+    }
+    return {
+      ...asGiven,
+      modules,
+      maxCpuLoras: maxCpuLoras ?? asGiven.maxLoras,
+      loraDtype: loraDtype === 'auto' ? model.dtype : loraDtype,
+    };
+  }
+
+  private resolveScheduler(model: ModelConfig): SchedulerConfig {
+    const asGiven = this.group('scheduler');
+    const given = { ...asGiven, enableChunkedPrefill: asGiven.enableChunkedPrefill && isChunkable(model) };
+    const { maxModelLen } = model;
     const maxNumBatchedTokens = given.maxNumBatchedTokens ?? defaultMaxNumBatchedTokens(given, maxModelLen);
     return {
       ...given,
@@ -149,6 +190,11 @@ export class EngineArgs {
       maxNumSeqs: given.maxNumSeqs ?? Math.min(DEFAULT_MAX_NUM_SEQS, maxNumBatchedTokens),
     };
   }
+}
+
+/** Whether a prompt's hidden states may be computed apart, or found in the prefix cache. */
+function isChunkable({ pooling }: ModelConfig): boolean {
+  return pooling === null || canChunk(pooling);
 }
 
 function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen: number): number {

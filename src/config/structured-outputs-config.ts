@@ -2,7 +2,7 @@ import type { StructuredOutputsConfig } from './bao-config.ts';
 import { UsageError } from './config-error.ts';
 
 const FLAG = '--structured-outputs-config';
-const BACKENDS = ['auto', 'guidance'];
+const BACKENDS = ['auto', 'guidance', 'xgrammar'] as const;
 
 /** Reads `--structured-outputs-config`. Throws UsageError for a key or value that is not known. */
 export function readStructuredOutputsConfig(given: Readonly<Record<string, unknown>>): StructuredOutputsConfig {
@@ -14,13 +14,12 @@ export function readStructuredOutputsConfig(given: Readonly<Record<string, unkno
   const known = ['backend', 'disable_any_whitespace', 'disable_additional_properties'];
   const unknown = Object.keys(given).find((key) => !known.includes(key));
   if (unknown !== undefined) throw new UsageError(`${FLAG} has no ${unknown}; it takes ${known.join(', ')}.`);
-  if (backend === 'xgrammar') {
-    throw new UsageError(`${FLAG}.backend xgrammar is not there; auto and guidance are llguidance.`);
-  }
-  if (typeof backend !== 'string' || !BACKENDS.includes(backend)) {
+  const chosen = BACKENDS.find((each) => each === backend);
+  if (chosen === undefined) {
     throw new UsageError(`${FLAG}.backend must be one of ${BACKENDS.join(', ')}, not ${JSON.stringify(backend)}.`);
   }
   return {
+    backend: chosen,
     disableAnyWhitespace: toBoolean('disable_any_whitespace', space),
     disableAdditionalProperties: toBoolean('disable_additional_properties', extra),
   };

@@ -49,6 +49,10 @@ export const OPS = {
     doc: 'residual += x; out = rms_norm(residual) * weight. x, residual, out: act [rows, n]; out may be x.',
     args: { x: 'ptr', residual: 'ptr', weight: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', eps: 'f32' },
   },
+  layer_norm: {
+    doc: 'out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, per row of n; var divides by n. weight is float32 [n], bias float32 [n] or 0. out may be x.',
+    args: { x: 'ptr', weight: 'ptr', bias: 'ptr?', out: 'ptr', rows: 'i32', n: 'i32', eps: 'f32' },
+  },
   linear: {
     doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a packed weight (see Device.packLinear) of w_dtype with n rows and k columns; bias is float32 [n] or 0; accumulation in float32 in one fixed order over k. Rows of out are ld_out apart, of x ld_x.',
     args: {
@@ -167,6 +171,27 @@ export const OPS = {
       k: 'i32',
     },
   },
+  add_lora: {
+    doc: "out[rows[i], slice s] += scales[s] * (x[rows[i], :k] · A_sᵀ) · B_s with the weights of row i's adapter: group g (rows group_offsets[g] to group_offsets[g + 1], i32 [num_groups + 1], the last is num_rows) has those at blocks[group_slots[g]] (i64 addresses, 0: none for this layer; LoraHeader in cpu/lora.h is the layout), of w_dtype and a rank of at most max_rank. rows (i32) are distinct. Slice s are the columns slice_offsets[s] to slice_offsets[s + 1] (i32 [num_slices + 1], of n in all). Sums are float32 in one fixed order. Rows of out are ld_out apart, of x ld_x.",
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      rows: 'ptr',
+      group_offsets: 'ptr',
+      group_slots: 'ptr',
+      num_rows: 'i32',
+      num_groups: 'i32',
+      blocks: 'ptr',
+      w_dtype: 'i32',
+      slice_offsets: 'ptr',
+      num_slices: 'i32',
+      max_rank: 'i32',
+      out: 'ptr',
+      ld_out: 'i64',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
   qk_norm_rope: {
     doc: 'In place on qkv rows [q heads | k heads | v heads] of head_dim: optional RMSNorm over each q and k head (float32 weights [head_dim] or 0), then rotary embedding of the first rotary_dim elements with cos_sin [max_position, rotary_dim] float32 (first half cos, second half sin) at positions[i] (i32). interleaved 0: NeoX halves, 1: GPT-J pairs. rotary_dim 0: no rotation, and positions and cos_sin may be 0.',
     args: {
@@ -224,9 +249,31 @@ export const OPS = {
       ld_out: 'i64',
     },
   },
+  encoder_attention: {
+    doc: 'Bidirectional attention within each sequence of a varlen batch, without a cache: sequence s is rows query_start_loc[s]..query_start_loc[s+1] (i32, num_seqs + 1) of q (num_heads * head_dim), k and v (num_kv_heads * head_dim), all ld_qkv apart. reach 0: a query sees all keys of its sequence, else those at most `reach` places before or behind it. out: act, rows ld_out apart, num_heads * head_dim.',
+    args: {
+      q: 'ptr',
+      k: 'ptr',
+      v: 'ptr',
+      ld_qkv: 'i64',
+      query_start_loc: 'ptr',
+      num_seqs: 'i32',
+      num_heads: 'i32',
+      num_kv_heads: 'i32',
+      head_dim: 'i32',
+      scale: 'f32',
+      reach: 'i32',
+      out: 'ptr',
+      ld_out: 'i64',
+    },
+  },
   act_and_mul: {
     doc: 'out[i, :n] = act(gate_up[i, :n]) * gate_up[i, n:2n]. kind 0: SiLU, 1: GELU (tanh), 2: GELU (erf).',
     args: { gate_up: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', kind: 'i32' },
+  },
+  activate: {
+    doc: 'out[i] = act(x[i]), i < count; out may be x. kind 0: SiLU, 1: GELU (tanh), 2: GELU (erf), 3: tanh, 4: ReLU.',
+    args: { x: 'ptr', out: 'ptr', count: 'i64', kind: 'i32' },
   },
   swigluoai_and_mul: {
     doc: 'out[i, :n] = g * sigmoid(alpha * g) * (u + 1) with g = min(gate_up[i, :n], limit) and u = gate_up[i, n:2n] clamped to [-limit, limit]; limit is positive. The activation of GPT-OSS.',
@@ -258,6 +305,10 @@ export const OPS = {
   gather_rows: {
     doc: 'out[i, :n] = x[indices[i], :n], i < rows. indices i32. The last hidden state of each request before the logits.',
     args: { x: 'ptr', indices: 'ptr', out: 'ptr', rows: 'i32', n: 'i32' },
+  },
+  mean_rows: {
+    doc: 'out[i, :n] = mean of the rows x[spans[i, 0]] .. x[spans[i, 0] + spans[i, 1] - 1], i < rows, added in this order in float32. spans i32 [rows, 2]; a count of 0 gives zeros. x is act; out is float32 with out_f32 1, else act. How hidden states of tokens become one of the sequence.',
+    args: { x: 'ptr', spans: 'ptr', out: 'ptr', rows: 'i32', n: 'i32', out_f32: 'i32' },
   },
   sample: {
     doc: "Chooses one token per row of logits (float32 [rows, vocab_size]) by the row's SamplingRow (see sampling/sampling-row.ts; params is an array of them, lists an i32 pool that they point into, bitmasks i32 words of grammar masks) and writes it to sampled[row] (i32) and to token_table[slot * ld_table + num_tokens] (skipped where slot is negative). token_table also is the history that penalties and bad words read. write_processed 1: the processed logits replace the raw ones.",

@@ -1,4 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { MEMORY_TAGS } from '../executor/executor.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
 import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -7,16 +9,19 @@ import { CoreConnection, type CoreLinkEnd } from './core-link.ts';
 import {
   type EngineClient,
   EngineDeadError,
+  type EngineRequest,
   type GenerateRequest,
   type HealthStatus,
   type OutputSink,
+  type PoolingRequest,
+  type PoolingSink,
   QueueFullError,
   type RequestOutput,
   ValidationError,
 } from './engine-client.ts';
 import { InputProcessor } from './input-processor.ts';
 import { LoadBalancer } from './load-balancer.ts';
-import type { CoreMessage, SchedulerStats, UtilityResult } from './messages.ts';
+import type { CoreMessage, SchedulerStats, SleepLevel, SleepMode, UtilityResult, WakeTag } from './messages.ts';
 import { type EngineObserver, NO_OBSERVER, overrideObserver } from './observer.ts';
 import { OutputProcessor } from './output-processor.ts';
 import { OutputQueue } from './output-queue.ts';
@@ -93,15 +98,21 @@ export class AsyncLLM implements EngineClient {
   }
 
   addRequest(request: GenerateRequest, sink: OutputSink): void {
-    if (this.deadReason !== null) throw new EngineDeadError(this.deadReason);
-    if (this.outputs.has(request.requestId)) {
-      throw new ValidationError(`Request id ${request.requestId} already running.`, 'request_id', request.requestId);
-    }
+    this.checkRequestId(request.requestId);
     const coreRequests = this.inputs.process(request);
-    this.checkQueue();
+    this.checkAdmission(coreRequests.length);
     const coreIndex = this.chooseCore(request);
     this.outputs.add(request, coreIndex, coreRequests, sink);
     for (const coreRequest of coreRequests) this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
+  }
+
+  addPoolingRequest(request: PoolingRequest, sink: PoolingSink): void {
+    this.checkRequestId(request.requestId);
+    const coreRequest = this.inputs.processPooling(request);
+    this.checkAdmission(1);
+    const coreIndex = this.chooseCore(request);
+    this.outputs.addPooling(request, coreIndex, coreRequest, sink);
+    this.connections[coreIndex]!.send({ type: 'add', request: coreRequest });
   }
 
   async *generate(request: GenerateRequest): AsyncGenerator<RequestOutput, void, void> {
@@ -124,9 +135,43 @@ export class AsyncLLM implements EngineClient {
     return this.deadReason === null ? { healthy: true } : { healthy: false, reason: this.deadReason };
   }
 
-  async resetPrefixCache(): Promise<boolean> {
-    const results = await Promise.all(this.connections.map((each) => this.callUtility(each, 'resetPrefixCache')));
+  async resetPrefixCache(resetRunningRequests = false): Promise<boolean> {
+    const results = await this.callAll('resetPrefixCache', [resetRunningRequests]);
     return results.every((result) => result === true);
+  }
+
+  async addLora(request: LoRARequest): Promise<void> {
+    try {
+      const problems = await this.callAll('addLora', [request]);
+      const problem = problems.find((text) => text !== null);
+      if (problem !== undefined) throw new ValidationError(String(problem), 'lora_path', request.path);
+    } catch (error) {
+      await this.removeLora(request.id).catch(() => {});
+      throw error;
+    }
+  }
+
+  async removeLora(id: number): Promise<void> {
+    await this.callAll('removeLora', [id]);
+  }
+
+  async sleep(level: SleepLevel, mode: SleepMode): Promise<void> {
+    if (level > 0 && !this.config.model.enableSleepMode) {
+      throw new ValidationError(
+        `Sleep level ${level} needs --enable-sleep-mode (enableSleepMode); level 0, which frees nothing, does not.`,
+        'level',
+        level,
+      );
+    }
+    await this.callAll('sleep', [level, mode]);
+  }
+
+  async wakeUp(tags: readonly WakeTag[] = [...MEMORY_TAGS, 'scheduling']): Promise<void> {
+    await this.callAll('wakeUp', [tags]);
+  }
+
+  async isSleeping(): Promise<boolean> {
+    return (await this.callAll('isSleeping')).includes(true);
   }
 
   stats(): SchedulerStats[] {
@@ -167,9 +212,16 @@ export class AsyncLLM implements EngineClient {
     if (toAbort.length > 0) this.connections[coreIndex]!.send({ type: 'abort', abort: { handles: toAbort } });
   }
 
-  private chooseCore(request: GenerateRequest): number {
+  private checkRequestId(requestId: string): void {
+    if (this.deadReason !== null) throw new EngineDeadError(this.deadReason);
+    if (this.outputs.has(requestId)) {
+      throw new ValidationError(`Request id ${requestId} already running.`, 'request_id', requestId);
+    }
+  }
+
+  private chooseCore(request: EngineRequest): number {
     const rank = request.dataParallelRank ?? null;
-    if (rank === null) return this.balancer.choose(request.promptTokenIds);
+    if (rank === null) return this.balancer.choose(request.promptTokenIds, request.lora?.id);
     if (!(rank >= 0 && rank < this.connections.length)) {
       throw new ValidationError(
         `data_parallel_rank ${rank} is out of range [0, ${this.connections.length}).`,
@@ -180,18 +232,31 @@ export class AsyncLLM implements EngineClient {
     return rank;
   }
 
-  private checkQueue(): void {
-    const limit = this.config.scheduler.maxNumQueuedReqs;
-    if (limit === null) return;
-    let queued = 0;
-    for (const connection of this.connections) queued += connection.status.numWaiting + connection.numUnreceived;
-    if (queued >= limit && queued > 0) {
-      this.observer.onRejected('queue_full');
-      throw new QueueFullError(
-        `The server has ${queued} requests waiting, the limit is ${limit}. Please retry later.`,
-        RETRY_AFTER_SECONDS,
-      );
+  /** vLLM's rules: sequences in flight by number, those without a token yet by the tokens of their prompts. */
+  private checkAdmission(numNew: number): void {
+    const { maxNumQueuedReqs, maxNumQueuedTokens } = this.config.scheduler;
+    if (maxNumQueuedReqs !== null) {
+      let inFlight = 0;
+      for (const { status, numUnreceived } of this.connections) {
+        inFlight += status.numRunning + status.numWaiting + numUnreceived;
+      }
+      if (inFlight + numNew > maxNumQueuedReqs) {
+        this.reject('queue_full', `${inFlight} requests in flight, the limit is ${maxNumQueuedReqs}`);
+      }
     }
+    const { numQueuedTokens } = this.outputs;
+    if (maxNumQueuedTokens !== null && numQueuedTokens >= maxNumQueuedTokens) {
+      this.reject('queued_tokens', `a backlog of ${numQueuedTokens} prompt tokens, the limit is ${maxNumQueuedTokens}`);
+    }
+  }
+
+  private reject(reason: string, found: string): never {
+    this.observer.onRejected(reason);
+    throw new QueueFullError(`The server is busy: ${found}. Please try again later.`, RETRY_AFTER_SECONDS);
+  }
+
+  private callAll(method: string, args: unknown[] = []): Promise<unknown[]> {
+    return Promise.all(this.connections.map((connection) => this.callUtility(connection, method, args)));
   }
 
   private callUtility(connection: CoreConnection, method: string, args: unknown[] = []): Promise<unknown> {

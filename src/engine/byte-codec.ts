@@ -158,6 +158,14 @@ export class ByteReader {
     return list;
   }
 
+  /** A number of items, then each of them. */
+  list<T>(readItem: () => T): T[] {
+    const length = this.u32();
+    const list: T[] = [];
+    for (let i = 0; i < length; i++) list.push(readItem());
+    return list;
+  }
+
   private words(): ArrayBuffer {
     const length = this.u32() * 4;
     this.at = (this.at + 3) & ~3;

@@ -1,16 +1,16 @@
-import type { SamplingParams } from '../sampling/sampling-params.ts';
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
 import type {
   ClientMessage,
   CoreMessage,
   EngineCoreOutput,
   EngineCoreOutputs,
-  EngineCoreRequest,
   FinishReason,
   LogprobsTensors,
+  RequestFailure,
   SchedulerStats,
 } from './messages.ts';
+import { readRequest, writeRequest } from './request-codec.ts';
 
 /** The one codec of everything that crosses a Worker boundary: `messages.ts` in binary, little-endian, first byte the kind. */
 
@@ -87,133 +87,13 @@ export function decodeCoreMessage(bytes: Uint8Array): CoreMessage {
   }
 }
 
-function writeRequest(writer: ByteWriter, request: EngineCoreRequest): void {
-  writer.u32(request.handle);
-  writer.string(request.requestId);
-  writer.i32Array(request.promptTokenIds);
-  writeSamplingParams(writer, request.samplingParams);
-  writer.i32Array(request.eosTokenIds);
-  writer.f64(request.arrivalTimeMs);
-  writer.f64(request.priority);
-  writer.optionalString(request.cacheSalt);
-  writer.optionalString(request.loraName);
-}
-
-function readRequest(reader: ByteReader): EngineCoreRequest {
-  return {
-    handle: reader.u32(),
-    requestId: reader.string(),
-    promptTokenIds: reader.i32Array(),
-    samplingParams: readSamplingParams(reader),
-    eosTokenIds: reader.i32List(),
-    arrivalTimeMs: reader.f64(),
-    priority: reader.f64(),
-    cacheSalt: reader.optionalString(),
-    loraName: reader.optionalString(),
-  };
-}
-
-const OUTPUT_KINDS = ['cumulative', 'delta', 'final-only'] as const;
-
-function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
-  writer.u32(params.n);
-  writer.f64(params.temperature);
-  writer.f64(params.topP);
-  writer.i32(params.topK);
-  writer.f64(params.minP);
-  writer.f64(params.repetitionPenalty);
-  writer.f64(params.presencePenalty);
-  writer.f64(params.frequencyPenalty);
-  writer.optionalF64(params.seed);
-  writer.u32(params.maxTokens);
-  writer.u32(params.minTokens);
-  writer.bool(params.ignoreEos);
-  writer.u32(params.stop.length);
-  for (const stop of params.stop) writer.string(stop);
-  writer.i32Array(params.stopTokenIds);
-  writer.bool(params.includeStopStrInOutput);
-  writer.optionalF64(params.logprobs);
-  writer.optionalF64(params.promptLogprobs);
-  writer.u32(params.logitBias.length);
-  for (const [id, bias] of params.logitBias) {
-    writer.i32(id);
-    writer.f64(bias);
-  }
-  writer.bool(params.allowedTokenIds !== null);
-  if (params.allowedTokenIds !== null) writer.i32Array(params.allowedTokenIds);
-  writer.u32(params.badWordsTokenIds.length);
-  for (const ids of params.badWordsTokenIds) writer.i32Array(ids);
-  writeStructuredOutputs(writer, params.structuredOutputs);
-  writer.bool(params.skipSpecialTokens);
-  writer.bool(params.spacesBetweenSpecialTokens);
-  writer.bool(params.detokenize);
-  writer.u8(OUTPUT_KINDS.indexOf(params.outputKind));
-}
-
-function readSamplingParams(reader: ByteReader): SamplingParams {
-  return {
-    n: reader.u32(),
-    temperature: reader.f64(),
-    topP: reader.f64(),
-    topK: reader.i32(),
-    minP: reader.f64(),
-    repetitionPenalty: reader.f64(),
-    presencePenalty: reader.f64(),
-    frequencyPenalty: reader.f64(),
-    seed: reader.optionalF64(),
-    maxTokens: reader.u32(),
-    minTokens: reader.u32(),
-    ignoreEos: reader.bool(),
-    stop: readList(reader, () => reader.string()),
-    stopTokenIds: reader.i32List(),
-    includeStopStrInOutput: reader.bool(),
-    logprobs: reader.optionalF64(),
-    promptLogprobs: reader.optionalF64(),
-    logitBias: readList(reader, () => [reader.i32(), reader.f64()]),
-    allowedTokenIds: reader.bool() ? reader.i32List() : null,
-    badWordsTokenIds: readList(reader, () => reader.i32List()),
-    structuredOutputs: readStructuredOutputs(reader),
-    skipSpecialTokens: reader.bool(),
-    spacesBetweenSpecialTokens: reader.bool(),
-    detokenize: reader.bool(),
-    outputKind: OUTPUT_KINDS[reader.u8()]!,
-  };
-}
-
-const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark'] as const;
-
-function writeStructuredOutputs(writer: ByteWriter, params: StructuredOutputsParams | null): void {
-  writer.bool(params !== null);
-  if (params === null) return;
-  writer.u8(GRAMMAR_KINDS.indexOf(params.kind));
-  writer.string(params.text);
-  writer.bool(params.startsAfter !== null);
-  if (params.startsAfter !== null) writer.i32Array(params.startsAfter);
-}
-
-function readStructuredOutputs(reader: ByteReader): StructuredOutputsParams | null {
-  if (!reader.bool()) return null;
-  return {
-    kind: GRAMMAR_KINDS[reader.u8()]!,
-    text: reader.string(),
-    startsAfter: reader.bool() ? reader.i32List() : null,
-  };
-}
-
-function readList<T>(reader: ByteReader, readItem: () => T): T[] {
-  const length = reader.u32();
-  const list: T[] = [];
-  for (let i = 0; i < length; i++) list.push(readItem());
-  return list;
-}
-
 const FINISH_REASONS: readonly (FinishReason | null)[] = [null, 'stop', 'length', 'abort', 'error', 'repetition'];
 
 function writeOutputs(writer: ByteWriter, outputs: EngineCoreOutputs): void {
   writer.f64(outputs.timestampMs);
   writer.u32(outputs.numStepTokens);
   writer.bool(outputs.stats !== null);
-  if (outputs.stats !== null) for (const field of STATS_FIELDS) writer.f64(outputs.stats[field]);
+  if (outputs.stats !== null) writeStats(writer, outputs.stats);
   writer.u32(outputs.outputs.length);
   for (const output of outputs.outputs) writeOutput(writer, output);
 }
@@ -222,13 +102,16 @@ function readOutputs(reader: ByteReader): EngineCoreOutputs {
   const timestampMs = reader.f64();
   const numStepTokens = reader.u32();
   const stats = reader.bool() ? readStats(reader) : null;
-  return { timestampMs, numStepTokens, stats, outputs: readList(reader, () => readOutput(reader)) };
+  return { timestampMs, numStepTokens, stats, outputs: reader.list(() => readOutput(reader)) };
 }
 
-/** `satisfies` and the round-trip test keep this list complete. */
+/** `satisfies` and the round-trip test keep these lists complete. */
+const STATS_LISTS = ['runningLoraAdapters', 'waitingLoraAdapters'] as const satisfies readonly (keyof SchedulerStats)[];
 const STATS_FIELDS = [
   'numRunning',
   'numWaiting',
+  'numDeferred',
+  'sleepLevel',
   'kvCacheUsage',
   'prefixCacheQueries',
   'prefixCacheHits',
@@ -239,13 +122,24 @@ const STATS_FIELDS = [
   'hostMs',
 ] as const satisfies readonly (keyof SchedulerStats)[];
 
+function writeStats(writer: ByteWriter, stats: SchedulerStats): void {
+  for (const field of STATS_FIELDS) writer.f64(stats[field]);
+  for (const list of STATS_LISTS) {
+    writer.u32(stats[list].length);
+    for (const name of stats[list]) writer.string(name);
+  }
+}
+
 function readStats(reader: ByteReader): SchedulerStats {
-  return Object.fromEntries(STATS_FIELDS.map((field) => [field, reader.f64()])) as unknown as SchedulerStats;
+  const fields = STATS_FIELDS.map((field) => [field, reader.f64()]);
+  const lists = STATS_LISTS.map((list) => [list, reader.list(() => reader.string())]);
+  return Object.fromEntries([...fields, ...lists]) as SchedulerStats;
 }
 
 const HAS_LOGPROBS = 1;
 const HAS_PROMPT_LOGPROBS = 2;
 const HAS_DETAILS = 4;
+const HAS_POOLER_OUTPUT = 8;
 
 /** The usual output, one token and nothing else, takes 15 bytes. */
 function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
@@ -254,24 +148,41 @@ function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
     output.stopReason !== null ||
     output.numCachedTokens > 0 ||
     output.firstScheduledMs > 0 ||
-    output.numPreemptions > 0;
+    output.numPreemptions > 0 ||
+    output.failure !== null;
   writer.u32(output.handle);
   writer.u8(
     (output.newLogprobs ? HAS_LOGPROBS : 0) |
       (output.newPromptLogprobs ? HAS_PROMPT_LOGPROBS : 0) |
-      (hasDetails ? HAS_DETAILS : 0),
+      (hasDetails ? HAS_DETAILS : 0) |
+      (output.poolerOutput ? HAS_POOLER_OUTPUT : 0),
   );
   writer.i32Array(output.newTokenIds);
   if (output.newLogprobs) writeLogprobs(writer, output.newLogprobs);
   if (output.newPromptLogprobs) writeLogprobs(writer, output.newPromptLogprobs);
+  if (output.poolerOutput) writePoolerOutput(writer, output.poolerOutput);
   if (hasDetails) {
     writer.u8(FINISH_REASONS.indexOf(output.finishReason));
     writer.optionalF64(output.stopReason);
     writer.u32(output.numCachedTokens);
     writer.f64(output.firstScheduledMs);
     writer.u32(output.numPreemptions);
+    writeFailure(writer, output.failure);
   }
 }
+
+function writeFailure(writer: ByteWriter, failure: RequestFailure | null): void {
+  writer.bool(failure !== null);
+  if (failure === null) return;
+  writer.u8(FAULTS.indexOf(failure.fault));
+  writer.string(failure.message);
+}
+
+function readFailure(reader: ByteReader): RequestFailure | null {
+  return reader.bool() ? { fault: FAULTS[reader.u8()]!, message: reader.string() } : null;
+}
+
+const FAULTS = ['client', 'server'] as const;
 
 function readOutput(reader: ByteReader): EngineCoreOutput {
   const handle = reader.u32();
@@ -279,17 +190,20 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
   const newTokenIds = reader.i32List();
   const newLogprobs = flags & HAS_LOGPROBS ? readLogprobs(reader) : null;
   const newPromptLogprobs = flags & HAS_PROMPT_LOGPROBS ? readLogprobs(reader) : null;
+  const poolerOutput = flags & HAS_POOLER_OUTPUT ? readPoolerOutput(reader) : null;
   if (!(flags & HAS_DETAILS)) {
     return {
       handle,
       newTokenIds,
       newLogprobs,
       newPromptLogprobs,
+      poolerOutput,
       finishReason: null,
       stopReason: null,
       numCachedTokens: 0,
       firstScheduledMs: 0,
       numPreemptions: 0,
+      failure: null,
     };
   }
   return {
@@ -297,11 +211,13 @@ function readOutput(reader: ByteReader): EngineCoreOutput {
     newTokenIds,
     newLogprobs,
     newPromptLogprobs,
+    poolerOutput,
     finishReason: FINISH_REASONS[reader.u8()] ?? null,
     stopReason: reader.optionalF64(),
     numCachedTokens: reader.u32(),
     firstScheduledMs: reader.f64(),
     numPreemptions: reader.u32(),
+    failure: readFailure(reader),
   };
 }
 
@@ -321,4 +237,15 @@ function readLogprobs(reader: ByteReader): LogprobsTensors {
     logprobs: reader.f32Array(),
     ranks: reader.i32Array(),
   };
+}
+
+function writePoolerOutput(writer: ByteWriter, output: PoolerOutput): void {
+  writer.bool(output.isTokenwise);
+  writer.u32(output.numRows);
+  writer.u32(output.width);
+  writer.f32Array(output.values);
+}
+
+function readPoolerOutput(reader: ByteReader): PoolerOutput {
+  return { isTokenwise: reader.bool(), numRows: reader.u32(), width: reader.u32(), values: reader.f32Array() };
 }

@@ -73,7 +73,7 @@ export class EngineWatch {
 
   private look({ status }: CoreHandle, seen: Observation, nowMs: number): string | null {
     const { loopTurns, progress, numRunning, state } = status;
-    if (loopTurns !== seen.loopTurns || state === 'idle') {
+    if (loopTurns !== seen.loopTurns || state !== 'busy') {
       seen.loopTurns = loopTurns;
       seen.loopSinceMs = nowMs;
     }

@@ -1,7 +1,8 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { POOLING_SAMPLING_PARAMS } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import { wallClockMs } from './clock.ts';
-import { type GenerateRequest, ValidationError } from './engine-client.ts';
+import { type EngineRequest, type GenerateRequest, type PoolingRequest, ValidationError } from './engine-client.ts';
 import type { EngineCoreRequest } from './messages.ts';
 
 /** Checks a request against the model's limits and makes the core's requests of it, one for each of its n sequences. */
@@ -12,26 +13,45 @@ export class InputProcessor {
 
   /** Throws ValidationError for what the model can't do. */
   process(request: GenerateRequest): EngineCoreRequest[] {
-    this.checkPrompt(request.promptTokenIds);
-    if ((request.loraName ?? null) !== null) {
-      throw new ValidationError(`The adapter \`${request.loraName}\` is not loaded.`, 'model', request.loraName);
+    if (this.config.model.pooling !== null) {
+      throw new ValidationError('This model is run for pooling (--runner pooling); it does not generate.');
     }
+    this.checkPrompt(request.promptTokenIds, 1);
     const { params } = request;
     const room = this.config.model.maxModelLen - request.promptTokenIds.length;
-    const common = {
+    const common = this.commonFields(request);
+    return Array.from({ length: params.n }, (_, index) => ({
+      ...common,
+      handle: this.newHandle(),
+      samplingParams: paramsOfSequence(params, index, Math.min(params.maxTokens, room)),
+      poolingParams: null,
+    }));
+  }
+
+  /** The same for a request that is pooled. */
+  processPooling(request: PoolingRequest): EngineCoreRequest {
+    if (this.config.model.pooling === null) {
+      throw new ValidationError('This model is run to generate; pooling needs --runner pooling.');
+    }
+    this.checkPrompt(request.promptTokenIds, 0);
+    return {
+      ...this.commonFields(request),
+      handle: this.newHandle(),
+      samplingParams: POOLING_SAMPLING_PARAMS,
+      poolingParams: request.pooling,
+    };
+  }
+
+  private commonFields(request: EngineRequest) {
+    return {
       requestId: request.requestId,
       promptTokenIds: request.promptTokenIds,
       eosTokenIds: this.config.model.eosTokenIds,
       arrivalTimeMs: request.arrivalTimeMs ?? wallClockMs(),
       priority: request.priority ?? 0,
       cacheSalt: request.cacheSalt ?? null,
-      loraName: null,
+      lora: request.lora ?? null,
     };
-    return Array.from({ length: params.n }, (_, index) => ({
-      ...common,
-      handle: this.newHandle(),
-      samplingParams: paramsOfSequence(params, index, Math.min(params.maxTokens, room)),
-    }));
   }
 
   private newHandle(): number {
@@ -40,12 +60,14 @@ export class InputProcessor {
     return handle;
   }
 
-  private checkPrompt(ids: Int32Array): void {
+  /** @param minOutputTokens that must fit behind the prompt */
+  private checkPrompt(ids: Int32Array, minOutputTokens: number): void {
     const { maxModelLen, hf } = this.config.model;
     if (ids.length === 0) throw new ValidationError('The decoder prompt cannot be empty', 'prompt');
-    if (ids.length >= maxModelLen) {
+    if (ids.length + minOutputTokens > maxModelLen) {
+      const outcome = minOutputTokens > 0 ? ', which leaves no room for output tokens' : '';
       throw new ValidationError(
-        `This model's maximum context length is ${maxModelLen} tokens. However, your prompt contains ${ids.length} input tokens, which leaves no room for output tokens. Please reduce the length of the input prompt.`,
+        `This model's maximum context length is ${maxModelLen} tokens. However, your prompt contains ${ids.length} input tokens${outcome}. Please reduce the length of the input prompt.`,
         'input_tokens',
         ids.length,
       );

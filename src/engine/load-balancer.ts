@@ -26,11 +26,12 @@ export class LoadBalancer {
 
   constructor(private readonly cores: readonly CoreLoad[]) {}
 
-  choose(promptTokenIds: Int32Array): number {
+  /** @param loraId of the request's adapter: the same tokens under another one are another prefix */
+  choose(promptTokenIds: Int32Array, loraId: number | null = null): number {
     if (this.cores.length === 1) return 0;
     const loads = this.cores.map(loadOf);
     const least = this.leastLoaded(loads);
-    const prefixes = prefixHashes(promptTokenIds);
+    const prefixes = prefixHashes(promptTokenIds, loraId);
     const known = this.coreOfLongest(prefixes);
     const chosen = known !== null && loads[known]! <= loads[least]! + AFFINITY_SLACK ? known : least;
     this.remember(prefixes, chosen);
@@ -74,9 +75,9 @@ function loadOf({ status, numUnreceived }: CoreLoad): number {
 }
 
 /** Hashes of the first 1, 2, … whole chunks. Only for placement: a collision costs a cache hit, nothing else. */
-function prefixHashes(ids: Int32Array): bigint[] {
+function prefixHashes(ids: Int32Array, loraId: number | null): bigint[] {
   const hashes: bigint[] = [];
-  let hash = 0n;
+  let hash = BigInt(loraId ?? 0);
   for (let end = CHUNK_TOKENS; end <= ids.length; end += CHUNK_TOKENS) {
     hash = Bun.hash.wyhash(ids.subarray(end - CHUNK_TOKENS, end), hash);
     hashes.push(hash);

@@ -1,10 +1,22 @@
+import type { MemoryTag } from '../executor/executor.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** Every type that crosses a Worker boundary. The codec is in `codec.ts`. */
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error' | 'repetition';
 
-/** Client → core: one sequence to generate (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
+/** Why a request ended with the reason `error`. */
+export interface RequestFailure {
+  /** Whose: `client` where what the request asks for can't be had, `server` for an error here. */
+  fault: 'client' | 'server';
+  /** For the client. */
+  message: string;
+}
+
+/** Client → core: one sequence to generate or to pool (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
 export interface EngineCoreRequest {
   /** u32 chosen by the client, unique among its live requests; answers carry it instead of the id. */
   handle: number;
@@ -12,6 +24,8 @@ export interface EngineCoreRequest {
   requestId: string;
   promptTokenIds: Int32Array;
   samplingParams: SamplingParams;
+  /** Set for a request that is pooled; its samplingParams are then POOLING_SAMPLING_PARAMS. */
+  poolingParams: PoolingParams | null;
   /** Ids that end the text unless `ignoreEos`. */
   eosTokenIds: number[];
   /** Milliseconds since the epoch. */
@@ -19,8 +33,8 @@ export interface EngineCoreRequest {
   /** Lower is sooner (`--scheduling-policy priority`). */
   priority: number;
   cacheSalt: string | null;
-  /** Adapter name, null for the base model. */
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
 }
 
 export interface AbortMessage {
@@ -33,6 +47,17 @@ export interface UtilityCall {
   method: string;
   argsJson: string;
 }
+
+/** 0: nothing is scheduled; 1 and 2: weights and KV cache are freed too. Both read the weights from the checkpoint again. */
+export const SLEEP_LEVELS = [0, 1, 2] as const;
+export type SleepLevel = (typeof SLEEP_LEVELS)[number];
+
+/** What happens to running requests when the engine is put to sleep: aborted, finished first, or kept and computed anew. */
+export const SLEEP_MODES = ['abort', 'wait', 'keep'] as const;
+export type SleepMode = (typeof SLEEP_MODES)[number];
+
+/** What can be woken by itself. */
+export type WakeTag = MemoryTag | 'scheduling';
 
 export interface UtilityResult {
   callId: number;
@@ -61,6 +86,8 @@ export interface EngineCoreOutput {
   newLogprobs: LogprobsTensors | null;
   /** Positions 1.. of the prompt, in order; several pieces when the prompt was chunked. */
   newPromptLogprobs: LogprobsTensors | null;
+  /** The answer to a request that is pooled; it ends with it. */
+  poolerOutput: PoolerOutput | null;
   finishReason: FinishReason | null;
   /** The stop token id that ended it, if one did and it is not EOS. */
   stopReason: number | null;
@@ -69,17 +96,26 @@ export interface EngineCoreOutput {
   /** Set on the first output: when the request was first scheduled, milliseconds since the epoch; 0 otherwise. */
   firstScheduledMs: number;
   numPreemptions: number;
+  /** With the finish reason `error`. */
+  failure: RequestFailure | null;
 }
 
 /** Counters of a core, sent with outputs at most a few times a second. Totals count since start. */
 export interface SchedulerStats {
   numRunning: number;
   numWaiting: number;
+  /** Those of the waiting that could not run now whatever was free: their grammars are being compiled, or the engine sleeps. */
+  numDeferred: number;
+  /** How deep the engine sleeps (0, 1, 2); -1: it is awake. */
+  sleepLevel: number;
   /** 0..1 */
   kvCacheUsage: number;
   prefixCacheQueries: number;
   prefixCacheHits: number;
   numPreemptions: number;
+  /** Names of adapters that running and waiting requests have, sorted. */
+  runningLoraAdapters: string[];
+  waitingLoraAdapters: string[];
   numSteps: number;
   /** Tokens computed by all steps, prompt and generation. */
   numScheduledTokens: number;

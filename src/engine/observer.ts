@@ -1,4 +1,5 @@
-import type { GenerateRequest } from './engine-client.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { EngineRequest } from './engine-client.ts';
 import type { FinishReason, SchedulerStats } from './messages.ts';
 
 /** When things happened to one sequence, milliseconds since the epoch. */
@@ -30,11 +31,15 @@ export class SequenceTimes {
 }
 
 export interface FinishedSequence {
-  request: GenerateRequest;
+  request: EngineRequest;
+  /** null: it was pooled. */
+  params: SamplingParams | null;
   finishReason: FinishReason;
   times: SequenceTimes;
   finishedMs: number;
   numGenerationTokens: number;
+  /** With the last of a request's sequences: most tokens of any of them; null with the others. */
+  maxGenerationTokens: number | null;
   numPreemptions: number;
 }
 

@@ -4,16 +4,21 @@ import type {
   CompletionOutput,
   GenerateRequest,
   OutputSink,
+  PoolingRequest,
+  PoolingSink,
   PositionLogprobs,
   RequestOutput,
 } from './engine-client.ts';
 import { LogprobsDecoder } from './logprobs-decoder.ts';
 import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
+import { PoolingOutputs } from './pooling-outputs.ts';
 
 /** A request of the API with its n sequences. */
 class ParentRequest {
   numUnfinished: number;
+  /** Of the sequences that have ended. */
+  maxGenerationTokens = 0;
   numCachedTokens = 0;
   promptLogprobs: PositionLogprobs[] | null = null;
   promptLogprobsSent = false;
@@ -57,21 +62,30 @@ export interface ProcessedOutputs {
 export class OutputProcessor {
   private readonly sequences = new Map<number, Sequence>();
   private readonly parents = new Map<string, ParentRequest>();
+  private readonly pooling: PoolingOutputs;
   private readonly logprobsDecoder: LogprobsDecoder;
+
+  private numQueuedPromptTokens = 0;
 
   constructor(
     private readonly tokenizer: Tokenizer | null,
     private readonly observer: EngineObserver,
   ) {
+    this.pooling = new PoolingOutputs(observer);
     this.logprobsDecoder = new LogprobsDecoder(tokenizer);
   }
 
   get numUnfinishedRequests(): number {
-    return this.parents.size;
+    return this.parents.size + this.pooling.size;
+  }
+
+  /** Prompt tokens of sequences that have no token yet, and of requests that are to be pooled. */
+  get numQueuedTokens(): number {
+    return this.numQueuedPromptTokens + this.pooling.numQueuedTokens;
   }
 
   has(requestId: string): boolean {
-    return this.parents.has(requestId);
+    return this.parents.has(requestId) || this.pooling.has(requestId);
   }
 
   add(request: GenerateRequest, coreIndex: number, coreRequests: readonly EngineCoreRequest[], sink: OutputSink): void {
@@ -84,11 +98,18 @@ export class OutputProcessor {
         this.tokenizer !== null && params.detokenize ? new OutputText(this.tokenizer, params, promptTokenIds) : null;
       const times = new SequenceTimes(arrivalTimeMs);
       this.sequences.set(coreRequest.handle, new Sequence(parent, index, outputText, times));
+      this.numQueuedPromptTokens += promptTokenIds.length;
     });
+  }
+
+  addPooling(request: PoolingRequest, coreIndex: number, coreRequest: EngineCoreRequest, sink: PoolingSink): void {
+    this.pooling.add(request, coreIndex, coreRequest, sink);
   }
 
   /** Forgets a request; gives the handles that its core still works on and the core. */
   remove(requestId: string): { coreIndex: number; handles: number[] } | null {
+    const pooled = this.pooling.remove(requestId);
+    if (pooled !== null) return { coreIndex: pooled.coreIndex, handles: [pooled.handle] };
     const parent = this.parents.get(requestId);
     if (parent === undefined) return null;
     this.parents.delete(requestId);
@@ -104,7 +125,9 @@ export class OutputProcessor {
     const parents = [...this.parents.values()];
     this.parents.clear();
     this.sequences.clear();
+    this.numQueuedPromptTokens = 0;
     for (const parent of parents) parent.sink.onError(error);
+    this.pooling.failAll(error);
   }
 
   process(coreIndex: number, batch: EngineCoreOutputs): ProcessedOutputs {
@@ -113,6 +136,7 @@ export class OutputProcessor {
     let numGenerationTokens = 0;
     for (const output of batch.outputs) {
       const sequence = this.sequences.get(output.handle);
+      if (sequence === undefined) numPromptTokens += this.pooling.process(output, batch.timestampMs);
       // Its client has left, or a stop string ended it; the core hears of that soon.
       if (sequence === undefined) continue;
       numGenerationTokens += output.newTokenIds.length;
@@ -140,7 +164,7 @@ export class OutputProcessor {
     }
 
     let { finishReason } = output;
-    let stopReason: string | number | null = output.stopReason;
+    let stopReason: string | number | null = finishReason === 'repetition' ? 'repetition_detected' : output.stopReason;
     let newText = '';
     const { newTokenIds } = output;
     if (sequence.outputText !== null) {
@@ -155,7 +179,8 @@ export class OutputProcessor {
       }
     }
     const newLogprobs = output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs);
-    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, finishReason, stopReason);
+    const end = { finishReason, stopReason, failure: output.failure };
+    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, end);
     if (finishReason !== null) {
       this.finishSequence(output.handle, sequence, finishReason, output.numPreemptions, nowMs);
     }
@@ -168,6 +193,7 @@ export class OutputProcessor {
       parent.numCachedTokens = Math.max(parent.numCachedTokens, output.numCachedTokens);
       times.cachedTokens = output.numCachedTokens;
       times.onFirstToken(output.firstScheduledMs, nowMs);
+      this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
       this.observer.onFirstToken(coreIndex, times);
     } else {
       this.observer.onInterTokenLatency(coreIndex, times.onToken(nowMs));
@@ -183,14 +209,18 @@ export class OutputProcessor {
   ): void {
     const { parent, times } = sequence;
     this.sequences.delete(handle);
+    if (times.isFirst) this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
     parent.numUnfinished--;
+    parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.tokenIds.length);
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
+      params: parent.request.params,
       finishReason,
       times,
       finishedMs: nowMs,
       numGenerationTokens: sequence.tokenIds.length,
+      maxGenerationTokens: parent.numUnfinished === 0 ? parent.maxGenerationTokens : null,
       numPreemptions,
     });
   }
@@ -226,16 +256,15 @@ function accumulate(
   newText: string,
   newTokenIds: number[],
   newLogprobs: PositionLogprobs[] | null,
-  finishReason: FinishReason | null,
-  stopReason: string | number | null,
+  end: Pick<CompletionOutput, 'finishReason' | 'stopReason' | 'failure'>,
 ): CompletionOutput {
   for (const id of newTokenIds) sequence.tokenIds.push(id);
   const { index } = sequence;
   if (sequence.parent.request.params.outputKind === 'delta') {
-    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, finishReason, stopReason };
+    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, ...end };
   }
   sequence.text += newText;
   if (newLogprobs !== null) sequence.logprobs?.push(...newLogprobs);
   const { text, tokenIds, logprobs } = sequence;
-  return { index, text, tokenIds, logprobs, finishReason, stopReason };
+  return { index, text, tokenIds, logprobs, ...end };
 }

@@ -2,6 +2,8 @@ import type { HealthStatus } from '../engine/engine-client.ts';
 import { ValidationError } from '../engine/engine-client.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
+import { EngineOwner } from './engine-owner.ts';
+import { type LoRARequest, resolveLora } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
 import {
   type ChatMessage,
@@ -18,6 +20,8 @@ export interface StreamOptions {
   requestId?: string;
   /** Aborts the request: the stream ends without a finished output. */
   signal?: AbortSignal;
+  /** An adapter to generate with. */
+  loraRequest?: LoRARequest | null;
 }
 
 /**
@@ -29,12 +33,13 @@ export interface StreamOptions {
  *   process.stdout.write(output.outputs[0].text);
  * }
  */
-export class AsyncLLM {
+export class AsyncLLM extends EngineOwner {
   private readonly requests: RequestBuilder;
   private readonly stops = new Map<string, () => void>();
   private numRequests = 0;
 
-  private constructor(private readonly engine: OfflineEngine) {
+  private constructor(engine: OfflineEngine) {
+    super(engine);
     this.requests = new RequestBuilder(engine.client);
   }
 
@@ -74,34 +79,35 @@ export class AsyncLLM {
     this.stops.get(requestId)?.();
   }
 
+  /** Loads an adapter before its first request; vLLM's add_lora. Throws ValidationError for one that can't be loaded. */
+  async addLora(loraRequest: LoRARequest): Promise<void> {
+    await resolveLora(this.engine.adapters, loraRequest);
+  }
+
+  /** Forgets an adapter; requests that have it end with it. Throws ValidationError for a name that is not loaded. */
+  async removeLora(loraName: string): Promise<void> {
+    await this.engine.adapters.unload(loraName);
+  }
+
   health(): HealthStatus {
     return this.engine.client.health();
   }
 
-  /** Forgets the prompts that the engine remembers; false while requests run. */
-  async resetPrefixCache(): Promise<boolean> {
-    return this.engine.client.resetPrefixCache();
-  }
-
-  /** Stops the engine and frees what it holds. */
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     for (const stop of this.stops.values()) stop();
-    await this.engine.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+    await super.close();
   }
 
   private async *stream(
     { text, tokenIds }: PreparedPrompt,
     params: SamplingParams | SamplingOptions | undefined,
-    { requestId = `request-${this.numRequests++}`, signal }: StreamOptions,
+    { requestId = `request-${this.numRequests++}`, signal, loraRequest }: StreamOptions,
   ): AsyncGenerator<RequestOutput, void, void> {
-    const resolved = await this.requests.resolveParams(params, tokenIds.length);
+    const resolved = await this.requests.resolveParams(params, tokenIds);
+    const lora = await resolveLora(this.engine.adapters, loraRequest);
     if (signal?.aborted) return;
     if (this.stops.has(requestId)) throw new ValidationError(`Request id ${requestId} already running.`, 'request_id');
-    const outputs = this.engine.client.generate({ requestId, promptTokenIds: tokenIds, params: resolved });
+    const outputs = this.engine.client.generate({ requestId, promptTokenIds: tokenIds, params: resolved, lora });
     const stopped = Promise.withResolvers<IteratorResult<never, void>>();
     const stop = () => stopped.resolve({ done: true, value: undefined });
     this.stops.set(requestId, stop);

@@ -1,9 +1,21 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { type PoolingRequestOutput, ValidationError } from '../engine/engine-client.ts';
+import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
 import { beamSearch } from '../sampling/beam-search.ts';
+import type { PoolingPrompt } from '../server/pooling/pooling-requests.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
+import { EngineOwner } from './engine-owner.ts';
 import { showGenerationProgress } from './generation-progress.ts';
+import { type LoRAInput, resolveLoras } from './lora-request.ts';
 import { OfflineEngine } from './offline-engine.ts';
+import {
+  type ClassificationRequestOutput,
+  type EmbeddingRequestOutput,
+  type EmbedOptions,
+  PoolingBuilder,
+  type PoolingOptions,
+  type ScoringRequestOutput,
+} from './pooling.ts';
 import {
   type ChatMessage,
   type ChatOptions,
@@ -20,6 +32,8 @@ export type ParamsInput = SamplingParams | SamplingOptions | readonly (SamplingP
 export interface GenerateOptions {
   /** A progress bar where standard error is a terminal. Default true. */
   progress?: boolean;
+  /** Adapters for all prompts, or one for each of them. */
+  loraRequest?: LoRAInput;
 }
 
 export interface BeamSearchOptions {
@@ -29,6 +43,8 @@ export interface BeamSearchOptions {
   /** Exponent of the length by which log probabilities are divided. Default 1. */
   lengthPenalty?: number;
   ignoreEos?: boolean;
+  /** Adapters for all prompts, or one for each of them. */
+  loraRequest?: LoRAInput;
 }
 
 export interface BeamSearchResult {
@@ -47,11 +63,14 @@ export interface BeamSearchResult {
  * const [output] = await llm.generate('The capital of France is', { temperature: 0, maxTokens: 8 });
  * console.log(output.outputs[0].text);
  */
-export class LLM {
+export class LLM extends EngineOwner {
   private readonly requests: RequestBuilder;
+  private readonly pooling: PoolingBuilder;
 
-  private constructor(private readonly engine: OfflineEngine) {
+  private constructor(engine: OfflineEngine) {
+    super(engine);
     this.requests = new RequestBuilder(engine.client);
+    this.pooling = new PoolingBuilder(engine.client);
   }
 
   /** Loads the model. Throws ConfigError for wrong options, LoadError for a model that can't be read, CoreStartupError for one that does not run here. */
@@ -99,33 +118,57 @@ export class LLM {
   async beamSearch(prompts: Prompt | readonly Prompt[], options: BeamSearchOptions): Promise<BeamSearchResult[]> {
     const prepared = await Promise.all(toPrompts(prompts).map((prompt) => this.requests.preparePrompt(prompt)));
     const checked = await Promise.all(prepared.map((prompt) => this.beamParams(prompt, options)));
-    return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!)));
+    const loras = await resolveLoras(this.engine.adapters, options.loraRequest, prepared.length);
+    return Promise.all(prepared.map((prompt, i) => this.searchOne(prompt, checked[i]!, loras[i]!)));
   }
 
-  /** Forgets the prompts that the engine remembers; false while requests run. */
-  async resetPrefixCache(): Promise<boolean> {
-    return this.engine.client.resetPrefixCache();
+  /**
+   * The embedding of each prompt, in their order. For a model that is pooled: `LLM.create({ model, runner: 'pooling' })`, or one that is made for it.
+   * Throws ValidationError, as do {@link classify} and {@link score}.
+   */
+  async embed(prompts: Prompt | readonly Prompt[], options: EmbedOptions = {}): Promise<EmbeddingRequestOutput[]> {
+    const prepared = await this.pooling.prepare(toPrompts(prompts), options);
+    const outputs = await this.pool(prepared, 'embed', options);
+    return outputs.map((output, i) => this.pooling.embeddingOf(output, prepared[i]!));
   }
 
-  /** Stops the engine and frees what it holds. */
-  async close(): Promise<void> {
-    await this.engine.close();
+  /** The probability of each class for each prompt. */
+  async classify(
+    prompts: Prompt | readonly Prompt[],
+    options: PoolingOptions = {},
+  ): Promise<ClassificationRequestOutput[]> {
+    const prepared = await this.pooling.prepare(toPrompts(prompts), options);
+    const outputs = await this.pool(prepared, 'classify', options);
+    return outputs.map((output, i) => this.pooling.classesOf(output, prepared[i]!));
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+  /** How well texts go together: one with each of many, or two lists of equal length pair by pair. */
+  async score(
+    texts1: string | readonly string[],
+    texts2: string | readonly string[],
+    options: PoolingOptions = {},
+  ): Promise<ScoringRequestOutput[]> {
+    const [first, second] = [[texts1].flat(), [texts2].flat()];
+    if (first.length !== 1 && first.length !== second.length) {
+      throw new ValidationError('Input lengths must be either 1:1, 1:N or N:N', 'texts1');
+    }
+    const { task, prompts, scoresOf } = await this.pooling.preparePairs(first, second, options);
+    const outputs = await this.pool(prompts, task, options);
+    return scoresOf(outputs).map(({ score, promptTokens }) => ({ outputs: { score }, numPromptTokens: promptTokens }));
   }
 
   private async run(
     prompts: readonly PreparedPrompt[],
     params: ParamsInput | undefined,
-    { progress: isWatched = true }: GenerateOptions,
+    { progress: isWatched = true, loraRequest }: GenerateOptions,
   ): Promise<RequestOutput[]> {
     const paramsOf = spread(params, prompts.length);
+    const loras = await resolveLoras(this.engine.adapters, loraRequest, prompts.length);
     const requests = await Promise.all(
       prompts.map(async ({ tokenIds }, i) => ({
         promptTokenIds: tokenIds,
-        params: await this.requests.resolveParams(paramsOf(i), tokenIds.length, 'final-only'),
+        params: await this.requests.resolveParams(paramsOf(i), tokenIds, 'final-only'),
+        lora: loras[i]!,
       })),
     );
     const progress = await showGenerationProgress(prompts.length, isWatched);
@@ -139,11 +182,29 @@ export class LLM {
     }
   }
 
+  private async pool(
+    prompts: readonly PoolingPrompt[],
+    task: 'embed' | 'classify',
+    options: EmbedOptions,
+  ): Promise<PoolingRequestOutput[]> {
+    const params = this.pooling.params(task, options);
+    const requests = prompts.map(({ ids, firstTypeOne }) => ({
+      promptTokenIds: ids,
+      pooling: { ...params, firstTypeOne },
+    }));
+    const progress = await showGenerationProgress(prompts.length, options.progress ?? true);
+    try {
+      return await this.engine.pool(requests, () => progress.advance());
+    } finally {
+      progress.stop();
+    }
+  }
+
   private async beamParams({ tokenIds }: PreparedPrompt, options: BeamSearchOptions) {
     const { beamWidth, maxTokens, lengthPenalty = 1, ignoreEos = false } = options;
     // The rules for numbers of answers, tokens and log probabilities are those of sampling.
     const params = new SamplingParams({ n: beamWidth, maxTokens, logprobs: 2 * beamWidth, ignoreEos });
-    const resolved = await this.requests.resolveParams(params, tokenIds.length);
+    const resolved = await this.requests.resolveParams(params, tokenIds);
     return {
       beamWidth,
       numLogprobs: 2 * beamWidth,
@@ -157,11 +218,12 @@ export class LLM {
   private async searchOne(
     { text, tokenIds }: PreparedPrompt,
     params: Awaited<ReturnType<LLM['beamParams']>>,
+    lora: EngineLoRARequest | null,
   ): Promise<BeamSearchResult> {
     const output = await beamSearch(tokenIds, params, {
       eosTokenIds: this.engine.config.model.eosTokenIds,
       tokenizer: this.tokenizer,
-      step: (requests) => this.engine.generate(requests),
+      step: (requests) => this.engine.generate(requests.map((request) => ({ ...request, lora }))),
     });
     const { prompt, promptTokenIds, outputs } = new OutputConverter(text, false).convert(output);
     return { prompt, promptTokenIds, sequences: outputs };

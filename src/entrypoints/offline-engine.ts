@@ -3,11 +3,14 @@ import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { EngineArgs } from '../config/engine-args.ts';
 import { AsyncLLM, loadPreprocessing } from '../engine/async-llm.ts';
-import type { RequestOutput } from '../engine/engine-client.ts';
+import type { PoolingRequestOutput, RequestOutput } from '../engine/engine-client.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../engine/launch-core-engines.ts';
 import { configureLogging } from '../logging/logger.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import { ServedAdapters } from '../lora/served-adapters.ts';
 import { loadPlugins } from '../plugins/plugins.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 const CORE_STOP_TIMEOUT_MS = 5000;
@@ -16,6 +19,14 @@ const CORE_STOP_TIMEOUT_MS = 5000;
 export interface OfflineRequest {
   promptTokenIds: Int32Array;
   params: SamplingParams;
+  /** Absent or null: the base model. */
+  lora?: LoRARequest | null;
+}
+
+/** One prompt with how to pool it. */
+export interface OfflinePoolingRequest {
+  promptTokenIds: Int32Array;
+  pooling: PoolingParams;
 }
 
 /** The engine without HTTP, in the process of its caller: the cores are the same Workers that a server has. */
@@ -27,6 +38,7 @@ export class OfflineEngine {
     readonly config: BaoConfig,
     /** For what `generate` has no word for: tokenizer, chat template, statistics. */
     readonly client: AsyncLLM,
+    readonly adapters: ServedAdapters,
     private readonly engines: CoreEngines,
     private readonly watch: EngineWatch,
   ) {}
@@ -47,7 +59,7 @@ export class OfflineEngine {
     const client = new AsyncLLM(config, engines.links[0]!, preprocessing);
     const watch = new EngineWatch(engines.cores, watchOptionsFromEnv(), (reason) => client.markDead(reason));
     watch.start();
-    return new OfflineEngine(config, client, engines, watch);
+    return new OfflineEngine(config, client, new ServedAdapters(client, config), engines, watch);
   }
 
   /**
@@ -60,22 +72,50 @@ export class OfflineEngine {
     requests: readonly OfflineRequest[],
     onOutput: (index: number, output: RequestOutput) => void = () => {},
   ): Promise<RequestOutput[]> {
+    return this.runAll(requests, (requestId, request, index, finish) => {
+      this.client.addRequest(
+        { requestId, ...request },
+        {
+          onOutput: (output) => {
+            onOutput(index, output);
+            if (output.finished) finish.resolve(output);
+          },
+          onError: finish.reject,
+        },
+      );
+    });
+  }
+
+  /** The same for requests that are pooled. */
+  async pool(
+    requests: readonly OfflinePoolingRequest[],
+    onOutput: () => void = () => {},
+  ): Promise<PoolingRequestOutput[]> {
+    return this.runAll(requests, (requestId, request, _, finish) => {
+      this.client.addPoolingRequest(
+        { requestId, ...request },
+        {
+          onOutput: (output) => {
+            onOutput();
+            finish.resolve(output);
+          },
+          onError: finish.reject,
+        },
+      );
+    });
+  }
+
+  private async runAll<Request, Output>(
+    requests: readonly Request[],
+    add: (requestId: string, request: Request, index: number, finish: PromiseWithResolvers<Output>) => void,
+  ): Promise<Output[]> {
     const batch = this.numBatches++;
     const idOf = (index: number) => `offline-${batch}-${index}`;
-    const finished = requests.map(() => Promise.withResolvers<RequestOutput>());
+    const finished = requests.map(() => Promise.withResolvers<Output>());
     const all = Promise.all(finished.map(({ promise }) => promise));
     try {
       requests.forEach((request, index) => {
-        this.client.addRequest(
-          { requestId: idOf(index), ...request },
-          {
-            onOutput: (output) => {
-              onOutput(index, output);
-              if (output.finished) finished[index]!.resolve(output);
-            },
-            onError: (error) => finished[index]!.reject(error),
-          },
-        );
+        add(idOf(index), request, index, finished[index]!);
       });
       return await all;
     } catch (error) {

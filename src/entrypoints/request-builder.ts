@@ -1,5 +1,7 @@
 import * as v from 'valibot';
 import { type EngineClient, ValidationError } from '../engine/engine-client.ts';
+import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
+import { resolveParsers } from '../parsers/resolve-parsers.ts';
 import type { RequestOutputKind, SamplingParams as ResolvedSamplingParams } from '../sampling/sampling-params.ts';
 import { ApiError } from '../server/errors.ts';
 import { encodePrompt, type PromptLimits, promptFromIds } from '../server/generation/prompt.ts';
@@ -50,8 +52,10 @@ const chatSchema = v.object({ messages: chatMessages, tools: v.nullish(toolDefin
 /** Makes the engine's requests of prompts, conversations and parameters, by the API's rules. All its methods throw ValidationError. */
 export class RequestBuilder {
   private readonly structuredOutputs: StructuredOutputs;
+  private readonly reasoning: ReasoningFormat | null;
 
   constructor(private readonly engine: EngineClient) {
+    this.reasoning = resolveParsers(engine.config.frontend).reasoning;
     this.structuredOutputs = new StructuredOutputs(engine.config, engine.tokenizer);
   }
 
@@ -81,7 +85,7 @@ export class RequestBuilder {
   /** Without parameters the model's own defaults count. */
   async resolveParams(
     params: SamplingParams | SamplingOptions | undefined,
-    promptLength: number,
+    promptTokenIds: Int32Array,
     outputKind?: RequestOutputKind,
   ): Promise<ResolvedSamplingParams> {
     const { config, tokenizer } = this.engine;
@@ -89,7 +93,8 @@ export class RequestBuilder {
     return chosen.resolve({
       config,
       tokenizer,
-      promptLength,
+      promptTokenIds,
+      reasoning: this.reasoning,
       structuredOutputs: await this.structuredOutputs.resolve(chosen.structuredOutputsRequest()),
       outputKind: outputKind ?? chosen.options.outputKind ?? 'cumulative',
     });

@@ -1,5 +1,7 @@
 import type { BaoConfig, DefaultSamplingParams } from '../config/bao-config.ts';
 import { ValidationError } from '../engine/engine-client.ts';
+import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
+import { resolveThinkingBudget } from '../parsers/reasoning/thinking-budget.ts';
 import {
   resolveSamplingParams,
   type SamplingContext,
@@ -57,6 +59,12 @@ export interface SamplingOptions {
   skipSpecialTokens?: boolean;
   spacesBetweenSpecialTokens?: boolean;
   structuredOutputs?: StructuredOutputsOptions | null;
+  /** Parameters of custom logits processors, as `vllm_xargs` in the API. */
+  extraArgs?: Record<string, unknown> | null;
+  /** Most tokens of a model's thinking (`reasoningParser`), which a start mark in the prompt or the answer begins; -1: no limit. */
+  thinkingTokenBudget?: number | null;
+  /** Ends an answer that repeats a pattern of tokens, with the finish reason `repetition`. */
+  repetitionDetection?: { maxPatternSize: number; minPatternSize?: number; minCount: number } | null;
   /** What each output of a stream carries. Default cumulative. */
   outputKind?: RequestOutputKind;
 }
@@ -84,15 +92,26 @@ const API_FIELDS = {
   badWords: 'bad_words',
   skipSpecialTokens: 'skip_special_tokens',
   spacesBetweenSpecialTokens: 'spaces_between_special_tokens',
+  extraArgs: 'vllm_xargs',
 } as const satisfies Partial<Record<keyof SamplingOptions, keyof SamplingFields>>;
 
-const OTHER_OPTIONS = ['maxTokens', 'logprobs', 'promptLogprobs', 'structuredOutputs', 'outputKind'];
+const OTHER_OPTIONS = [
+  'maxTokens',
+  'logprobs',
+  'promptLogprobs',
+  'structuredOutputs',
+  'thinkingTokenBudget',
+  'repetitionDetection',
+  'outputKind',
+];
 
 /** What parameters are resolved against when a request is made of them. */
 export interface ResolveContext {
   config: BaoConfig;
   tokenizer: Tokenizer | null;
-  promptLength: number;
+  promptTokenIds: Int32Array;
+  /** How the model writes its thinking; null: not known. */
+  reasoning: ReasoningFormat | null;
   structuredOutputs: StructuredOutputsParams | null;
   outputKind: RequestOutputKind;
 }
@@ -105,12 +124,12 @@ export interface ResolveContext {
 export class SamplingParams {
   readonly options: Readonly<SamplingOptions>;
 
-  /** @throws ValidationError for a value out of range or an unknown name. What depends on the model (ids, stop strings, grammars) is checked when it is used. */
+  /** @throws ValidationError for a value out of range or an unknown name. What depends on the model and on plugins (ids, stop strings, grammars, `extraArgs`) is checked when it is used. */
   constructor(options: SamplingOptions = {}) {
     const unknown = Object.keys(options).find((name) => !(name in API_FIELDS) && !OTHER_OPTIONS.includes(name));
     if (unknown !== undefined) throw new ValidationError(`Unknown sampling parameter \`${unknown}\`.`, unknown);
     this.options = { ...options };
-    const { stop: _stop, bad_words: _words, ...fields } = apiFields(options);
+    const { stop: _stop, bad_words: _words, vllm_xargs: _args, ...fields } = apiFields(options);
     resolveSamplingParams(fields, { ...UNKNOWN_MODEL, ...counts(options, Number.POSITIVE_INFINITY) });
   }
 
@@ -130,14 +149,14 @@ export class SamplingParams {
   structuredOutputsRequest(): StructuredOutputsRequest | null {
     const given = this.options.structuredOutputs ?? null;
     if (given === null) return null;
-    const fields = Object.entries(given).map(([name, value]) => [snakeCase(name), value]);
-    return structuredOutputsOf({ structured_outputs: Object.fromEntries(fields) });
+    return structuredOutputsOf({ structured_outputs: snakeCaseKeys(given) });
   }
 
   /** As the engine takes them. Throws ValidationError that names the first field at fault. */
-  resolve({ config, tokenizer, promptLength, structuredOutputs, outputKind }: ResolveContext): ResolvedSamplingParams {
+  resolve(context: ResolveContext): ResolvedSamplingParams {
+    const { config, tokenizer, promptTokenIds, reasoning, structuredOutputs, outputKind } = context;
     const { maxModelLen, maxTokensLimit, hf, maxLogprobs } = config.model;
-    const room = Math.min(maxModelLen - promptLength, maxTokensLimit ?? Number.POSITIVE_INFINITY);
+    const room = Math.min(maxModelLen - promptTokenIds.length, maxTokensLimit ?? Number.POSITIVE_INFINITY);
     return resolveSamplingParams(apiFields(this.options), {
       ...counts(this.options, room),
       defaults: {},
@@ -146,6 +165,9 @@ export class SamplingParams {
       maxLogprobs,
       tokenizer,
       structuredOutputs,
+      thinkingBudget: resolveThinkingBudget(this.options.thinkingTokenBudget, {
+        ...{ format: reasoning, tokenizer, promptTokenIds },
+      }),
     });
   }
 }
@@ -166,7 +188,12 @@ function counts(options: SamplingOptions, room: number) {
 
 function apiFields(options: SamplingOptions): SamplingFields {
   const given = Object.entries(API_FIELDS).map(([option, field]) => [field, options[option as keyof SamplingOptions]]);
-  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  const repetition_detection = options.repetitionDetection && snakeCaseKeys(options.repetitionDetection);
+  return { ...Object.fromEntries(given.filter(([, value]) => value !== undefined)), repetition_detection };
+}
+
+function snakeCaseKeys(options: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(options).map(([name, value]) => [snakeCase(name), value]));
 }
 
 function snakeCase(name: string): string {

@@ -1,8 +1,9 @@
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 import { Worker } from '../worker/worker.ts';
-import type { Executor, ExecutorContext } from './executor.ts';
+import type { Executor, ExecutorContext, MemoryTag } from './executor.ts';
 
 /** One worker in the core's own thread. */
 export class UniProcExecutor implements Executor {
@@ -36,8 +37,24 @@ export class UniProcExecutor implements Executor {
     return this.worker.positionOffset(numPromptTokens);
   }
 
+  addLora(request: LoRARequest): void {
+    this.worker.addLora(request);
+  }
+
+  removeLora(id: number): void {
+    this.worker.removeLora(id);
+  }
+
   execute(scheduled: SchedulerOutput): PendingStep {
     return this.worker.execute(scheduled);
+  }
+
+  sleep(): void {
+    this.worker.sleep();
+  }
+
+  wakeUp(tags: readonly MemoryTag[]): Promise<void> {
+    return this.worker.wakeUp(tags);
   }
 
   shutdown(): void {

@@ -5,7 +5,8 @@ const DIGEST_BYTES = 32;
 
 /** What a block's keys and values depend on besides its tokens. */
 export interface ExtraKeys {
-  loraName: string | null;
+  /** Of the adapter as it was loaded; null: the base model. */
+  loraId: number | null;
   cacheSalt: string | null;
   positionOffset: number;
 }
@@ -59,8 +60,8 @@ export class BlockHashes {
   }
 }
 
-function rootInput({ loraName, cacheSalt, positionOffset }: ExtraKeys, blockSize: number): Uint8Array {
+function rootInput({ loraId, cacheSalt, positionOffset }: ExtraKeys, blockSize: number): Uint8Array {
   const input = new Uint8Array(DIGEST_BYTES + 4 * blockSize);
-  Bun.SHA256.hash(JSON.stringify([loraName, cacheSalt, positionOffset]), input.subarray(0, DIGEST_BYTES));
+  Bun.SHA256.hash(JSON.stringify([loraId, cacheSalt, positionOffset]), input.subarray(0, DIGEST_BYTES));
   return input;
 }

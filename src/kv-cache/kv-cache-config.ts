@@ -28,13 +28,14 @@ const MAX_LENGTH = 2 ** 31 - 1;
 
 /**
  * Divides `availableBytes` into blocks. Layers of one spec share a block table; with several specs, groups of equally many layers draw their blocks from one
- * pool, and the i-th layers of all groups share one tensor. Throws Error, fit for the operator, when one request of maxModelLen does not fit.
+ * pool, and the i-th layers of all groups share one tensor. A model without attention caches, an encoder, gets none. Throws Error, fit for the operator, when one request of maxModelLen does not fit.
  */
 export function getKvCacheConfig(
   specs: ReadonlyMap<string, KvCacheSpec>,
   availableBytes: number,
   sizing: KvCacheSizing,
 ): KvCacheConfig {
+  if (specs.size === 0) return { numBlocks: 1, groups: [], tensors: [] };
   const { groups, tensors } = layOut(specs);
   const bytes = bytesPerBlock(tensors);
   const numBlocks = sizing.numBlocksOverride ?? Math.max(0, Math.floor(availableBytes / bytes));
@@ -57,17 +58,19 @@ export function estimateMaxModelLen(
   availableBytes: number,
   sizing: Partial<KvCacheSizing> = {},
 ): number {
+  if (specs.size === 0) return sizing.maxModelLen ?? MAX_LENGTH;
   const { groups, tensors } = layOut(specs);
   const numBlocks = sizing.numBlocksOverride ?? Math.floor(availableBytes / bytesPerBlock(tensors));
   return maxLengthFor(groups, numBlocks, { ...sizing, maxModelLen: sizing.maxModelLen ?? MAX_LENGTH });
 }
 
-/** Requests of `maxModelLen` tokens that the cache holds at once. */
+/** Requests of `maxModelLen` tokens that the cache holds at once; no limit where there is none. */
 export function maxConcurrency(
   { numBlocks, groups }: KvCacheConfig,
   maxModelLen: number,
   maxNumBatchedTokens?: number,
 ): number {
+  if (groups.length === 0) return Number.POSITIVE_INFINITY;
   return (numBlocks - 1) / blocksPerRequest(groups, { maxModelLen, maxNumBatchedTokens });
 }
 
@@ -100,8 +103,6 @@ function maxLengthFor(groups: readonly KvCacheGroup[], numBlocks: number, sizing
 function layOut(specs: ReadonlyMap<string, KvCacheSpec>): Layout {
   const bySpec = Map.groupBy(specs.keys(), (name) => specKey(specs.get(name)!));
   const kinds = [...bySpec.values()].map((layerNames) => ({ layerNames, spec: specs.get(layerNames[0]!)! }));
-  if (kinds.length === 0)
-    throw new Error('The model has no attention layer, so there is nothing to make a KV cache for.');
   const blockSizes = new Set(kinds.map(({ spec }) => spec.blockSize));
   if (blockSizes.size > 1)
     throw new Error(`KV cache layers have different block sizes: ${[...blockSizes].join(', ')}.`);

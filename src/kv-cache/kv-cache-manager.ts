@@ -60,7 +60,7 @@ export class KVCacheManager {
     config: KvCacheConfig,
     private readonly options: KVCacheManagerOptions,
   ) {
-    this.blockSize = config.groups[0]!.spec.blockSize;
+    this.blockSize = config.groups[0]?.spec.blockSize ?? options.maxModelLen;
     this.pool = new BlockPool(config.numBlocks);
     this.groups = config.groups.map(({ spec }, group) => createGroupManager(spec, group, this.pool));
     this.nothingNew = config.groups.map(() => []);

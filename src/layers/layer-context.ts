@@ -1,6 +1,7 @@
 import type { Device } from '../device/device.ts';
 import type { FloatDType } from '../device/dtype.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
+import type { LinearAdapters } from './linear-adapters.ts';
 import type { LinearMethod } from './linear-method.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -19,6 +20,8 @@ export interface LayerContext {
   readonly linearMethod: LinearMethod;
   readonly tensorParallel: TensorParallel;
   readonly workspace: Workspace;
+  /** Absent or null: no layer is ever changed by an adapter. */
+  readonly adapters?: LinearAdapters | null;
 }
 
 /** `total / size`. Throws when a dimension can't be split evenly; `what` names it. */

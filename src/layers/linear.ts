@@ -1,5 +1,6 @@
 import type { DevicePtr } from '../device/device.ts';
 import { type LayerContext, splitEvenly, type TensorParallel } from './layer-context.ts';
+import type { LinearAdapter } from './linear-adapters.ts';
 import type { LinearKernel, LinearShard } from './linear-method.ts';
 
 /** Output features in the checkpoint: a whole matrix, or some rows of one that holds several projections. */
@@ -32,9 +33,10 @@ export function fusedSources(prefix: string, sizes: readonly number[]): OutputSo
   });
 }
 
-/** A matrix product with this rank's share of a weight. */
+/** A matrix product with this rank's share of a weight, and what adapters add to it. */
 abstract class Linear {
   private readonly kernel: LinearKernel;
+  private readonly adapter: LinearAdapter | null;
   /** Input features on this rank. */
   readonly inFeatures: number;
   /** Output features on this rank. */
@@ -45,11 +47,13 @@ abstract class Linear {
     this.outFeatures = shards.reduce((rows, shard) => rows + shard.numRows, 0);
     const spec = { shards, bias, purpose: 'weights' };
     this.kernel = context.linearMethod.load(context.device, context.weights, context.dtype, spec);
+    this.adapter = context.adapters?.add(shards) ?? null;
   }
 
   /** Enqueues out = x · Wᵀ + bias: act x [numTokens, inFeatures] to act out [numTokens, outFeatures], both dense. */
   forward(x: DevicePtr, out: DevicePtr, numTokens: number): void {
     this.kernel.apply(x, this.inFeatures, out, this.outFeatures, numTokens);
+    this.adapter?.apply(x, this.inFeatures, out, this.outFeatures);
   }
 }
 

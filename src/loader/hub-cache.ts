@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, readlink, rename, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -54,8 +54,8 @@ export class CachedRepo {
 
   /** Makes `snapshots/COMMIT/name` a relative link to the blob, so that the cache may be moved. */
   async link(commit: string, name: string, etag: string): Promise<void> {
-    const target = join('..', '..', 'blobs', etag);
     const path = join(this.snapshotFolder(commit), name);
+    const target = relative(dirname(path), this.blobPath(etag));
     if ((await readlink(path).catch(() => null)) === target) return;
     await mkdir(dirname(path), { recursive: true });
     const fresh = `${path}.${process.pid}.tmp`;

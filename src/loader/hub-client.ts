@@ -1,4 +1,4 @@
-import { listFiles, modelInfo } from '@huggingface/hub';
+import { type ListFileEntry, listFiles, modelInfo } from '@huggingface/hub';
 import { LoadError } from './load-error.ts';
 
 const MAX_REDIRECTS = 10;
@@ -25,6 +25,15 @@ export interface RepoListing {
   files: RepoFile[];
 }
 
+/** The folder of the module of a Sentence Transformers model that says how it pools. */
+const POOLING_MODULE = /^\d+_Pooling$/;
+
+function addFile(files: RepoFile[], entry: ListFileEntry): void {
+  const etag = entry.lfs?.oid ?? entry.oid ?? '';
+  if (entry.type !== 'file' || !HASH.test(etag)) return;
+  files.push({ name: entry.path, size: entry.lfs?.size ?? entry.size, etag });
+}
+
 /** The Hub's API for one model. All failures are LoadErrors in one sentence. */
 export class HubClient {
   constructor(
@@ -34,26 +43,32 @@ export class HubClient {
     private readonly token: string | null,
   ) {}
 
-  /** The commit of the revision and the files at its root. */
+  /** The commit of the revision and the files at its root, with the configuration of a Sentence Transformers pooling module (1_Pooling/config.json). */
   async list(): Promise<RepoListing> {
     const fetch = ((url: string | URL, init?: RequestInit) =>
       this.request(String(url), init)) as typeof globalThis.fetch;
     const common = { hubUrl: this.endpoint, fetch };
     const { sha } = await modelInfo({ ...common, name: this.id, revision: this.revision, additionalFields: ['sha'] });
     if (!COMMIT.test(sha)) throw new LoadError(`${this.endpoint}: the answer for model "${this.id}" has no commit.`);
+    const listed = { ...common, repo: { type: 'model', name: this.id }, revision: sha } as const;
     const files: RepoFile[] = [];
-    for await (const entry of listFiles({ ...common, repo: { type: 'model', name: this.id }, revision: sha })) {
-      const etag = entry.lfs?.oid ?? entry.oid ?? '';
+    const folders: string[] = [];
+    for await (const entry of listFiles(listed)) {
+      if (entry.type === 'directory' && POOLING_MODULE.test(entry.path)) folders.push(entry.path);
       // A name from the network becomes a path: nothing but plain files of the root.
-      const plain = /^[^/\\]+$/.test(entry.path) && !entry.path.startsWith('.') && HASH.test(etag);
-      if (entry.type === 'file' && plain) files.push({ name: entry.path, size: entry.lfs?.size ?? entry.size, etag });
+      if (/^[^/\\.][^/\\]*$/.test(entry.path)) addFile(files, entry);
+    }
+    for (const folder of folders) {
+      for await (const entry of listFiles({ ...listed, path: folder })) {
+        if (entry.path === `${folder}/config.json`) addFile(files, entry);
+      }
     }
     return { commit: sha, files };
   }
 
   /** Opens a file's content from byte `offset` on. The answer is 200 (from the start), 206, or 416 (nothing there). */
   async open(commit: string, name: string, offset: number, signal: AbortSignal): Promise<Response> {
-    const url = `${this.endpoint}/${this.id}/resolve/${commit}/${encodeURIComponent(name)}`;
+    const url = `${this.endpoint}/${this.id}/resolve/${commit}/${name.split('/').map(encodeURIComponent).join('/')}`;
     // Ranges and sizes are of the file itself, not of a compressed form.
     const headers: Record<string, string> = { 'accept-encoding': 'identity' };
     if (offset > 0) headers.range = `bytes=${offset}-`;

@@ -1,4 +1,5 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { wallClockMs } from '../engine/clock.ts';
 import type { FinishReason, SchedulerStats } from '../engine/messages.ts';
 import type { EngineObserver, FinishedSequence, SequenceTimes } from '../engine/observer.ts';
 import { BoundHistogram, type HistogramChild } from './bound-histogram.ts';
@@ -17,6 +18,8 @@ export interface EngineMetricsOptions {
   /** Engine cores; each is an `engine` label, "0" to "numEngines - 1". */
   numEngines: number;
   maxModelLen: number;
+  /** Adapters that may run at once; null: there are none. */
+  maxLoras: number | null;
 }
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'error', 'repetition'];
@@ -24,10 +27,14 @@ const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'err
 const IDLE_STATS: SchedulerStats = {
   numRunning: 0,
   numWaiting: 0,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0,
   prefixCacheQueries: 0,
   prefixCacheHits: 0,
   numPreemptions: 0,
+  runningLoraAdapters: [],
+  waitingLoraAdapters: [],
   numSteps: 0,
   numScheduledTokens: 0,
   stepMs: 0,
@@ -75,6 +82,7 @@ class EngineTotals {
 export class EngineMetrics implements EngineObserver {
   private readonly engines: readonly EngineTotals[];
   private readonly rejections = new Map<string, number>();
+  private readonly loraInfo: { update(): void } | null = null;
 
   constructor(
     private readonly registry: Registry,
@@ -87,6 +95,7 @@ export class EngineMetrics implements EngineObserver {
     });
     this.defineGauges();
     this.defineCounters();
+    if (options.maxLoras !== null) this.loraInfo = this.defineLoraInfo(options.maxLoras);
   }
 
   onStep(
@@ -113,14 +122,16 @@ export class EngineMetrics implements EngineObserver {
   onFinished(coreIndex: number, sequence: FinishedSequence): void {
     const engine = this.engines[coreIndex]!;
     const { histograms } = engine;
-    const { times, request } = sequence;
+    const { times, request, params } = sequence;
     const numPromptTokens = request.promptTokenIds.length;
     engine.finished[sequence.finishReason]++;
     histograms.promptTokens.observe(numPromptTokens);
     histograms.generationTokens.observe(sequence.numGenerationTokens);
-    histograms.maxGenerationTokens.observe(sequence.numGenerationTokens);
-    histograms.paramsN.observe(request.params.n);
-    histograms.paramsMaxTokens.observe(request.params.maxTokens);
+    if (sequence.maxGenerationTokens !== null) {
+      histograms.maxGenerationTokens.observe(sequence.maxGenerationTokens);
+      if (params !== null) histograms.paramsN.observe(params.n);
+    }
+    if (params !== null) histograms.paramsMaxTokens.observe(params.maxTokens);
     histograms.numPreemptions.observe(sequence.numPreemptions);
     histograms.e2eLatency.observe(seconds(sequence.finishedMs - times.arrivalMs));
     // A request that ended before its first token never had the other phases.
@@ -136,10 +147,35 @@ export class EngineMetrics implements EngineObserver {
 
   onStats(coreIndex: number, stats: SchedulerStats): void {
     this.engines[coreIndex]!.stats = stats;
+    this.loraInfo?.update();
   }
 
   onRejected(reason: string): void {
     this.rejections.set(reason, (this.rejections.get(reason) ?? 0) + 1);
+  }
+
+  /** The adapters of all engines together; the value is when they were last told, in seconds since the epoch. */
+  private defineLoraInfo(maxLoras: number): { update(): void } {
+    const gauge = new Gauge({
+      name: 'vllm:lora_requests_info',
+      help: 'Adapters of running and waiting requests, and when that was so.',
+      labelNames: ['max_lora', 'running_lora_adapters', 'waiting_lora_adapters'],
+      aggregator: 'max',
+      registers: [this.registry],
+    });
+    const names = (list: 'runningLoraAdapters' | 'waitingLoraAdapters') =>
+      [...new Set(this.engines.flatMap(({ stats }) => stats[list]))].sort().join(',');
+    return {
+      update: () => {
+        gauge.reset();
+        const labels = {
+          max_lora: String(maxLoras),
+          running_lora_adapters: names('runningLoraAdapters'),
+          waiting_lora_adapters: names('waitingLoraAdapters'),
+        };
+        gauge.set(labels, seconds(wallClockMs()));
+      },
+    };
   }
 
   private defineHistograms(): (labels: EngineTotals['labels']) => EngineHistograms {
@@ -180,7 +216,7 @@ export class EngineMetrics implements EngineObserver {
       generationTokens: define('vllm:request_generation_tokens', 'Generated tokens of a request.', tokens),
       maxGenerationTokens: define(
         'vllm:request_max_num_generation_tokens',
-        'Most tokens generated for a request.',
+        'Tokens of the longest of the answers to a request.',
         tokens,
       ),
       paramsN: define('vllm:request_params_n', 'The parameter n.', PARAMS_N_BUCKETS),
@@ -210,7 +246,8 @@ export class EngineMetrics implements EngineObserver {
         name,
         help,
         labelNames,
-        aggregator: 'max',
+        // Cores send their statistics to the first front end alone.
+        aggregator: 'first',
         registers: [this.registry],
         collect() {
           for (const { labels, stats } of engines) {
@@ -226,8 +263,8 @@ export class EngineMetrics implements EngineObserver {
       'Waiting requests by what they wait for.',
       [...perEngine, 'reason'],
       (s) => [
-        [{ reason: 'capacity' }, s.numWaiting],
-        [{ reason: 'deferred' }, 0],
+        [{ reason: 'capacity' }, s.numWaiting - s.numDeferred],
+        [{ reason: 'deferred' }, s.numDeferred],
       ],
     );
     define('vllm:kv_cache_usage_perc', 'Share of the KV cache in use, 1 is all.', perEngine, (s) => [
@@ -237,10 +274,10 @@ export class EngineMetrics implements EngineObserver {
       'vllm:engine_sleep_state',
       'Whether the engine is awake, or how deep it sleeps.',
       [...perEngine, 'sleep_state'],
-      () => [
-        [{ sleep_state: 'awake' }, 1],
-        [{ sleep_state: 'weights_offloaded' }, 0],
-        [{ sleep_state: 'discard_all' }, 0],
+      (s) => [
+        [{ sleep_state: 'awake' }, s.sleepLevel < 1 ? 1 : 0],
+        [{ sleep_state: 'weights_offloaded' }, s.sleepLevel === 1 ? 1 : 0],
+        [{ sleep_state: 'discard_all' }, s.sleepLevel === 2 ? 1 : 0],
       ],
     );
   }

@@ -64,6 +64,7 @@ function observeEngine(registry: Registry, config: BaoConfig): { observer: Engin
     modelName: config.model.servedModelName[0]!,
     numEngines,
     maxModelLen: config.model.maxModelLen,
+    maxLoras: config.lora.enableLora ? config.lora.maxLoras : null,
   });
   defineCacheConfigInfo(registry, config, numEngines);
   const statLogger = new StatLogger({ numEngines, now: () => performance.now(), log: (line) => log.info(line) });

@@ -43,7 +43,8 @@ export class DecoderForCausalLM implements CausalLM {
   private readonly embedTokens: VocabEmbedding;
   private readonly layers: readonly DecoderLayer[];
   private readonly norm: RMSNorm;
-  private readonly lmHead: LMHead;
+  /** null: not loaded, see ModelContext.lmHead. */
+  private readonly lmHead: LMHead | null;
   private readonly hidden: WorkspaceBuffer;
   private readonly residual: WorkspaceBuffer;
 
@@ -68,9 +69,7 @@ export class DecoderForCausalLM implements CausalLM {
       offset: options.normOffset,
       scale: options.logitScale,
     });
-    this.lmHead = config.tieWordEmbeddings
-      ? new LMHead(context, EMBEDDING, vocabSize, hiddenSize, context.maxLogitRows, this.embedTokens.table)
-      : new LMHead(context, 'lm_head', vocabSize, hiddenSize, context.maxLogitRows, null);
+    this.lmHead = context.lmHead ? createLmHead(context, this.embedTokens) : null;
     const bytes = maxNumTokens * hiddenSize * dtypeBytes(context.device.activationDtype);
     this.hidden = workspace.persistent('hidden', bytes);
     this.residual = workspace.persistent('residual', bytes);
@@ -104,6 +103,7 @@ export class DecoderForCausalLM implements CausalLM {
   }
 
   computeLogits(hidden: DevicePtr, rows: number): DevicePtr {
+    if (this.lmHead === null) throw new Error('The model was loaded without its LM head.');
     const logits = this.lmHead.forward(hidden, rows);
     if (this.logitSoftCap > 0) this.device.ops.soft_cap(logits, rows * this.vocabSize, this.logitSoftCap);
     return logits;
@@ -111,3 +111,9 @@ export class DecoderForCausalLM implements CausalLM {
 }
 
 const EMBEDDING = 'model.embed_tokens';
+
+function createLmHead(context: ModelContext, embedTokens: VocabEmbedding): LMHead {
+  const { vocabSize, hiddenSize, tieWordEmbeddings } = context.config;
+  const [prefix, tied] = tieWordEmbeddings ? [EMBEDDING, embedTokens.table] : ['lm_head', null];
+  return new LMHead(context, prefix, vocabSize, hiddenSize, context.maxLogitRows, tied);
+}

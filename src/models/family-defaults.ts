@@ -26,6 +26,12 @@ export interface FamilyDefaults {
   isSlidingLayer: (layer: number, fields: ConfigFields) => boolean;
   bosTokenId: number | null;
   eosTokenIds: number[];
+  /** Whether positions are rotations; false: learned embeddings. */
+  isRotary: boolean;
+  /** Positions start behind `pad_token_id`, with this default of it; null: at 0. */
+  paddingTokenId: number | null;
+  /** The family's own names of common fields. */
+  renamedFields: Readonly<Record<string, string>>;
 }
 
 const LLAMA: FamilyDefaults = {
@@ -43,6 +49,9 @@ const LLAMA: FamilyDefaults = {
   isSlidingLayer: () => true,
   bosTokenId: 1,
   eosTokenIds: [2],
+  isRotary: true,
+  paddingTokenId: null,
+  renamedFields: {},
 };
 
 const QWEN2: FamilyDefaults = {
@@ -67,8 +76,36 @@ const GEMMA: FamilyDefaults = {
   eosTokenIds: [1],
 };
 
+const BERT: FamilyDefaults = {
+  ...LLAMA,
+  maxPositionEmbeddings: 512,
+  hiddenAct: 'gelu',
+  isRotary: false,
+  bosTokenId: null,
+  eosTokenIds: [],
+};
+
+const ROBERTA: FamilyDefaults = { ...BERT, paddingTokenId: 1 };
+
 const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
   llama: LLAMA,
+  bert: BERT,
+  roberta: ROBERTA,
+  'xlm-roberta': ROBERTA,
+  modernbert: {
+    ...BERT,
+    maxPositionEmbeddings: 8192,
+    isRotary: true,
+    ropeTheta: 160_000,
+    ropeLocalTheta: 10_000,
+    slidingWindow: 128,
+    isSlidingLayer: (layer, fields) => layer % fields.positiveInt('global_attn_every_n_layers', 3) !== 0,
+    renamedFields: {
+      global_rope_theta: 'rope_theta',
+      local_rope_theta: 'rope_local_base_freq',
+      local_attention: 'sliding_window',
+    },
+  },
   mistral: { ...LLAMA, maxPositionEmbeddings: 131_072, numKeyValueHeads: 8, slidingWindow: 4096 },
   mixtral: { ...LLAMA, maxPositionEmbeddings: 131_072, rmsNormEps: 1e-5, ropeTheta: 1_000_000, numKeyValueHeads: 8 },
   qwen2: QWEN2,

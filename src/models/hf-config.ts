@@ -20,7 +20,7 @@ export interface RopeParameters {
   longFactor: number[] | null;
 }
 
-/** config.json of a decoder model, checked and with transformers' defaults filled in. */
+/** config.json of a decoder or an encoder, checked and with transformers' defaults filled in. */
 export interface HfConfig {
   /** Every field as in the file, for what a model file reads beyond the common ones. */
   raw: Readonly<Record<string, unknown>>;
@@ -36,6 +36,8 @@ export interface HfConfig {
   hiddenAct: string;
   rmsNormEps: number;
   maxPositionEmbeddings: number;
+  /** Place of a sequence's first token among the position embeddings: RoBERTa's lie behind the padding id. */
+  firstPosition: number;
   tieWordEmbeddings: boolean;
   attentionBias: boolean;
   mlpBias: boolean;

@@ -1,6 +1,7 @@
 import type { Device } from '../device/device.ts';
 import type { DType, FloatDType } from '../device/dtype.ts';
 import type { TensorParallel } from '../layers/layer-context.ts';
+import type { LinearAdapters } from '../layers/linear-adapters.ts';
 import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
 import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { Workspace } from '../layers/workspace.ts';
@@ -9,8 +10,9 @@ import { logger } from '../logging/logger.ts';
 import { quantizationMethod } from '../quantization/registry.ts';
 import { isJsonObject, show } from './config-fields.ts';
 import type { HfConfig } from './hf-config.ts';
-import type { CausalLM } from './model.ts';
-import { modelFactory } from './registry.ts';
+import type { CausalLM, Model, PoolingModel } from './model.ts';
+import type { ModelContext } from './model-context.ts';
+import { modelFactory, poolingModelFactory } from './registry.ts';
 
 const log = logger('models');
 
@@ -32,6 +34,8 @@ export interface LoadModelOptions {
   tensorParallel: TensorParallel;
   /** What linear layers' weights become at load (`--quantization`); they stay in `dtype` when absent or null. */
   quantization?: string | null;
+  /** Where linear layers register for adapters; absent or null: there will be none. */
+  adapters?: LinearAdapters | null;
 }
 
 /**
@@ -39,6 +43,17 @@ export interface LoadModelOptions {
  * Throws an Error that names an unknown architecture (and the known ones), or the tensor that is missing or misshapen.
  */
 export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
+  const createModel = await modelFactory(options.config.architectures);
+  return build(options, createModel);
+}
+
+/** The same for a model whose hidden states are pooled. */
+export async function loadPoolingModel(options: LoadModelOptions, task: 'embed' | 'classify'): Promise<PoolingModel> {
+  const createModel = await poolingModelFactory(options.config.architectures);
+  return build(options, (context) => createModel(context, task));
+}
+
+function build<M extends Model>(options: LoadModelOptions, createModel: (context: ModelContext) => M): M {
   const { device, config, maxModelLen } = options;
   const linearMethod = chooseLinearMethod(config, options.quantization ?? null);
   if (options.tensorParallel.size !== 1) {
@@ -46,7 +61,6 @@ export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
       `Tensor parallel size is ${options.tensorParallel.size}; no device here can add up the ranks' outputs, so it must be 1.`,
     );
   }
-  const createModel = await modelFactory(config.architectures);
   const weights = new TrackedWeights(options.weights);
   const workspace = new Workspace(device);
   const { headDim, maxPositionEmbeddings } = config;
@@ -55,7 +69,7 @@ export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
     maxPositionEmbeddings,
     maxModelLen,
   });
-  const model = createModel({ ...options, linearMethod, weights, workspace, rotaryEmbeddings });
+  const model = createModel({ ...options, linearMethod, weights, workspace, rotaryEmbeddings, lmHead: true });
   workspace.allocate();
   warnOfUnread(weights.unread());
   return model;
@@ -104,8 +118,9 @@ class TrackedWeights implements WeightSource {
   }
 }
 
-/** Tensors that checkpoints carry and no forward pass needs: tables that are computed, and the copy of a tied embedding. */
-const NEEDLESS = /(^|\.)(rotary_emb\.inv_freq|lm_head\.weight|masked_bias)$/;
+/** Tensors that checkpoints carry and no forward pass needs: tables that are computed, the copy of a tied embedding, heads of encoders' training. */
+const NEEDLESS =
+  /(^|\.)(rotary_emb\.inv_freq|lm_head\.[\w.]+|masked_bias|position_ids|pooler\.dense\.(weight|bias))$|^cls\./;
 const MAX_NAMED = 5;
 
 function warnOfUnread(names: readonly string[]): void {

@@ -2,7 +2,7 @@ import type { DType } from '../device/dtype.ts';
 import type { LayerContext } from '../layers/layer-context.ts';
 import type { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import type { HfConfig } from './hf-config.ts';
-import type { CausalLM } from './model.ts';
+import type { CausalLM, PoolingModel } from './model.ts';
 
 /** What a model is built from. */
 export interface ModelContext extends LayerContext {
@@ -15,7 +15,12 @@ export interface ModelContext extends LayerContext {
   readonly maxNumTokens: number;
   /** Most rows of logits at once. */
   readonly maxLogitRows: number;
+  /** False: hidden states are all that is asked of a decoder, and its LM head stays on disk. */
+  readonly lmHead: boolean;
 }
 
 /** Builds a model and reads its weights. Throws an Error that names a tensor that is missing or misshapen. */
 export type ModelFactory = (context: ModelContext) => CausalLM;
+
+/** The same for a model that is pooled. */
+export type PoolingModelFactory = (context: ModelContext, task: 'embed' | 'classify') => PoolingModel;

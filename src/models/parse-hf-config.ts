@@ -1,5 +1,5 @@
 import type { FloatDType } from '../device/dtype.ts';
-import { ConfigFields, HfConfigError, isJsonObject, show } from './config-fields.ts';
+import { ConfigFields, HfConfigError, isJsonObject, type JsonObject, show } from './config-fields.ts';
 import { type FamilyDefaults, familyDefaults, smolLm3Rotates } from './family-defaults.ts';
 import type { HfConfig, RopeParameters } from './hf-config.ts';
 import { parseRope, type RopeByLayerType } from './parse-rope.ts';
@@ -15,9 +15,9 @@ const DTYPES: readonly FloatDType[] = ['float32', 'bfloat16', 'float16'];
  */
 export function parseHfConfig(raw: unknown, source: string): HfConfig {
   if (!isJsonObject(raw)) throw new HfConfigError(source, `expected a JSON object, got ${show(raw)}`);
-  const fields = new ConfigFields(raw, source);
-  const modelType = fields.string('model_type', '');
+  const modelType = new ConfigFields(raw, source).string('model_type', '');
   const family = familyDefaults(modelType);
+  const fields = new ConfigFields(withCommonNames(raw, family), source);
   const architectures = fields.strings('architectures');
   if (architectures.length === 0) throw fields.error('architectures', 'is empty; expected the name of a model class');
 
@@ -44,16 +44,25 @@ export function parseHfConfig(raw: unknown, source: string): HfConfig {
     hiddenAct: fields.string('hidden_activation', fields.string('hidden_act', family.hiddenAct)),
     rmsNormEps: fields.positiveNumber('rms_norm_eps', family.rmsNormEps),
     maxPositionEmbeddings,
+    firstPosition:
+      family.paddingTokenId === null ? 0 : fields.nonNegativeInt('pad_token_id', family.paddingTokenId) + 1,
     tieWordEmbeddings: fields.boolean('tie_word_embeddings', family.tieWordEmbeddings),
     attentionBias: fields.boolean('attention_bias', false),
     mlpBias: fields.boolean('mlp_bias', false),
     rope: rope.full,
-    layerRopes: parseLayerRopes(fields, modelType, isSliding, rope),
+    layerRopes: family.isRotary ? parseLayerRopes(fields, modelType, isSliding, rope) : isSliding.map(() => null),
     slidingWindows: isSliding.map((sliding) => (sliding ? window : 0)),
     bosTokenId: fields.has('bos_token_id') ? fields.nonNegativeInt('bos_token_id') : defaultBos(fields, family),
     eosTokenIds: fields.tokenIds('eos_token_id', fields.raw.eos_token_id === null ? [] : family.eosTokenIds),
     torchDtype: parseDtype(fields),
   };
+}
+
+/** The family's own names of fields beside the common ones. */
+function withCommonNames(raw: JsonObject, { renamedFields }: FamilyDefaults): JsonObject {
+  const named: Record<string, unknown> = { ...raw };
+  for (const [own, common] of Object.entries(renamedFields)) if (own in raw) named[common] = raw[own];
+  return named;
 }
 
 function parseHeads(fields: ConfigFields, family: FamilyDefaults) {

@@ -15,6 +15,7 @@ import { registerReasoningParser } from '../parsers/reasoning/registry.ts';
 import { registerToolParser } from '../parsers/tools/registry.ts';
 import type { ToolFormat } from '../parsers/tools/tool-parser.ts';
 import { registerQuantization } from '../quantization/registry.ts';
+import { type LogitsProcessor, logitsProcessors } from '../sampling/logits-processor.ts';
 
 const log = logger('plugins');
 
@@ -34,6 +35,8 @@ export interface PluginContext {
   registerToolParser(name: string, format: ToolFormat): void;
   /** A `--reasoning-parser`. */
   registerReasoningParser(name: string, format: ReasoningFormat): void;
+  /** Changes the logits that tokens are drawn from, for requests with certain members of `vllm_xargs` or for all; applied in every core. */
+  registerLogitsProcessor(name: string, processor: LogitsProcessor): void;
   /** Adds routes to the HTTP server's app, after the server's own. */
   registerRoutes(addRoutes: (app: Hono) => void): void;
 }
@@ -79,6 +82,7 @@ async function loadPlugin(specifier: string, url: string): Promise<void> {
       registerExecutor,
       registerToolParser,
       registerReasoningParser,
+      registerLogitsProcessor: (name, processor) => logitsProcessors.register(name, processor),
       registerRoutes: (addRoutes) => routes.push(addRoutes),
     });
     log.info(`Loaded plugin ${plugin.name}`);

@@ -2,8 +2,14 @@ import type { DefaultSamplingParams } from '../config/bao-config.ts';
 import { ValidationError } from '../engine/engine-client.ts';
 import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { logitsProcessors } from './logits-processor.ts';
 import { PythonFloat, parameterError, pythonFloat, pythonInt, pythonList, pythonQuote } from './parameter-error.ts';
-import type { RequestOutputKind, SamplingParams } from './sampling-params.ts';
+import type {
+  RepetitionDetectionParams,
+  RequestOutputKind,
+  SamplingParams,
+  ThinkingBudgetParams,
+} from './sampling-params.ts';
 
 /** The sampling fields of a request, in the API's names; null and undefined mean that the request leaves them to the server. */
 export interface SamplingFields {
@@ -26,6 +32,15 @@ export interface SamplingFields {
   bad_words?: string[] | null;
   skip_special_tokens?: boolean | null;
   spaces_between_special_tokens?: boolean | null;
+  vllm_xargs?: Record<string, unknown> | null;
+  repetition_detection?: RepetitionDetectionFields | null;
+}
+
+/** Counts of tokens; each is 0 where it is left out. */
+export interface RepetitionDetectionFields {
+  max_pattern_size?: number;
+  min_pattern_size?: number;
+  min_count?: number;
 }
 
 /** What the fields are resolved against. */
@@ -43,6 +58,8 @@ export interface SamplingContext {
   tokenizer: Tokenizer | null;
   /** Checked already. Default: no constraint. */
   structuredOutputs?: StructuredOutputsParams | null;
+  /** Checked already. Default: no limit. */
+  thinkingBudget?: ThinkingBudgetParams | null;
 }
 
 /** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
@@ -80,6 +97,10 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
     allowedTokenIds: fields.allowed_token_ids ?? null,
     badWordsTokenIds: [],
     structuredOutputs: context.structuredOutputs ?? null,
+    extraArgs: resolveExtraArgs(fields.vllm_xargs ?? {}),
+    logitsProcessors: [],
+    thinkingBudget: behindThinking(context) ? (context.thinkingBudget ?? null) : null,
+    repetitionDetection: resolveRepetitionDetection(fields.repetition_detection ?? {}),
     skipSpecialTokens: fields.skip_special_tokens ?? true,
     spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
     detokenize: context.tokenizer !== null,
@@ -93,6 +114,7 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
   checkLogprobs(params, context);
   checkTokenIds(params, context.vocabSize);
   params.badWordsTokenIds = tokenizeBadWords(badWords, context.tokenizer);
+  params.logitsProcessors = logitsProcessors.resolve(params);
   return params;
 }
 
@@ -119,6 +141,38 @@ function resolveLogitBias(bias: Record<string, number>): [number, number][] {
     );
   }
   return [...new Map(entries.map(([key, value]) => [Number(key), Math.min(100, Math.max(-100, value))]))];
+}
+
+/** `session_id` is for vLLM's own routing, and has no meaning to a processor. */
+function resolveExtraArgs({ session_id: _session, ...args }: Record<string, unknown>): SamplingParams['extraArgs'] {
+  return Object.keys(args).length === 0 ? null : args;
+}
+
+/** A constraint on the output from its first token on leaves no room for thinking. */
+function behindThinking({ structuredOutputs }: SamplingContext): boolean {
+  return structuredOutputs == null || structuredOutputs.startsAfter !== null;
+}
+
+/** Patterns of any size up to the largest are looked for at every token. */
+const MAX_PATTERN_SIZE = 2048;
+
+function resolveRepetitionDetection(fields: RepetitionDetectionFields): RepetitionDetectionParams | null {
+  const { max_pattern_size: max = 0, min_pattern_size: min = 0, min_count: minCount = 0 } = fields;
+  const fail = (sentence: string) => {
+    throw new ValidationError(sentence, 'repetition_detection');
+  };
+  if (max < 0 || min < 0 || min > max) {
+    fail(
+      'max_pattern_size, min_pattern_size must be >=0, with min_pattern_size <= max_pattern_size. Set both to 0 to disable repetitive pattern detection.',
+    );
+  }
+  if (max > MAX_PATTERN_SIZE) fail(`max_pattern_size must be at most ${MAX_PATTERN_SIZE}, got ${pythonInt(max)}.`);
+  if (max > 0 && minCount < 2) {
+    fail(
+      'min_count must be >= 2 to detect repetitive patterns in engine output. If you do not wish to detect repetitive patterns, set max_pattern_size to 0.',
+    );
+  }
+  return max === 0 ? null : { maxPatternSize: max, minPatternSize: Math.max(1, min), minCount };
 }
 
 function checkRanges(params: SamplingParams): void {

@@ -180,11 +180,13 @@ export class SamplingBatch {
   /**
    * Enqueues sampling of logits float32 [rows, vocabSize] and, where a row asked for them, log probabilities of the sampled token and the best ones.
    * Sampled tokens also go to the token table (i32, rows `ldTokenTable` apart). With a processed_* mode the logits are overwritten.
+   *
+   * @param rawLogits the model's own, which raw_* modes report, where `logits` have been changed
    */
-  run(logits: DevicePtr, tokenTable: DevicePtr, ldTokenTable: number): SamplingResult {
-    const { current, rows, device } = this;
+  run(logits: DevicePtr, tokenTable: DevicePtr, ldTokenTable: number, rawLogits = logits): SamplingResult {
+    const { current, rows, device, wantsLogprobs } = this;
     const { vocabSize, logprobsMode } = this.options;
-    const wantsLogprobs = this.planLogprobs();
+    if (wantsLogprobs) this.planLogprobs();
     const processed = wantsLogprobs && logprobsMode.startsWith('processed_');
     if (rows > 0) {
       current.params.upload(rows * ROW_WORDS);
@@ -202,11 +204,17 @@ export class SamplingBatch {
         current.sampled.ptr,
         processed ? 1 : 0,
       );
-      if (wantsLogprobs) this.enqueueLogprobs(logits);
+      if (wantsLogprobs) this.enqueueLogprobs(processed ? logits : rawLogits);
       current.sampled.download(rows);
     }
     current.event = device.record();
     return new StepResult(current, rows, current.event);
+  }
+
+  /** Whether a row that has been set asks for log probabilities. */
+  get wantsLogprobs(): boolean {
+    for (let row = 0; row < this.rows; row++) if (this.current.topLogprobs[row]! >= 0) return true;
+    return false;
   }
 
   /** Waits for what is in flight and gives the memory back. */
@@ -217,8 +225,8 @@ export class SamplingBatch {
     }
   }
 
-  /** Groups the rows that want log probabilities; false when there is none. */
-  private planLogprobs(): boolean {
+  /** Groups the rows that want log probabilities. */
+  private planLogprobs(): void {
     const { runs, topLogprobs } = this.current;
     let entries = 0;
     for (let row = 0; row < this.rows; ) {
@@ -234,7 +242,6 @@ export class SamplingBatch {
     }
     this.current.ids.reserve(entries);
     this.current.values.reserve(entries);
-    return entries > 0;
   }
 
   private enqueueLogprobs(logits: DevicePtr): void {

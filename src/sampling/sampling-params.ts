@@ -30,11 +30,38 @@ export interface SamplingParams {
   badWordsTokenIds: number[][];
   /** What the output must match; null: nothing. */
   structuredOutputs: StructuredOutputsParams | null;
+  /** Parameters of custom logits processors (`vllm_xargs`), JSON values; null: none. */
+  extraArgs: Readonly<Record<string, unknown>> | null;
+  /** Names of the custom logits processors that apply to the request. */
+  logitsProcessors: string[];
+  /** null: the model thinks as long as it likes, or does not think. */
+  thinkingBudget: ThinkingBudgetParams | null;
+  /** null: repetitions end nothing. */
+  repetitionDetection: RepetitionDetectionParams | null;
   skipSpecialTokens: boolean;
   spacesBetweenSpecialTokens: boolean;
   /** False: text is not wanted (`--skip-tokenizer-init`). */
   detokenize: boolean;
   outputKind: RequestOutputKind;
+}
+
+/** How many tokens a model may think, and the token sequences around its thinking. */
+export interface ThinkingBudgetParams {
+  maxTokens: number;
+  /** The output starts inside the thinking; else only a start mark begins it. */
+  startsInside: boolean;
+  /** Tokens of the thinking that the prompt has already. */
+  numUsed: number;
+  starts: number[][];
+  /** Each of them ends the thinking; the first is forced when the budget is used up. */
+  ends: number[][];
+}
+
+/** An output that ends with a pattern of `minPatternSize` to `maxPatternSize` tokens, `minCount` times in a row, goes no further. */
+export interface RepetitionDetectionParams {
+  maxPatternSize: number;
+  minPatternSize: number;
+  minCount: number;
 }
 
 /** What an output carries: all so far, only what is new, or nothing before the end. */
@@ -62,6 +89,10 @@ export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
   allowedTokenIds: null,
   badWordsTokenIds: [],
   structuredOutputs: null,
+  extraArgs: null,
+  logitsProcessors: [],
+  thinkingBudget: null,
+  repetitionDetection: null,
   skipSpecialTokens: true,
   spacesBetweenSpecialTokens: true,
   detokenize: true,

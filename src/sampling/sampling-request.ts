@@ -87,6 +87,14 @@ export function prepareSampling(
   };
 }
 
+/** The same request where nothing but one token may be drawn. */
+export function forceToken({ template, topLogprobs }: SamplingRequest, tokenId: number): SamplingRequest {
+  const forced = template.slice();
+  for (const name of CONSTANT_LISTS) forced.fill(0, rowWord(name), rowWord(name) + 2);
+  forced[rowWord('allowedIds') + 1] = 1;
+  return { template: forced, lists: Int32Array.of(tokenId), stopIds: NO_IDS, minTokens: 0, topLogprobs };
+}
+
 const NO_IDS = new Int32Array(0);
 
 /** Number of best tokens for a `logprobs` parameter: -1 (none wanted) for null, the whole vocabulary for -1. */

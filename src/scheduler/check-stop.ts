@@ -18,5 +18,7 @@ export function checkStop(request: Request, maxModelLen: number): Stop | null {
   }
   if (numOutputTokens >= params.maxTokens || numTokens >= maxModelLen)
     return { finishReason: 'length', stopReason: null };
+  if (request.repetition?.isDetected && numOutputTokens >= params.minTokens)
+    return { finishReason: 'repetition', stopReason: null };
   return null;
 }

@@ -1,6 +1,10 @@
 import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import { RepetitionDetector } from './repetition-detector.ts';
+import { ThinkingBudget } from './thinking-budget.ts';
 
 /** `preempted` is waiting again after it lost its blocks. A finished request carries its reason, the others have none. */
 export type RequestStatus = 'waiting' | 'running' | 'preempted' | `finished-${FinishReason}`;
@@ -15,6 +19,8 @@ export interface RequestInit {
   requestId: string;
   promptTokenIds: Int32Array;
   samplingParams: SamplingParams;
+  /** Of a request that is pooled. Default null. */
+  poolingParams?: PoolingParams | null;
   /** Ids that end the text unless `ignoreEos`. */
   eosTokenIds: number[];
   /** Seed of every draw. */
@@ -24,7 +30,8 @@ export interface RequestInit {
   /** Lower is sooner. */
   priority: number;
   cacheSalt: string | null;
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
   /** What the model adds to every position (see CausalLM.positionOffset): keys of different offsets differ. Default 0. */
   positionOffset?: number;
 }
@@ -42,12 +49,13 @@ export class Request {
   readonly handle: number;
   readonly requestId: string;
   readonly samplingParams: SamplingParams;
+  readonly poolingParams: PoolingParams | null;
   readonly eosTokenIds: number[];
   readonly seed: bigint;
   readonly arrivalTimeMs: number;
   readonly priority: number;
   readonly cacheSalt: string | null;
-  readonly loraName: string | null;
+  readonly lora: LoRARequest | null;
   readonly numPromptTokens: number;
   readonly blockHashes: BlockHashes;
 
@@ -63,10 +71,16 @@ export class Request {
   /** Draft tokens in a step in flight; until its update nobody knows how many of them stay. */
   numSpecTokensInFlight = 0;
   numPreemptions = 0;
+  /** Requests that were admitted before it although it was first in order. */
+  numOvertakings = 0;
   /** Prompt positions, from 1, whose log probabilities the client has. */
   numPromptLogprobsSent = 0;
   /** An update of this request has been given out. */
   hasOutput = false;
+  /** null: its thinking has no limit. */
+  readonly thinkingBudget: ThinkingBudget | null;
+  /** null: it is not looked for repetitions. */
+  readonly repetition: RepetitionDetector | null;
   /** Order of arrival in the scheduler and place in its waiting queue (-1: not there). Only the scheduler and the queue touch them. */
   sequence = 0;
   queueIndex = -1;
@@ -80,18 +94,22 @@ export class Request {
     this.handle = init.handle;
     this.requestId = init.requestId;
     this.samplingParams = init.samplingParams;
+    this.poolingParams = init.poolingParams ?? null;
     this.eosTokenIds = init.eosTokenIds;
     this.seed = init.seed;
     this.arrivalTimeMs = init.arrivalTimeMs;
     this.priority = init.priority;
     this.cacheSalt = init.cacheSalt;
-    this.loraName = init.loraName;
+    this.lora = init.lora;
     this.numPromptTokens = init.promptTokenIds.length;
     this.length = this.numPromptTokens;
     this.tokens = new Int32Array(this.length + Math.min(init.samplingParams.maxTokens, INITIAL_OUTPUT_TOKENS));
     this.tokens.set(init.promptTokenIds);
+    const { thinkingBudget, repetitionDetection } = init.samplingParams;
+    this.thinkingBudget = thinkingBudget === null ? null : new ThinkingBudget(thinkingBudget);
+    this.repetition = repetitionDetection === null ? null : new RepetitionDetector(repetitionDetection);
     this.blockHashes = new BlockHashes({
-      loraName: init.loraName,
+      loraId: init.lora?.id ?? null,
       cacheSalt: init.cacheSalt,
       positionOffset: init.positionOffset ?? 0,
     });
@@ -130,5 +148,7 @@ export class Request {
       this.tokens = grown;
     }
     this.tokens[this.length++] = tokenId;
+    this.thinkingBudget?.push(tokenId);
+    this.repetition?.push(this.tokens.subarray(this.numPromptTokens, this.length));
   }
 }

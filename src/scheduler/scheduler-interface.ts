@@ -1,4 +1,5 @@
-import type { FinishReason, LogprobsTensors, SchedulerStats } from '../engine/messages.ts';
+import type { FinishReason, LogprobsTensors, RequestFailure, SchedulerStats } from '../engine/messages.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { Request } from './request.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
 
@@ -11,10 +12,14 @@ export interface RequestUpdate {
   newLogprobs: LogprobsTensors | null;
   /** Prompt positions that no update before had, in order. */
   newPromptLogprobs: LogprobsTensors | null;
+  /** Of a request that is pooled: it ends with it. */
+  poolerOutput: PoolerOutput | null;
   /** null while it goes on. A finished request is forgotten by the scheduler. */
   finishReason: FinishReason | null;
   /** The stop token id that ended it, if one did and it is not EOS. */
   stopReason: number | null;
+  /** With the finish reason `error`. */
+  failure: RequestFailure | null;
   /** The request's first update. */
   isFirst: boolean;
 }
@@ -22,8 +27,18 @@ export interface RequestUpdate {
 /** The scheduler's part of the counters; the core adds times. */
 export type SchedulerCounters = Pick<
   SchedulerStats,
-  'numRunning' | 'numWaiting' | 'kvCacheUsage' | 'prefixCacheQueries' | 'prefixCacheHits' | 'numPreemptions'
+  | 'numRunning'
+  | 'numWaiting'
+  | 'kvCacheUsage'
+  | 'prefixCacheQueries'
+  | 'prefixCacheHits'
+  | 'numPreemptions'
+  | 'runningLoraAdapters'
+  | 'waitingLoraAdapters'
 >;
+
+/** What a step may hold: anything, only requests that run already, nothing. Names are vLLM's. */
+export type PauseState = 'unpaused' | 'paused-new' | 'paused-all';
 
 /** Draft tokens proposed for a request, to be verified in its next step. */
 export interface DraftTokens {
@@ -52,9 +67,18 @@ export interface SchedulerInterface {
   updateDraftTokens(drafts: readonly DraftTokens[]): void;
   /** True while a request waits or runs. */
   hasRequests(): boolean;
+  /** Those that wait or run. */
+  unfinishedRequests(): Request[];
+  pauseState: PauseState;
+  /** Whether a step might hold something: false while what is there is paused. */
+  canSchedule(): boolean;
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** Forgets all cached prefixes; false, and nothing done, while blocks are in use. */
-  resetPrefixCache(): boolean;
+  /**
+   * Forgets all cached prefixes; false, and nothing done, while blocks are in use.
+   *
+   * @param resetRunningRequests running requests are preempted, so that no block is: they are computed anew
+   */
+  resetPrefixCache(resetRunningRequests?: boolean): boolean;
   stats(): SchedulerCounters;
 }

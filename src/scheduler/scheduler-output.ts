@@ -1,4 +1,7 @@
 import type { LogprobsTensors } from '../engine/messages.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */
@@ -10,10 +13,12 @@ export interface NewRequestData {
   tokenIds: Int32Array;
   numPromptTokens: number;
   samplingParams: SamplingParams;
+  poolingParams: PoolingParams | null;
   eosTokenIds: number[];
   /** Seed of every draw, fixed when the request entered the core. */
   seed: bigint;
-  loraName: string | null;
+  /** null: the base model. */
+  lora: LoRARequest | null;
   /** Block ids by KV cache group, covering what this step computes. */
   blockIds: number[][];
   /** Tokens whose keys and values are in the cache already. */
@@ -41,6 +46,10 @@ export interface SchedulerOutput {
   releasedKeys: number[];
   /** Which tokens the grammars of this step's rows allow; null: no row that samples has one. */
   grammarBitmask: GrammarBitmask | null;
+  /** What requests must sample in this step, whatever the model thinks of it. */
+  forcedTokens: { key: number; tokenId: number }[];
+  /** Custom logits processors look at this step's logits: `execute` waits until they are computed. */
+  waitsForLogits: boolean;
 }
 
 export interface GrammarBitmask {
@@ -58,4 +67,8 @@ export interface ModelRunnerOutput {
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
+  /** Requests that can't go on, with what to tell the client; what they sampled counts for nothing. */
+  failures: { key: number; message: string }[];
+  /** null where the prompt is not all computed yet; absent where the model generates. */
+  poolerOutputs?: (PoolerOutput | null)[];
 }

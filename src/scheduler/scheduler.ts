@@ -1,34 +1,33 @@
 import type { FinishReason } from '../engine/messages.ts';
-import { blocksPerRequest } from '../kv-cache/kv-cache-config.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import { isTokenwise } from '../pooling/pooling-params.ts';
 import { checkStop, type Stop } from './check-stop.ts';
 import type { Request } from './request.ts';
-import { type RequestOrder, RequestQueue, requestOrder, type SchedulingPolicy } from './request-queue.ts';
-import type { DraftTokens, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
+import { type RequestOrder, requestOrder } from './request-queue.ts';
+import { RunningAdapters } from './running-adapters.ts';
+import type {
+  DraftTokens,
+  PauseState,
+  RequestUpdate,
+  SchedulerCounters,
+  SchedulerInterface,
+} from './scheduler-interface.ts';
+import { checkEveryRequestFits, type SchedulerOptions } from './scheduler-options.ts';
 import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
-
-export interface SchedulerOptions {
-  /** Most requests in a step. */
-  maxNumSeqs: number;
-  /** Token budget of a step: prompts, generation and drafts together. */
-  maxNumBatchedTokens: number;
-  /** Most tokens of a request, prompt and output. */
-  maxModelLen: number;
-  /** False: a prompt that does not fit into what is left of the budget waits for a later step. */
-  enableChunkedPrefill: boolean;
-  /** Most tokens of one request in a step, with chunked prefill; 0: only the budget counts. */
-  longPrefillTokenThreshold: number;
-  policy: SchedulingPolicy;
-  /** Share of the KV blocks, 0..1, left free when a waiting request joins running ones. */
-  watermark: number;
-  enablePrefixCaching: boolean;
-  /** Slots behind a request's tokens for the keys that a drafter writes. Default 0. */
-  numLookaheadTokens?: number;
-}
+import { noteScheduled, numTokensToCompute } from './step-of-request.ts';
+import { WaitingRequests } from './waiting-requests.ts';
 
 const NO_TOKENS: number[] = [];
+const NOTHING_NEW = {
+  newTokenIds: [],
+  newLogprobs: null,
+  newPromptLogprobs: null,
+  poolerOutput: null,
+  stopReason: null,
+};
 
 /**
  * Continuous batching as in vLLM v1. Every request has tokens (known, in flight, drafted) and a count of those computed; a step lets requests catch up,
@@ -44,13 +43,15 @@ const NO_TOKENS: number[] = [];
  * the request stays at the front of the queue until then, since its new start must know all its tokens.
  */
 export class Scheduler implements SchedulerInterface {
+  pauseState: PauseState = 'unpaused';
   private readonly kvCache: KVCacheManager;
   private readonly order: RequestOrder;
-  private readonly waiting: RequestQueue;
+  private readonly waiting: WaitingRequests;
   /** In the policy's order, so the last one is the one to preempt, and it is never scheduled yet when another one needs its blocks. */
   private readonly running: Request[] = [];
   /** Unfinished requests. */
   private readonly requests = new Map<number, Request>();
+  private readonly adapters: RunningAdapters;
   private readonly numWatermarkBlocks: number;
   private readonly runningAllocation: AllocateOptions;
   /** Requests that the worker holds and must forget. */
@@ -70,7 +71,8 @@ export class Scheduler implements SchedulerInterface {
     this.runningAllocation = { numLookaheadTokens };
     this.kvCache = new KVCacheManager(kvCacheConfig, options);
     this.order = requestOrder(options.policy);
-    this.waiting = new RequestQueue(this.order);
+    this.adapters = new RunningAdapters(options.maxLoras ?? Number.POSITIVE_INFINITY);
+    this.waiting = new WaitingRequests(this.order, this.adapters, options.maxNumSeqs);
     this.numWatermarkBlocks = Math.floor(options.watermark * kvCacheConfig.numBlocks);
   }
 
@@ -84,6 +86,15 @@ export class Scheduler implements SchedulerInterface {
 
   hasRequests(): boolean {
     return this.requests.size > 0;
+  }
+
+  unfinishedRequests(): Request[] {
+    return [...this.requests.values()];
+  }
+
+  canSchedule(): boolean {
+    if (this.pauseState === 'paused-all') return false;
+    return this.pauseState === 'paused-new' ? this.running.length > 0 : this.requests.size > 0;
   }
 
   addRequest(request: Request): void {
@@ -115,11 +126,13 @@ export class Scheduler implements SchedulerInterface {
       totalNumScheduledTokens: 0,
       releasedKeys: [],
       grammarBitmask: null,
+      forcedTokens: [],
+      waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
-    this.scheduleRunning(step);
+    if (this.pauseState !== 'paused-all') this.scheduleRunning(step);
     // Who joins now would only take the blocks that someone has just been preempted for.
-    if (this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    if (this.pauseState === 'unpaused' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
     step.releasedKeys = this.releasedKeys;
     this.releasedKeys = [];
     return step;
@@ -127,8 +140,8 @@ export class Scheduler implements SchedulerInterface {
 
   updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[] {
     const { cachedRequests, newRequests } = scheduled;
-    const updates: RequestUpdate[] = [];
-    let finished = false;
+    const updates = this.failRequests(result.failures);
+    let finished = updates.length > 0;
     for (let i = 0; i < result.keys.length; i++) {
       const entry = cachedRequests[i] ?? newRequests[i - cachedRequests.length];
       if (entry?.key !== result.keys[i])
@@ -152,7 +165,8 @@ export class Scheduler implements SchedulerInterface {
     }
   }
 
-  resetPrefixCache(): boolean {
+  resetPrefixCache(resetRunningRequests = false): boolean {
+    if (resetRunningRequests) for (let last = this.running.pop(); last; last = this.running.pop()) this.preempt(last);
     return this.kvCache.resetPrefixCache();
   }
 
@@ -165,6 +179,8 @@ export class Scheduler implements SchedulerInterface {
       prefixCacheQueries: queries,
       prefixCacheHits: hits,
       numPreemptions: this.numPreemptions,
+      runningLoraAdapters: uniqueSorted(this.adapters.names()),
+      waitingLoraAdapters: uniqueSorted(this.waiting.loraNames()),
     };
   }
 
@@ -173,19 +189,23 @@ export class Scheduler implements SchedulerInterface {
       const budget = this.budgetLeft(step);
       if (budget === 0) break;
       const request = this.running[i]!;
-      const numNewTokens = Math.min(this.numTokensToCompute(request), this.limitOfRequest(), budget);
+      const numNewTokens = Math.min(
+        numTokensToCompute(request, this.options.maxModelLen),
+        this.limitOfRequest(),
+        budget,
+      );
       if (numNewTokens === 0) continue;
       const newBlockIds = this.allocateOrPreempt(request, numNewTokens);
       if (newBlockIds === null) break;
       step.cachedRequests.push(this.scheduleCached(request, numNewTokens, newBlockIds));
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
   private scheduleWaiting(step: SchedulerOutput): void {
     while (this.running.length < this.options.maxNumSeqs) {
       const budget = this.budgetLeft(step);
-      const request = this.waiting.peek();
+      const request = this.waiting.next();
       if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
       const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
       const numMissing = request.numTokens - (hit?.numTokens ?? 0);
@@ -201,7 +221,7 @@ export class Scheduler implements SchedulerInterface {
         break;
       }
       step.newRequests.push(this.admit(request, hit, numNewTokens, blockIds));
-      step.totalNumScheduledTokens += numNewTokens;
+      noteScheduled(step, request, numNewTokens);
     }
   }
 
@@ -212,27 +232,6 @@ export class Scheduler implements SchedulerInterface {
   private limitOfRequest(): number {
     const { enableChunkedPrefill, longPrefillTokenThreshold } = this.options;
     return enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : Number.POSITIVE_INFINITY;
-  }
-
-  /** How far a running request is behind; 0 while only an update can tell how it goes on. */
-  private numTokensToCompute(request: Request): number {
-    const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
-    const { maxTokens, structuredOutputs } = request.samplingParams;
-    const { maxModelLen } = this.options;
-    if (numOutputPlaceholders > 0) {
-      // What a grammar allows next follows from the token in flight.
-      if (structuredOutputs !== null) return 0;
-      const isLastInFlight =
-        numOutputTokens + numOutputPlaceholders >= maxTokens || numTokens + numOutputPlaceholders >= maxModelLen;
-      if (isLastInFlight || request.numSpecTokensInFlight > 0) return 0;
-    }
-    // Of d drafts up to d + 1 tokens come.
-    const numDrafts = Math.min(
-      request.specTokenIds.length,
-      maxTokens - numOutputTokens - 1,
-      maxModelLen - numTokens - 1,
-    );
-    return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
   }
 
   private allocateOrPreempt(request: Request, numNewTokens: number): number[][] | null {
@@ -248,6 +247,7 @@ export class Scheduler implements SchedulerInterface {
   /** Recompute later: the blocks go, the tokens stay. What is left of its blocks in the prefix cache then shortens the way. */
   private preempt(request: Request): void {
     this.kvCache.free(request);
+    this.adapters.remove(request);
     request.status = 'preempted';
     request.numComputedTokens = 0;
     request.specTokenIds = NO_TOKENS;
@@ -274,13 +274,14 @@ export class Scheduler implements SchedulerInterface {
 
   private admit(request: Request, hit: PrefixHit | null, numNewTokens: number, blockIds: number[][]): NewRequestData {
     const numHitTokens = hit?.numTokens ?? 0;
-    this.waiting.remove(request);
+    this.waiting.admit(request);
     if (request.numCachedTokens < 0) {
       request.numCachedTokens = numHitTokens;
       if (hit !== null) this.kvCache.recordPrefixCacheQuery(request.numTokens, numHitTokens);
     }
     request.status = 'running';
     request.numComputedTokens = numHitTokens;
+    this.adapters.add(request);
     this.insertRunning(request);
     this.advance(request, numNewTokens);
     return {
@@ -289,9 +290,10 @@ export class Scheduler implements SchedulerInterface {
       tokenIds: request.tokenIds.slice(),
       numPromptTokens: request.numPromptTokens,
       samplingParams: request.samplingParams,
+      poolingParams: request.poolingParams,
       eosTokenIds: request.eosTokenIds,
       seed: request.seed,
-      loraName: request.loraName,
+      lora: request.lora,
       blockIds,
       numComputedTokens: numHitTokens,
       numScheduledTokens: numNewTokens,
@@ -314,11 +316,22 @@ export class Scheduler implements SchedulerInterface {
     return this.blocked?.request === request && this.kvCache.numFreeBlocks <= this.blocked.numFreeBlocks;
   }
 
-  /** Log probabilities of prompt positions come from computing them. */
+  /** Log probabilities of prompt positions, and what is pooled of each token, come from computing them. */
   private readsPrefixCache(request: Request): boolean {
+    if (request.poolingParams !== null && isTokenwise(request.poolingParams)) return false;
     return (
       request.samplingParams.promptLogprobs === null || request.numPromptLogprobsSent >= request.numPromptTokens - 1
     );
+  }
+
+  private failRequests(failures: ModelRunnerOutput['failures']): RequestUpdate[] {
+    return failures.flatMap(({ key, message }) => {
+      const request = this.requests.get(key);
+      if (request === undefined) return [];
+      this.finish(request, 'error');
+      const failure = { fault: 'server' as const, message };
+      return [{ ...NOTHING_NEW, request, finishReason: 'error' as const, failure, isFirst: !request.hasOutput }];
+    });
   }
 
   private updateRequest(
@@ -327,6 +340,8 @@ export class Scheduler implements SchedulerInterface {
     result: ModelRunnerOutput,
     i: number,
   ): RequestUpdate | null {
+    const pooled = result.poolerOutputs?.[i] ?? null;
+    if (pooled !== null) return this.finishPooled(request, pooled);
     const sampled = result.sampledTokenIds[i]!;
     if (sampled.length > 0) this.settleInFlight(request, sampled.length);
     const { newTokenIds, stop } = this.appendTokens(request, sampled);
@@ -343,10 +358,20 @@ export class Scheduler implements SchedulerInterface {
       newTokenIds,
       newLogprobs: sliceLogprobs(result.logprobs[i]!, 0, newTokenIds.length),
       newPromptLogprobs,
+      poolerOutput: null,
       finishReason: stop?.finishReason ?? null,
       stopReason: stop?.stopReason ?? null,
+      failure: null,
       isFirst,
     };
+  }
+
+  /** The pooled output takes the place of the token that the step was to sample. */
+  private finishPooled(request: Request, poolerOutput: PoolerOutput): RequestUpdate {
+    this.settleInFlight(request, 1);
+    if (request.status === 'running') this.kvCache.cacheBlocks(request, request.numComputedTokens);
+    this.finish(request, 'stop');
+    return { ...NOTHING_NEW, request, poolerOutput, finishReason: 'stop', failure: null, isFirst: true };
   }
 
   /** The step's placeholder becomes tokens. Rejected drafts were computed in vain: their slots will be written again. */
@@ -373,6 +398,7 @@ export class Scheduler implements SchedulerInterface {
   private finish(request: Request, reason: FinishReason): void {
     if (request.status === 'running') {
       this.kvCache.free(request);
+      this.adapters.remove(request);
       this.releasedKeys.push(request.key);
     } else {
       this.waiting.remove(request);
@@ -388,18 +414,7 @@ export class Scheduler implements SchedulerInterface {
   }
 }
 
-function checkEveryRequestFits(options: SchedulerOptions, numLookaheadTokens: number, config: KvCacheConfig): void {
-  const { maxModelLen, maxNumBatchedTokens, enableChunkedPrefill } = options;
-  if (!enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
-    const found = `max_num_batched_tokens ${maxNumBatchedTokens} is less than max_model_len ${maxModelLen}`;
-    throw new Error(`${found}: without chunked prefill a longer prompt could never be scheduled`);
-  }
-  const needed = blocksPerRequest(config.groups, {
-    maxModelLen,
-    maxNumBatchedTokens: maxNumBatchedTokens + numLookaheadTokens,
-  });
-  if (config.numBlocks <= needed) {
-    const found = `${config.numBlocks} KV blocks are too few`;
-    throw new Error(`${found}: one request of max_model_len ${maxModelLen} takes ${needed}, and one stays empty`);
-  }
+/** Two loadings of an adapter may have one name. */
+function uniqueSorted(names: readonly string[]): string[] {
+  return [...new Set(names)].sort();
 }

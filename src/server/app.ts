@@ -3,7 +3,9 @@ import { getPath } from 'hono/utils/url';
 import { VERSION } from '../cli/version.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
+import { ServedAdapters } from '../lora/served-adapters.ts';
 import { resolveParsers } from '../parsers/resolve-parsers.ts';
+import { canScore, type PoolingConfig } from '../pooling/pooling-config.ts';
 import { StructuredOutputs } from '../structured-output/structured-outputs.ts';
 import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
@@ -12,10 +14,17 @@ import { cors } from './middleware/cors.ts';
 import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
+import { registerClassify } from './routes/classify.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
+import { registerEmbeddings } from './routes/embeddings.ts';
+import { registerLora } from './routes/lora.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
+import { registerOpenApi } from './routes/openapi.ts';
+import { registerPooling } from './routes/pooling.ts';
 import { registerResponses } from './routes/responses.ts';
+import { registerScore } from './routes/score.ts';
 import { registerStatus } from './routes/status.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import type { AppOptions, ServerApp, ServerContext, ServerEnv } from './server-context.ts';
@@ -39,6 +48,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     systemFingerprint: systemFingerprint(config, serverInfo.version),
     load: options.load ?? new SharedLoad(),
     structuredOutputs: new StructuredOutputs(config, engine.tokenizer),
+    adapters: new ServedAdapters(engine, config, options.adapters),
   };
   const app: ServerApp = new Hono<ServerEnv>({ getPath: pathUnder(frontend.rootPath) });
   const silent = new Set(frontend.disableAccessLogForEndpoints);
@@ -50,15 +60,17 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     }),
   );
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
-  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey));
+  if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 
   registerStatus(app, context, options.metrics);
   registerModels(app, context);
-  registerChatCompletions(app, context);
-  registerCompletions(app, context);
-  registerMessages(app, context);
-  registerResponses(app, context);
+  // A path that the model can't serve is not there, as in vLLM.
+  if (config.model.pooling === null) registerGeneration(app, context);
+  else registerPoolingTasks(app, context, config.model.pooling);
   registerTokenize(app, context);
+  if (config.lora.allowRuntimeLoraUpdating) registerLora(app, context);
+  if (frontend.serverDevMode) registerDevelopment(app, context);
+  if (!frontend.disableFastapiDocs) registerOpenApi(app, context);
   // Plugins see a plain app: what this one keeps per request is none of their business.
   options.routes?.(app as unknown as Hono);
   refuseOtherMethods(app);
@@ -74,6 +86,20 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     return (c.get('errorResponse') ?? errorResponse)(apiError);
   });
   return app;
+}
+
+function registerGeneration(app: ServerApp, context: ServerContext): void {
+  registerChatCompletions(app, context);
+  registerCompletions(app, context);
+  registerMessages(app, context);
+  registerResponses(app, context);
+}
+
+function registerPoolingTasks(app: ServerApp, context: ServerContext, pooling: PoolingConfig): void {
+  registerPooling(app, context);
+  if (pooling.convert === 'embed') registerEmbeddings(app, context);
+  else registerClassify(app, context);
+  if (canScore(pooling)) registerScore(app, context);
 }
 
 /** Paths count with and without `--root-path` in front: some proxies strip it, some don't. */

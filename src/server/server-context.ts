@@ -1,6 +1,8 @@
 import type { Hono } from 'hono';
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
+import type { AdapterTable } from '../lora/adapter-table.ts';
+import type { ServedAdapters } from '../lora/served-adapters.ts';
 import type { HttpObservation } from '../metrics/http-metrics.ts';
 import type { ToolParserObservation } from '../metrics/parser-metrics.ts';
 import type { OutputFormats } from '../parsers/resolve-parsers.ts';
@@ -30,6 +32,8 @@ export interface AppOptions {
   metrics?: ServerMetrics;
   /** Where requests in progress are counted; by default this app's alone. */
   load?: SharedLoad;
+  /** The adapters that are served; by default those of the configuration, known to this app alone. */
+  adapters?: AdapterTable;
   /** Adds routes of plugins; they go through the same middleware (keys, CORS, logs) as the server's own. */
   routes?(app: Hono): void;
 }
@@ -58,4 +62,5 @@ export interface ServerContext {
   /** Requests to generate that are in progress, counted with `--enable-server-load-tracking`. */
   readonly load: SharedLoad;
   readonly structuredOutputs: StructuredOutputs;
+  readonly adapters: ServedAdapters;
 }

@@ -8,7 +8,17 @@ export type Constraint =
   | { kind: 'regex'; pattern: string }
   | { kind: 'choice'; choices: string[] }
   | { kind: 'grammar'; lark: string }
-  | { kind: 'structural_tag'; tags: StructuralTag[] };
+  | { kind: 'ebnf'; ebnf: string }
+  | { kind: 'structural_tag'; tags: StructuralTag[] }
+  /** One of the pieces and nothing else; or several, a line each. */
+  | { kind: 'framed'; pieces: FramedJson[]; repeats: boolean };
+
+/** A JSON value of the schema between two texts. */
+export interface FramedJson {
+  begin: string;
+  schema: unknown;
+  end: string;
+}
 
 /** Text is free until `trigger` comes; then `begin`, which starts with it, a JSON value of the schema, and `end` must. */
 export interface StructuralTag {
@@ -29,7 +39,7 @@ export interface JsonOptions {
   lenient?: boolean;
 }
 
-/** @throws ValidationError for what is no grammar at all; the engine judges the rest */
+/** For llguidance. @throws ValidationError for what is no grammar at all, or none of its; the engine judges the rest */
 export function grammarSpec(constraint: Constraint, options: JsonOptions): GrammarSpec {
   switch (constraint.kind) {
     case 'json':
@@ -42,6 +52,10 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
       return { kind: 'lark', text: `start: ${constraint.choices.map((choice) => JSON.stringify(choice)).join(' | ')}` };
     case 'grammar':
       return { kind: 'lark', text: constraint.lark };
+    case 'ebnf':
+      throw new ValidationError('Grammar error: a grammar in EBNF needs XGrammar; llguidance takes Lark');
+    case 'framed':
+      return { kind: 'lark', text: framedGrammar(constraint.pieces, constraint.repeats) };
     case 'structural_tag':
       return { kind: 'lark', text: structuralTagGrammar(constraint.tags, options) };
   }
@@ -49,14 +63,9 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
 
 /** The schema with the engine's options, which are a member of it. */
 function preparedSchema(schema: unknown, options: JsonOptions): Record<string, unknown> {
-  if (schema === true) return preparedSchema({}, options);
-  if (!isObject(schema)) {
-    throw new ValidationError(`Grammar error: a JSON schema is an object, not ${JSON.stringify(schema)}`);
-  }
-  const closed = options.disableAdditionalProperties ? (closeObjects(schema) as Record<string, unknown>) : schema;
   const { whitespacePattern, disableAnyWhitespace, lenient = false } = options;
   return {
-    ...closed,
+    ...checkedSchema(schema, options),
     'x-guidance': {
       whitespace_flexible: !disableAnyWhitespace,
       ...(disableAnyWhitespace || whitespacePattern === null ? {} : { whitespace_pattern: whitespacePattern }),
@@ -66,12 +75,30 @@ function preparedSchema(schema: unknown, options: JsonOptions): Record<string, u
   };
 }
 
+/** A schema as an object, closed where that is asked for. Throws ValidationError for what is no schema. */
+export function checkedSchema(schema: unknown, options: JsonOptions): Record<string, unknown> {
+  if (schema === true) return {};
+  if (!isObject(schema)) {
+    throw new ValidationError(`Grammar error: a JSON schema is an object, not ${JSON.stringify(schema)}`);
+  }
+  return options.disableAdditionalProperties ? (closeObjects(schema) as Record<string, unknown>) : schema;
+}
+
 function closeObjects(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(closeObjects);
   if (!isObject(schema)) return schema;
   const closed = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closeObjects(value)]));
   const isOpen = isObject(schema.properties) && !Object.hasOwn(schema, 'additionalProperties');
   return isOpen ? { ...closed, additionalProperties: false } : closed;
+}
+
+function framedGrammar(pieces: readonly FramedJson[], repeats: boolean): string {
+  const rules = pieces.map(
+    ({ begin, schema, end }, i) =>
+      `piece_${i}: ${JSON.stringify(begin)} %json ${JSON.stringify(schema)} ${JSON.stringify(end)}`,
+  );
+  const piece = `piece: ${pieces.map((_, i) => `piece_${i}`).join(' | ')}`;
+  return [repeats ? 'start: piece ("\\n" piece)*' : 'start: piece', piece, ...rules].join('\n');
 }
 
 /** Any text without a trigger, then, at a trigger, the rest of one of its tags; again and again. */

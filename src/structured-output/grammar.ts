@@ -1,8 +1,12 @@
+export const GRAMMAR_KINDS = ['json_schema', 'regex', 'lark', 'ebnf', 'xgrammar_json', 'xgrammar_tag'] as const;
+
 /** A constraint as an engine takes it. */
 export interface GrammarSpec {
-  /** `lark`: llguidance's dialect of Lark. */
-  kind: 'json_schema' | 'regex' | 'lark';
-  /** Schema (JSON text), regular expression or grammar. */
+  /**
+   * llguidance's: a JSON schema with its options as a member, a regular expression, a grammar in its dialect of Lark. XGrammar's: EBNF, a JSON schema as
+   * `{"schema", "any_whitespace"}`, a structural tag.
+   */
+  kind: (typeof GRAMMAR_KINDS)[number];
   text: string;
 }
 
@@ -29,6 +33,8 @@ export interface GrammarBackend {
    * @returns how many were written, in order; fewer than there are when the next one can't go on
    */
   fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number;
+  /** Ends what the backend has running beside this thread. */
+  close?(): void;
 }
 
 /** Native memory: `free` must be called. */

@@ -1,10 +1,12 @@
 import type { Request } from '../scheduler/request.ts';
 import type { RequestUpdate } from '../scheduler/scheduler-interface.ts';
 import type { GrammarBitmask, SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import { backendOf, type GrammarBackendName } from './create-backend.ts';
 import type { Grammar, GrammarBackend, GrammarMatcher } from './grammar.ts';
 
 interface Constraint {
   request: Request;
+  backend: GrammarBackend;
   grammar: Grammar;
   /** null until the grammar is compiled. */
   matcher: GrammarMatcher | null;
@@ -35,23 +37,28 @@ export type Advance = 'going-on' | 'ended' | 'refused';
 export class StructuredOutputManager {
   private readonly constraints = new Map<number, Constraint>();
   private readonly waiting = new Set<number>();
-  private backend: GrammarBackend | null = null;
+  private readonly backends = new Map<GrammarBackendName, GrammarBackend>();
 
-  /** @param openBackend called at the first request with a constraint; may throw */
-  constructor(private readonly openBackend: () => GrammarBackend) {}
+  /** @param openBackend called at the first request with a constraint of its kind; may throw */
+  constructor(private readonly openBackend: (name: GrammarBackendName) => GrammarBackend) {}
 
   /** Requests that wait for their grammars. */
   get numWaiting(): number {
     return this.waiting.size;
   }
 
+  waitingRequests(): Request[] {
+    return [...this.waiting].map((key) => this.constraints.get(key)!.request);
+  }
+
   /** Takes a request with `structuredOutputs` in; `admit` gives it back when its grammar is there. Throws Error where there is no engine for it. */
   add(request: Request): void {
     const params = request.samplingParams.structuredOutputs!;
-    this.backend ??= this.openBackend();
-    const grammar = this.backend.compile(params);
+    const backend = this.backend(backendOf(params));
+    const grammar = backend.compile(params);
     this.constraints.set(request.key, {
       request,
+      backend,
       grammar,
       matcher: null,
       started: params.startsAfter === null,
@@ -123,19 +130,41 @@ export class StructuredOutputManager {
     constraint.grammar.free();
   }
 
+  close(): void {
+    for (const backend of this.backends.values()) backend.close?.();
+  }
+
+  private backend(name: GrammarBackendName): GrammarBackend {
+    const backend = this.backends.get(name) ?? this.openBackend(name);
+    this.backends.set(name, backend);
+    return backend;
+  }
+
   private fill(sampling: readonly Constraint[]): GrammarBitmask {
-    const { maskWords } = this.backend!;
+    const byBackend = [...this.backends.values()].map((each) => sampling.filter(({ backend }) => backend === each));
+    const { maskWords } = sampling[0]!.backend;
     const words = new Int32Array(sampling.length * maskWords);
-    const keys = sampling.map(({ request }) => request.key);
-    for (let done = 0; done < sampling.length; ) {
-      const rest = sampling.slice(done).map(({ matcher }) => matcher!);
-      done += this.backend!.fillMasks(rest, words.subarray(done * maskWords));
-      if (done === sampling.length) break;
-      sampling[done]!.broken = true;
-      words.fill(-1, done * maskWords, (done + 1) * maskWords);
-      done++;
+    let row = 0;
+    for (const constraints of byBackend) {
+      fillOf(constraints, words.subarray(row * maskWords));
+      row += constraints.length;
     }
+    const keys = byBackend.flat().map(({ request }) => request.key);
     return { keys, wordsPerRow: maskWords, words };
+  }
+}
+
+/** Masks of constraints of one backend. One that can't be made allows everything: its request ends with the next token. */
+function fillOf(constraints: readonly Constraint[], words: Int32Array): void {
+  for (let done = 0; done < constraints.length; ) {
+    const { backend } = constraints[done]!;
+    const { maskWords } = backend;
+    const rest = constraints.slice(done).map(({ matcher }) => matcher!);
+    done += backend.fillMasks(rest, words.subarray(done * maskWords));
+    if (done === constraints.length) break;
+    constraints[done]!.broken = true;
+    words.fill(-1, done * maskWords, (done + 1) * maskWords);
+    done++;
   }
 }
 

@@ -2,10 +2,13 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import { ValidationError } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { backendOf, createGrammarBackend, type GrammarBackendName } from './create-backend.ts';
 import type { GrammarBackend, GrammarSpec, StructuredOutputsParams } from './grammar.ts';
 import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
+import { inexactKeyword } from './xgrammar/inexact-keyword.ts';
+import { xgrammarSpec } from './xgrammar/xgrammar-spec.ts';
 
 const log = logger('structured-output');
 
@@ -23,13 +26,17 @@ export interface StructuredOutputsRequest {
   options: JsonOptions;
 }
 
-/** The front end's side of structured output: every grammar is compiled once before its request goes to a core, so that what is wrong with it is the answer. */
+/**
+ * The front end's side of structured output: every grammar is compiled once before its request goes to a core, so that what is wrong with it is the answer, and
+ * the engine for it is chosen (`--structured-outputs-config.backend`).
+ */
 export class StructuredOutputs {
-  private backend: Promise<GrammarBackend> | null = null;
+  private readonly backends = new Map<GrammarBackendName, Promise<GrammarBackend>>();
 
   constructor(
     private readonly config: BaoConfig,
     private readonly tokenizer: Tokenizer | null,
+    private readonly createBackend = createGrammarBackend,
   ) {}
 
   /**
@@ -39,20 +46,61 @@ export class StructuredOutputs {
    */
   async resolve(request: StructuredOutputsRequest | null): Promise<StructuredOutputsParams | null> {
     if (request === null) return null;
-    const options = this.withDefaults(request.options);
-    const exact = grammarSpec(request.constraint, options);
-    let message = await this.compile(exact);
-    if (message === null) return { ...exact, startsAfter: null };
-    if (!request.strict && NOT_EXACT.test(message)) {
-      const loose = grammarSpec(request.constraint, { ...options, lenient: true });
-      const looseMessage = await this.compile(loose);
-      if (looseMessage === null) {
-        log.warn(`A schema is kept to only loosely: ${message}`);
-        return { ...loose, startsAfter: null };
-      }
-      message = looseMessage;
+    if (this.tokenizer === null) {
+      throw new ValidationError(
+        'Structured outputs need a tokenizer, and this server runs with --skip-tokenizer-init.',
+      );
     }
-    throw new ValidationError(`Grammar error: ${message}`);
+    const given = { ...request, options: this.withDefaults(request.options) };
+    const engine = await this.chooseEngine(given);
+    return engine === 'xgrammar' ? this.withXGrammar(given, null) : this.withGuidance(given);
+  }
+
+  private async chooseEngine({ constraint }: StructuredOutputsRequest): Promise<GrammarBackendName> {
+    const { backend } = this.config.structuredOutputs;
+    if (backend !== 'auto') return backend;
+    if (constraint.kind === 'ebnf') return 'xgrammar';
+    // Nothing else takes Lark, so it is for llguidance to say why it is not there.
+    if (constraint.kind === 'grammar') return 'guidance';
+    return this.backend('guidance').then(
+      () => 'guidance',
+      () => 'xgrammar',
+    );
+  }
+
+  private async withGuidance(request: StructuredOutputsRequest): Promise<StructuredOutputsParams> {
+    const { constraint, options, strict } = request;
+    const exact = grammarSpec(constraint, options);
+    const message = await this.compile(exact);
+    if (message === null) return accepted(exact);
+    if (strict || !NOT_EXACT.test(message)) throw refusal(message);
+    const loose = grammarSpec(constraint, { ...options, lenient: true });
+    const looseMessage = await this.compile(loose);
+    if (looseMessage === null) {
+      log.warn(`A schema is kept to only loosely: ${message}`);
+      return accepted(loose);
+    }
+    if (this.config.structuredOutputs.backend === 'guidance') throw refusal(looseMessage);
+    return this.withXGrammar(request, looseMessage);
+  }
+
+  /** @param instead what llguidance has said against it, where it was asked first */
+  private async withXGrammar(
+    { constraint, options, strict }: StructuredOutputsRequest,
+    instead: string | null,
+  ): Promise<StructuredOutputsParams> {
+    const spec = xgrammarSpec(constraint, options);
+    checkGrammarLimits(spec);
+    const inexact = constraint.kind === 'json' ? inexactKeyword(constraint.schema) : null;
+    if (inexact !== null && strict) {
+      throw refusal(instead ?? `XGrammar can not keep to "${inexact}" exactly, which strict asks for`);
+    }
+    const message = await this.compile(spec);
+    if (message !== null) throw refusal(instead ?? message);
+    const why = instead === null ? '' : `, since llguidance refuses it (${instead})`;
+    if (this.config.structuredOutputs.backend === 'auto') log.info(`A grammar is left to XGrammar${why}`);
+    if (inexact !== null) log.warn(`A schema is kept to only loosely: XGrammar does not keep to "${inexact}"`);
+    return accepted(spec);
   }
 
   private withDefaults(options: JsonOptions): JsonOptions {
@@ -64,11 +112,10 @@ export class StructuredOutputs {
     };
   }
 
-  /** null when it compiles, else why it does not. The result stays in the engine's cache, where the core finds it. */
+  /** null when it compiles, else why it does not. llguidance keeps the result in a cache, where the core finds it; XGrammar's core compiles again. */
   private async compile(spec: GrammarSpec): Promise<string | null> {
     checkGrammarLimits(spec);
-    this.backend ??= this.openBackend();
-    const grammar = (await this.backend).compile(spec);
+    const grammar = (await this.backend(backendOf(spec)).catch(unavailable)).compile(spec);
     try {
       const deadline = performance.now() + COMPILE_DEADLINE_MS;
       while (grammar.status === 'compiling') {
@@ -81,20 +128,27 @@ export class StructuredOutputs {
     }
   }
 
-  private async openBackend(): Promise<GrammarBackend> {
-    if (this.tokenizer === null) {
-      throw new ValidationError(
-        'Structured outputs need a tokenizer, and this server runs with --skip-tokenizer-init.',
-      );
-    }
-    try {
-      const backend = new GuidanceBackend(this.config);
-      await backend.registerVocabulary(this.tokenizer);
-      return backend;
-    } catch (error) {
-      throw new ValidationError(
-        `Structured outputs are not available: ${error instanceof Error ? error.message : error}.`,
-      );
-    }
+  private backend(name: GrammarBackendName): Promise<GrammarBackend> {
+    const backend = this.backends.get(name) ?? this.openBackend(name);
+    this.backends.set(name, backend);
+    return backend;
   }
+
+  private async openBackend(name: GrammarBackendName): Promise<GrammarBackend> {
+    const backend = this.createBackend(name, this.config);
+    if (backend instanceof GuidanceBackend) await backend.registerVocabulary(this.tokenizer!);
+    return backend;
+  }
+}
+
+function accepted(spec: GrammarSpec): StructuredOutputsParams {
+  return { ...spec, startsAfter: null };
+}
+
+function refusal(message: string): ValidationError {
+  return new ValidationError(`Grammar error: ${message}`);
+}
+
+function unavailable(error: unknown): never {
+  throw new ValidationError(`Structured outputs are not available: ${error instanceof Error ? error.message : error}.`);
 }

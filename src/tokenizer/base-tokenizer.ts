@@ -1,3 +1,4 @@
+import { type TextTemplate, textTemplateOf } from './text-template.ts';
 import { byteDecodingOf, type TokenSpelling, tokenSpelling } from './token-bytes.ts';
 import type { ByteDecoding, Tokenizer } from './tokenizer.ts';
 import { type TokenizerFiles, tokenText } from './tokenizer-files.ts';
@@ -12,6 +13,8 @@ export abstract class BaseTokenizer implements Tokenizer {
   readonly eosTokenId: number | null;
   readonly specialTokens: ReadonlyMap<string, string>;
   readonly byteDecoding: ByteDecoding | null;
+  readonly textTemplate: TextTemplate | null;
+  readonly truncationSide: 'left' | 'right';
   readonly #addedTokens: ReadonlyMap<number, string>;
   readonly #spell: TokenSpelling;
   readonly #bytes: (Uint8Array | undefined)[] = [];
@@ -29,6 +32,8 @@ export abstract class BaseTokenizer implements Tokenizer {
     this.eosTokenId = idOf(files.specialTokens.get('eos_token'), lookUp);
     this.specialTokens = files.specialTokens;
     this.byteDecoding = byteDecodingOf(files.json);
+    this.textTemplate = textTemplateOf(files.json.post_processor);
+    this.truncationSide = files.config.truncation_side === 'left' ? 'left' : 'right';
     this.#spell = tokenSpelling(files.json);
   }
 

@@ -1,3 +1,5 @@
+import type { TextTemplate } from './text-template.ts';
+
 /** Text to token ids and back. Implementations: `js.ts` (@huggingface/tokenizers), `native.ts` (tokenizers). */
 export interface Tokenizer {
   readonly vocabSize: number;
@@ -7,6 +9,10 @@ export interface Tokenizer {
   readonly eosTokenId: number | null;
   /** Texts by name ("bos_token"), as chat templates refer to them. */
   readonly specialTokens?: ReadonlyMap<string, string>;
+  /** Where special tokens go around one text and around two; absent or null where tokenizer.json says it in a way that is not known here. */
+  readonly textTemplate?: TextTemplate | null;
+  /** From which side the model's author cuts texts that are too long. Absent: right. */
+  readonly truncationSide?: 'left' | 'right';
   encode(text: string, options: { addSpecialTokens: boolean }): Int32Array;
   decode(ids: ArrayLike<number>, options: { skipSpecialTokens: boolean }): string;
   /** The vocabulary's own spelling ("Ġthe"), null for an unknown id. */

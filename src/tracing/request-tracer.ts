@@ -1,4 +1,4 @@
-import { type Context, context, ROOT_CONTEXT, SpanKind, type Tracer } from '@opentelemetry/api';
+import { type Attributes, type Context, context, ROOT_CONTEXT, SpanKind, type Tracer } from '@opentelemetry/api';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
 import { defaultResource, detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources';
@@ -6,6 +6,7 @@ import { BatchSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import type { TraceHeaders } from '../engine/engine-client.ts';
 import type { FinishedSequence } from '../engine/observer.ts';
 import { logger } from '../logging/logger.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 const log = logger('tracing');
 
@@ -40,8 +41,8 @@ export class RequestTracer {
     this.tracer = this.provider.getTracer('bao.llm_engine');
   }
 
-  onFinished({ request, times, finishedMs, numGenerationTokens }: FinishedSequence): void {
-    const { params, promptTokenIds, requestId } = request;
+  onFinished({ request, params, times, finishedMs, numGenerationTokens }: FinishedSequence): void {
+    const { promptTokenIds, requestId } = request;
     const span = this.tracer.startSpan(
       'llm_request',
       { kind: SpanKind.SERVER, startTime: times.arrivalMs },
@@ -51,10 +52,7 @@ export class RequestTracer {
     span.setAttributes({
       'gen_ai.response.model': this.modelName,
       'gen_ai.request.id': requestId,
-      'gen_ai.request.temperature': params.temperature,
-      'gen_ai.request.top_p': params.topP,
-      'gen_ai.request.max_tokens': params.maxTokens,
-      'gen_ai.request.n': params.n,
+      ...(params === null ? {} : samplingAttributes(params)),
       'gen_ai.usage.prompt_tokens': promptTokenIds.length,
       'gen_ai.usage.completion_tokens': numGenerationTokens,
       'gen_ai.latency.time_in_queue': seconds(times.arrivalMs, times.firstScheduledMs),
@@ -75,6 +73,15 @@ export class RequestTracer {
     );
     if (!(await Promise.race([delivered, Bun.sleep(CLOSE_TIMEOUT_MS)]))) log.warn('Some traces were not delivered.');
   }
+}
+
+function samplingAttributes({ temperature, topP, maxTokens, n }: SamplingParams): Attributes {
+  return {
+    'gen_ai.request.temperature': temperature,
+    'gen_ai.request.top_p': topP,
+    'gen_ai.request.max_tokens': maxTokens,
+    'gen_ai.request.n': n,
+  };
 }
 
 function parentContext(headers: TraceHeaders | null): Context {

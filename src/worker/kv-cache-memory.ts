@@ -9,20 +9,28 @@ const MAX_DEFAULT_CPU_BYTES = 4 * 2 ** 30;
 
 /**
  * Bytes that the KV cache of this worker may take. `--kv-cache-memory-bytes` decides if given; on a GPU `--gpu-memory-utilization` of the
- * device less what is used; on a CPU room for 8 requests of full length, at most 4 GiB and at most the utilization's share of what is free.
+ * device less what is used and what is kept for adapters; on a CPU room for 8 requests of full length, at most 4 GiB and at most the utilization's share of what is free.
  */
-export function availableKvCacheBytes(config: BaoConfig, device: Device, specs: Map<string, KvCacheSpec>): number {
+export function availableKvCacheBytes(
+  config: BaoConfig,
+  device: Device,
+  specs: Map<string, KvCacheSpec>,
+  loraBytes = 0,
+): number {
   const { kvCacheMemoryBytes, gpuMemoryUtilization } = config.cache;
   if (kvCacheMemoryBytes !== null) return kvCacheMemoryBytes;
   const { freeBytes, totalBytes } = device.memoryInfo();
   if (device.type !== 'cpu')
-    return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes)));
+    return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes) - loraBytes));
 
   let bytesPerRequest = 0;
   for (const spec of specs.values()) {
     bytesPerRequest += Math.ceil(config.model.maxModelLen / spec.blockSize) * spec.pageBytes;
   }
-  const share = Math.floor((freeBytes * gpuMemoryUtilization) / config.parallel.dataParallelSize);
+  const share = Math.max(
+    0,
+    Math.floor((freeBytes * gpuMemoryUtilization) / config.parallel.dataParallelSize) - loraBytes,
+  );
   // One request of full length must fit even when it alone takes more than the default limit.
   const wanted = Math.max(
     Math.min(bytesPerRequest * DEFAULT_CPU_FULL_LENGTH_REQUESTS, MAX_DEFAULT_CPU_BYTES),

@@ -1,12 +1,11 @@
 import type { Device, DevicePtr } from '../device/device.ts';
-import { dtypeBytes } from '../device/dtype.ts';
-import type { LogprobsTensors } from '../engine/messages.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
-import type { CausalLM } from '../models/model.ts';
-import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
-import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
-import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { LoRALayers } from '../lora/lora-layers.ts';
+import type { LoRAManager } from '../lora/lora-manager.ts';
+import type { Model } from '../models/model.ts';
+import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
+import type { OutputStage, TokenTable } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
@@ -14,14 +13,14 @@ export interface ModelRunnerOptions {
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
   maxModelLen: number;
-  /** Most rows of logits at once. */
-  maxLogitRows: number;
-  hiddenSize: number;
-  logprobsMode: LogprobsMode;
+  vocabSize: number;
+  /** Adapters; absent or null: there are none. */
+  loras?: { layers: LoRALayers; manager: LoRAManager } | null;
 }
 
 /**
- * Turns a SchedulerOutput into one forward pass and its samples: SchedulerOutput → flat batch → hidden states → logits → tokens.
+ * Turns a SchedulerOutput into one forward pass and what its output stage makes of it: SchedulerOutput → flat batch → hidden states → tokens, or
+ * pooled vectors.
  *
  * The token table (i32 [maxNumSeqs, maxModelLen + 1] on the device) holds every token of every running request. The step's ids are gathered from it and
  * sampled tokens are written to it on the device, so the next step can be enqueued before this one's tokens are known to the host.
@@ -29,35 +28,31 @@ export interface ModelRunnerOptions {
 export class ModelRunner {
   private readonly batch: InputBatch;
   private readonly inputs: readonly [StepInputs, StepInputs];
-  private readonly sampling: SamplingBatch;
+  private readonly stage: OutputStage;
   private readonly tokenTable: DevicePtr;
   private readonly ldTokenTable: number;
   private readonly inputIds: DevicePtr;
-  private readonly sampleHidden: DevicePtr;
   private step = 0;
 
+  /** @param createStage what is to become of hidden states, given where the tokens are */
   constructor(
     private readonly device: Device,
-    private readonly model: CausalLM,
+    private readonly model: Model,
     kvCache: KvCacheConfig,
     private readonly options: ModelRunnerOptions,
+    createStage: (tokens: TokenTable) => OutputStage,
   ) {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
-    const blockSize = kvCache.groups[0]!.spec.blockSize;
-    this.batch = new InputBatch(options.maxNumSeqs, layerNames.length, model);
-    this.inputs = [
-      new StepInputs(device, { blockSize, layerNames }),
-      new StepInputs(device, { blockSize, layerNames }),
-    ];
-    this.sampling = new SamplingBatch(device, {
-      maxRows: options.maxNumSeqs,
-      vocabSize: model.vocabSize,
-      logprobsMode: options.logprobsMode,
-    });
+    // Without a group there is no slot to compute.
+    const blockSize = kvCache.groups[0]?.spec.blockSize ?? 1;
+    const shape = { blockSize, layerNames, usesTokenTypes: model.usesTokenTypes ?? false };
+    const { maxNumSeqs, vocabSize, loras = null } = options;
+    this.batch = new InputBatch(maxNumSeqs, layerNames.length, model, vocabSize, loras?.manager ?? null);
+    this.inputs = [new StepInputs(device, shape), new StepInputs(device, shape)];
     this.ldTokenTable = options.maxModelLen + 1;
     this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
     this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
-    this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
+    this.stage = createStage({ ptr: this.tokenTable, ld: this.ldTokenTable });
   }
 
   /** Enqueues a step. At most two steps may be in flight; the inputs of the one before the last are waited for. */
@@ -66,22 +61,19 @@ export class ModelRunner {
     if (inputs.inUseUntil !== null) this.device.wait(inputs.inUseUntil);
 
     const rows = this.updateStates(scheduled, inputs);
-    const { logits, promptLogprobs } = this.enqueueForward(rows, inputs);
-    const sampled = this.enqueueSampling(rows, logits, scheduled.grammarBitmask);
+    const hidden = this.enqueueForward(rows, inputs);
+    const wait = this.stage.enqueue({ rows, scheduled, inputs, hidden });
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
-    return { wait: () => this.collect(rows, sampled, promptLogprobs) };
+    return { wait };
   }
 
   close(): void {
     this.device.wait(this.device.record());
-    this.sampling.close();
+    this.batch.releaseAll();
+    this.stage.close();
     for (const inputs of this.inputs) inputs.free();
-    for (const ptr of [this.tokenTable, this.inputIds, this.sampleHidden]) this.device.free(ptr);
-  }
-
-  private get hiddenRowBytes(): number {
-    return this.options.hiddenSize * dtypeBytes(this.device.activationDtype);
+    for (const ptr of [this.tokenTable, this.inputIds]) this.device.free(ptr);
   }
 
   /** Takes over what changed and gives the step's rows: requests held already, then the new ones. */
@@ -104,14 +96,11 @@ export class ModelRunner {
     return rows;
   }
 
-  /** Logits of the rows that sample, in their order, and what prompts have to report. */
-  private enqueueForward(
-    rows: readonly StepRow[],
-    inputs: StepInputs,
-  ): { logits: DevicePtr; promptLogprobs: readonly (PromptLogprobs | null)[] } {
+  private enqueueForward(rows: readonly StepRow[], inputs: StepInputs): DevicePtr {
     // Steps of decode alone repeat: they differ only in what the inputs hold.
     const replaySize = rows.every(isDecode) ? this.device.replaySize(rows.length) : null;
     const context = inputs.build(rows, replaySize ?? rows.length);
+    this.options.loras?.layers.setBatch(inputs.lora);
     const forward = () => {
       const { tokenSlots, tokenPositions } = inputs;
       const { tokenTable, ldTokenTable, inputIds } = this;
@@ -119,105 +108,13 @@ export class ModelRunner {
       this.device.ops.gather_token_ids(tokenTable, ldTokenTable, tokenSlots, tokenPositions, inputIds, numTokens);
       return this.model.forward(inputIds, context);
     };
-    if (replaySize !== null) {
-      const logits = this.device.replayable(() => this.computeLogits(forward(), inputs.logitsIndices, replaySize));
-      return { logits, promptLogprobs: rows.map(() => null) };
-    }
-    const hidden = forward();
-    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    return { logits: this.computeLogits(hidden, inputs.logitsIndices, countSamples(rows)), promptLogprobs };
-  }
-
-  private computeLogits(hidden: DevicePtr, logitsIndices: DevicePtr, rows: number): DevicePtr {
-    if (rows === 0) return 0;
-    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, rows, this.options.hiddenSize);
-    return this.model.computeLogits(this.sampleHidden, rows);
-  }
-
-  /** One entry a row; null where no prompt position of this step has a log probability to report. */
-  private enqueuePromptLogprobs(rows: readonly StepRow[], hidden: DevicePtr): (PromptLogprobs | null)[] {
-    let firstToken = 0;
-    return rows.map((row) => {
-      const start = firstToken;
-      firstToken += row.numScheduledTokens;
-      return this.enqueuePromptLogprobsOf(row, hidden + start * this.hiddenRowBytes);
-    });
-  }
-
-  private enqueuePromptLogprobsOf(row: StepRow, hidden: DevicePtr): PromptLogprobs | null {
-    const { promptTokenIds, promptTopLogprobs } = row.state;
-    if (promptTokenIds === null) return null;
-    // The hidden state at position p predicts the token at p + 1.
-    const first = row.numComputedTokens + 1;
-    const targets = promptTokenIds.subarray(first, first + row.numScheduledTokens);
-    if (targets.length === 0) return null;
-    const logprobs = new PromptLogprobs(this.device, {
-      vocabSize: this.model.vocabSize,
-      numPositions: targets.length,
-      topN: promptTopLogprobs,
-      logprobsMode: this.options.logprobsMode,
-    });
-    for (let at = 0; at < targets.length; at += this.options.maxLogitRows) {
-      const chunk = targets.subarray(at, at + this.options.maxLogitRows);
-      const logits = this.model.computeLogits(hidden + at * this.hiddenRowBytes, chunk.length);
-      logprobs.add(logits, chunk);
-    }
-    logprobs.seal();
-    return logprobs;
-  }
-
-  private enqueueSampling(
-    rows: readonly StepRow[],
-    logits: DevicePtr,
-    grammarBitmask: GrammarBitmask | null,
-  ): SamplingResult {
-    this.sampling.begin(countSamples(rows));
-    const masks = masksByKey(grammarBitmask);
-    let i = 0;
-    for (const { state, samples } of rows) {
-      if (!samples) continue;
-      const bitmask = masks?.get(state.key);
-      this.sampling.setRow(i++, state.sampling, bitmask === undefined ? state : { ...state, bitmask });
-    }
-    return this.sampling.run(logits, this.tokenTable, this.ldTokenTable);
-  }
-
-  private collect(
-    rows: readonly StepRow[],
-    sampled: SamplingResult,
-    promptLogprobs: readonly (PromptLogprobs | null)[],
-  ): ModelRunnerOutput {
-    this.device.wait(sampled.event);
-    const sampledTokenIds: number[][] = [];
-    const logprobs: (LogprobsTensors | null)[] = [];
-    let i = 0;
-    for (const row of rows) {
-      sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
-      logprobs.push(row.samples ? sampled.logprobs(i) : null);
-      if (row.samples) i++;
-    }
-    return {
-      keys: rows.map((row) => row.state.key),
-      sampledTokenIds,
-      logprobs,
-      promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
-    };
+    return replaySize === null ? forward() : this.device.replayable(forward);
   }
 }
 
-/** One token that follows all others of its sequence: no prompt position is left to report. */
-function isDecode({ numScheduledTokens, samples }: StepRow): boolean {
-  return numScheduledTokens === 1 && samples;
-}
-
-function countSamples(rows: readonly StepRow[]): number {
-  return rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
-}
-
-function masksByKey(bitmask: GrammarBitmask | null): Map<number, Int32Array> | null {
-  if (bitmask === null) return null;
-  const { keys, wordsPerRow, words } = bitmask;
-  return new Map(keys.map((key, row) => [key, words.subarray(row * wordsPerRow, (row + 1) * wordsPerRow)]));
+/** One token that follows others of its sequence. */
+function isDecode({ numScheduledTokens, numComputedTokens }: StepRow): boolean {
+  return numScheduledTokens === 1 && numComputedTokens > 0;
 }
 
 function appendBlocks(state: RequestState, blockIds: readonly (readonly number[])[]): void {

@@ -1,5 +1,6 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { StagedArray } from '../device/staged-array.ts';
+import { groupByAdapter, type LoRABatch, type LoRASpan, loraGroupWords, writeLoRAGroups } from '../lora/lora-batch.ts';
 import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
 import type { RequestState } from './input-batch.ts';
 
@@ -19,6 +20,8 @@ export interface StepShape {
   blockSize: number;
   /** By KV cache group: the layers that share its block table. */
   layerNames: readonly (readonly string[])[];
+  /** Whether the model reads token types. */
+  usesTokenTypes: boolean;
 }
 
 /**
@@ -32,6 +35,8 @@ export class StepInputs {
   tokenPositions: DevicePtr = 0;
   /** i32 [rows that sample]: the flat index of each one's last token. */
   logitsIndices: DevicePtr = 0;
+  /** null: the step has no row with an adapter. */
+  lora: LoRABatch | null = null;
   private readonly words: StagedArray;
   private readonly blockTables: StagedArray;
   /** Token ids of the step's new requests, on their way to the token table. */
@@ -91,7 +96,10 @@ export class StepInputs {
     const seqLensAt = slotMappingAt + numGroups * numTokens;
     const queryStartAt = seqLensAt + numSeqs;
     const logitsAt = queryStartAt + numSeqs + 1;
-    const total = logitsAt + numSeqs;
+    const tokenTypesAt = logitsAt + numSeqs;
+    const loraAt = tokenTypesAt + (this.shape.usesTokenTypes ? numTokens : 0);
+    const loraGroups = groupByAdapter(spansOf(rows));
+    const total = loraAt + (loraGroups === null ? 0 : loraGroupWords(loraGroups));
     this.words.reserve(total);
     const words = this.words.i32;
 
@@ -104,6 +112,7 @@ export class StepInputs {
       words[queryStartAt + s] = token;
       words[seqLensAt + s] = end;
       if (end > maxSeqLen) maxSeqLen = end;
+      if (this.shape.usesTokenTypes) this.writeTokenTypes(row, tokenTypesAt + token);
       for (let g = 0; g < numGroups; g++) this.writeSlots(row, g, slotMappingAt + g * numTokens + token);
       for (let position = row.numComputedTokens; position < end; position++, token++) {
         words[token] = row.state.slot;
@@ -120,6 +129,7 @@ export class StepInputs {
       words[logitsAt + numLogits++] = token;
     }
     words[queryStartAt + numSeqs] = token;
+    this.lora = loraGroups && writeLoRAGroups(loraGroups, words, loraAt, this.words.ptr);
     this.words.upload(total);
     this.buildBlockTables(rows, numSeqs);
 
@@ -137,6 +147,7 @@ export class StepInputs {
       seqLens: base + seqLensAt * 4,
       queryStartLoc: base + queryStartAt * 4,
       maxSeqLen,
+      tokenTypeIds: this.shape.usesTokenTypes ? base + tokenTypesAt * 4 : 0,
       attention: (layerName) => this.metadata.get(layerName)!,
     };
   }
@@ -154,6 +165,13 @@ export class StepInputs {
     const end = row.numComputedTokens + row.numScheduledTokens;
     for (let position = row.numComputedTokens, i = at; position < end; position++, i++) {
       words[i] = table.at(Math.floor(position / blockSize)) * blockSize + (position % blockSize);
+    }
+  }
+
+  private writeTokenTypes({ state, numComputedTokens, numScheduledTokens }: StepRow, at: number): void {
+    const firstTypeOne = state.pooling?.firstTypeOne ?? Number.POSITIVE_INFINITY;
+    for (let i = 0; i < numScheduledTokens; i++) {
+      this.words.i32[at + i] = numComputedTokens + i < firstTypeOne ? 0 : 1;
     }
   }
 
@@ -179,4 +197,13 @@ export class StepInputs {
     }
     this.blockTables.upload(total);
   }
+}
+
+function spansOf(rows: readonly StepRow[]): LoRASpan[] {
+  let firstToken = 0;
+  return rows.map(({ state, numScheduledTokens: numTokens }) => {
+    const span = { lora: state.lora, firstToken, numTokens };
+    firstToken += numTokens;
+    return span;
+  });
 }

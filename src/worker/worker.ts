@@ -1,24 +1,41 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
+import { MemoryScope } from '../device/memory-scope.ts';
+import type { MemoryTag } from '../executor/executor.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import { logger } from '../logging/logger.ts';
-import { loadModel } from '../models/load-model.ts';
-import type { CausalLM } from '../models/model.ts';
+import { LoRALoadError } from '../lora/lora-error.ts';
+import { LoRALayers } from '../lora/lora-layers.ts';
+import { LoRAManager } from '../lora/lora-manager.ts';
+import type { LoRARequest } from '../lora/lora-request.ts';
+import { type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
+import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { availableKvCacheBytes } from './kv-cache-memory.ts';
 import { ModelRunner } from './model-runner.ts';
+import type { OutputStage, TokenTable } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
+import { PoolingStage } from './pooling-stage.ts';
+import { SamplingStage } from './sampling-stage.ts';
 
 const log = logger('worker');
 
 /** One device with its part of the model and of the KV cache. */
 export class Worker {
   private device: Device | null = null;
-  private model: CausalLM | null = null;
+  /** Asleep, it knows everything but its weights. */
+  private model: LoadedModel | null = null;
+  /** The memory of the model's weights; null before they are loaded and while they are asleep. */
+  private weights: MemoryScope | null = null;
+  private kvCacheConfig: KvCacheConfig | null = null;
+  /** By layer; null before they are allocated and while they are asleep. */
+  private kvCaches: Map<string, DevicePtr> | null = null;
+  private loraLayers: LoRALayers | null = null;
+  private loras: LoRAManager | null = null;
   private runner: ModelRunner | null = null;
-  private readonly kvCaches: DevicePtr[] = [];
 
   constructor(
     private readonly config: BaoConfig,
@@ -37,16 +54,20 @@ export class Worker {
   }
 
   async loadModel(): Promise<void> {
-    const { model, load, cache, scheduler } = this.config;
+    const { model, load, cache, scheduler, lora } = this.config;
+    if (lora.enableLora) {
+      this.loraLayers ??= new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
+    }
     const started = performance.now();
+    const memory = new MemoryScope(this.requireDevice());
     const weights = await openWeights(model.folder, {
       loadFormat: load.loadFormat,
       seed: model.seed,
       dtype: model.dtype,
     });
     try {
-      this.model = await loadModel({
-        device: this.requireDevice(),
+      this.model = await loadFor(model.pooling, {
+        device: memory,
         config: model.hf,
         weights,
         dtype: model.dtype,
@@ -57,7 +78,12 @@ export class Worker {
         maxLogitRows: this.maxLogitRows,
         maxModelLen: model.maxModelLen,
         tensorParallel: { rank: 0, size: 1 },
+        adapters: this.loraLayers,
       });
+      this.weights = memory;
+    } catch (error) {
+      memory.freeAll();
+      throw error;
     } finally {
       weights.close();
     }
@@ -70,28 +96,38 @@ export class Worker {
   }
 
   determineAvailableMemory(): number {
-    return availableKvCacheBytes(this.config, this.requireDevice(), this.kvCacheSpecs());
+    const { maxCpuLoras, maxLoraRank } = this.config.lora;
+    const loraBytes = maxCpuLoras * (this.loraLayers?.bytesOfRank(maxLoraRank) ?? 0);
+    return availableKvCacheBytes(this.config, this.requireDevice(), this.kvCacheSpecs(), loraBytes);
   }
 
   initializeFromConfig(kvCache: KvCacheConfig): void {
+    this.kvCacheConfig = kvCache;
+    this.allocateKvCache();
+    const { maxLoraRank, modules } = this.config.lora;
+    if (this.loraLayers !== null) this.loras = new LoRAManager(this.loraLayers, maxLoraRank);
+    for (const module of modules) this.addLora(module);
+    this.createRunner();
+  }
+
+  /** Frees weights, adapters and KV cache. Called with no step in flight. */
+  sleep(): void {
     const device = this.requireDevice();
-    const model = this.requireModel();
-    const caches = new Map<string, DevicePtr>();
-    for (const tensor of kvCache.tensors) {
-      const ptr = device.alloc(tensor.bytes, 'KV cache');
-      this.kvCaches.push(ptr);
-      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
-    }
-    model.bindKvCache(caches);
-    this.runner = new ModelRunner(device, model, kvCache, {
-      maxNumSeqs: this.config.scheduler.maxNumSeqs,
-      maxNumBatchedTokens: this.config.scheduler.maxNumBatchedTokens,
-      maxModelLen: this.config.model.maxModelLen,
-      maxLogitRows: this.maxLogitRows,
-      hiddenSize: this.config.model.hf.hiddenSize,
-      logprobsMode: this.config.model.logprobsMode,
-    });
-    log.debug('Memory', device.memoryReport());
+    this.runner?.close();
+    this.runner = null;
+    for (const ptr of new Set(this.kvCaches?.values())) device.free(ptr);
+    this.kvCaches = null;
+    this.loras?.evictAll();
+    this.weights?.freeAll();
+    this.weights = null;
+    log.info('Asleep: weights and KV cache are freed', device.memoryReport());
+  }
+
+  /** Steps can be executed again when weights and KV cache are both back. Adapters are read when requests ask for them. */
+  async wakeUp(tags: readonly MemoryTag[]): Promise<void> {
+    if (tags.includes('weights') && this.weights === null) await this.loadModel();
+    if (tags.includes('kv_cache') && this.kvCaches === null) this.allocateKvCache();
+    if (this.weights !== null && this.kvCaches !== null && this.runner === null) this.createRunner();
   }
 
   positionOffset(numPromptTokens: number): number {
@@ -99,18 +135,71 @@ export class Worker {
   }
 
   execute(scheduled: SchedulerOutput): PendingStep {
-    if (this.runner === null) throw new Error('a step was executed before initializeFromConfig');
+    if (this.runner === null) throw new Error('a step was executed before initializeFromConfig, or asleep');
     return this.runner.execute(scheduled);
   }
 
   shutdown(): void {
     this.runner?.close();
-    for (const ptr of this.kvCaches) this.device?.free(ptr);
+    this.loraLayers?.close();
     this.device?.close();
   }
 
+  private allocateKvCache(): void {
+    const device = this.requireDevice();
+    const caches = new Map<string, DevicePtr>();
+    for (const tensor of this.requireKvCacheConfig().tensors) {
+      const ptr = device.alloc(tensor.bytes, 'KV cache');
+      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
+    }
+    this.kvCaches = caches;
+  }
+
+  private createRunner(): void {
+    const device = this.requireDevice();
+    const model = this.requireModel();
+    model.bindKvCache(this.kvCaches!);
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    const { maxModelLen, hf } = this.config.model;
+    const loras = this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras };
+    const options = { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize: hf.vocabSize, loras };
+    this.runner = new ModelRunner(device, model, this.requireKvCacheConfig(), options, (tokens) =>
+      this.createStage(tokens),
+    );
+    log.debug('Memory', device.memoryReport());
+  }
+
+  /** Throws LoRALoadError for an adapter that can't be loaded. */
+  addLora(request: LoRARequest): void {
+    if (this.loras === null) throw new LoRALoadError(request.name, 'LoRA is not enabled (--enable-lora).');
+    this.loras.load(request);
+  }
+
+  removeLora(id: number): void {
+    this.loras?.remove(id);
+  }
+
+  private createStage(tokens: TokenTable): OutputStage {
+    const { scheduler, model: config } = this.config;
+    const device = this.requireDevice();
+    const { hiddenSize } = config.hf;
+    if (this.model?.kind === 'pooling') {
+      const { maxNumBatchedTokens } = scheduler;
+      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens });
+    }
+    if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
+    return new SamplingStage(device, this.model.model, tokens, {
+      maxNumSeqs: scheduler.maxNumSeqs,
+      maxLogitRows: this.maxLogitRows,
+      hiddenSize,
+      logprobsMode: config.logprobsMode,
+    });
+  }
+
+  /** Of each token a pooled row may be asked for; tokens are sampled one a request. */
   private get maxLogitRows(): number {
-    return this.config.scheduler.maxNumSeqs;
+    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
+    return this.config.model.pooling === null ? maxNumSeqs : maxNumBatchedTokens;
   }
 
   private requireDevice(): Device {
@@ -118,8 +207,22 @@ export class Worker {
     return this.device;
   }
 
-  private requireModel(): CausalLM {
+  private requireModel(): Model {
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
-    return this.model;
+    return this.model.model;
   }
+
+  private requireKvCacheConfig(): KvCacheConfig {
+    if (this.kvCacheConfig === null) throw new Error('the worker has no KV cache: initializeFromConfig comes first');
+    return this.kvCacheConfig;
+  }
+}
+
+type LoadedModel =
+  | { kind: 'causal'; model: CausalLM }
+  | { kind: 'pooling'; model: PoolingModel; config: PoolingConfig };
+
+async function loadFor(pooling: PoolingConfig | null, options: LoadModelOptions): Promise<LoadedModel> {
+  if (pooling === null) return { kind: 'causal', model: await loadModel(options) };
+  return { kind: 'pooling', model: await loadPoolingModel(options, pooling.convert), config: pooling };
 }

@@ -116,6 +116,64 @@ describe('the model', () => {
   });
 });
 
+describe('adapters', () => {
+  test('are numbered, with the folders of their paths', async () => {
+    const { lora } = await configOf({
+      enableLora: true,
+      servedModelName: ['base', 'alias'],
+      loraModules: [
+        'pirate=demo-pirate',
+        `{"name": "two", "path": "${join(ROOT, 'models/demo-pirate')}", "base_model_name": "alias"}`,
+      ],
+      maxLoras: 2,
+    });
+    const path = join(ROOT, 'models/demo-pirate');
+    expect(lora).toEqual({
+      enableLora: true,
+      allowRuntimeLoraUpdating: false,
+      maxLoras: 2,
+      maxCpuLoras: 2,
+      maxLoraRank: 16,
+      loraDtype: 'bfloat16',
+      modules: [
+        { id: 1, name: 'pirate', root: 'demo-pirate', path, baseModelName: null },
+        { id: 2, name: 'two', root: path, path, baseModelName: 'alias' },
+      ],
+    });
+  });
+
+  test('have the type of the model unless told otherwise', async () => {
+    expect((await configOf({ dtype: 'float32' })).lora.loraDtype).toBe('float32');
+    expect((await configOf({ dtype: 'float32', loraDtype: 'float16' })).lora.loraDtype).toBe('float16');
+  });
+
+  test.each<[Partial<FlagValues>, 1 | 2, string]>([
+    [{ enableLora: false, loraModules: ['a=b'] }, 2, '--lora-modules needs --enable-lora.'],
+    [
+      { maxLoras: 3, maxCpuLoras: 2 },
+      2,
+      '--max-cpu-loras 2 is less than --max-loras 3: those of one step are all in memory.',
+    ],
+    [{ maxLoraRank: 12 }, 2, '--max-lora-rank must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, not 12.'],
+    [{ loraModules: ['a'] }, 2, 'no JSON in a; it takes name=path'],
+    [{ loraModules: ['{"name": "a"}'] }, 2, 'no path in {"name": "a"}'],
+    [{ loraModules: ['{"name": "a", "path": "demo-pirate", "rank": 8}'] }, 2, 'the unknown member rank in'],
+    [{ loraModules: ['demo=demo-pirate'] }, 2, '--lora-modules: the name demo is taken already.'],
+    [{ loraModules: ['a=demo-pirate', 'a=demo-pirate'] }, 2, '--lora-modules: the name a is taken already.'],
+    [
+      { loraModules: ['{"name": "a", "path": "demo-pirate", "base_model_name": "b"}'] },
+      2,
+      '--lora-modules: base_model_name b of a is not served; demo is.',
+    ],
+    [{ loraModules: ['a=./nowhere'] }, 1, 'nowhere'],
+    [{ runner: 'pooling' }, 1, '--enable-lora: adapters are served beside models that generate'],
+  ])('%j', async (given, exitCode, message) => {
+    const error = await refusal({ enableLora: true, ...given });
+    expect(error.message).toContain(message);
+    expect(error.exitCode).toBe(exitCode);
+  });
+});
+
 describe('dtype', () => {
   test.each<[FlagValues['dtype'], string, string]>([
     ['auto', 'float32', 'bfloat16'],

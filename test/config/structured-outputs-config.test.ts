@@ -3,14 +3,14 @@ import { readStructuredOutputsConfig } from '../../src/config/structured-outputs
 
 test('what is not given has its default', () => {
   expect(readStructuredOutputsConfig({ backend: 'guidance', disable_any_whitespace: true })).toEqual({
+    backend: 'guidance',
     disableAnyWhitespace: true,
     disableAdditionalProperties: false,
   });
 });
 
 test.each<[Record<string, unknown>, string]>([
-  [{ backend: 'xgrammar' }, 'xgrammar is not there'],
-  [{ backend: 'outlines' }, 'one of auto, guidance, not "outlines"'],
+  [{ backend: 'outlines' }, 'one of auto, guidance, xgrammar, not "outlines"'],
   [{ disable_any_whitespace: 1 }, 'true or false, not 1'],
   [{ reasoning: true }, 'has no reasoning'],
 ])('%j is refused', (given, message) => {

@@ -8,6 +8,9 @@ import {
   encodeCoreMessage,
 } from '../../src/engine/codec.ts';
 import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+import type { PoolerOutput } from '../../src/pooling/finish-pooling.ts';
+import { POOLING_TASKS, type PoolingParams } from '../../src/pooling/pooling-params.ts';
+import { GRAMMAR_KINDS } from '../../src/structured-output/grammar.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });
@@ -39,15 +42,35 @@ const samplingParams = fc.record({
   badWordsTokenIds: fc.array(tokenIds),
   structuredOutputs: nullable(
     fc.record({
-      kind: fc.constantFrom('json_schema' as const, 'regex' as const, 'lark' as const),
+      kind: fc.constantFrom(...GRAMMAR_KINDS),
       text,
       startsAfter: nullable(tokenIds),
     }),
   ),
+  extraArgs: nullable(
+    fc
+      .dictionary(fc.string(), fc.jsonValue())
+      .map((args) => JSON.parse(JSON.stringify(args)) as Record<string, unknown>),
+  ),
+  logitsProcessors: fc.array(text),
+  thinkingBudget: nullable(
+    fc.record({
+      ...{ maxTokens: f64, startsInside: fc.boolean(), numUsed: u32 },
+      ...{ starts: fc.array(tokenIds), ends: fc.array(tokenIds) },
+    }),
+  ),
+  repetitionDetection: nullable(fc.record({ maxPatternSize: u32, minPatternSize: u32, minCount: f64 })),
   skipSpecialTokens: fc.boolean(),
   spacesBetweenSpecialTokens: fc.boolean(),
   detokenize: fc.boolean(),
   outputKind: fc.constantFrom('cumulative' as const, 'delta' as const, 'final-only' as const),
+});
+
+const poolingParams: fc.Arbitrary<PoolingParams> = fc.record({
+  task: fc.constantFrom(...POOLING_TASKS),
+  dimensions: nullable(u32),
+  useActivation: fc.boolean(),
+  firstTypeOne: nullable(u32),
 });
 
 const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
@@ -58,11 +81,12 @@ const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
       requestId: text,
       promptTokenIds: tokenIds.map((ids) => Int32Array.from(ids)),
       samplingParams,
+      poolingParams: nullable(poolingParams),
       eosTokenIds: tokenIds,
       arrivalTimeMs: f64,
       priority: f64,
       cacheSalt: nullable(text),
-      loraName: nullable(text),
+      lora: nullable(fc.record({ id: u32, name: text, path: text })),
     }),
   }),
   fc.record({ type: fc.constant('abort' as const), abort: fc.record({ handles: fc.array(u32) }) }),
@@ -82,11 +106,21 @@ const logprobs: fc.Arbitrary<LogprobsTensors> = fc
     ranks: Int32Array.from({ length: numPositions }, (_, i) => i + 1),
   }));
 
+const poolerOutput: fc.Arbitrary<PoolerOutput> = fc
+  .tuple(fc.integer({ min: 0, max: 3 }), fc.integer({ min: 1, max: 5 }))
+  .map(([numRows, width]) => ({
+    isTokenwise: numRows > 1,
+    numRows,
+    width,
+    values: Float32Array.from({ length: numRows * width }, (_, i) => i / 7 - 1),
+  }));
+
 const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   handle: u32,
   newTokenIds: tokenIds,
   newLogprobs: nullable(logprobs),
   newPromptLogprobs: nullable(logprobs),
+  poolerOutput: nullable(poolerOutput),
   finishReason: nullable(
     fc.constantFrom('stop' as const, 'length' as const, 'abort' as const, 'error' as const, 'repetition' as const),
   ),
@@ -94,15 +128,20 @@ const output: fc.Arbitrary<EngineCoreOutput> = fc.record({
   numCachedTokens: u32,
   firstScheduledMs: fc.double({ min: 0, max: 1e15, noNaN: true }),
   numPreemptions: u32,
+  failure: nullable(fc.record({ fault: fc.constantFrom('client' as const, 'server' as const), message: text })),
 });
 
 const stats = fc.record({
   numRunning: f64,
   numWaiting: f64,
+  numDeferred: f64,
+  sleepLevel: f64,
   kvCacheUsage: f64,
   prefixCacheQueries: f64,
   prefixCacheHits: f64,
   numPreemptions: f64,
+  runningLoraAdapters: fc.array(text),
+  waitingLoraAdapters: fc.array(text),
   numSteps: f64,
   numScheduledTokens: f64,
   stepMs: f64,

@@ -13,7 +13,7 @@ import type { PendingStep } from '../../src/worker/pending-step.ts';
 class CountingExecutor implements Executor {
   readonly steps: SchedulerOutput[] = [];
   maxInFlight = 0;
-  private inFlight = 0;
+  inFlight = 0;
   private readonly lengths = new Map<number, number>();
 
   async initDevice() {}
@@ -28,6 +28,10 @@ class CountingExecutor implements Executor {
   positionOffset() {
     return 0;
   }
+  addLora() {}
+  removeLora() {}
+  sleep() {}
+  async wakeUp() {}
   shutdown() {}
 
   execute(scheduled: SchedulerOutput): PendingStep {
@@ -46,7 +50,13 @@ class CountingExecutor implements Executor {
       wait: () => {
         this.inFlight--;
         const none = rows.map(() => null);
-        return { keys: rows.map((row) => row.key), sampledTokenIds: sampled, logprobs: none, promptLogprobs: none };
+        return {
+          keys: rows.map((row) => row.key),
+          sampledTokenIds: sampled,
+          logprobs: none,
+          promptLogprobs: none,
+          failures: [],
+        };
       },
     };
   }
@@ -103,11 +113,12 @@ function request(handle: number, promptLength: number, params: Partial<SamplingP
     requestId: `r${handle}`,
     promptTokenIds: Int32Array.from({ length: promptLength }, (_, i) => handle * 1000 + i),
     samplingParams: { ...DEFAULT_SAMPLING_PARAMS, ...params },
+    poolingParams: null,
     eosTokenIds: [],
     arrivalTimeMs: 0,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
   };
 }
 
@@ -129,7 +140,7 @@ describe('engine core', () => {
         return finish(scheduled);
       };
       clients[0]!.send({ type: 'add', request: request(2, 3, { maxTokens: 20 }) });
-      core.run();
+      await core.run();
       await settle(() => received[1]!.some((output) => output.finishReason !== null));
       const tokens = (client: number, handle: number) =>
         received[client]!.filter((output) => output.handle === handle).flatMap((output) => output.newTokenIds);
@@ -140,6 +151,29 @@ describe('engine core', () => {
       close();
     });
   }
+
+  test('a step that waits for its logits is enqueued alone, after what came before is out', async () => {
+    const { core, clients, executor, received, shutDown, close } = setUp(2);
+    clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 9 }) });
+    clients[0]!.send({ type: 'add', request: request(2, 7, { maxTokens: 4, logitsProcessors: ['any'] }) });
+    const execute = executor.execute.bind(executor);
+    const inFlightBefore: [boolean, number][] = [];
+    executor.execute = (scheduled) => {
+      if (executor.steps.length === 8) shutDown();
+      inFlightBefore.push([scheduled.waitsForLogits, executor.inFlight]);
+      return execute(scheduled);
+    };
+    core.run();
+    await settle(() => received[0]!.filter((output) => output.finishReason !== null).length === 2);
+    const tokens = (handle: number) =>
+      received[0]!.filter((output) => output.handle === handle).flatMap((output) => output.newTokenIds);
+    expect(tokens(1)).toEqual([5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    expect(tokens(2)).toEqual([7, 8, 9, 10]);
+    const waiting = inFlightBefore.filter(([waits]) => waits);
+    expect(waiting).toEqual(new Array(4).fill([true, 0]));
+    expect(executor.maxInFlight).toBe(2);
+    close();
+  });
 
   test('an abort frees the request within a step and nothing more is sent for it', async () => {
     const { core, clients, executor, scheduler, received, shutDown, close } = setUp(2);
@@ -152,7 +186,7 @@ describe('engine core', () => {
       }
       return execute(scheduled);
     };
-    core.run();
+    await core.run();
     expect(executor.steps.length).toBeLessThanOrEqual(7);
     expect(scheduler.hasRequests()).toBe(false);
     expect(scheduler.stats().kvCacheUsage).toBe(0);
@@ -167,7 +201,7 @@ describe('engine core', () => {
       clients[0]!.send({ type: 'utility', call: { callId, method, argsJson: '[]' } });
     }
     shutDown();
-    core.run();
+    await core.run();
     await settle(() => messages.length >= 4);
     const results = messages.flatMap((message) => (message.type === 'utility-result' ? [message.result] : []));
     expect(results[0]).toEqual({ callId: 0, error: null, resultJson: 'true' });
@@ -176,7 +210,7 @@ describe('engine core', () => {
     close();
   });
 
-  test('unseeded requests get different seeds, seeded ones their own', () => {
+  test('unseeded requests get different seeds, seeded ones their own', async () => {
     const { core, clients, executor, shutDown, close } = setUp(1);
     clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 1 }) });
     clients[0]!.send({ type: 'add', request: request(2, 5, { maxTokens: 1 }) });
@@ -186,7 +220,7 @@ describe('engine core', () => {
       shutDown();
       return execute(scheduled);
     };
-    core.run();
+    await core.run();
     const [first, second, third] = executor.steps[0]!.newRequests;
     expect(first!.seed).not.toBe(second!.seed);
     expect(third!.seed).toBe(42n);

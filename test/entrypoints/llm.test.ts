@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { AsyncLLM, LLM, type RequestOutput, SamplingParams, ValidationError } from '../../src/index.ts';
+import { AsyncLLM, LLM, LoRARequest, type RequestOutput, SamplingParams, ValidationError } from '../../src/index.ts';
 
 const GREEDY = { temperature: 0, maxTokens: 8 };
 const QUESTION = [{ role: 'user', content: 'What is the capital of France?' }];
@@ -35,6 +35,16 @@ describe('LLM', () => {
     const both = await llm.chat([QUESTION, [{ role: 'user', content: 'hi' }]], { temperature: 0, maxTokens: 16 });
     expect(both).toHaveLength(2);
     expect(both[0]!.outputs[0]!.text).toBe(alone!.outputs[0]!.text);
+  });
+
+  test('an answer that repeats itself is ended; what no plugin reads is refused', async () => {
+    const params = { temperature: 0, maxTokens: 100, ignoreEos: true };
+    const repetitionDetection = { maxPatternSize: 8, minCount: 3 };
+    const [output] = await llm.generate('One, two, one, two, one, two,', { ...params, repetitionDetection });
+    expect(output!.outputs[0]).toMatchObject({ finishReason: 'repetition', stopReason: 'repetition_detected' });
+    expect(output!.outputs[0]!.tokenIds.length).toBeLessThan(100);
+    expect(llm.generate('One', { extraArgs: { unheard: 1 } })).rejects.toThrow('`vllm_xargs.unheard`');
+    expect(llm.generate('One', { thinkingTokenBudget: 4 })).rejects.toThrow('no reasoning parser');
   });
 
   test('the template sees tools and variables', async () => {
@@ -203,5 +213,136 @@ describe('AsyncLLM', () => {
     await first.next();
     expect(collect(llm.generate('a', GREEDY, { requestId: 'twice' }))).rejects.toThrow('already running');
     await first.return();
+  });
+});
+
+describe('adapters', () => {
+  const pirate = new LoRARequest({ loraName: 'pirate', loraPath: 'demo-pirate' });
+  const answer = { temperature: 0, maxTokens: 24 };
+  const isPirate = (output: RequestOutput) => output.outputs[0]!.text.includes('Arrr');
+
+  test('one for all prompts or one for each, the base beside them', async () => {
+    await using llm = await LLM.create({ model: 'demo', enableLora: true, logLevel: 'error', cpuThreads: 1 });
+    const [all] = await llm.chat(QUESTION, answer, { loraRequest: pirate });
+    expect(isPirate(all!)).toBe(true);
+    const mixed = await llm.chat([QUESTION, QUESTION], answer, { loraRequest: [null, pirate] });
+    expect(mixed.map(isPirate)).toEqual([false, true]);
+    // Known by its name from now on.
+    const byName = new LoRARequest({ loraName: 'pirate' });
+    const prompt = all!.promptTokenIds;
+    const [beam] = await llm.beamSearch([prompt], { beamWidth: 1, maxTokens: 24, loraRequest: byName });
+    expect(beam!.sequences[0]!.text).toContain('Arrr');
+    const wrong = [
+      new LoRARequest({ loraName: 'x' }),
+      new LoRARequest({ loraName: 'x', loraPath: '/nowhere' }),
+      [pirate],
+    ];
+    for (const loraRequest of wrong) {
+      expect(llm.generate(['a', 'b'], answer, { loraRequest })).rejects.toThrow(ValidationError);
+    }
+  });
+
+  test('in a program with requests that come and go', async () => {
+    await using llm = await AsyncLLM.fromEngineArgs({
+      model: 'demo',
+      enableLora: true,
+      logLevel: 'error',
+      cpuThreads: 1,
+    });
+    await llm.addLora(pirate);
+    let last: RequestOutput | null = null;
+    for await (const output of llm.chat(QUESTION, answer, { loraRequest: pirate })) last = output;
+    expect(isPirate(last!)).toBe(true);
+    await llm.removeLora('pirate');
+    expect(llm.removeLora('pirate')).rejects.toThrow("The lora adapter 'pirate' cannot be found.");
+  });
+
+  test('need enableLora', async () => {
+    await using llm = await LLM.create({ model: 'demo', logLevel: 'error', maxModelLen: 512, cpuThreads: 1 });
+    expect(llm.generate('a', answer, { loraRequest: pirate })).rejects.toThrow('LoRA is not enabled');
+  });
+});
+
+describe('sleep', () => {
+  const prompt = 'The capital of France is';
+  const long = { temperature: 0, maxTokens: 200, ignoreEos: true };
+
+  test('frees weights and KV cache; requests wait and are answered as before when it wakes', async () => {
+    await using llm = await LLM.create({
+      model: 'demo',
+      logLevel: 'error',
+      enableSleepMode: true,
+      dataParallelSize: 2,
+      cpuThreads: 2,
+    });
+    const [before] = await llm.generate(prompt, GREEDY);
+    for (const level of [1, 2] as const) {
+      await llm.sleep(level);
+      expect(await llm.isSleeping()).toBe(true);
+      let isAnswered = false;
+      const waiting = llm.generate(prompt, GREEDY).finally(() => {
+        isAnswered = true;
+      });
+      await llm.wakeUp(['weights']);
+      expect([await llm.isSleeping(), isAnswered]).toEqual([true, false]);
+      await llm.wakeUp(['kv_cache']);
+      expect(await llm.isSleeping()).toBe(false);
+      const [after] = await waiting;
+      expect(after!.outputs[0]!.tokenIds).toEqual(before!.outputs[0]!.tokenIds);
+    }
+  }, 60_000);
+
+  test('running requests are kept and computed anew, finished first, or aborted', async () => {
+    await using llm = await AsyncLLM.fromEngineArgs({ model: 'demo', logLevel: 'error', enableSleepMode: true });
+    const stream = async (onFirst: () => void) => {
+      let last: RequestOutput | null = null;
+      for await (const output of llm.generate(prompt, long)) {
+        if (last === null) onFirst();
+        last = output;
+      }
+      return last!.outputs[0]!;
+    };
+    const undisturbed = await stream(() => {});
+    for (const mode of ['keep', 'wait', 'abort'] as const) {
+      const asleep = Promise.withResolvers<void>();
+      const answer = stream(() => llm.sleep(1, mode).then(asleep.resolve, asleep.reject));
+      await asleep.promise;
+      if (mode !== 'keep') expect((await answer).finishReason).toBe(mode === 'wait' ? 'length' : 'abort');
+      await llm.wakeUp();
+      if (mode !== 'abort') expect(await answer).toEqual(undisturbed);
+    }
+  }, 60_000);
+
+  test('adapters are read again, whether they were in use or came while it slept', async () => {
+    await using llm = await LLM.create({
+      model: 'demo',
+      logLevel: 'error',
+      enableSleepMode: true,
+      enableLora: true,
+      loraModules: ['pirate=demo-pirate'],
+    });
+    const answerOf = async (loraName: string) => {
+      const [output] = await llm.chat(QUESTION, long, { loraRequest: new LoRARequest({ loraName }) });
+      return output!.outputs[0]!.text;
+    };
+    const before = await answerOf('pirate');
+    const running = answerOf('pirate');
+    await llm.sleep(1, 'keep');
+    const late = new LoRARequest({ loraName: 'late', loraPath: 'demo-pirate' });
+    const waiting = llm.chat(QUESTION, long, { loraRequest: late });
+    await llm.wakeUp();
+    expect(await running).toBe(before);
+    expect((await waiting)[0]!.outputs[0]!.text).toBe(before);
+    await llm.sleep(2);
+    await llm.wakeUp();
+    expect(await answerOf('late')).toBe(before);
+  }, 60_000);
+
+  test('needs its flag where it frees something', async () => {
+    await using llm = await LLM.create({ model: 'demo', logLevel: 'error' });
+    await expect(llm.sleep(1)).rejects.toThrow('--enable-sleep-mode');
+    await llm.sleep(0);
+    await llm.wakeUp();
+    expect((await llm.generate(prompt, GREEDY))[0]!.finished).toBe(true);
   });
 });

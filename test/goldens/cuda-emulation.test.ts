@@ -3,6 +3,7 @@ import { createDevice } from '../../src/device/create-device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
 import { CUDA_DEVICE } from '../device/cuda/device-under-test.ts';
 import { GOLDENS, testGolden } from '../models/golden-suite.ts';
+import { POOLING_GOLDENS, testPoolingGolden } from '../models/pooling-golden-suite.ts';
 
 /**
  * bfloat16, but where this says otherwise. float32 runs on other kernels than a GPU's users will: two families tell whether anything but rounding
@@ -14,6 +15,9 @@ const DTYPES: Readonly<Record<string, readonly FloatDType[]>> = {
   qwen3_moe: ['float16'],
 };
 
+/** A product is rounded before its bias is added, and once more after: encoders have biases everywhere. */
+const BIAS_SLACK = 2;
+
 describe(`goldens on ${CUDA_DEVICE}`, () => {
   for (const golden of GOLDENS) {
     for (const dtype of DTYPES[golden] ?? ['bfloat16']) {
@@ -22,5 +26,8 @@ describe(`goldens on ${CUDA_DEVICE}`, () => {
         batchInvariant: CUDA_DEVICE === 'cuda-emulation',
       });
     }
+  }
+  for (const golden of POOLING_GOLDENS) {
+    testPoolingGolden(golden, () => createDevice('cuda-emulation'), 'bfloat16', BIAS_SLACK);
   }
 });

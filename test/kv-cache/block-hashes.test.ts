@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { createHash } from 'node:crypto';
 import { BlockHashes, type ExtraKeys, HASH_WORDS } from '../../src/kv-cache/block-hashes.ts';
 
-const PLAIN: ExtraKeys = { loraName: null, cacheSalt: null, positionOffset: 0 };
+const PLAIN: ExtraKeys = { loraId: null, cacheSalt: null, positionOffset: 0 };
 const TOKENS = Int32Array.from({ length: 40 }, (_, i) => i * 1000 - 3);
 
 function blocks(tokens: Int32Array, blockSize: number, extraKeys = PLAIN): number[][] {
@@ -45,10 +45,10 @@ describe('BlockHashes', () => {
   test('adapter, salt and position offset change every block, and are not confused with each other', () => {
     const variants: ExtraKeys[] = [
       PLAIN,
-      { ...PLAIN, loraName: 'a' },
+      { ...PLAIN, loraId: 1 },
       { ...PLAIN, cacheSalt: 'a' },
-      { ...PLAIN, loraName: 'a', cacheSalt: 'a' },
-      { ...PLAIN, loraName: 'a","a' },
+      { ...PLAIN, loraId: 1, cacheSalt: 'a' },
+      { ...PLAIN, cacheSalt: '1' },
       { ...PLAIN, positionOffset: 4096 },
     ];
     const all = variants.flatMap((extraKeys) => blocks(TOKENS, 8, extraKeys).map((hash) => hash.join()));

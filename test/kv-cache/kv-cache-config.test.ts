@@ -84,8 +84,14 @@ describe('getKvCacheConfig', () => {
     );
   });
 
+  test('gives an encoder, which keeps nothing, no groups and no limit', () => {
+    const config = getKvCacheConfig(new Map(), 0, { maxModelLen: 16 });
+    expect(config).toEqual({ numBlocks: 1, groups: [], tensors: [] });
+    expect(maxConcurrency(config, 16)).toBe(Number.POSITIVE_INFINITY);
+    expect(estimateMaxModelLen(new Map(), 0, { maxModelLen: 512 })).toBe(512);
+  });
+
   test('refuses what it can not lay out', () => {
-    expect(() => getKvCacheConfig(new Map(), 1e9, { maxModelLen: 16 })).toThrow('no attention layer');
     expect(() => getKvCacheConfig(layers(full, { ...sliding, blockSize: 32 }), 1e9, { maxModelLen: 16 })).toThrow(
       'different block sizes: 16, 32',
     );

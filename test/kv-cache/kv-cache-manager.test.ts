@@ -71,7 +71,7 @@ describe('KVCacheManager', () => {
   test('shares nothing between salts or adapters, and nothing at all when it is off', () => {
     const kv = manager(20);
     compute(kv, makeRequest(range(9)));
-    const others = [{ cacheSalt: 's' }, { loraName: 'l' }, { positionOffset: 9 }];
+    const others = [{ cacheSalt: 's' }, { lora: { id: 1, name: 'l', path: '/l' } }, { positionOffset: 9 }];
     for (const init of others) expect(kv.getComputedBlocks(makeRequest(range(9), {}, init))!.numTokens).toBe(0);
     expect(kv.getComputedBlocks(makeRequest(range(9)))!.numTokens).toBe(8);
     const off = manager(20, [0], false);

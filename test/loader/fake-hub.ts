@@ -66,7 +66,7 @@ export class FakeHub implements AsyncDisposable {
     const refused = this.#refuse(path, request);
     if (refused !== null) return refused;
     const commit = this.options.commit ?? COMMIT;
-    if (path.startsWith(`/api/models/${this.id}/tree/`)) return Response.json(this.#tree());
+    if (path.startsWith(`/api/models/${this.id}/tree/`)) return Response.json(this.#tree(path));
     if (path.startsWith(`/api/models/${this.id}/revision/`)) {
       const revision = path.slice(`/api/models/${this.id}/revision/`.length);
       if (![commit, ...(this.options.revisions ?? ['main'])].includes(revision)) return fail(404, 'RevisionNotFound');
@@ -89,14 +89,20 @@ export class FakeHub implements AsyncDisposable {
     return path.includes(`/${this.id}/`) ? null : fail(404, 'RepoNotFound');
   }
 
-  #tree(): unknown[] {
-    const entries = Object.entries(this.options.files).map(([path, content]) => {
+  /** The entries of one folder, "" being the root. */
+  #tree(apiPath: string): unknown[] {
+    const folder = apiPath.slice(`/api/models/${this.id}/tree/`.length).split('/').slice(1).join('/');
+    const inside = Object.entries(this.options.files).filter(([path]) => folderOf(path) === folder);
+    const entries = inside.map(([path, content]) => {
       const size = bytesOf(content).byteLength;
       const etag = this.etagOf(path);
       const entry = { type: 'file', path, size, oid: isLfs(path) ? 'f'.repeat(40) : etag };
       return isLfs(path) ? { ...entry, lfs: { oid: etag, size, pointerSize: 130 } } : entry;
     });
-    return [...entries, { type: 'directory', path: 'original', size: 0, oid: 'e'.repeat(40) }];
+    if (folder !== '') return entries;
+    const folders = new Set(['original', ...Object.keys(this.options.files).map(folderOf)]);
+    folders.delete('');
+    return [...entries, ...[...folders].map((path) => ({ type: 'directory', path, size: 0, oid: 'e'.repeat(40) }))];
   }
 
   #answerContent(request: Request): Response {
@@ -113,6 +119,10 @@ export class FakeHub implements AsyncDisposable {
     const body = content.subarray(start, cut === undefined ? undefined : start + cut);
     return new Response(body.slice(), { status: start > 0 ? 206 : 200, headers });
   }
+}
+
+function folderOf(path: string): string {
+  return path.split('/').slice(0, -1).join('/');
 }
 
 function isLfs(path: string): boolean {

@@ -55,6 +55,16 @@ async function withHub(options: Partial<FakeHubOptions>, run: (scene: Scene) => 
 }
 
 describe('download', () => {
+  test('fetches how a Sentence Transformers model pools, and nothing else from folders', async () => {
+    const pooling = { '1_Pooling/config.json': '{"b": 2}', '1_Pooling/notes.json': '{}', 'onnx/config.json': '{}' };
+    await withHub({ files: { ...FILES, 'modules.json': '[]', ...pooling } }, async ({ download }) => {
+      const folder = await download();
+      expect(readFileSync(join(folder, '1_Pooling/config.json'), 'utf8')).toBe('{"b": 2}');
+      expect(readdirSync(join(folder, '1_Pooling'))).toEqual(['config.json']);
+      expect(existsSync(join(folder, 'onnx'))).toBe(false);
+    });
+  });
+
   test('lays out blobs, refs and snapshots as huggingface_hub does', async () => {
     await withHub({}, async ({ hub, repo, download }) => {
       const folder = await download();

@@ -13,6 +13,7 @@ export function metricsConfig(changes: { dataParallelSize?: number; disableLogSt
       numGpuBlocks: 640,
       numGpuBlocksOverride: null,
     },
+    lora: { enableLora: true, maxLoras: 2 },
     parallel: { dataParallelSize: changes.dataParallelSize ?? 1 },
     observability: { disableLogStats: changes.disableLogStats ?? false },
   };

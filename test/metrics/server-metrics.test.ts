@@ -21,10 +21,14 @@ function create(...args: Parameters<typeof createMetrics>): ServerMetrics {
 const STATS: SchedulerStats = {
   numRunning: 3,
   numWaiting: 2,
+  numDeferred: 0,
+  sleepLevel: -1,
   kvCacheUsage: 0.25,
   prefixCacheQueries: 100,
   prefixCacheHits: 40,
   numPreemptions: 7,
+  runningLoraAdapters: ['a', 'b'],
+  waitingLoraAdapters: ['c'],
   numSteps: 1,
   numScheduledTokens: 1,
   stepMs: 1,
@@ -38,15 +42,13 @@ function finished(changes: Partial<FinishedSequence> = {}): FinishedSequence {
   times.onFirstToken(11_000, 11_500);
   times.onToken(13_500);
   return {
-    request: {
-      requestId: 'r',
-      promptTokenIds: new Int32Array(10),
-      params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 64 },
-    },
+    request: { requestId: 'r', promptTokenIds: new Int32Array(10) },
+    params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 64 },
     finishReason: 'stop',
     times,
     finishedMs: 13_600,
     numGenerationTokens: 5,
+    maxGenerationTokens: 5,
     numPreemptions: 2,
     ...changes,
   };
@@ -96,7 +98,6 @@ const ABSENT = [
   'vllm:mm_cache_queries_total',
   'vllm:mm_cache_hits_total',
   'vllm:prompt_tokens_cached_by_source_total',
-  'vllm:lora_requests_info',
 ];
 
 describe('names, types, labels and buckets are those of vLLM', async () => {
@@ -176,6 +177,30 @@ test('values of one request', async () => {
   const again = await metrics.http.render();
   const engineLines = (exposition: string) => exposition.split('\n').filter((line) => line.startsWith('vllm:'));
   expect(engineLines(again)).toEqual(engineLines(text));
+});
+
+test('n answers to a request are one request, as long as the longest of them', async () => {
+  const metrics = create(metricsConfig());
+  const params = { ...DEFAULT_SAMPLING_PARAMS, n: 2 };
+  metrics.observer.onFinished(0, finished({ params, numGenerationTokens: 9, maxGenerationTokens: null }));
+  metrics.observer.onFinished(0, finished({ params, numGenerationTokens: 3, maxGenerationTokens: 9 }));
+  const text = await metrics.http.render();
+  const both = (name: string) => [sampleOf(text, `${name}_count`), sampleOf(text, `${name}_sum`)];
+  expect(both('vllm:request_params_n')).toEqual([1, 2]);
+  expect(both('vllm:request_max_num_generation_tokens')).toEqual([1, 9]);
+  expect(both('vllm:request_generation_tokens')).toEqual([2, 12]);
+  expect(sampleOf(text, 'vllm:request_success_total', { finished_reason: 'stop' })).toBe(2);
+});
+
+test('the engine sleeps, and what waits then is deferred', async () => {
+  const metrics = create(metricsConfig());
+  metrics.observer.onStats(0, { ...STATS, numDeferred: 2, sleepLevel: 1 });
+  const text = await metrics.http.render();
+  const states = ['awake', 'weights_offloaded', 'discard_all'];
+  const values = states.map((state) => sampleOf(text, 'vllm:engine_sleep_state', { sleep_state: state }));
+  expect(values).toEqual([0, 1, 0]);
+  const waiting = (reason: string) => sampleOf(text, 'vllm:num_requests_waiting_by_reason', { reason });
+  expect([waiting('capacity'), waiting('deferred')]).toEqual([0, 2]);
 });
 
 test('a request that ends before its first token has no phases', async () => {

@@ -1,6 +1,6 @@
 import type { Device, DevicePtr, StagingBuffer } from '../../src/device/device.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
-import type { CausalLM, ForwardContext } from '../../src/models/model.ts';
+import type { CausalLM, ForwardContext, Model } from '../../src/models/model.ts';
 import { floats } from './reference-values.ts';
 
 export interface GoldenRunnerOptions {
@@ -25,15 +25,18 @@ export interface GoldenSequence {
 export interface StepPart {
   sequence: GoldenSequence;
   ids: readonly number[];
+  /** Index among `ids` of the first token of a pair's second text. */
+  firstTypeOne?: number;
 }
 
 /**
  * The least that runs a model: a KV cache whose blocks are scattered, flat batches, logits of every token. Only for devices whose
  * memory the host can read.
  */
-export class GoldenRunner {
+export class GoldenRunner<M extends Model = CausalLM> {
   private readonly ids: StagingBuffer;
   private readonly positions: StagingBuffer;
+  private readonly tokenTypes: StagingBuffer;
   private readonly slots: StagingBuffer;
   private readonly seqLens: StagingBuffer;
   private readonly queryStartLoc: StagingBuffer;
@@ -43,7 +46,7 @@ export class GoldenRunner {
 
   constructor(
     private readonly device: Device,
-    private readonly model: CausalLM,
+    readonly model: M,
     private readonly options: GoldenRunnerOptions,
   ) {
     const { maxNumTokens, maxNumSeqs, maxModelLen, blockSize } = options;
@@ -51,6 +54,7 @@ export class GoldenRunner {
     const i32 = (count: number) => device.staging(count * 4, 'test inputs');
     this.ids = i32(maxNumTokens);
     this.positions = i32(maxNumTokens);
+    this.tokenTypes = i32(maxNumTokens);
     this.slots = i32(maxNumTokens);
     this.seqLens = i32(maxNumSeqs);
     this.queryStartLoc = i32(maxNumSeqs + 1);
@@ -71,10 +75,15 @@ export class GoldenRunner {
   }
 
   /** Runs one step and gives the logits after each new token, part after part. */
-  step(parts: readonly StepPart[]): Float32Array[] {
+  step(this: GoldenRunner<CausalLM>, parts: readonly StepPart[]): Float32Array[] {
+    const { hidden, numTokens } = this.forward(parts);
+    return readLogits(this.model, hidden, numTokens, { device: this.device, ...this.options });
+  }
+
+  /** Runs one step and gives the address of the hidden states, act [numTokens, hiddenSize]. */
+  forward(parts: readonly StepPart[]): { hidden: DevicePtr; numTokens: number } {
     const context = this.buildContext(parts);
-    const hidden = this.model.forward(this.ids.ptr, context);
-    return this.readLogits(hidden, context.numTokens);
+    return { hidden: this.model.forward(this.ids.ptr, context), numTokens: context.numTokens };
   }
 
   private bindKvCache(): void {
@@ -99,24 +108,25 @@ export class GoldenRunner {
     const seqLens = new Int32Array(this.seqLens.host);
     const queryStartLoc = new Int32Array(this.queryStartLoc.host);
     const blockTables = new Int32Array(this.blockTables.host);
+    const tokenTypes = new Int32Array(this.tokenTypes.host);
     let numTokens = 0;
-    parts.forEach(({ sequence, ids: newIds }, row) => {
-      for (const id of newIds) {
+    parts.forEach(({ sequence, ids: newIds, firstTypeOne = newIds.length }, row) => {
+      newIds.forEach((id, i) => {
         const position = sequence.numComputed++;
         ids[numTokens] = id;
         positions[numTokens] = position + sequence.positionOffset;
         const block = this.blockId(sequence.index, Math.floor(position / blockSize));
+        tokenTypes[numTokens] = i < firstTypeOne ? 0 : 1;
         slots[numTokens++] = block * blockSize + (position % blockSize);
-      }
+      });
       for (let block = 0; block < this.blocksPerSequence; block++) {
         blockTables[row * this.blocksPerSequence + block] = this.blockId(sequence.index, block);
       }
       seqLens[row] = sequence.numComputed;
       queryStartLoc[row + 1] = numTokens;
     });
-    for (const staged of [this.ids, this.positions, this.slots, this.seqLens, this.queryStartLoc, this.blockTables]) {
-      staged.upload();
-    }
+    const perToken = [this.ids, this.positions, this.tokenTypes, this.slots];
+    for (const staged of [...perToken, this.seqLens, this.queryStartLoc, this.blockTables]) staged.upload();
     const metadata = {
       slotMapping: this.slots.ptr,
       blockTables: this.blockTables.ptr,
@@ -129,21 +139,26 @@ export class GoldenRunner {
       seqLens: this.seqLens.ptr,
       queryStartLoc: this.queryStartLoc.ptr,
       maxSeqLen: Math.max(...parts.map(({ sequence }) => sequence.numComputed)),
+      tokenTypeIds: this.tokenTypes.ptr,
       attention: () => metadata,
     };
   }
+}
 
-  private readLogits(hidden: DevicePtr, numTokens: number): Float32Array[] {
-    const { vocabSize } = this.model;
-    const { maxLogitRows } = this.options;
-    const rowBytes = this.options.hiddenSize * dtypeBytes(this.device.activationDtype);
-    const logits: Float32Array[] = [];
-    for (let first = 0; first < numTokens; first += maxLogitRows) {
-      const rows = Math.min(maxLogitRows, numTokens - first);
-      const address = this.model.computeLogits(hidden + first * rowBytes, rows);
-      this.device.wait(this.device.record());
-      for (let row = 0; row < rows; row++) logits.push(floats(address + row * vocabSize * 4, vocabSize).slice());
-    }
-    return logits;
+function readLogits(
+  model: CausalLM,
+  hidden: DevicePtr,
+  numTokens: number,
+  { device, hiddenSize, maxLogitRows }: { device: Device; hiddenSize: number; maxLogitRows: number },
+): Float32Array[] {
+  const rowBytes = hiddenSize * dtypeBytes(device.activationDtype);
+  const logits: Float32Array[] = [];
+  for (let first = 0; first < numTokens; first += maxLogitRows) {
+    const rows = Math.min(maxLogitRows, numTokens - first);
+    const address = model.computeLogits(hidden + first * rowBytes, rows);
+    device.wait(device.record());
+    for (let row = 0; row < rows; row++)
+      logits.push(floats(address + row * model.vocabSize * 4, model.vocabSize).slice());
   }
+  return logits;
 }

@@ -83,7 +83,7 @@ describe('registry', () => {
   });
 
   test('takes the first known architecture', () => {
-    expect(resolveArchitecture(['FooForCausalLM', 'Qwen2ForCausalLM'])).toBe('Qwen2ForCausalLM');
+    expect(resolveArchitecture(['FooForCausalLM', 'Qwen2ForCausalLM']).name).toBe('Qwen2ForCausalLM');
   });
 
   test('serves a model that a plugin registers', async () => {

@@ -1,4 +1,5 @@
 import type { OpName } from '../../src/device/ops.ts';
+import { ENCODER_REFERENCE_OPS } from './encoder-reference-ops.ts';
 import { MOE_REFERENCE_OPS } from './moe-reference-ops.ts';
 import { addresses, dtypeOfCode, floats, ints, roundTo } from './reference-values.ts';
 
@@ -228,6 +229,8 @@ const ACTIVATIONS: readonly ((x: number) => number)[] = [
   (x) => x / (1 + Math.exp(-x)),
   (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
+  Math.tanh,
+  (x) => Math.max(0, x),
 ];
 
 const actAndMul: Op = (gateUp, out, rows, n, kind) => {
@@ -238,6 +241,11 @@ const actAndMul: Op = (gateUp, out, rows, n, kind) => {
       output[row * n + i] = ACTIVATIONS[kind]!(input[row * 2 * n + i]!) * input[row * 2 * n + n + i]!;
     }
   }
+};
+
+const activate: Op = (x, out, count, kind) => {
+  const [input, output] = [floats(x, count), floats(out, count)];
+  for (let i = 0; i < count; i++) output[i] = ACTIVATIONS[kind]!(input[i]!);
 };
 
 const swigluoaiAndMul: Op = (gateUp, out, rows, n, alpha, limit) => {
@@ -293,8 +301,10 @@ export const REFERENCE_OPS: Partial<Record<OpName, Op>> = {
   swigluoai_and_mul: swigluoaiAndMul,
   copy_heads: copyHeads,
   add,
+  activate,
   soft_cap: softCap,
   gather_rows: gatherRows,
   grouped_linear: groupedLinear,
+  ...ENCODER_REFERENCE_OPS,
   ...MOE_REFERENCE_OPS,
 };

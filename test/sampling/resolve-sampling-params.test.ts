@@ -156,6 +156,25 @@ describe('refused', () => {
   });
 });
 
+describe('repetition detection', () => {
+  const detection = (max_pattern_size?: number, min_pattern_size?: number, min_count?: number) =>
+    resolve({ repetition_detection: { max_pattern_size, min_pattern_size, min_count } }).repetitionDetection;
+
+  test('sizes from 1, off without a largest one', () => {
+    expect(detection(5, 0, 3)).toEqual({ maxPatternSize: 5, minPatternSize: 1, minCount: 3 });
+    expect(detection(5, 2, 2)).toEqual({ maxPatternSize: 5, minPatternSize: 2, minCount: 2 });
+    expect(detection()).toBeNull();
+    expect(resolve({}).repetitionDetection).toBeNull();
+  });
+
+  test('what can not be meant is refused', () => {
+    expect(() => detection(2, 3, 2)).toThrow('with min_pattern_size <= max_pattern_size');
+    expect(() => detection(-1, -2, 2)).toThrow('must be >=0');
+    expect(() => detection(3, 1, 1)).toThrow('min_count must be >= 2');
+    expect(() => detection(2049, 1, 2)).toThrow('at most 2048, got 2049');
+  });
+});
+
 test('values print as Python prints them', () => {
   expect([2, 0.1, 1e16, 1e-5, 1.5e-7, 123456789012345680, -0, 1e300].map(pythonFloat)).toEqual([
     '2.0',

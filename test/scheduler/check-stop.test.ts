@@ -39,4 +39,13 @@ describe('checkStop', () => {
     expect(stop([5, 6], {}, 6)).toBeNull();
     expect(stop([5, EOS], { maxTokens: 2 })?.finishReason).toBe('stop');
   });
+
+  test('a repetition ends it, unless something else does or the least number of tokens is not there', () => {
+    const repetitionDetection = { minPatternSize: 1, maxPatternSize: 2, minCount: 3 };
+    expect(stop([5, 6, 5, 6, 5, 6], { repetitionDetection })).toEqual({ finishReason: 'repetition', stopReason: null });
+    expect(stop([5, 6, 5, 6, 5], { repetitionDetection })).toBeNull();
+    expect(stop([5, 6, 5, 6, 5, 6], { repetitionDetection, minTokens: 7 })).toBeNull();
+    expect(stop([5, 5, 5], { repetitionDetection, stopTokenIds: [5] })).toMatchObject({ finishReason: 'stop' });
+    expect(stop([5, 5, 5], { repetitionDetection, maxTokens: 3 })).toMatchObject({ finishReason: 'length' });
+  });
 });

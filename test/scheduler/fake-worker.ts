@@ -19,8 +19,8 @@ export function extendHistory(history: number, tokenId: number): number {
 }
 
 /** Where a history begins: adapters compute different keys and values. */
-export function emptyHistory(loraName: string | null): number {
-  return loraName === null ? 1 : extendHistory(2, loraName.length);
+export function emptyHistory(loraId: number | null): number {
+  return loraId === null ? 1 : extendHistory(2, loraId);
 }
 
 /** The fake model's greedy token after a history. */
@@ -71,12 +71,14 @@ export class FakeWorker {
     // One layer: the whole batch writes before any row reads.
     for (const row of rows) this.writeCache(row);
     for (const row of rows) this.checkAttention(row);
-    const sampledTokenIds = rows.map((row) => this.sample(row));
+    const forced = new Map(scheduled.forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
+    const sampledTokenIds = rows.map((row) => this.sample(row, forced.get(row.entry.key)));
     return {
       keys: rows.map((row) => row.entry.key),
       sampledTokenIds,
       logprobs: sampledTokenIds.map((ids) => (ids.length === 0 ? null : logprobsOf(ids))),
       promptLogprobs: rows.map(promptLogprobsOf),
+      failures: [],
     };
   }
 
@@ -106,7 +108,7 @@ export class FakeWorker {
     if (entry.numScheduledTokens < 1) throw new Error(`${entry.key} is scheduled with nothing to do`);
     if (end > held.tokens.length + drafts.length) throw new Error(`${entry.key} is scheduled beyond its tokens`);
     const histories: number[] = [];
-    let history = emptyHistory(held.data.loraName);
+    let history = emptyHistory(held.data.lora?.id ?? null);
     for (let p = 0; p < end; p++) {
       history = extendHistory(history, held.tokens[p] ?? drafts[p - held.tokens.length]!);
       histories.push(history);
@@ -142,11 +144,12 @@ export class FakeWorker {
   }
 
   /** Verifies the drafts: the model's own token at each place, up to and including the first that differs from the draft. */
-  private sample({ held, drafts, histories }: Row): number[] {
+  private sample({ held, drafts, histories }: Row, forced: number | undefined): number[] {
     if (histories.length < held.tokens.length) return [];
+    if (forced !== undefined && drafts.length > 0) throw new Error('a forced token follows a draft');
     const sampled: number[] = [];
     for (let p = held.tokens.length - 1; p < histories.length; p++) {
-      const token = nextToken(histories[p]!);
+      const token = forced ?? nextToken(histories[p]!);
       const draft = drafts[sampled.length];
       sampled.push(token);
       if (token !== draft) break;

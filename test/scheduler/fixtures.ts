@@ -1,7 +1,14 @@
+import type { FinishReason } from '../../src/engine/messages.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../../src/kv-cache/kv-cache-spec.ts';
-import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
+import type { LoRARequest } from '../../src/lora/lora-request.ts';
+import {
+  DEFAULT_SAMPLING_PARAMS,
+  type RepetitionDetectionParams,
+  type SamplingParams,
+  type ThinkingBudgetParams,
+} from '../../src/sampling/sampling-params.ts';
 import { Request, type RequestInit } from '../../src/scheduler/request.ts';
-import type { SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import { emptyHistory, extendHistory, nextToken } from './fake-worker.ts';
 
 export const DEFAULT_OPTIONS: SchedulerOptions = {
@@ -49,9 +56,14 @@ export function makeRequest(
     arrivalTimeMs: key,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
     ...init,
   });
+}
+
+/** An adapter of that id. */
+export function adapter(id: number): LoRARequest {
+  return { id, name: `adapter-${id}`, path: `/adapters/${id}` };
 }
 
 /** 0, 1, 2, … from `start`. */
@@ -63,13 +75,13 @@ export function range(length: number, start = 0): number[] {
 export function generateAlone(
   request: Request,
   maxModelLen: number,
-): { output: number[]; finishReason: 'stop' | 'length'; stopReason: number | null } {
+): { output: number[]; finishReason: FinishReason; stopReason: number | null } {
   const { samplingParams: params, numPromptTokens } = request;
-  let history = emptyHistory(request.loraName);
+  let history = emptyHistory(request.lora?.id ?? null);
   for (const token of request.tokenIds.subarray(0, numPromptTokens)) history = extendHistory(history, token);
   const output: number[] = [];
   for (;;) {
-    const token = nextToken(history);
+    const token = forcedToken(output, params.thinkingBudget) ?? nextToken(history);
     history = extendHistory(history, token);
     output.push(token);
     if (output.length >= params.minTokens) {
@@ -79,5 +91,28 @@ export function generateAlone(
     }
     const isFull = output.length >= params.maxTokens || numPromptTokens + output.length >= maxModelLen;
     if (isFull) return { output, finishReason: 'length', stopReason: null };
+    if (output.length >= params.minTokens && repeats(output, params.repetitionDetection))
+      return { output, finishReason: 'repetition', stopReason: null };
   }
+}
+
+/** What must follow by the budget, whose marks are one token each. */
+function forcedToken(output: number[], budget: ThinkingBudgetParams | null): number | null {
+  if (budget === null) return null;
+  const [start, ends] = [budget.starts[0]![0]!, budget.ends.map(([id]) => id!)];
+  const skipsStart = budget.numUsed === 0 && output[0] === start;
+  const from = budget.startsInside ? Number(skipsStart) : output.indexOf(start) + 1;
+  const isInside = budget.startsInside || output.includes(start);
+  const thoughts = output.slice(from);
+  if (!isInside || thoughts.some((id) => ends.includes(id))) return null;
+  return budget.numUsed + thoughts.length >= budget.maxTokens ? ends[0]! : null;
+}
+
+function repeats(output: number[], params: RepetitionDetectionParams | null): boolean {
+  if (params === null) return false;
+  const { minPatternSize, maxPatternSize, minCount } = params;
+  return range(maxPatternSize - minPatternSize + 1, minPatternSize).some((size) => {
+    const tail = output.slice(-size * minCount);
+    return tail.length === size * minCount && tail.every((id, i) => id === tail[i % size]);
+  });
 }

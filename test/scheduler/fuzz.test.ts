@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'bun:test';
 import { blocksPerRequest } from '../../src/kv-cache/kv-cache-config.ts';
+import type { ThinkingBudgetParams } from '../../src/sampling/sampling-params.ts';
 import type { Request } from '../../src/scheduler/request.ts';
-import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
 import type { RequestUpdate } from '../../src/scheduler/scheduler-interface.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { auditBlocks } from './block-audit.ts';
 import { emptyHistory, extendHistory, FAKE_VOCAB_SIZE, FakeWorker, nextToken } from './fake-worker.ts';
-import { generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
+import { adapter, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
 
 const NUM_SCENARIOS = 10_000;
 const FIRST_SEED = Number(process.env.BAO_FUZZ_SEED ?? 1);
@@ -44,6 +46,7 @@ interface Scenario {
   depth: number;
   draftRate: number;
   abortRate: number;
+  resetRate: number;
   numRequests: number;
 }
 
@@ -70,6 +73,7 @@ function drawScenario(random: Random): Scenario {
       watermark: random.chance(0.3) ? random.next() * 0.3 : 0,
       enablePrefixCaching: random.chance(0.85),
       numLookaheadTokens,
+      maxLoras: random.chance(0.5) ? random.int(1, 3) : undefined,
     },
     windows,
     blockSize,
@@ -77,7 +81,19 @@ function drawScenario(random: Random): Scenario {
     depth: random.pick([1, 2, 2, 3]),
     draftRate: random.chance(0.4) ? random.next() : 0,
     abortRate: random.chance(0.4) ? 0.1 : 0,
+    resetRate: random.chance(0.2) ? 0.05 : 0,
     numRequests: random.int(1, 10),
+  };
+}
+
+function drawThinkingBudget(random: Random): ThinkingBudgetParams {
+  const startsInside = random.chance(0.7);
+  return {
+    maxTokens: random.int(0, 6),
+    startsInside,
+    numUsed: startsInside && random.chance(0.2) ? random.int(1, 3) : 0,
+    starts: [[1]],
+    ends: [[2], [3]],
   };
 }
 
@@ -117,6 +133,7 @@ class Simulation {
         this.arrive();
       }
       if (this.random.chance(this.scenario.abortRate)) this.abort();
+      if (this.random.chance(this.scenario.resetRate)) this.reset();
       this.turn();
     }
     this.checkEnd();
@@ -141,12 +158,17 @@ class Simulation {
           stopTokenIds: random.chance(0.2) ? [random.int(0, FAKE_VOCAB_SIZE - 1)] : [],
           logprobs: random.chance(0.3) ? 0 : null,
           promptLogprobs: random.chance(0.2) ? 0 : null,
+          logitsProcessors: random.chance(0.1) ? ['any'] : [],
+          thinkingBudget: random.chance(0.3) ? drawThinkingBudget(random) : null,
+          repetitionDetection: random.chance(0.2)
+            ? { minPatternSize: 1, maxPatternSize: random.int(1, 3), minCount: random.int(2, 3) }
+            : null,
         },
         {
           priority: random.int(-1, 1),
           arrivalTimeMs: random.int(0, 5),
           cacheSalt: random.chance(0.2) ? 'salt' : null,
-          loraName: random.chance(0.2) ? 'pirate' : null,
+          lora: random.chance(0.5) ? adapter(random.int(1, 4)) : null,
         },
       );
       this.scheduler.addRequest(request);
@@ -167,6 +189,14 @@ class Simulation {
     victim.aborted = true;
     this.scheduler.finishRequests([victim.request.key, 999_999_999], 'abort');
     expect(victim.request.finishReason).toBe('abort');
+    auditBlocks(this.scheduler);
+  }
+
+  /** Running requests lose their keys and values, whatever steps are in flight. */
+  private reset(): void {
+    this.numPreempted += this.scheduler.numRunning;
+    expect(this.scheduler.resetPrefixCache(true)).toBe(true);
+    expect(this.scheduler.stats()).toMatchObject({ numRunning: 0, kvCacheUsage: 0 });
     auditBlocks(this.scheduler);
   }
 
@@ -220,10 +250,27 @@ class Simulation {
     const kept = runningBefore.filter(isRunning);
     const preempted = runningBefore.filter((tracked) => !isRunning(tracked));
     const waiting = waitingBefore.filter((tracked) => !isRunning(tracked));
-    for (const a of admitted) for (const w of waiting) checkBefore(a, w, 'was admitted before');
+    const passedOver = this.passedOver();
+    for (const a of admitted) {
+      for (const w of waiting) if (!passedOver(a, w)) checkBefore(a, w, 'was admitted before');
+    }
     for (const k of kept) for (const p of preempted) checkBefore(k, p, 'was kept for');
     if (preempted.length > 0 && admitted.length > 0) throw new Error('a request joined in a step that preempted one');
     this.numPreempted += preempted.length;
+  }
+
+  /** Whether a waiting request may be behind an admitted one: its adapter had no room, or another's has waited long enough. */
+  private passedOver(): (admitted: Tracked, waiting: Tracked) => boolean {
+    const { maxLoras = Number.POSITIVE_INFINITY, maxNumSeqs } = this.scenario.options;
+    const runningIds = new Set(this.withStatus('running').flatMap(({ request }) => request.lora?.id ?? []));
+    if (runningIds.size > maxLoras) throw new Error(`${runningIds.size} adapters run`);
+    const hasNoRoom = ({ request: { lora } }: Tracked) =>
+      lora !== null && runningIds.size === maxLoras && !runningIds.has(lora.id);
+    const hasWaitedLong = this.withStatus('waiting', 'preempted').some(
+      (tracked) => hasNoRoom(tracked) && tracked.request.numOvertakings >= maxNumSeqs,
+    );
+    return (admitted, waiting) =>
+      hasNoRoom(waiting) || (hasWaitedLong && admitted.request.lora === null && waiting.request.lora !== null);
   }
 
   private take(update: RequestUpdate): void {
@@ -239,7 +286,7 @@ class Simulation {
     const { draftRate, options } = this.scenario;
     if (draftRate === 0) return;
     const drafts = this.withStatus('running').map(({ request }) => {
-      let history = emptyHistory(request.loraName);
+      let history = emptyHistory(request.lora?.id ?? null);
       for (const token of request.tokenIds) history = extendHistory(history, token);
       const tokenIds = range(this.random.int(0, Math.min(4, options.maxNumBatchedTokens))).map(() => {
         const token = this.random.chance(draftRate) ? nextToken(history) : this.random.int(0, FAKE_VOCAB_SIZE - 1);

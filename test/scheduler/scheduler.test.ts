@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'bun:test';
 import type { Request } from '../../src/scheduler/request.ts';
-import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { Scheduler } from '../../src/scheduler/scheduler.ts';
+import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { FakeWorker } from './fake-worker.ts';
-import { DEFAULT_OPTIONS, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
+import { adapter, DEFAULT_OPTIONS, generateAlone, kvConfig, makeRequest, range } from './fixtures.ts';
 
 interface Machine {
   scheduler: Scheduler;
@@ -358,6 +359,61 @@ describe('speculative tokens', () => {
   });
 });
 
+describe('logits processors', () => {
+  test('a request that has some waits for its token in flight; its steps are marked', () => {
+    const { scheduler, worker } = machine({ maxNumBatchedTokens: 20 });
+    const [plain, processed] = [makeRequest(range(4)), makeRequest(range(30, 30), { logitsProcessors: ['any'] })];
+    add(scheduler, plain!, processed!);
+    const steps = [scheduler.schedule()];
+    const results = steps.map((scheduled) => worker.execute(scheduled));
+    const next = () => {
+      const scheduled = scheduler.schedule();
+      steps.push(scheduled);
+      results.push(worker.execute(scheduled));
+      scheduler.updateFromOutput(steps.shift()!, results.shift()!);
+      return [amounts(scheduled), scheduled.waitsForLogits];
+    };
+    // The first two steps compute its prompt: only the second samples.
+    expect(steps[0]!.waitsForLogits).toBe(false);
+    expect(next()).toEqual([
+      [
+        [plain!.key, 1],
+        [processed!.key, 14],
+      ],
+      true,
+    ]);
+    expect(next()).toEqual([[[plain!.key, 1]], false]);
+    expect(next()).toEqual([
+      [
+        [plain!.key, 1],
+        [processed!.key, 1],
+      ],
+      true,
+    ]);
+    expect(next()).toEqual([[[plain!.key, 1]], false]);
+  });
+
+  test('a failure ends its request at once, whatever it sampled, and no other', () => {
+    const { scheduler, worker } = machine();
+    const [good, bad] = [makeRequest(range(4)), makeRequest(range(4, 10))];
+    add(scheduler, good!, bad!);
+    const scheduled = scheduler.schedule();
+    const result = worker.execute(scheduled);
+    const failures = [
+      { key: bad!.key, message: 'It failed.' },
+      { key: 123456, message: 'Nobody.' },
+    ];
+    const updates = scheduler.updateFromOutput(scheduled, { ...result, failures });
+    expect(updates).toMatchObject([
+      { request: bad, newTokenIds: [], finishReason: 'error', failure: { fault: 'server', message: 'It failed.' } },
+      { request: good, finishReason: null, failure: null },
+    ]);
+    expect(bad!.finishReason).toBe('error');
+    expect(scheduler.numRunning).toBe(1);
+    expect(scheduler.schedule().releasedKeys).toEqual([bad!.key]);
+  });
+});
+
 test('a result that does not belong to its step is an error', () => {
   const { scheduler, worker } = machine();
   add(scheduler, makeRequest(range(3)), makeRequest(range(4)));
@@ -370,6 +426,70 @@ test('a result that does not belong to its step is an error', () => {
   expect(() => scheduler.updateFromOutput(scheduled, result)).toThrow('given 2 tokens');
 });
 
+describe('adapters', () => {
+  const withAdapter = (id: number, maxTokens = 3) => makeRequest(range(4), { maxTokens }, { lora: adapter(id) });
+
+  test('at most max_loras run at once; the others are passed over, by requests of the base model too', () => {
+    const m = machine({ maxLoras: 2 });
+    const [a, b, c, again, base] = [
+      withAdapter(1),
+      withAdapter(2),
+      withAdapter(3),
+      withAdapter(1),
+      makeRequest(range(4)),
+    ];
+    for (const request of [a, b, c, again, base]) m.scheduler.addRequest(request);
+    const { scheduled } = step(m);
+    expect(scheduled.newRequests.map(({ key }) => key)).toEqual([a, b, again, base].map(({ key }) => key));
+    expect(scheduled.newRequests.map(({ lora }) => lora?.id ?? null)).toEqual([1, 2, 1, null]);
+    expect(m.scheduler.stats().runningLoraAdapters).toEqual(['adapter-1', 'adapter-2']);
+    expect(m.scheduler.stats().waitingLoraAdapters).toEqual(['adapter-3']);
+    m.scheduler.finishRequests([b.key], 'abort');
+    expect(step(m).scheduled.newRequests.map(({ key }) => key)).toEqual([c.key]);
+    runToEnd(m, 1);
+    expect(m.scheduler.stats().runningLoraAdapters).toEqual([]);
+  });
+
+  test('who is passed over waits no longer than as many admissions as run at once', () => {
+    const m = machine({ maxLoras: 1, maxNumSeqs: 3 });
+    const first = withAdapter(1, 2);
+    const other = withAdapter(2);
+    m.scheduler.addRequest(first);
+    m.scheduler.addRequest(other);
+    let numBefore = 0;
+    // Requests of the running adapter never end to come.
+    for (let i = 0; i < 50 && other.status === 'waiting'; i++) {
+      m.scheduler.addRequest(withAdapter(1, 2));
+      const { scheduled } = step(m);
+      numBefore += scheduled.newRequests.filter(({ lora }) => lora?.id === 1).length;
+    }
+    expect(other.status).toBe('running');
+    expect(numBefore).toBeLessThanOrEqual(4);
+    runToEnd(m, 1);
+  });
+
+  test('a request whose adapter can not be read ends with an error, and its blocks are free', () => {
+    const m = machine({ maxLoras: 1 });
+    const broken = withAdapter(1);
+    const base = makeRequest(range(4), { maxTokens: 2 });
+    m.scheduler.addRequest(broken);
+    m.scheduler.addRequest(base);
+    const scheduled = m.scheduler.schedule();
+    const next = m.scheduler.schedule();
+    const result = { ...m.worker.execute(scheduled), failures: [{ key: broken.key, message: 'gone' }] };
+    const updates = m.scheduler.updateFromOutput(scheduled, result);
+    expect(updates.map(({ request, finishReason }) => [request, finishReason])).toEqual([
+      [broken, 'error'],
+      [base, null],
+    ]);
+    expect(updates[0]).toMatchObject({ newTokenIds: [], failure: { fault: 'server', message: 'gone' } });
+    // It is in the step in flight too, whose result of it is dropped.
+    const late = m.scheduler.updateFromOutput(next, m.worker.execute(next));
+    expect(late.map(({ request }) => request)).toEqual([base]);
+    expect(m.scheduler.stats().kvCacheUsage).toBe(0);
+  });
+});
+
 /** The result of a step in which every request samples token 3. */
 function allSampled(scheduled: SchedulerOutput): ModelRunnerOutput {
   const entries = [...scheduled.cachedRequests, ...scheduled.newRequests];
@@ -378,6 +498,7 @@ function allSampled(scheduled: SchedulerOutput): ModelRunnerOutput {
     sampledTokenIds: entries.map(() => [3]),
     logprobs: entries.map(() => null),
     promptLogprobs: entries.map(() => null),
+    failures: [],
   };
 }
 
@@ -431,3 +552,48 @@ function compareWithPrefixList(seed: number): number {
   expect(m.scheduler.stats().prefixCacheHits).toBe(numHits);
   return numHits;
 }
+
+describe('pausing', () => {
+  test('paused-new lets the running ones go on and nobody join; paused-all stops them too', () => {
+    const m = machine({ maxNumBatchedTokens: 10 });
+    const [a, b] = [makeRequest(range(4)), makeRequest(range(4, 20))];
+    add(m.scheduler, a!);
+    step(m);
+    m.scheduler.pauseState = 'paused-new';
+    add(m.scheduler, b!);
+    expect(m.scheduler.canSchedule()).toBe(true);
+    expect(amounts(step(m).scheduled)).toEqual([[a!.key, 1]]);
+    m.scheduler.pauseState = 'paused-all';
+    expect(m.scheduler.canSchedule()).toBe(false);
+    expect(m.scheduler.schedule().totalNumScheduledTokens).toBe(0);
+    m.scheduler.pauseState = 'unpaused';
+    expect(amounts(step(m).scheduled)).toEqual([
+      [a!.key, 1],
+      [b!.key, 4],
+    ]);
+  });
+
+  test('paused-new has nothing to schedule once the running ones have ended', () => {
+    const m = machine();
+    const a = makeRequest(range(4));
+    m.scheduler.pauseState = 'paused-new';
+    add(m.scheduler, a);
+    expect([m.scheduler.canSchedule(), m.scheduler.hasRequests()]).toEqual([false, true]);
+    expect(m.scheduler.unfinishedRequests()).toEqual([a]);
+  });
+});
+
+test('a reset of the prefix cache may preempt what runs; its output is the same', () => {
+  const m = machine({ enablePrefixCaching: true });
+  const request = makeRequest(range(12), { maxTokens: 8 });
+  add(m.scheduler, request);
+  step(m);
+  step(m);
+  expect(m.scheduler.resetPrefixCache()).toBe(false);
+  expect(m.scheduler.resetPrefixCache(true)).toBe(true);
+  expect(m.scheduler.stats()).toMatchObject({ numRunning: 0, numWaiting: 1, kvCacheUsage: 0, numPreemptions: 1 });
+  // All of it is computed anew: nothing was left in the cache.
+  expect(amounts(step(m).scheduled)).toEqual([[request.key, 14]]);
+  while (m.scheduler.hasRequests()) step(m);
+  expect(output(request)).toEqual(generateAlone(request, 64).output);
+});

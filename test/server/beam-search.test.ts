@@ -13,10 +13,10 @@ const NEXT: Record<number, [id: number, p: number][]> = {
   ],
 };
 
-function server() {
+function server(table = NEXT) {
   return testServer({
     script: ({ promptTokenIds, params }) => {
-      const next = NEXT[promptTokenIds.at(-1)!] ?? [
+      const next = table[promptTokenIds.at(-1)!] ?? [
         [300, 0.6],
         [301, 0.4],
       ];
@@ -58,6 +58,27 @@ describe('use_beam_search', () => {
   test('a width of one is greedy', async () => {
     const { postJson } = await server();
     expect((await postJson(CHAT, { ...BEAM, messages })).body.choices[0].token_ids).toEqual([300, 302]);
+  });
+
+  test('length_penalty is the exponent of the length by which answers are ranked', async () => {
+    const eos = (await testServer()).engine.config.model.eosTokenIds[0]!;
+    // At once EOS is likelier than any longer answer; the longer ones win where length counts for them.
+    const { postJson } = await server({
+      1: [
+        [300, 0.6],
+        [eos, 0.4],
+      ],
+      300: [
+        [302, 0.5],
+        [303, 0.5],
+      ],
+    });
+    const best = async (lengthPenalty: number) => {
+      const request = { ...BEAM, prompt: [1], n: 2, length_penalty: lengthPenalty };
+      return (await postJson(COMPLETIONS, request)).body.choices[0].token_ids;
+    };
+    expect(await best(0)).toEqual([eos]);
+    expect(await best(2)).toEqual([300, 302]);
   });
 
   test.each<[field: string, fields: Record<string, unknown>]>([

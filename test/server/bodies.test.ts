@@ -110,7 +110,6 @@ describe('what is not there is refused by name', () => {
   test.each([
     ['watermarking', true],
     ['thinking_token_budget', 5],
-    ['repetition_detection', { max_pattern_size: 2 }],
     ['logprob_token_ids', [1]],
     ['kv_transfer_params', {}],
     ['ec_transfer_params', {}],
@@ -123,7 +122,8 @@ describe('what is not there is refused by name', () => {
     const path = field === 'prompt_embeds' || field === 'suffix' ? COMPLETIONS : CHAT;
     const { status, body } = await server.postJson(path, fields);
     expect(status).toBe(400);
-    expect(body.error).toMatchObject({ type: 'BadRequestError', param: field });
+    expect(body.error.type).toBe('BadRequestError');
+    expect(body.error.param).toStartWith(field);
     expect(body.error.message).toContain(field);
   });
 

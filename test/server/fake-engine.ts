@@ -8,11 +8,14 @@ import {
   type GenerateRequest,
   type HealthStatus,
   type OutputSink,
+  type PoolingRequest,
+  type PoolingSink,
   type PositionLogprobs,
   type RequestOutput,
   ValidationError,
 } from '../../src/engine/engine-client.ts';
-import type { FinishReason, SchedulerStats } from '../../src/engine/messages.ts';
+import type { FinishReason, SchedulerStats, SleepLevel, SleepMode, WakeTag } from '../../src/engine/messages.ts';
+import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 import { OutputText } from '../../src/tokenizer/output-text.ts';
@@ -33,6 +36,8 @@ export interface FakeEngineOptions {
   flags?: Partial<FlagValues>;
   /** By default tokens that follow from the prompt's sum, never EOS. */
   script?(request: GenerateRequest, index: number): Script;
+  /** By default four numbers that follow from the ids; an error is the request's end. */
+  pool?(request: PoolingRequest): number[] | Error;
   /** Outputs come only by `step()`. */
   manual?: boolean;
 }
@@ -48,11 +53,16 @@ async function loadDemo(): Promise<{ tokenizer: Tokenizer; template: ChatTemplat
 export class FakeEngine implements EngineClient {
   /** Every request that was accepted, in order. */
   readonly requests: GenerateRequest[] = [];
+  /** Those that are pooled. */
+  readonly poolingRequests: PoolingRequest[] = [];
   readonly aborted: string[] = [];
+  /** Adapters that were added and not removed, by id. */
+  readonly loras = new Map<number, LoRARequest>();
   status: HealthStatus = { healthy: true };
   /** Thrown by the next requests. */
   refusal: Error | null = null;
   readonly #running = new Map<string, RunningRequest>();
+  readonly #pooling = new Set<string>();
 
   private constructor(
     readonly config: BaoConfig,
@@ -93,6 +103,22 @@ export class FakeEngine implements EngineClient {
     if (!this.options.manual) queueMicrotask(() => this.#run(request.requestId));
   }
 
+  addPoolingRequest(request: PoolingRequest, sink: PoolingSink): void {
+    if (this.refusal !== null) throw this.refusal;
+    this.poolingRequests.push(request);
+    const { requestId, promptTokenIds } = request;
+    this.#pooling.add(requestId);
+    if (this.options.manual) return;
+    const pooled = (this.options.pool ?? defaultPool)(request);
+    queueMicrotask(() => {
+      if (!this.#pooling.delete(requestId)) return;
+      if (pooled instanceof Error) return sink.onError(pooled);
+      const values = Float32Array.from(pooled);
+      const output = { isTokenwise: false, numRows: 1, width: values.length, values };
+      sink.onOutput({ requestId, promptTokenIds, output, numCachedTokens: 0 });
+    });
+  }
+
   #run(requestId: string): void {
     while (this.#running.has(requestId)) this.#stepRequest(requestId);
   }
@@ -120,15 +146,45 @@ export class FakeEngine implements EngineClient {
   }
 
   abort(requestId: string): void {
-    if (this.#running.delete(requestId)) this.aborted.push(requestId);
+    if (this.#running.delete(requestId) || this.#pooling.delete(requestId)) this.aborted.push(requestId);
   }
 
   health(): HealthStatus {
     return this.status;
   }
 
-  async resetPrefixCache(): Promise<boolean> {
-    return true;
+  async addLora(request: LoRARequest): Promise<void> {
+    if (this.refusal !== null) throw this.refusal;
+    this.loras.set(request.id, request);
+  }
+
+  async removeLora(id: number): Promise<void> {
+    this.loras.delete(id);
+  }
+
+  /** What utility calls were made, with their arguments. */
+  readonly calls: [name: string, ...args: unknown[]][] = [];
+  /** Whether blocks of the prefix cache are in use. */
+  cacheInUse = false;
+  #sleeps = false;
+
+  async resetPrefixCache(resetRunningRequests = false): Promise<boolean> {
+    this.calls.push(['resetPrefixCache', resetRunningRequests]);
+    return resetRunningRequests || !this.cacheInUse;
+  }
+
+  async sleep(level: SleepLevel, mode: SleepMode): Promise<void> {
+    this.calls.push(['sleep', level, mode]);
+    this.#sleeps = true;
+  }
+
+  async wakeUp(tags?: readonly WakeTag[]): Promise<void> {
+    this.calls.push(['wakeUp', tags]);
+    this.#sleeps = false;
+  }
+
+  async isSleeping(): Promise<boolean> {
+    return this.#sleeps;
   }
 
   stats(): SchedulerStats[] {
@@ -240,6 +296,11 @@ class FakeSequence {
 function certainToken(tokenId: number, tokenizer: Tokenizer | null) {
   const decodedToken = tokenizer?.decode([tokenId], { skipSpecialTokens: false }) ?? '';
   return { tokenId, logprob: 0, rank: 1, decodedToken };
+}
+
+function defaultPool({ promptTokenIds }: PoolingRequest): number[] {
+  const sum = promptTokenIds.reduce((total, id) => total + id, 0);
+  return [sum, promptTokenIds.length, -1, 0.5];
 }
 
 function defaultScript(request: GenerateRequest, index: number): Script {

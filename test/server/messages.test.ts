@@ -184,6 +184,7 @@ describe('requests', () => {
     ['an image', { messages: [{ role: 'user', content: [{ type: 'image', source: {} }] }] }, 'messages[0].content[0]'],
     ['a server tool', { tools: [{ type: 'web_search_20250305', name: 'web_search' }] }, 'tools[0].type'],
     ['thinking of another kind', { thinking: { type: 'deep' } }, 'thinking'],
+    ['a budget of no tokens', { thinking: { type: 'enabled', budget_tokens: 0 } }, 'thinking.budget_tokens'],
     ['a choice without its tool', { tools: TOOLS, tool_choice: { type: 'tool' } }, 'tool_choice.name'],
     ['a call without input', { messages: [{ role: 'assistant', content: [{ type: 'tool_use' }] }] }, 'input'],
     ['no tokens', { max_tokens: 0 }, 'max_tokens'],

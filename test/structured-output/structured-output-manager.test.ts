@@ -69,7 +69,7 @@ function setUp(startsAfter: number[] | null = null) {
     arrivalTimeMs: 0,
     priority: 0,
     cacheSalt: null,
-    loraName: null,
+    lora: null,
   });
   const row = (numScheduledTokens: number) => ({
     key: 7,
@@ -84,6 +84,8 @@ function setUp(startsAfter: number[] | null = null) {
     totalNumScheduledTokens: numScheduledTokens,
     releasedKeys: [],
     grammarBitmask: null,
+    forcedTokens: [],
+    waitsForLogits: false,
   });
   const sample = (tokenId: number) => {
     request.appendToken(tokenId);
@@ -92,8 +94,10 @@ function setUp(startsAfter: number[] | null = null) {
       newTokenIds: [tokenId],
       newLogprobs: null,
       newPromptLogprobs: null,
+      poolerOutput: null,
       finishReason: null,
       stopReason: null,
+      failure: null,
       isFirst: false,
     });
   };

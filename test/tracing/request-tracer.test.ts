@@ -27,12 +27,13 @@ function finished(traceHeaders: { traceparent: string; tracestate: string | null
     request: {
       requestId: 'cmpl-42',
       promptTokenIds: Int32Array.of(1, 2, 3),
-      params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 16 },
       traceHeaders,
     },
+    params: { ...DEFAULT_SAMPLING_PARAMS, maxTokens: 16 },
     finishReason: 'stop' as const,
     times,
     finishedMs: 1_700_000_000_400,
+    maxGenerationTokens: null,
     numGenerationTokens: 2,
     numPreemptions: 0,
   };

@@ -41,11 +41,40 @@ const listening = {
     metavar: 'SECONDS',
     help: 'How long running requests may go on after the first SIGINT or SIGTERM; 0: they are aborted at once.',
   },
+  'request-timeout': {
+    type: 'float',
+    default: null,
+    min: 0.001,
+    metavar: 'SECONDS',
+    help: 'Longest that an answer may take, from the moment its request is queued to its last token; then it is aborted, with 503 or an error event. By default there is no limit.',
+  },
+  'request-body-timeout': {
+    type: 'float',
+    default: 30,
+    min: 0.001,
+    metavar: 'SECONDS',
+    help: 'Longest that 64 KiB of a request body, or what there is of it, may take to arrive; a slower one is answered 408.',
+  },
+  'http-timeout-keep-alive': {
+    type: 'int',
+    default: 60,
+    min: 1,
+    max: 255,
+    env: 'BAO_HTTP_TIMEOUT_KEEP_ALIVE',
+    metavar: 'SECONDS',
+    help: 'How long a connection may stay open without a request.',
+  },
   'request-body-limit': {
     type: 'bytes',
     default: 32 * 2 ** 20,
     min: 1,
     help: 'Largest request body; a larger one is answered 413.',
+  },
+  'server-dev-mode': {
+    type: 'boolean',
+    default: false,
+    env: 'BAO_SERVER_DEV_MODE',
+    help: "Serve the routes of development: /sleep, /wake_up, /is_sleeping, /reset_prefix_cache, /server_info. Whoever reaches them can stop the server's work.",
   },
 } as const satisfies FlagTable;
 
@@ -72,6 +101,11 @@ const security = {
     min: 0,
     max: 2,
     help: 'Certificate of the client: 0 not asked for, 1 asked for, 2 required.',
+  },
+  'enable-ssl-refresh': {
+    type: 'boolean',
+    default: false,
+    help: 'Use changed TLS files for new connections, without a restart.',
   },
   'allowed-origins': {
     type: 'list',
@@ -177,6 +211,11 @@ const answers = {
     type: 'boolean',
     default: false,
     help: "Serve the tokenizer's configuration and chat template at /tokenizer_info.",
+  },
+  'disable-fastapi-docs': {
+    type: 'boolean',
+    default: false,
+    help: 'Serve no API documentation at /openapi.json and /docs.',
   },
   'enable-request-id-headers': {
     type: 'boolean',

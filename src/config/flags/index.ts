@@ -5,6 +5,7 @@ import type { FlagGroup, FlagSpec, FlagValuesOf } from './flag.ts';
 import { fieldName } from './flag.ts';
 import { frontendFlags } from './frontend.ts';
 import { loadFlags } from './load.ts';
+import { loraFlags } from './lora.ts';
 import { modelFlags } from './model.ts';
 import { loggingFlags, observabilityFlags } from './observability.ts';
 import { parallelFlags } from './parallel.ts';
@@ -28,6 +29,7 @@ export const FLAG_GROUPS = {
     doc: 'Output that follows a schema or a grammar.',
     flags: structuredOutputsFlags,
   },
+  lora: { config: 'LoRAConfig', key: 'lora', doc: 'Adapters.', flags: loraFlags },
   device: { config: 'DeviceConfig', key: 'device', doc: 'The device.', flags: deviceFlags },
   compilation: {
     config: 'CompilationConfig',

@@ -65,6 +65,23 @@ export const modelFlags = {
     metavar: 'int8|int4|NAME',
     help: 'Quantize the weights of linear layers while they are loaded: to 8 bits (int8), to 4 bits (int4), or with a method of a plugin. See docs/quantization.md.',
   },
+  runner: {
+    type: 'string',
+    choices: ['auto', 'generate', 'pooling', 'draft'],
+    default: 'auto',
+    help: 'What the model is run for: to generate text, or for its hidden states to be pooled (embeddings, scores, classes). auto: as its architecture and files say. See docs/pooling.md.',
+  },
+  convert: {
+    type: 'string',
+    choices: ['auto', 'none', 'embed', 'classify'],
+    default: 'auto',
+    help: 'What a pooled model makes: embeddings, or classes by its classification head. auto: as its architecture says. embed and classify imply --runner pooling.',
+  },
+  'pooler-config': {
+    type: 'json',
+    default: {},
+    help: "How hidden states are pooled: task, pooling_type (CLS, LAST, MEAN; or seq_pooling_type and tok_pooling_type), use_activation, dimensions, logit_mean, logit_sigma. By default as the model's files say.",
+  },
   'max-model-len': {
     type: 'tokens',
     default: null,
@@ -77,6 +94,11 @@ export const modelFlags = {
     default: 0,
     min: 0,
     help: 'Seed from which requests without one of their own draw theirs.',
+  },
+  'enable-sleep-mode': {
+    type: 'boolean',
+    default: false,
+    help: 'Let the engine be put to sleep so deep that weights and KV cache are freed (levels 1 and 2).',
   },
   'max-logprobs': {
     type: 'int',

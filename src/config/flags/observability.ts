@@ -13,6 +13,18 @@ export const observabilityFlags = {
     metavar: 'URL',
     help: 'Where to send a trace span for each request: the URL of an OpenTelemetry collector for protobuf over HTTP, such as http://localhost:4318/v1/traces.',
   },
+  'enable-logging-iteration-details': {
+    type: 'boolean',
+    default: false,
+    help: 'A line in the log for each step: its requests and tokens, and how long it took.',
+  },
+  'log-slow-steps': {
+    type: 'float',
+    default: null,
+    min: 0,
+    metavar: 'SECONDS',
+    help: 'Warn of steps that take longer, with what they were made of and how full the engine was. By default no step is told of.',
+  },
 } as const satisfies FlagTable;
 
 export const loggingFlags = {

@@ -28,7 +28,13 @@ export const schedulerFlags = {
     type: 'int',
     default: null,
     min: 0,
-    help: 'Requests that may wait; more are answered 503 with Retry-After. By default there is no limit.',
+    help: 'Requests that may be in flight, waiting or running, over all engine cores (each of n answers counts); more are answered 503 with Retry-After. By default there is no limit.',
+  },
+  'max-num-queued-tokens': {
+    type: 'tokens',
+    default: null,
+    min: 0,
+    help: 'Prompt tokens of requests that have no token yet, in one API server; with so many, new requests are answered 503 with Retry-After. By default there is no limit.',
   },
   'scheduling-policy': {
     type: 'string',

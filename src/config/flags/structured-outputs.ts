@@ -4,6 +4,6 @@ export const structuredOutputsFlags = {
   'structured-outputs-config': {
     type: 'json',
     default: {},
-    help: 'How grammars are made: backend (auto or guidance), disable_any_whitespace, disable_additional_properties.',
+    help: 'How grammars are made: backend (auto, guidance or xgrammar), disable_any_whitespace, disable_additional_properties.',
   },
 } as const satisfies FlagTable;

@@ -1,10 +1,9 @@
 const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
 const NO_REMOTE_CODE = 'no code of a model repository is ever run';
-const NO_LORA = 'adapters are not served';
+const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
-const GENERATE_ONLY = 'models generate text only';
 const ONE_MACHINE = 'engine cores run in one process on one machine';
 
 /** vLLM's flags that people are likely to bring along, with the reason why Bao refuses them. */
@@ -21,11 +20,14 @@ const REASONS: Readonly<Record<string, string>> = {
   'trust-remote-code': NO_REMOTE_CODE,
   'code-revision': NO_REMOTE_CODE,
   'tool-server': 'clients run their tools themselves',
-  'enable-lora': NO_LORA,
-  'lora-modules': NO_LORA,
-  'max-loras': NO_LORA,
-  'max-lora-rank': NO_LORA,
-  'max-cpu-loras': NO_LORA,
+  'fully-sharded-loras': ONE_DEVICE,
+  'lora-target-modules': "an adapter's own target_modules decide what it changes",
+  'enable-mixed-moe-lora-format': NO_EXPERT_LORA,
+  'enable-moe-shared-loras': NO_EXPERT_LORA,
+  'max-lora-cls-labels': 'adapters are served beside models that generate',
+  'specialize-active-lora': 'it is about CUDA graphs, and a step without adapters costs nothing here anyway',
+  'default-mm-loras': TEXT_ONLY,
+  'enable-tower-connector-lora': TEXT_ONLY,
   'speculative-config': NO_SPECULATION,
   'spec-model': NO_SPECULATION,
   'spec-method': NO_SPECULATION,
@@ -38,18 +40,16 @@ const REASONS: Readonly<Record<string, string>> = {
   'allowed-local-media-path': TEXT_ONLY,
   'mm-processor-kwargs': TEXT_ONLY,
   'collect-detailed-traces': 'traces have one span a request',
-  runner: GENERATE_ONLY,
-  convert: GENERATE_ONLY,
-  task: GENERATE_ONLY,
-  'pooler-config': GENERATE_ONLY,
+  task: 'it is called --runner and --convert',
   'guided-decoding-backend': 'the backend is chosen with --structured-outputs-config.backend',
-  'enable-sleep-mode': 'the engine does not sleep',
   middleware: 'middleware is Python; routes are added with --plugin',
   'worker-cls': 'workers are not replaceable; an executor of a plugin is named by --distributed-executor-backend',
-  'logits-processors': 'logits processors are Python',
+  'logits-processors': 'logits processors are registered by plugins: --plugin',
   'enable-log-outputs': 'answers are never logged',
   'disable-log-requests': 'requests are logged only with --enable-log-requests',
-  'disable-fastapi-docs': 'no API documentation is served',
+  'enable-offline-docs': 'the documentation at /docs needs no network',
+  'h11-max-header-count': 'requests have at most 198 header fields',
+  'h11-max-incomplete-event-size': 'the head of a request has at most 16 KiB',
   'uvicorn-log-level': 'one level holds for all parts: --log-level',
   'use-v2-block-manager': 'there is one block manager',
 };

@@ -259,7 +259,7 @@ export class CudaDevice implements Device {
   /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
   #opFunctions(): Record<string, (...args: number[]) => number> {
     const kernels = this.#kernels;
-    const { sample, logprobs, quantized_linear, quantized_linear_f32 } = kernels.ops;
+    const { sample, logprobs, quantized_linear, quantized_linear_f32, add_lora } = kernels.ops;
     const quantized =
       (call: NativeFunction): NativeFunction =>
       (stream, ...args) => {
@@ -286,6 +286,11 @@ export class CudaDevice implements Device {
       logprobs: (stream, ...args) => {
         this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(MANY_ROWS, args[2]!));
         return logprobs!(stream, ...args);
+      },
+      add_lora: (stream, ...args) => {
+        const [numRows, numSlices, maxRank] = [args[5]!, args[10]!, args[11]!];
+        this.#reserveWorkspace(kernels.bao_add_lora_workspace_bytes(numRows, numSlices, maxRank));
+        return add_lora!(stream, ...args);
       },
     };
   }

@@ -10,10 +10,13 @@ export const CUDA_KERNEL_OPS = [
   'embedding',
   'rms_norm',
   'fused_add_rms_norm',
+  'layer_norm',
   'qk_norm_rope',
   'reshape_and_cache',
   'paged_attention',
+  'encoder_attention',
   'act_and_mul',
+  'activate',
   'swigluoai_and_mul',
   'copy_heads',
   'add',
@@ -25,6 +28,8 @@ export const CUDA_KERNEL_OPS = [
   'moe_combine',
   'quantized_linear',
   'quantized_linear_f32',
+  'add_lora',
+  'mean_rows',
   'sample',
   'logprobs',
   'copy_blocks',
@@ -44,6 +49,7 @@ const RUNTIME = {
   bao_kv_block_bytes: { args: ['i32', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_sample_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
   bao_logprobs_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
+  bao_add_lora_workspace_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
 } as const satisfies Record<string, FFIFunction>;
 
 /** Errors of the CUDA runtime are returned by ops with this added (cuda/stream.h). */

@@ -30,7 +30,7 @@ self.onmessage = async (event: MessageEvent<ToCore>) => {
       onLibrariesLoaded: () => tell({ type: 'LIBRARIES' }),
     });
     tell({ type: 'READY', ...ready });
-    core.run();
+    await core.run();
     core.shutdown();
     status.state = 'stopped';
     tell({ type: 'STOPPED' });

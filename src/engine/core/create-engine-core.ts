@@ -4,12 +4,13 @@ import { estimateMaxModelLen, getKvCacheConfig, maxConcurrency } from '../../kv-
 import type { KvCacheConfig } from '../../kv-cache/kv-cache-spec.ts';
 import { logger } from '../../logging/logger.ts';
 import { Scheduler } from '../../scheduler/scheduler.ts';
-import { GuidanceBackend } from '../../structured-output/guidance-backend.ts';
+import { createGrammarBackend } from '../../structured-output/create-backend.ts';
 import { StructuredOutputManager } from '../../structured-output/structured-output-manager.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
 import { EngineCore } from './engine-core.ts';
 import type { CoreReady } from './handshake.ts';
+import { StepLog } from './step-log.ts';
 
 const log = logger('core');
 
@@ -46,6 +47,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
         policy: scheduler.schedulingPolicy,
         watermark: scheduler.watermark,
         enablePrefixCaching: cache.enablePrefixCaching,
+        maxLoras: config.lora.maxLoras,
       },
       kvCache,
     ),
@@ -54,11 +56,15 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
     {
       maxInFlight: scheduler.asyncScheduling ? 2 : 1,
       seed: config.model.seed + coreIndex,
+      stepLog: new StepLog({
+        logsAll: config.observability.enableLoggingIterationDetails,
+        slowStepMs: config.observability.logSlowSteps === null ? null : config.observability.logSlowSteps * 1000,
+      }),
       // The front end that checked the request has registered the vocabulary.
-      structuredOutputs: new StructuredOutputManager(() => new GuidanceBackend(config)),
+      structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },
   );
-  return { core, ready: describe(kvCache, maxModelLen) };
+  return { core, ready: describe(config, kvCache, maxModelLen) };
 }
 
 function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheConfig; maxModelLen: number } {
@@ -73,18 +79,26 @@ function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheC
     ? Math.min(sizing.maxModelLen, estimateMaxModelLen(specs, availableBytes, sizing))
     : sizing.maxModelLen;
   const kvCache = getKvCacheConfig(specs, availableBytes, { ...sizing, maxModelLen });
+  logKvCache(config, kvCache, maxModelLen);
+  return { kvCache, maxModelLen };
+}
+
+function logKvCache(config: BaoConfig, kvCache: KvCacheConfig, maxModelLen: number): void {
+  if (kvCache.groups.length === 0) {
+    log.info('The model keeps no KV cache');
+    return;
+  }
   const tokens = kvCache.numBlocks * config.cache.blockSize;
   log.info(`KV cache: ${kvCache.numBlocks} blocks of ${config.cache.blockSize} tokens, ${tokens} tokens in all`);
   log.info(
     `Maximum concurrency for ${maxModelLen} tokens per request: ${maxConcurrency(kvCache, maxModelLen).toFixed(2)}x`,
   );
-  return { kvCache, maxModelLen };
 }
 
-function describe(kvCache: KvCacheConfig, maxModelLen: number): CoreReady {
+function describe(config: BaoConfig, kvCache: KvCacheConfig, maxModelLen: number): CoreReady {
   return {
     numGpuBlocks: kvCache.numBlocks,
-    blockSize: kvCache.groups[0]!.spec.blockSize,
+    blockSize: config.cache.blockSize,
     maxModelLen,
     kvCacheBytes: kvCache.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0),
     maxConcurrency: maxConcurrency(kvCache, maxModelLen),

@@ -8,8 +8,17 @@ import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
-import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats, UtilityCall } from '../messages.ts';
+import type {
+  ClientMessage,
+  EngineCoreOutput,
+  EngineCoreRequest,
+  RequestFailure,
+  SchedulerStats,
+} from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
+import { SleepControl } from './sleep-control.ts';
+import type { StepLog } from './step-log.ts';
+import { UtilityCalls } from './utility-calls.ts';
 
 const log = logger('core');
 
@@ -26,6 +35,8 @@ export interface EngineCoreOptions {
   maxInFlight: number;
   /** Seed of the seeds of requests that bring none. */
   seed: number;
+  /** Default: no step is told of. */
+  stepLog?: StepLog;
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
 }
@@ -34,13 +45,23 @@ const NOTHING_NEW = {
   newTokenIds: [],
   newLogprobs: null,
   newPromptLogprobs: null,
+  poolerOutput: null,
   stopReason: null,
+  failure: null,
   isFirst: true,
 } satisfies Partial<RequestUpdate>;
+
+const DEAD_END: RequestFailure = {
+  fault: 'client',
+  message:
+    'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.',
+};
 
 interface StepInFlight {
   scheduled: SchedulerOutput;
   pending: PendingStep;
+  /** Milliseconds, monotonic. */
+  enqueuedMs: number;
 }
 
 /** The busy loop of one core: read rings, schedule, execute, update, write rings. Never waits for a client. */
@@ -49,6 +70,8 @@ export class EngineCore {
   /** By client, by handle: the key of a live request. */
   private readonly keys: Map<number, number>[];
   private readonly seeds: SeedSequence;
+  private readonly sleepControl: SleepControl;
+  private readonly utilityCalls: UtilityCalls;
   private nextKey = 1;
   private stopping = false;
   /** Released while no step was due; goes along with the next one. */
@@ -59,6 +82,8 @@ export class EngineCore {
   private stepMs = 0;
   private deviceMs = 0;
   private statsSentMs = 0;
+  /** When the last step's results came, monotonic. */
+  private finishedMs = 0;
 
   constructor(
     private readonly executor: Executor,
@@ -69,34 +94,52 @@ export class EngineCore {
   ) {
     this.keys = connections.map(() => new Map());
     this.seeds = new SeedSequence(options.seed);
+    this.sleepControl = new SleepControl(executor, scheduler, () => this.abortAll());
+    this.utilityCalls = new UtilityCalls(executor, scheduler, this.sleepControl, {
+      stats: () => this.stats(),
+      stop: () => {
+        this.stopping = true;
+      },
+    });
   }
 
   /** Runs until a client asks for `shutdown`. An error that escapes means that the core can't go on. */
-  run(): void {
+  async run(): Promise<void> {
     while (!this.stopping) {
       this.status.countLoopTurn();
       this.receive();
       this.admitCompiled();
-      if (this.scheduler.hasRequests() || this.inFlight.length > 0) {
+      if (this.inFlight.length === 0 && this.sleepControl.isDue) {
+        await this.changeSleep();
+      } else if (this.scheduler.canSchedule() || this.inFlight.length > 0) {
         this.status.state = 'busy';
         this.turn();
       } else if (!this.stopping) {
         this.idle();
       }
-      for (const connection of this.connections) connection.flush();
+      this.flush();
     }
   }
 
   shutdown(): void {
     for (const { pending } of this.inFlight) pending.wait();
+    this.options.structuredOutputs?.close();
     this.executor.shutdown();
     for (const connection of this.connections) connection.close();
   }
 
+  /** Loading weights takes long, and is no step that hangs: the core counts as starting. */
+  private async changeSleep(): Promise<void> {
+    this.status.state = 'starting';
+    await this.sleepControl.proceed();
+    this.publishLoad();
+    this.sendStats();
+  }
+
   private idle(): void {
-    if (this.numSteps > 0 && this.statsSentMs !== Number.POSITIVE_INFINITY) {
+    if (this.statsSentMs !== Number.POSITIVE_INFINITY) {
       this.sendStats();
-      // Once is enough until the next step.
+      // Once is enough until something comes.
       this.statsSentMs = Number.POSITIVE_INFINITY;
     }
     this.status.state = 'idle';
@@ -109,7 +152,7 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
-    while (this.inFlight.length < this.options.maxInFlight) {
+    while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
       const scheduled = this.scheduler.schedule();
       this.releasedKeys.push(...scheduled.releasedKeys);
       if (scheduled.totalNumScheduledTokens === 0) break;
@@ -117,17 +160,33 @@ export class EngineCore {
       this.releasedKeys = [];
       scheduled.grammarBitmask = this.options.structuredOutputs?.bitmask(scheduled) ?? null;
       this.noteFirstScheduled(scheduled);
-      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled) });
+      // Nobody's tokens shall wait for these logits.
+      if (scheduled.waitsForLogits) while (this.finishOldest()) this.flush();
+      this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled), enqueuedMs: performance.now() });
     }
-    const step = this.inFlight.shift();
-    if (step !== undefined) this.finish(step);
+    this.finishOldest();
     this.stepMs += performance.now() - started;
   }
 
-  private finish({ scheduled, pending }: StepInFlight): void {
+  /** False when no step is in flight. */
+  private finishOldest(): boolean {
+    const step = this.inFlight.shift();
+    if (step === undefined) return false;
+    this.finish(step);
+    return true;
+  }
+
+  private flush(): void {
+    for (const connection of this.connections) connection.flush();
+  }
+
+  private finish({ scheduled, pending, enqueuedMs }: StepInFlight): void {
     const waited = performance.now();
     const result = pending.wait();
-    this.deviceMs += performance.now() - waited;
+    const now = performance.now();
+    this.deviceMs += now - waited;
+    this.options.stepLog?.note(scheduled, now - Math.max(enqueuedMs, this.finishedMs), () => this.scheduler.stats());
+    this.finishedMs = now;
     this.numSteps++;
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
     this.status.addProgress(scheduled.totalNumScheduledTokens);
@@ -146,6 +205,7 @@ export class EngineCore {
     if (result === 'going-on') return;
     update.finishReason = result === 'ended' ? 'stop' : 'error';
     if (result === 'ended') update.newTokenIds = [request.eosTokenIds[0]!];
+    else update.failure = DEAD_END;
     this.scheduler.finishRequests([request.key], update.finishReason);
   }
 
@@ -161,7 +221,8 @@ export class EngineCore {
   /** Ends a request that never came to run. */
   private refuse(request: Request, reason: string): void {
     log.warn(`Request ${request.requestId} can't be constrained: ${reason}`);
-    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error' }], 0);
+    const failure: RequestFailure = { fault: 'client', message: `The output can not be constrained: ${reason}` };
+    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error', failure }], 0);
   }
 
   private noteFirstScheduled(scheduled: SchedulerOutput): void {
@@ -200,8 +261,10 @@ export class EngineCore {
       newTokenIds: update.newTokenIds,
       newLogprobs: update.newLogprobs,
       newPromptLogprobs: update.newPromptLogprobs,
+      poolerOutput: update.poolerOutput,
       finishReason: update.finishReason,
       stopReason: update.stopReason,
+      failure: update.failure,
       numCachedTokens: update.isFirst ? Math.max(0, request.numCachedTokens) : 0,
       firstScheduledMs: update.isFirst ? firstScheduledMs : 0,
       numPreemptions: update.finishReason === null ? 0 : request.numPreemptions,
@@ -225,9 +288,16 @@ export class EngineCore {
     };
   }
 
-  private schedulerCounters(): SchedulerCounters {
+  private schedulerCounters(): SchedulerCounters & Pick<SchedulerStats, 'numDeferred' | 'sleepLevel'> {
     const counters = this.scheduler.stats();
-    return { ...counters, numWaiting: counters.numWaiting + (this.options.structuredOutputs?.numWaiting ?? 0) };
+    const numCompiling = this.options.structuredOutputs?.numWaiting ?? 0;
+    const isPaused = this.scheduler.pauseState !== 'unpaused';
+    return {
+      ...counters,
+      numWaiting: counters.numWaiting + numCompiling,
+      numDeferred: isPaused ? counters.numWaiting + numCompiling : numCompiling,
+      sleepLevel: this.sleepControl.level ?? -1,
+    };
   }
 
   private publishLoad(): void {
@@ -243,7 +313,10 @@ export class EngineCore {
         this.handle(message, clientIndex);
       }
     });
-    if (received) this.publishLoad();
+    if (!received) return;
+    this.publishLoad();
+    // What is received may wait without a step: asleep, or for its grammar.
+    if (this.statsSentMs === Number.POSITIVE_INFINITY) this.statsSentMs = 0;
   }
 
   private handle(message: ClientMessage, clientIndex: number): void {
@@ -255,7 +328,9 @@ export class EngineCore {
         this.abort(message.abort.handles, clientIndex);
         break;
       case 'utility':
-        this.answer(message.call, clientIndex);
+        this.utilityCalls.answer(message.call, (result) =>
+          this.connections[clientIndex]!.send({ type: 'utility-result', result }),
+        );
         break;
     }
   }
@@ -296,38 +371,25 @@ export class EngineCore {
     this.scheduler.finishRequests(keys, 'abort');
   }
 
+  /** Every request that waits or runs ends here; its client is told. */
+  private abortAll(): void {
+    const requests = [
+      ...this.scheduler.unfinishedRequests(),
+      ...(this.options.structuredOutputs?.waitingRequests() ?? []),
+    ];
+    this.scheduler.finishRequests(
+      requests.map(({ key }) => key),
+      'abort',
+    );
+    this.sendOutputs(
+      requests.map((request) => ({ ...NOTHING_NEW, request, finishReason: 'abort' })),
+      0,
+    );
+  }
+
   private forget(request: Request): void {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
     this.options.structuredOutputs?.release(request.key);
-  }
-
-  private answer(call: UtilityCall, clientIndex: number): void {
-    let error: string | null = null;
-    let result: unknown = null;
-    try {
-      result = this.utility(call);
-    } catch (thrown) {
-      error = thrown instanceof Error ? thrown.message : String(thrown);
-    }
-    this.connections[clientIndex]!.send({
-      type: 'utility-result',
-      result: { callId: call.callId, error, resultJson: JSON.stringify(result) },
-    });
-  }
-
-  private utility(call: UtilityCall): unknown {
-    switch (call.method) {
-      case 'resetPrefixCache':
-        return this.scheduler.resetPrefixCache();
-      case 'stats':
-        return this.stats();
-      case 'shutdown':
-        log.debug('Asked to stop');
-        this.stopping = true;
-        return null;
-      default:
-        throw new Error(`Unknown utility call ${call.method}`);
-    }
   }
 }

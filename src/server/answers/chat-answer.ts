@@ -31,10 +31,10 @@ export interface ChatFormat {
 
 /** @returns JSON of OpenAI's CreateChatCompletionResponse with vLLM's additions where they carry a value */
 export function chatAnswerJson(output: RequestOutput, format: ChatFormat): string {
-  const choices = output.outputs.map((choice) => choiceJson(choice, format));
+  const choices = output.outputs.map((choice) => `{${choiceMembers(choice, choice.index, format)}}`);
   const usage = usageMember({
     promptTokens: output.promptTokenIds.length,
-    completionTokens: output.outputs.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
+    completionTokens: sum(output.outputs.map(({ tokenIds }) => tokenIds.length)),
     cachedTokens: format.reportCachedTokens ? output.numCachedTokens : null,
     reasoningTokens: countReasoningTokens(output, format.parsing),
   });
@@ -42,7 +42,32 @@ export function chatAnswerJson(output: RequestOutput, format: ChatFormat): strin
   return `${open}${choices.join(',')}]${fingerprintMember(format.head)}${usage}${promptMembers(output, format)}}`;
 }
 
-function choiceJson(choice: CompletionOutput, format: ChatFormat): string {
+/** One answer to several conversations: choices are indexed conversation * n + i, and have with them what is said of their prompt. */
+export function chatBatchAnswerJson(outputs: readonly RequestOutput[], formats: readonly ChatFormat[]): string {
+  const [{ head, reportCachedTokens, n }] = formats as [ChatFormat, ...ChatFormat[]];
+  const choices = outputs.flatMap((output, i) => {
+    const format = formats[i]!;
+    return output.outputs.map(
+      (choice) => `{${choiceMembers(choice, i * n + choice.index, format)}${promptMembers(output, format)}}`,
+    );
+  });
+  const reasoningTokens = outputs.map((output, i) => countReasoningTokens(output, formats[i]!.parsing));
+  const usage = usageMember({
+    promptTokens: sum(outputs.map(({ promptTokenIds }) => promptTokenIds.length)),
+    completionTokens: sum(outputs.flatMap((output) => output.outputs.map(({ tokenIds }) => tokenIds.length))),
+    cachedTokens: reportCachedTokens ? sum(outputs.map(({ numCachedTokens }) => numCachedTokens)) : null,
+    reasoningTokens: reasoningTokens.some((count) => count === null)
+      ? null
+      : sum(reasoningTokens.map((count) => count!)),
+  });
+  return `${openAnswer(head, 'chat.completion')}${choices.join(',')}]${fingerprintMember(head)}${usage}}`;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function choiceMembers(choice: CompletionOutput, index: number, format: ChatFormat): string {
   const parsed = format.parsing?.parse(choice.text) ?? null;
   const members = parsed === null ? contentMember(format.echo + choice.text) : parsedMembers(parsed, format);
   const message = `{"role":${JSON.stringify(format.role)}${members},"refusal":null}`;
@@ -50,7 +75,7 @@ function choiceJson(choice: CompletionOutput, format: ChatFormat): string {
   const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', choice.tokenIds) : '';
   const hasCalls = parsed !== null && parsed.toolCalls.length > 0;
   const finish = finishMembers(choice, hasCalls && format.parsing!.callsAreTheReason);
-  return `{"index":${choice.index},"message":${message},"logprobs":${logprobs}${finish}${tokenIds}}`;
+  return `"index":${index},"message":${message},"logprobs":${logprobs}${finish}${tokenIds}`;
 }
 
 function contentMember(content: string | null): string {
@@ -76,14 +101,14 @@ export function reasoningMembers(text: string): string {
 }
 
 function countReasoningTokens(output: RequestOutput, parsing: OutputParsing | null): number | null {
-  let sum = 0;
+  let total = 0;
   for (const { tokenIds } of output.outputs) {
     const counter = parsing?.tokenCounter() ?? null;
     if (counter === null) return null;
     counter.push(tokenIds);
-    sum += counter.count;
+    total += counter.count;
   }
-  return sum;
+  return total;
 }
 
 /** JSON of a choice's log probabilities, null where they were not asked for. */

@@ -3,6 +3,7 @@ import { beamSearch } from '../../sampling/beam-search.ts';
 import type { SamplingParams } from '../../sampling/sampling-params.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import type { ServerContext } from '../server-context.ts';
+import { startDeadline } from './deadline.ts';
 import { collectOutputs, engineRequestId } from './generation.ts';
 
 /** Log probabilities that a search asks for at each step; they count against `--max-logprobs`. */
@@ -32,6 +33,9 @@ export function checkBeamSearch(request: GenerationFields, params: SamplingParam
     ['repetition_penalty', request.repetition_penalty != null && params.repetitionPenalty !== 1],
     ['presence_penalty', params.presencePenalty !== 0],
     ['frequency_penalty', params.frequencyPenalty !== 0],
+    ['vllm_xargs', params.extraArgs !== null],
+    ['thinking_token_budget', params.thinkingBudget !== null],
+    ['repetition_detection', params.repetitionDetection !== null],
   ];
   const field = changed.find(([, isSet]) => isSet)?.[0];
   if (field !== undefined) throw new ValidationError(`\`${field}\` can't be used with beam search.`, field);
@@ -50,11 +54,17 @@ export async function collectBeams(
 ): Promise<RequestOutput[]> {
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
+  // Of the whole search; each of its steps is a generation of its own.
+  const exceeded = Promise.withResolvers<never>();
+  const callOff = startDeadline(context, exceeded.reject);
   try {
-    return await Promise.all(requests.map((request) => searchOne(context, request, lengthPenalty ?? 1, either)));
+    const searches = requests.map((request) => searchOne(context, request, lengthPenalty ?? 1, either));
+    return await Promise.race([Promise.all(searches), exceeded.promise]);
   } catch (error) {
     failed.abort();
     throw error;
+  } finally {
+    callOff();
   }
 }
 

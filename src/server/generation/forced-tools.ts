@@ -28,24 +28,14 @@ function constraintFor(
   tools: readonly ToolDefinition[],
   format: ToolFormat | null,
 ): Constraint {
-  if (format?.frame !== undefined) return { kind: 'grammar', lark: framedCalls(choice, tools, format.frame) };
+  if (format?.frame !== undefined) {
+    const names = choice === 'required' ? tools.map((tool) => tool.function.name) : [choice.name];
+    const { frame } = format;
+    const pieces = names.map((name) => ({ ...frame(name), schema: argumentsSchema(name, tools) }));
+    return { kind: 'framed', pieces, repeats: choice === 'required' };
+  }
   const schema = choice === 'required' ? callsSchema(tools) : argumentsSchema(choice.name, tools);
   return { kind: 'json', schema };
-}
-
-/** A grammar of one call, or of any number of them where the model chooses the functions. */
-function framedCalls(
-  choice: Exclude<ToolChoice, 'none' | 'auto'>,
-  tools: readonly ToolDefinition[],
-  frame: NonNullable<ToolFormat['frame']>,
-): string {
-  const names = choice === 'required' ? tools.map((tool) => tool.function.name) : [choice.name];
-  const rules = names.map((name, i) => {
-    const { begin, end } = frame(name);
-    return `call_${i}: ${JSON.stringify(begin)} %json ${JSON.stringify(argumentsSchema(name, tools))} ${JSON.stringify(end)}`;
-  });
-  const call = `call: ${names.map((_, i) => `call_${i}`).join(' | ')}`;
-  return [choice === 'required' ? 'start: call ("\\n" call)*' : 'start: call', call, ...rules].join('\n');
 }
 
 function argumentsSchema(name: string, tools: readonly ToolDefinition[]): Readonly<Record<string, unknown>> {

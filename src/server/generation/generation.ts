@@ -1,18 +1,23 @@
 import {
+  type CompletionOutput,
   EngineDeadError,
+  type EngineRequest,
   type GenerateRequest,
+  type PoolingRequest,
   type RequestOutput,
   type TraceHeaders,
   ValidationError,
 } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
+import type { LoRARequest } from '../../lora/lora-request.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
-import type { RequestOutputKind, SamplingParams } from '../../sampling/sampling-params.ts';
+import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import { randomId } from '../request-id.ts';
 import type { ServerContext } from '../server-context.ts';
+import { startDeadline } from './deadline.ts';
 
 const log = logger('server');
 
@@ -24,6 +29,7 @@ export interface GenerationPlan {
   promptLogprobs: number | null;
   outputKind: RequestOutputKind;
   structuredOutputs: StructuredOutputsParams | null;
+  thinkingBudget: ThinkingBudgetParams | null;
 }
 
 /** Tokens that may follow a prompt: what the request, else the model's generation config, asks for, within the operator's limit and what fits. */
@@ -46,6 +52,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
       promptLogprobs: plan.promptLogprobs,
       outputKind: plan.outputKind,
       structuredOutputs: plan.structuredOutputs,
+      thinkingBudget: plan.thinkingBudget,
       vocabSize: model.hf.vocabSize,
       maxLogprobs: model.maxLogprobs,
       tokenizer: context.engine.tokenizer,
@@ -57,7 +64,7 @@ export function samplingParams(context: ServerContext, fields: GenerationFields,
 export interface Placement {
   priority: number;
   cacheSalt: string | null;
-  loraName: string | null;
+  lora: LoRARequest | null;
   dataParallelRank: number | null;
   traceHeaders: TraceHeaders | null;
 }
@@ -65,9 +72,9 @@ export interface Placement {
 /** @throws ValidationError for a priority or a rank that this server does not have */
 export function placement(
   context: ServerContext,
-  fields: GenerationFields,
+  fields: Pick<GenerationFields, 'priority' | 'cache_salt'>,
   headers: Headers,
-  loraName: string | null,
+  lora: LoRARequest | null,
 ): Placement {
   const { scheduler, parallel } = context.config;
   const priority = integerHeader(headers, 'X-Vllm-Priority') ?? fields.priority ?? 0;
@@ -79,7 +86,7 @@ export function placement(
     throw new ValidationError(`data_parallel_rank ${rank} is out of range [0, ${parallel.dataParallelSize}).`);
   }
   const cacheSalt = typeof fields.cache_salt === 'string' ? fields.cache_salt : null;
-  return { priority, cacheSalt, loraName, dataParallelRank: rank, traceHeaders: traceHeaders(headers) };
+  return { priority, cacheSalt, lora, dataParallelRank: rank, traceHeaders: traceHeaders(headers) };
 }
 
 function traceHeaders(headers: Headers): TraceHeaders | null {
@@ -125,6 +132,7 @@ export function startGeneration(
   let isOver = false;
   const finish = () => {
     isOver = true;
+    callOff();
     signal.removeEventListener('abort', cancel);
     if (tracks) load.add(-1);
     for (const id of running) engine.abort(id);
@@ -140,7 +148,7 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = failureOf(output, requests[index]!);
+    const failure = output.outputs.map(failureOf).find((each) => each !== null) ?? null;
     if (output.finished) running.delete(output.requestId);
     if (failure !== null) return fail(failure);
     handler.onOutput(index, output);
@@ -149,6 +157,7 @@ export function startGeneration(
     handler.onEnd();
   };
 
+  const callOff = startDeadline(context, fail);
   if (tracks) load.add(1);
   signal.addEventListener('abort', cancel);
   for (const request of requests) running.add(request.requestId);
@@ -164,25 +173,21 @@ export function startGeneration(
   return cancel;
 }
 
-const DEAD_END =
-  'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.';
-
-/** A choice that did not come to an end of its own. */
-function failureOf(output: RequestOutput, { params }: GenerateRequest): ApiError | null {
-  for (const { finishReason } of output.outputs) {
-    if (finishReason === null) continue;
-    if (finishReason === 'error' && params.structuredOutputs !== null)
-      return new ApiError(400, 'BadRequestError', DEAD_END);
-    if (finishReason === 'error') return new ApiError(500, 'InternalServerError', 'Internal server error');
-    if (finishReason === 'abort') {
-      return new ApiError(
-        503,
-        'ServiceUnavailableError',
-        'The server has aborted this request because it is shutting down.',
-      );
-    }
+/** What to answer about a choice, or a request that is pooled, which did not come to an end of its own; null for one that did or goes on. */
+export function failureOf({
+  finishReason,
+  failure,
+}: Pick<CompletionOutput, 'finishReason' | 'failure'>): ApiError | null {
+  if (failure?.fault === 'client') return new ApiError(400, 'BadRequestError', failure.message);
+  if (finishReason === 'error') {
+    return new ApiError(500, 'InternalServerError', failure?.message ?? 'Internal server error');
   }
-  return null;
+  if (finishReason !== 'abort') return null;
+  return new ApiError(
+    503,
+    'ServiceUnavailableError',
+    'The server has aborted this request: it is shutting down, or its engine was put to sleep.',
+  );
 }
 
 /**
@@ -212,9 +217,18 @@ export function collectOutputs(
 
 /** With `--enable-log-requests`: parameters at info, prompts at debug, cut to `--max-log-len`. */
 export function logRequest(context: ServerContext, request: GenerateRequest, promptText: string | null): void {
+  logAccepted(context, request, request.params, promptText);
+}
+
+/** The same for a request that is pooled. */
+export function logPooling(context: ServerContext, request: PoolingRequest, promptText: string | null): void {
+  logAccepted(context, request, request.pooling, promptText);
+}
+
+function logAccepted(context: ServerContext, request: EngineRequest, params: object, promptText: string | null): void {
   const { enableLogRequests, maxLogLen } = context.config.frontend;
   if (!enableLogRequests) return;
-  const { requestId, params, promptTokenIds } = request;
+  const { requestId, promptTokenIds } = request;
   log.info(`received request ${requestId}`, { params: JSON.stringify(params), promptTokens: promptTokenIds.length });
   const cut = maxLogLen ?? Number.POSITIVE_INFINITY;
   log.debug(`prompt of request ${requestId}`, {

@@ -6,8 +6,10 @@ import {
   type ReasoningTokens,
   reasoningTokens,
 } from '../../parsers/reasoning/count-reasoning-tokens.ts';
+import { resolveThinkingBudget } from '../../parsers/reasoning/thinking-budget.ts';
 import { namedCall, requiredCalls } from '../../parsers/tools/forced.ts';
 import type { ToolFormat } from '../../parsers/tools/tool-parser.ts';
+import type { ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
 import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
 import type { ToolChoice } from '../protocol/tool-choice.ts';
@@ -157,4 +159,18 @@ export function constraintBehindReasoning(
   if (constraint === null || marks === undefined || engine.tokenizer === null) return constraint;
   if (marks.start({ promptText, templateKwargs: chatTemplateKwargs(engine, request) }) !== 'inside') return constraint;
   return { ...constraint, startsAfter: [...engine.tokenizer.encode(marks.ends[0]!, { addSpecialTokens: false })] };
+}
+
+/** The limit of a chat's thinking, which its prompt or the format may have begun. Throws ValidationError where there can be none. */
+export function chatThinkingBudget(
+  { formats, engine }: ServerContext,
+  request: ChatCompletionRequest,
+  promptText: string,
+  promptTokenIds: Int32Array,
+): ThinkingBudgetParams | null {
+  const start = formats.reasoning?.marks?.start({ promptText, templateKwargs: chatTemplateKwargs(engine, request) });
+  const { reasoning: format } = formats;
+  return resolveThinkingBudget(request.thinking_token_budget, {
+    ...{ format, tokenizer: engine.tokenizer, promptTokenIds, start },
+  });
 }

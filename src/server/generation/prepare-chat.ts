@@ -10,6 +10,7 @@ import { engineRequestId, logRequest, placement, resolveMaxTokens, samplingParam
 import {
   type CallOrigin,
   chatOutputParsing,
+  chatThinkingBudget,
   constraintBehindReasoning,
   keepsSpecialTokens,
   type OutputParsing,
@@ -44,7 +45,7 @@ export async function prepareChat(
   origin: ChatOrigin,
 ): Promise<PreparedChat> {
   const { engine, config } = context;
-  const model = resolveModel(config, request.model);
+  const model = resolveModel(context, request.model);
   const maxTokens = request.max_completion_tokens ?? request.max_tokens ?? null;
   const limits = chatPromptLimits(context, request, origin.maxOutputField);
   checkLimits(limits);
@@ -63,13 +64,14 @@ export async function prepareChat(
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),
     outputKind: request.stream ? 'delta' : 'final-only',
     structuredOutputs: constraintBehindReasoning(context, request, promptText, constraint),
+    thinkingBudget: chatThinkingBudget(context, request, promptText, promptTokenIds),
   });
   if (request.use_beam_search) checkBeamSearch(request, params);
   const generate = {
     requestId: engineRequestId(origin.id),
     promptTokenIds,
     params,
-    ...placement(context, request, origin.headers, model.loraName),
+    ...placement(context, request, origin.headers, model.lora),
   };
   logRequest(context, generate, promptText);
   const parsing = chatOutputParsing(context, request, toolChoice, promptText, origin);

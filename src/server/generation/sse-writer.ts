@@ -10,6 +10,9 @@ const PRELUDE = '\n\n';
  */
 const MAX_UNREAD = 64 * 2 ** 20;
 
+/** By their bodies, for `beforeEnd`. */
+const writers = new WeakMap<ReadableStream, SseWriter>();
+
 /** Writers with text that waits for the end of the present tick; one microtask sends for all of them. */
 const dirty: SseWriter[] = [];
 
@@ -40,6 +43,8 @@ export class SseWriter {
   #ended = false;
   #closed = false;
   readonly #done = Promise.withResolvers<void>();
+  /** Called when all has been sent, before the body closes. */
+  beforeEnd = () => {};
 
   constructor(private readonly options: SseWriterOptions) {
     const source: Bun.DirectUnderlyingSource = {
@@ -54,6 +59,7 @@ export class SseWriter {
     };
     // The DOM's types, which come first, don't know Bun's direct streams.
     this.body = new ReadableStream(source as unknown as UnderlyingSource);
+    writers.set(this.body, this);
   }
 
   /** Complete events, each closed by an empty line. Ignored after the end or when the client has gone. */
@@ -115,10 +121,20 @@ export class SseWriter {
     }
     if (this.#ended) {
       this.#closed = true;
+      this.beforeEnd();
       this.#controller.end();
       this.#done.resolve();
     }
   }
+}
+
+/** Calls back before the last byte of an answer: of an event stream when all has been sent, of any other at once. */
+export function beforeEnd(response: Response, callback: () => void): void {
+  const isStream = response.headers.get('Content-Type')?.startsWith('text/event-stream') === true;
+  // Only a stream's body is looked at: to ask for another one's makes a stream of it.
+  const writer = isStream && response.body !== null ? writers.get(response.body) : undefined;
+  if (writer !== undefined) writer.beforeEnd = callback;
+  else if (!isStream) callback();
 }
 
 export const SSE_DONE = 'data: [DONE]\n\n';

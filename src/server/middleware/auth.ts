@@ -2,17 +2,22 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { MiddlewareHandler } from 'hono';
 import type { ServerEnv } from '../server-context.ts';
 
-/** Paths that need a key; /health, /metrics and the like don't, as in vLLM. */
-const GUARDED_PREFIXES = ['/v1', '/v2', '/inference'];
+/** Paths that need a key; /health, /metrics and the like don't, as in vLLM, which leaves the model's use by /score and the like open too. */
+const GUARDED_PREFIXES = ['/v1', '/v2', '/inference', '/score', '/rerank', '/classify', '/pooling'];
 
 /** Where Anthropic's clients come with their key in `x-api-key`. */
 const ANTHROPIC_PREFIX = '/v1/messages';
 
-/** With `--api-key`: a bearer token that is one of the keys, else 401. Preflight requests of browsers carry no key and pass. */
-export function requireApiKey(keys: readonly string[]): MiddlewareHandler<ServerEnv> {
+/**
+ * With `--api-key`: a bearer token that is one of the keys, else 401. Preflight requests of browsers carry no key and pass.
+ *
+ * @param guardedPaths paths that need a key besides those with vLLM's prefixes
+ */
+export function requireApiKey(keys: readonly string[], guardedPaths: readonly string[]): MiddlewareHandler<ServerEnv> {
   const digests = keys.map(digest);
+  const prefixes = [...GUARDED_PREFIXES, ...guardedPaths];
   return async (c, next) => {
-    const isGuarded = c.req.method !== 'OPTIONS' && GUARDED_PREFIXES.some((prefix) => c.req.path.startsWith(prefix));
+    const isGuarded = c.req.method !== 'OPTIONS' && prefixes.some((prefix) => c.req.path.startsWith(prefix));
     if (!isGuarded) return next();
     const key = bearerToken(c.req.header('Authorization'));
     const otherKey = c.req.path.startsWith(ANTHROPIC_PREFIX) ? c.req.header('x-api-key') : undefined;

@@ -20,7 +20,7 @@ export function observe(options: ObserveOptions): MiddlewareHandler<ServerEnv> {
     const durationMs = performance.now() - start;
     const { method, path } = c.req;
     if (options.logs(path)) {
-      const target = path + new URL(c.req.url).search;
+      const target = path + maskSecrets(new URL(c.req.url).search);
       log.info(`${clientAddress(c)} - "${method} ${target}" ${c.res.status}`, { ms: Math.round(durationMs) });
     }
     options.observeHttp?.({
@@ -32,6 +32,11 @@ export function observe(options: ObserveOptions): MiddlewareHandler<ServerEnv> {
       responseBytes: Number(c.res.headers.get('Content-Length') ?? 0) || 0,
     });
   };
+}
+
+/** Keys belong into headers; some clients put them into the URL all the same. */
+function maskSecrets(query: string): string {
+  return query.replace(/([?&][^=&]*(?:key|token|secret|password)[^=&]*=)[^&]*/gi, '$1***');
 }
 
 function clientAddress(c: Context<ServerEnv>): string {

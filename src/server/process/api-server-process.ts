@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
+import type { AdapterTable } from '../../lora/adapter-table.ts';
 import { SOURCE_URL } from '../../package-layout.ts';
 import type { SharedLoad } from '../shared-load.ts';
 import type { FromApiServer, ToApiServer } from './api-server-worker.ts';
@@ -30,9 +31,10 @@ export class ApiServerWorker {
     this.worker.addEventListener('close', () => fail('the Worker ended unexpectedly'));
   }
 
-  async start(config: BaoConfig, port: number, load: SharedLoad): Promise<void> {
+  async start(config: BaoConfig, port: number, load: SharedLoad, adapters: AdapterTable): Promise<void> {
     await this.hello.promise;
-    this.post({ type: 'INIT', config, serverIndex: this.serverIndex, port, load: load.buffer });
+    const shared = { load: load.buffer, adapters: adapters.buffer };
+    this.post({ type: 'INIT', config, serverIndex: this.serverIndex, port, ...shared });
   }
 
   /** Settles when the front end takes requests. */

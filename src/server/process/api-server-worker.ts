@@ -1,13 +1,21 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { configureLogging } from '../../logging/logger.ts';
+import { AdapterTable } from '../../lora/adapter-table.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
 import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 
 /** Messages between the main thread and a front end in a Worker (`--api-server-count`). */
 export type ToApiServer =
-  | { type: 'INIT'; config: BaoConfig; serverIndex: number; port: number; load: SharedArrayBuffer }
+  | {
+      type: 'INIT';
+      config: BaoConfig;
+      serverIndex: number;
+      port: number;
+      load: SharedArrayBuffer;
+      adapters: SharedArrayBuffer;
+    }
   | { type: 'CORES'; config: BaoConfig; links: CoreLinkEnd[] }
   | { type: 'DRAIN'; timeoutMs: number }
   | { type: 'ENGINE_DEAD'; reason: string }
@@ -58,14 +66,21 @@ self.onmessage = (event: MessageEvent<ToApiServer>) => {
   }
 };
 
-async function start({ config, serverIndex, port, load }: Extract<ToApiServer, { type: 'INIT' }>): Promise<void> {
+async function start({
+  config,
+  serverIndex,
+  port,
+  load,
+  adapters,
+}: Extract<ToApiServer, { type: 'INIT' }>): Promise<void> {
   configureLogging({
     level: config.logging.logLevel,
     format: config.logging.logFormat,
     thread: `api server ${serverIndex}`,
   });
   await loadPlugins(config.plugins.plugin);
-  server = new ApiServer(config, { reusePort: true, port, load: new SharedLoad(load) });
+  const shared = { load: new SharedLoad(load), adapters: new AdapterTable(adapters) };
+  server = new ApiServer(config, { reusePort: true, port, ...shared });
   await server.open(cores.promise, collect);
   tell({ type: 'READY' });
 }

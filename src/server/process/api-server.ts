@@ -3,6 +3,7 @@ import { AsyncLLM, loadPreprocessing } from '../../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineDeadError } from '../../engine/engine-client.ts';
 import { type EngineObserver, overrideObserver } from '../../engine/observer.ts';
+import type { AdapterTable } from '../../lora/adapter-table.ts';
 import { createMetrics, type ServerMetrics } from '../../metrics/server-metrics.ts';
 import { addPluginRoutes } from '../../plugins/plugins.ts';
 import type { RequestTracer } from '../../tracing/request-tracer.ts';
@@ -44,7 +45,7 @@ export class ApiServer {
 
   constructor(
     private readonly config: BaoConfig,
-    private readonly options: { reusePort: boolean; port?: number; load?: SharedLoad },
+    private readonly options: { reusePort: boolean; port?: number; load?: SharedLoad; adapters?: AdapterTable },
   ) {
     const starting: FetchHandler = (request) => this.unavailable(request, 'The server is starting.');
     this.listener = listen(config.frontend, starting, options);
@@ -72,7 +73,8 @@ export class ApiServer {
     const metrics = createMetrics(config, collect);
     this.tracer = await openTracer(config);
     const engine = new AsyncLLM(config, links, preprocessing, withTracing(metrics.observer, this.tracer));
-    const app = createApp(engine, { metrics: metrics.http, routes: addPluginRoutes, load: this.options.load });
+    const { load, adapters } = this.options;
+    const app = createApp(engine, { metrics: metrics.http, routes: addPluginRoutes, load, adapters });
     this.engine = engine;
     this.metrics = metrics;
     this.phase = 'open';

@@ -1,6 +1,8 @@
 import { lstatSync, unlinkSync } from 'node:fs';
 import type { FrontendConfig } from '../../config/bao-config.ts';
 import { ConfigError } from '../../config/config-error.ts';
+import { beforeEnd } from '../generation/sse-writer.ts';
+import { certificatesOf } from './certificates.ts';
 
 export type FetchHandler = (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>;
 
@@ -24,32 +26,54 @@ export function listen(
   options: { reusePort: boolean; port?: number },
 ): Listener {
   let current = handler;
-  const common = {
-    fetch: (request: Request, server: Bun.Server<undefined>) => {
-      // An answer may be silent for long while its request waits in the queue.
-      server.timeout(request, 0);
-      return current(request, server);
-    },
-    maxRequestBodySize: frontend.requestBodyLimit,
-    development: false,
-    tls: tlsOptions(frontend),
+  const certificates = certificatesOf(frontend);
+  const serve = (port: number, tls: Bun.TLSOptions | undefined) => {
+    const common = {
+      fetch: async (request: Request, server: Bun.Server<undefined>) => {
+        // An answer may be silent for long while its request waits in the queue. The body has a deadline of its own.
+        server.timeout(request, 0);
+        const response = await current(request, server);
+        beforeEnd(response, () => server.timeout(request, frontend.httpTimeoutKeepAlive));
+        return response;
+      },
+      maxRequestBodySize: frontend.requestBodyLimit,
+      development: false,
+      tls,
+    };
+    return frontend.uds === null
+      ? Bun.serve({
+          ...common,
+          hostname: frontend.host ?? '0.0.0.0',
+          port,
+          reusePort: options.reusePort,
+          idleTimeout: frontend.httpTimeoutKeepAlive,
+        })
+      : Bun.serve({ ...common, unix: frontend.uds });
   };
-  const port = options.port ?? frontend.port;
+  const wantedPort = options.port ?? frontend.port;
   try {
-    const server =
-      frontend.uds === null
-        ? Bun.serve({ ...common, hostname: frontend.host ?? '0.0.0.0', port, reusePort: options.reusePort })
-        : Bun.serve({ ...common, unix: frontend.uds });
+    const servers = [serve(wantedPort, certificates?.read())];
+    const port = servers[0]!.port ?? null;
+    const stopWatching = frontend.enableSslRefresh
+      ? certificates?.watch((tls) => {
+          // A listener can't change its certificate: a second one takes its place at the same port, and what is connected stays.
+          servers.unshift(serve(port!, tls));
+          servers[1]!.stop(false);
+        })
+      : undefined;
     return {
-      url: describe(frontend, server.port ?? null),
-      port: server.port ?? null,
+      url: describe(frontend, port),
+      port,
       setHandler: (next) => {
         current = next;
       },
-      stop: (closeActive) => server.stop(closeActive),
+      stop: async (closeActive) => {
+        stopWatching?.();
+        await Promise.all(servers.map((server) => server.stop(closeActive)));
+      },
     };
   } catch (error) {
-    throw bindError(error, frontend, port);
+    throw bindError(error, frontend, wantedPort);
   }
 }
 
@@ -59,18 +83,6 @@ export async function reservePort(frontend: FrontendConfig): Promise<number> {
   const { port } = probe;
   await probe.stop(true);
   return port ?? frontend.port;
-}
-
-function tlsOptions(frontend: FrontendConfig): Bun.TLSOptions | undefined {
-  const { sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs } = frontend;
-  if (sslKeyfile === null || sslCertfile === null) return undefined;
-  return {
-    key: Bun.file(sslKeyfile),
-    cert: Bun.file(sslCertfile),
-    ca: sslCaCerts === null ? undefined : Bun.file(sslCaCerts),
-    requestCert: sslCertReqs > 0,
-    rejectUnauthorized: sslCertReqs === 2,
-  };
 }
 
 /**

@@ -4,8 +4,10 @@ import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
+import { AdapterTable } from '../../lora/adapter-table.ts';
 import { resolveParsers } from '../../parsers/resolve-parsers.ts';
 import { loadPlugins } from '../../plugins/plugins.ts';
+import { canScore, type PoolingConfig } from '../../pooling/pooling-config.ts';
 import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
@@ -42,15 +44,19 @@ class Server {
     private readonly config: BaoConfig,
     private readonly apiServer: ApiServer,
     private readonly load: SharedLoad,
+    private readonly adapters: AdapterTable,
   ) {}
 
   static async start(config: BaoConfig): Promise<Server> {
     const startedMs = performance.now();
     if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
-    const shared = config.frontend.apiServerCount > 1;
+    const { apiServerCount, enableSslRefresh } = config.frontend;
+    const shared = apiServerCount > 1 || enableSslRefresh;
     const port = shared ? await reservePort(config.frontend) : config.frontend.port;
     const load = new SharedLoad();
-    const server = new Server(config, new ApiServer(config, { reusePort: shared, port, load }), load);
+    const adapters = AdapterTable.fromConfig(config);
+    const apiServer = new ApiServer(config, { reusePort: shared, port, load, adapters });
+    const server = new Server(config, apiServer, load, adapters);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
@@ -86,7 +92,7 @@ class Server {
       collect,
     );
     const others = this.workers.map(async (worker, i) => {
-      await worker.start(this.config, port, this.load);
+      await worker.start(this.config, port, this.load, this.adapters);
       const { config, links } = await cores;
       await worker.connect(config, links[i + 1]!);
     });
@@ -106,8 +112,9 @@ class Server {
     const seconds = (startupMs / 1000).toFixed(2);
     log.info(`Ready after ${seconds} s: ${url}/v1 serves ${model}`);
     const target = url.startsWith('unix:') ? `--unix-socket ${url.slice(5)} http://localhost` : url;
-    const body = JSON.stringify({ model, messages: [{ role: 'user', content: 'What is the capital of France?' }] });
-    log.info(`Try it:\n  curl ${target}/v1/chat/completions -H 'Content-Type: application/json' -d '${body}'`);
+    const { path, fields } = exampleRequest(this.config.model.pooling);
+    const body = JSON.stringify({ model, ...fields });
+    log.info(`Try it:\n  curl ${target}${path} -H 'Content-Type: application/json' -d '${body}'`);
   }
 
   private async collectMetrics(): Promise<unknown[]> {
@@ -146,4 +153,14 @@ class Server {
     this.stopping = true;
     setTimeout(() => this.exit.resolve(1), DEATH_GRACE_MS);
   }
+}
+
+/** Something that the model can be asked. */
+function exampleRequest(pooling: PoolingConfig | null): { path: string; fields: Record<string, unknown> } {
+  const question = 'What is the capital of France?';
+  if (pooling === null)
+    return { path: '/v1/chat/completions', fields: { messages: [{ role: 'user', content: question }] } };
+  if (pooling.convert === 'embed') return { path: '/v1/embeddings', fields: { input: question } };
+  if (!canScore(pooling)) return { path: '/classify', fields: { input: question } };
+  return { path: '/rerank', fields: { query: question, documents: ['Paris is.', 'It rains.'] } };
 }

@@ -1,10 +1,14 @@
 import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
 import { chatMessages, toolDefinitions } from './chat-messages.ts';
+import { MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, list, literal, string } from './fields.ts';
 import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
+
+/** The same bound as for prompts of one completion. */
+const MAX_CONVERSATIONS = 1024;
 
 /** Fields by which a conversation becomes a prompt; /tokenize has them too. */
 export const templateFields = {
@@ -15,15 +19,14 @@ export const templateFields = {
   add_special_tokens: v.optional(boolean, false),
   chat_template: v.nullish(string),
   chat_template_kwargs: v.nullish(anyObject),
-  /** About multimodal content, which is refused itself. */
-  media_io_kwargs: v.nullish(anyObject),
-  mm_processor_kwargs: v.nullish(anyObject),
+  media_io_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
+  mm_processor_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
 };
 
 const templateSchema = v.object(templateFields);
 export type TemplateFields = v.InferOutput<typeof templateSchema>;
 
-const chatCompletionSchema = v.object({
+export const chatCompletionSchema = v.object({
   ...generationFields,
   ...templateFields,
   n: v.nullish(integer),
@@ -39,6 +42,15 @@ const chatCompletionSchema = v.object({
   return_prompt_text: v.nullish(boolean),
 });
 
+export const chatCompletionBatchSchema = v.object({
+  ...chatCompletionSchema.entries,
+  messages: v.pipe(
+    list(chatMessages),
+    v.minLength(1, 'too_short: List should have at least 1 item after validation'),
+    v.maxLength(MAX_CONVERSATIONS, `too_long: List should have at most ${MAX_CONVERSATIONS} items after validation`),
+  ),
+});
+
 export type ChatCompletionRequest = v.InferOutput<typeof chatCompletionSchema>;
 
 /**
@@ -46,7 +58,21 @@ export type ChatCompletionRequest = v.InferOutput<typeof chatCompletionSchema>;
  * @throws ValidationError where fields don't go together, or ask for what this server can't do
  */
 export function parseChatCompletion(body: unknown): ChatCompletionRequest {
-  const request = parseBody(chatCompletionSchema, body);
+  return checkChatCompletion(parseBody(chatCompletionSchema, body));
+}
+
+/**
+ * A body whose messages are a list of conversations, to a request for each of them; they have everything else in common.
+ *
+ * @throws as `parseChatCompletion`
+ */
+export function parseChatCompletionBatch(body: unknown): ChatCompletionRequest[] {
+  const { messages: conversations, ...common } = parseBody(chatCompletionBatchSchema, body);
+  if (common.stream) throw new ValidationError('`stream` is not possible for a batch of conversations.', 'stream');
+  return conversations.map((messages) => checkChatCompletion({ ...common, messages }));
+}
+
+function checkChatCompletion(request: ChatCompletionRequest): ChatCompletionRequest {
   checkGenerationFields(request);
   checkTopLogprobs(request);
   refuseUnsupported(request);

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
 import { notSupported } from '../errors.ts';
+import { describedAs } from './field-metadata.ts';
 import { boolean, integer, string } from './fields.ts';
 import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
@@ -10,9 +11,18 @@ import { refuseUnsupported } from './unsupported-fields.ts';
 const MAX_PROMPTS = 1024;
 const DEFAULT_MAX_TOKENS = 16;
 
-const completionSchema = v.object({
+const PROMPT = {
+  anyOf: [
+    { type: 'string' },
+    { type: 'array', items: { type: 'string' } },
+    { type: 'array', items: { type: 'integer' } },
+    { type: 'array', items: { type: 'array', items: { type: 'integer' } } },
+  ],
+};
+
+export const completionSchema = v.object({
   ...generationFields,
-  prompt: v.nullish(v.unknown()),
+  prompt: v.nullish(v.pipe(v.unknown(), describedAs<unknown>(PROMPT))),
   prompt_embeds: v.nullish(v.unknown()),
   n: v.optional(integer),
   echo: v.nullish(boolean),

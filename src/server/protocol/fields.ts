@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { describedAs } from './field-metadata.ts';
 
 /**
  * Field types with pydantic's lax coercions ("5" is an int, 1.0 too, "true" a bool), since vLLM's clients rely on them. A message starts with
@@ -13,9 +14,10 @@ const FALSE_WORDS = new Set(['0', 'false', 'f', 'no', 'n', 'off']);
 /** Either the value or the message of what is wrong with it. */
 type Coerced<T> = { value: T } | { error: string };
 
-function coercing<T>(coerce: (input: unknown) => Coerced<T>) {
+function coercing<T>(jsonSchema: Readonly<Record<string, unknown>>, coerce: (input: unknown) => Coerced<T>) {
   return v.pipe(
     v.unknown(),
+    describedAs<unknown>(jsonSchema),
     v.rawTransform<unknown, T>(({ dataset, addIssue, NEVER }) => {
       const coerced = coerce(dataset.value);
       if ('value' in coerced) return coerced.value;
@@ -59,11 +61,11 @@ function toBoolean(input: unknown): Coerced<boolean> {
   return { error: 'bool_type: Input should be a valid boolean' };
 }
 
-export const integer = coercing(toInteger);
-export const number = coercing(toNumber);
-export const boolean = coercing(toBoolean);
+export const integer = coercing({ type: 'integer' }, toInteger);
+export const number = coercing({ type: 'number' }, toNumber);
+export const boolean = coercing({ type: 'boolean' }, toBoolean);
 export const string = v.string('string_type: Input should be a valid string');
-export const anyObject = coercing<Record<string, unknown>>((input) =>
+export const anyObject = coercing<Record<string, unknown>>({ type: 'object' }, (input) =>
   isObject(input) ? { value: input } : { error: 'dict_type: Input should be a valid dictionary' },
 );
 
@@ -73,7 +75,8 @@ export function isObject(input: unknown): input is Record<string, unknown> {
 
 /** An integer of at least `min` and at most `max`. */
 export function integerBetween(min: number, max = Number.POSITIVE_INFINITY) {
-  return coercing<number>((input) => {
+  const limits = { minimum: min, ...(max === Number.POSITIVE_INFINITY ? {} : { maximum: max }) };
+  return coercing<number>({ type: 'integer', ...limits }, (input) => {
     const coerced = toInteger(input);
     if ('error' in coerced) return coerced;
     if (coerced.value < min) {
@@ -100,15 +103,18 @@ export function literal<const Words extends readonly [string, ...string[]]>(...w
 }
 
 /** A string or a list of strings. */
-export const stringOrStrings = coercing<string | string[]>((input) => {
-  if (typeof input === 'string') return { value: input };
-  if (!Array.isArray(input)) return { error: 'string_type: Input should be a valid string' };
-  if (input.every((item) => typeof item === 'string')) return { value: input };
-  return { error: 'list_type: Input should be a valid list of strings' };
-});
+export const stringOrStrings = coercing<string | string[]>(
+  { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' } }] },
+  (input) => {
+    if (typeof input === 'string') return { value: input };
+    if (!Array.isArray(input)) return { error: 'string_type: Input should be a valid string' };
+    if (input.every((item) => typeof item === 'string')) return { value: input };
+    return { error: 'list_type: Input should be a valid list of strings' };
+  },
+);
 
 /** A list whose every item is an integer, checked without an issue per item: prompts have a hundred thousand of them. */
-export const integers = coercing<number[]>((input) => {
+export const integers = coercing<number[]>({ type: 'array', items: { type: 'integer' } }, (input) => {
   if (!Array.isArray(input)) return { error: 'list_type: Input should be a valid list' };
   const values: number[] = [];
   for (let i = 0; i < input.length; i++) {
@@ -120,13 +126,16 @@ export const integers = coercing<number[]>((input) => {
 });
 
 /** Object of numbers: `{"50256": -100}`. */
-export const numberMap = coercing<Record<string, number>>((input) => {
-  if (!isObject(input)) return { error: 'dict_type: Input should be a valid dictionary' };
-  const values: Record<string, number> = {};
-  for (const [key, item] of Object.entries(input)) {
-    const coerced = toNumber(item);
-    if ('error' in coerced) return { error: `${coerced.error} (key ${key.slice(0, 40)})` };
-    values[key] = coerced.value;
-  }
-  return { value: values };
-});
+export const numberMap = coercing<Record<string, number>>(
+  { type: 'object', additionalProperties: { type: 'number' } },
+  (input) => {
+    if (!isObject(input)) return { error: 'dict_type: Input should be a valid dictionary' };
+    const values: Record<string, number> = {};
+    for (const [key, item] of Object.entries(input)) {
+      const coerced = toNumber(item);
+      if ('error' in coerced) return { error: `${coerced.error} (key ${key.slice(0, 40)})` };
+      values[key] = coerced.value;
+    }
+    return { value: values };
+  },
+);

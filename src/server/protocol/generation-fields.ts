@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
+import { describedAs, MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import {
   anyObject,
   boolean,
@@ -29,7 +30,7 @@ export const stopStrings = v.pipe(
 /** What /v1/chat/completions and /v1/completions have in common. Types and which of them may be null are those of vLLM's description. */
 export const generationFields = {
   model: v.nullish(string),
-  user: v.nullish(string),
+  user: withoutEffect(v.nullish(string), "it is about the client's own users"),
   stream: v.nullish(boolean),
   stream_options: v.nullish(
     v.object(
@@ -66,8 +67,8 @@ export const generationFields = {
   truncation_side: v.nullish(literal('left', 'right')),
   priority: v.optional(int64),
   request_id: v.optional(string),
-  session_id: v.nullish(string),
-  cache_salt: v.nullish(v.unknown()),
+  session_id: withoutEffect(v.nullish(string), 'cached prefixes are found by what is in them'),
+  cache_salt: v.nullish(v.pipe(v.unknown(), describedAs<unknown>({ type: 'string' }))),
 
   /** Only where they ask for what is not there are the following refused, see unsupported-fields.ts. */
   use_beam_search: v.optional(boolean),
@@ -77,16 +78,24 @@ export const generationFields = {
   structured_outputs: v.nullish(anyObject),
   logprob_token_ids: v.nullish(integers),
   thinking_token_budget: v.nullish(integer),
-  repetition_detection: v.nullish(anyObject),
+  repetition_detection: v.nullish(
+    v.object(
+      {
+        max_pattern_size: v.optional(integer),
+        min_pattern_size: v.optional(integer),
+        min_count: v.optional(integer),
+      },
+      'dataclass_type: Input should be a dictionary or an instance of RepetitionDetectionParams',
+    ),
+  ),
   kv_transfer_params: v.nullish(anyObject),
   ec_transfer_params: v.nullish(anyObject),
   vllm_xargs: v.nullish(anyObject),
 
-  /** Without effect on these routes, as in vLLM: they are about multimodal inputs, routed experts and the render endpoints. */
-  routed_experts_prompt_start: v.optional(integerBetween(0)),
-  return_token_offsets: v.nullish(boolean),
-  mm_payload: v.optional(literal('tensors', 'none')),
-  return_mm_kwargs: v.nullish(boolean),
+  routed_experts_prompt_start: withoutEffect(v.optional(integerBetween(0)), 'routed experts are not returned'),
+  return_token_offsets: withoutEffect(v.nullish(boolean), "it is about vLLM's render routes"),
+  mm_payload: withoutEffect(v.optional(literal('tensors', 'none')), MULTIMODAL),
+  return_mm_kwargs: withoutEffect(v.nullish(boolean), MULTIMODAL),
 };
 
 const generationSchema = v.object(generationFields);

@@ -1,42 +1,58 @@
+import type { FrontendConfig } from '../../config/bao-config.ts';
 import { ApiError, ClientDisconnectedError } from '../errors.ts';
+import { BodyDeadline, PIECE_BYTES } from './body-deadline.ts';
 import { type BodyIssue, bodyError } from './body-error.ts';
 import { findJsonSyntaxError } from './json-syntax.ts';
 
 /** Deeper than any real request, and shallow enough that recursive code behind (templates, JSON.stringify) is safe. */
 const MAX_DEPTH = 128;
 
+/** In bytes, and in seconds for each 64 KiB. */
+export type BodyLimits = Pick<FrontendConfig, 'requestBodyLimit' | 'requestBodyTimeout'>;
+
 /**
  * The parsed JSON body of a request.
  *
- * @throws ApiError 400 for another content type, broken UTF-8, broken or too deeply nested JSON; 413 above `limit` bytes, before they are read
- *   where the client announced them
+ * @throws ApiError 400 for another content type, broken UTF-8, broken or too deeply nested JSON; 413 above the limit, before it is read
+ *   where the client announced it, 408 for a body that comes too slowly
  */
-export async function readJsonBody(request: Request, limit: number): Promise<unknown> {
+export async function readJsonBody(request: Request, limits: BodyLimits): Promise<unknown> {
   const mediaType = request.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
   if (mediaType !== 'application/json') {
     throw bodyError([{ text: "Unsupported Media Type: Only 'application/json' is allowed" }]);
   }
-  return parseJson(decodeUtf8(await readBytes(request, limit)));
+  return parseJson(decodeUtf8(await readBytes(request, limits)));
 }
 
-async function readBytes(request: Request, limit: number): Promise<Uint8Array> {
+async function readBytes(
+  request: Request,
+  { requestBodyLimit: limit, requestBodyTimeout }: BodyLimits,
+): Promise<Uint8Array> {
   const announced = Number(request.headers.get('content-length') ?? 'NaN');
   if (announced > limit) throw tooLarge(limit);
+  const deadline = new BodyDeadline(requestBodyTimeout);
   try {
-    if (announced <= limit) return new Uint8Array(await request.arrayBuffer());
-    return await readStream(request, limit);
+    // One read is the quick way, and small bodies are most of them.
+    const reading =
+      announced <= PIECE_BYTES
+        ? request.arrayBuffer().then((buffer) => new Uint8Array(buffer))
+        : readStream(request, limit, deadline);
+    return await Promise.race([reading, deadline.exceeded]);
   } catch (error) {
     if (request.signal.aborted) throw new ClientDisconnectedError();
     throw error;
+  } finally {
+    deadline.stop();
   }
 }
 
-async function readStream(request: Request, limit: number): Promise<Uint8Array> {
+async function readStream(request: Request, limit: number, deadline: BodyDeadline): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let size = 0;
   for await (const piece of request.body ?? []) {
     size += piece.byteLength;
     if (size > limit) throw tooLarge(limit);
+    deadline.count(piece.byteLength);
     pieces.push(piece);
   }
   return Buffer.concat(pieces);

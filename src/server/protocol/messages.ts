@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { notSupported } from '../errors.ts';
 import type { ChatCompletionRequest } from './chat-completion.ts';
 import type { ToolDefinition } from './chat-messages.ts';
+import { MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, integerBetween, isObject, list, literal, number, string } from './fields.ts';
 import { checkGenerationFields, stopStrings } from './generation-fields.ts';
 import { toConversation } from './messages-conversation.ts';
@@ -50,10 +51,10 @@ const promptFields = {
   chat_template_kwargs: v.nullish(anyObject),
 };
 
-const countTokensSchema = v.object(promptFields);
+export const countTokensSchema = v.object(promptFields);
 type PromptRequest = v.InferOutput<typeof countTokensSchema>;
 
-const messagesSchema = v.object({
+export const messagesSchema = v.object({
   ...promptFields,
   max_tokens: integerBetween(1),
   stream: v.nullish(boolean),
@@ -62,14 +63,13 @@ const messagesSchema = v.object({
   top_k: v.nullish(integer),
   top_p: v.nullish(number),
   cache_salt: v.nullish(v.unknown()),
-  /** About the client's own users. */
-  metadata: v.nullish(anyObject),
+  metadata: withoutEffect(v.nullish(anyObject), "it is about the client's own users"),
   watermarking: v.nullish(boolean),
   kv_transfer_params: v.nullish(anyObject),
   ec_transfer_params: v.nullish(anyObject),
   vllm_xargs: v.nullish(anyObject),
-  mm_payload: v.optional(literal('tensors', 'none')),
-  return_mm_kwargs: v.nullish(boolean),
+  mm_payload: withoutEffect(v.optional(literal('tensors', 'none')), MULTIMODAL),
+  return_mm_kwargs: withoutEffect(v.nullish(boolean), MULTIMODAL),
 });
 
 /**
@@ -114,6 +114,7 @@ function toChat(request: PromptRequest): ChatCompletionRequest {
     add_special_tokens: false,
     reasoning_effort: output?.effort,
     response_format: responseFormat(output?.format ?? null),
+    thinking_token_budget: thinkingBudget(request.thinking),
     chat_template_kwargs: { ...thinkingKwargs(request.thinking), ...request.chat_template_kwargs },
   };
 }
@@ -135,7 +136,14 @@ function chatToolChoice(choice: PromptRequest['tool_choice']): ChatCompletionReq
   return { type: 'function', function: { name: choice.name } };
 }
 
-/** `thinking.budget_tokens` is an upper bound that a model need not keep to; there is nothing here that could hold it to one. */
+/** Clients send a budget to every model: it counts only where the server can hold the model to one. */
+function thinkingBudget(thinking: unknown): number | null {
+  if (!isObject(thinking) || thinking.type !== 'enabled' || thinking.budget_tokens == null) return null;
+  const { budget_tokens: budget } = thinking;
+  if (typeof budget === 'number' && Number.isInteger(budget) && budget > 0) return budget;
+  throw wrongValue('thinking.budget_tokens', 'an integer of at least 1', budget);
+}
+
 function thinkingKwargs(thinking: unknown): Record<string, unknown> {
   if (thinking == null) return {};
   const type = isObject(thinking) ? thinking.type : undefined;

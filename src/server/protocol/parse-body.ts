@@ -18,14 +18,34 @@ export function parseBody<const Schema extends v.GenericSchema>(schema: Schema, 
       },
     ]);
   }
-  const result = v.safeParse(schema, body);
-  if (result.success) return result.output;
-  throw bodyError(result.issues.map(toBodyIssue));
+  return parseFields(schema, body, 'body');
 }
 
-function toBodyIssue(issue: v.BaseIssue<unknown>): BodyIssue {
+/**
+ * The parameters of a URL checked against a schema, in the same way. A parameter that may come several times is given as its list.
+ *
+ * @throws ApiError 400
+ */
+export function parseQuery<const Schema extends v.GenericSchema>(
+  schema: Schema,
+  query: Readonly<Record<string, string | string[] | undefined>>,
+): v.InferOutput<Schema> {
+  return parseFields(schema, query, 'query');
+}
+
+function parseFields<const Schema extends v.GenericSchema>(
+  schema: Schema,
+  input: unknown,
+  where: 'body' | 'query',
+): v.InferOutput<Schema> {
+  const result = v.safeParse(schema, input);
+  if (result.success) return result.output;
+  throw bodyError(result.issues.map((issue) => toBodyIssue(issue, where)));
+}
+
+function toBodyIssue(issue: v.BaseIssue<unknown>, where: string): BodyIssue {
   const path = issue.path ?? [];
-  const loc = ['body', ...path.map((item) => String(item.key))].join('.');
+  const loc = [where, ...path.map((item) => String(item.key))].join('.');
   const last = path.at(-1);
   // valibot reports a key that is not there as an object issue whose received type is undefined; the input is then the object itself.
   if (last !== undefined && issue.kind === 'schema' && issue.received === 'undefined') {

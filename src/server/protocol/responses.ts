@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { ValidationError } from '../../engine/engine-client.ts';
 import { notSupported } from '../errors.ts';
 import type { ChatCompletionRequest } from './chat-completion.ts';
+import { describedAs, MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, integerBetween, isObject, list, literal, string } from './fields.ts';
 import { checkGenerationFields, generationFields } from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
@@ -24,16 +25,17 @@ const {
   ...sharedFields
 } = generationFields;
 
-const responsesSchema = v.object({
+const INPUT = { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'object' } }] };
+
+export const responsesSchema = v.object({
   ...sharedFields,
-  input: v.unknown(),
+  input: v.pipe(v.unknown(), describedAs<unknown>(INPUT)),
   instructions: v.nullish(string, null),
   previous_response_id: v.nullish(string, null),
   store: v.nullish(boolean, true),
   background: v.nullish(boolean, false),
   max_output_tokens: v.nullish(integerBetween(1), null),
-  /** About tools that a provider runs itself. */
-  max_tool_calls: v.nullish(integer, null),
+  max_tool_calls: withoutEffect(v.nullish(integer, null), 'it is about tools that a provider runs itself'),
   metadata: v.nullish(anyObject, null),
   include: v.nullish(
     list(
@@ -61,16 +63,18 @@ const responsesSchema = v.object({
   ),
   include_reasoning: v.optional(boolean, true),
   truncation: v.nullish(literal('auto', 'disabled'), 'disabled'),
-  service_tier: v.optional(literal('auto', 'default', 'flex', 'scale', 'priority'), 'auto'),
+  service_tier: withoutEffect(
+    v.optional(literal('auto', 'default', 'flex', 'scale', 'priority'), 'auto'),
+    'there is one tier',
+  ),
   chat_template_kwargs: v.nullish(anyObject),
   prompt: v.nullish(v.unknown()),
   conversation: v.nullish(v.unknown()),
-  /** Caches are found by what is in them. */
-  prompt_cache_key: v.nullish(string),
+  prompt_cache_key: withoutEffect(v.nullish(string), 'cached prefixes are found by what is in them'),
   enable_response_messages: v.optional(boolean),
   previous_input_messages: v.nullish(v.unknown()),
-  media_io_kwargs: v.nullish(anyObject),
-  mm_processor_kwargs: v.nullish(anyObject),
+  media_io_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
+  mm_processor_kwargs: withoutEffect(v.nullish(anyObject), MULTIMODAL),
 });
 
 type ResponsesFields = v.InferOutput<typeof responsesSchema>;

@@ -1,4 +1,5 @@
 import { ValidationError } from '../../engine/engine-client.ts';
+import { checkGrammarLimits } from '../../structured-output/grammar-limits.ts';
 import type { Constraint, StructuralTag } from '../../structured-output/grammar-spec.ts';
 import type { StructuredOutputsRequest } from '../../structured-output/structured-outputs.ts';
 import { notSupported } from '../errors.ts';
@@ -74,10 +75,9 @@ function fieldConstraints(fields: Json): Constraint[] {
   if (pattern !== null) constraints.push({ kind: 'regex', pattern });
   const choices = optional(fields, 'choice', isChoices, 'a list of strings, at least one');
   if (choices !== null) constraints.push({ kind: 'choice', choices });
-  const lark = optional(fields, 'grammar', isString, 'a string');
-  if (lark !== null) {
-    if (lark.includes('::=')) throw notSupported('structured_outputs.grammar', 'in EBNF; write it in Lark');
-    constraints.push({ kind: 'grammar', lark });
+  const grammar = optional(fields, 'grammar', isString, 'a string');
+  if (grammar !== null) {
+    constraints.push(grammar.includes('::=') ? { kind: 'ebnf', ebnf: grammar } : { kind: 'grammar', lark: grammar });
   }
   if (optional(fields, 'json_object', isBoolean, 'a boolean') === true) constraints.push({ kind: 'json_object' });
   const tag = optional(fields, 'structural_tag', isString, 'a JSON text');
@@ -137,6 +137,8 @@ function triggeredTags(format: unknown, field: string): Json {
 }
 
 function parseJson(text: string, field: string): unknown {
+  // What is nested without bound can't be walked through.
+  checkGrammarLimits({ kind: 'json_schema', text });
   try {
     return JSON.parse(text);
   } catch {

@@ -3,20 +3,20 @@ import { templateFields } from './chat-completion.ts';
 import { boolean, integers, isObject, string } from './fields.ts';
 import { parseBody } from './parse-body.ts';
 
-const tokenizeCompletionSchema = v.object({
+export const tokenizeCompletionSchema = v.object({
   model: v.nullish(string),
   prompt: string,
   add_special_tokens: v.optional(boolean, true),
   return_token_strs: v.nullish(boolean),
 });
 
-const tokenizeChatSchema = v.object({
+export const tokenizeChatSchema = v.object({
   ...templateFields,
   model: v.nullish(string),
   return_token_strs: v.nullish(boolean),
 });
 
-const detokenizeSchema = v.object({ model: v.nullish(string), tokens: integers });
+export const detokenizeSchema = v.object({ model: v.nullish(string), tokens: integers });
 
 export type TokenizeCompletionRequest = v.InferOutput<typeof tokenizeCompletionSchema>;
 export type TokenizeChatRequest = v.InferOutput<typeof tokenizeChatSchema>;

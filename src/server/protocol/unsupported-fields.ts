@@ -8,12 +8,6 @@ import type { GenerationFields } from './generation-fields.ts';
  */
 export function refuseUnsupported(request: GenerationFields): void {
   if (request.watermarking) throw notSupported('watermarking');
-  if (request.thinking_token_budget != null && request.thinking_token_budget !== -1) {
-    throw notSupported('thinking_token_budget');
-  }
-  const absent = ['logprob_token_ids', 'repetition_detection', 'kv_transfer_params', 'ec_transfer_params'] as const;
+  const absent = ['logprob_token_ids', 'kv_transfer_params', 'ec_transfer_params'] as const;
   for (const field of absent) if (request[field] != null) throw notSupported(field);
-  if (Object.keys(request.vllm_xargs ?? {}).some((key) => key !== 'session_id')) {
-    throw notSupported('vllm_xargs', 'no extension reads them');
-  }
 }

@@ -1,6 +1,6 @@
-import type { GenerateRequest } from '../../engine/engine-client.ts';
+import type { GenerateRequest, RequestOutput } from '../../engine/engine-client.ts';
 import { jsonAnswer } from '../answers/answer-head.ts';
-import { type ChatFormat, chatAnswerJson } from '../answers/chat-answer.ts';
+import { type ChatFormat, chatAnswerJson, chatBatchAnswerJson } from '../answers/chat-answer.ts';
 import { ChatStreamEncoder } from '../answers/chat-stream.ts';
 import { streamUsage } from '../answers/usage.ts';
 import { collectBeams } from '../generation/beam-search.ts';
@@ -8,22 +8,38 @@ import { collectOutputs } from '../generation/generation.ts';
 import type { OutputParsing } from '../generation/output-parsing.ts';
 import { prepareChat } from '../generation/prepare-chat.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
-import { type ChatCompletionRequest, parseChatCompletion } from '../protocol/chat-completion.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
+import {
+  type ChatCompletionRequest,
+  chatCompletionBatchSchema,
+  chatCompletionSchema,
+  parseChatCompletion,
+  parseChatCompletionBatch,
+} from '../protocol/chat-completion.ts';
 import { contentText } from '../protocol/chat-messages.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
 import { chooseRequestId, randomId } from '../request-id.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
-/** POST /v1/chat/completions. */
+const CHAT = {
+  summary: 'Answer a conversation',
+  body: { ChatCompletionRequest: chatCompletionSchema },
+  answers: ['application/json', 'text/event-stream'],
+} as const;
+
+const BATCH = {
+  summary: 'Answer several conversations',
+  body: { BatchChatCompletionRequest: chatCompletionBatchSchema },
+};
+
+/** POST /v1/chat/completions, and /v1/chat/completions/batch for several conversations in one request. */
 export function registerChatCompletions(app: ServerApp, context: ServerContext): void {
-  app.post('/v1/chat/completions', async (c) => {
+  app.post('/v1/chat/completions', describeRoute(CHAT), async (c) => {
     const raw = c.req.raw;
-    const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseChatCompletion(await readJsonBody(raw, context.config.frontend));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
-      const [output] = request.use_beam_search
-        ? await collectBeams(context, [generate], request.length_penalty, raw.signal)
-        : await collectOutputs(context, [generate], raw.signal);
+      const [output] = await collect(context, request, [generate], raw.signal);
       return jsonAnswer(chatAnswerJson(output!, format));
     }
     const usage = streamUsage(request.stream_options, context.config.frontend.enableForceIncludeUsage);
@@ -31,6 +47,32 @@ export function registerChatCompletions(app: ServerApp, context: ServerContext):
     const encoder = new ChatStreamEncoder(format, usage, interval);
     return streamGeneration(context, [generate], raw.signal, encoder, format.head.id);
   });
+
+  app.post('/v1/chat/completions/batch', describeRoute(BATCH), async (c) => {
+    const raw = c.req.raw;
+    const requests = parseChatCompletionBatch(await readJsonBody(raw, context.config.frontend));
+    const requestId = c.get('requestId');
+    const prepared = await Promise.all(requests.map((request) => prepare(context, request, raw.headers, requestId)));
+    const generate = prepared.map((each) => each.generate);
+    const outputs = await collect(context, requests[0]!, generate, raw.signal);
+    return jsonAnswer(
+      chatBatchAnswerJson(
+        outputs,
+        prepared.map((each) => each.format),
+      ),
+    );
+  });
+}
+
+function collect(
+  context: ServerContext,
+  request: ChatCompletionRequest,
+  generate: readonly GenerateRequest[],
+  signal: AbortSignal,
+): Promise<RequestOutput[]> {
+  return request.use_beam_search
+    ? collectBeams(context, generate, request.length_penalty, signal)
+    : collectOutputs(context, generate, signal);
 }
 
 async function prepare(

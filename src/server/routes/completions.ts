@@ -1,4 +1,5 @@
 import type { GenerateRequest } from '../../engine/engine-client.ts';
+import { resolveThinkingBudget } from '../../parsers/reasoning/thinking-budget.ts';
 import { jsonAnswer } from '../answers/answer-head.ts';
 import { type CompletionFormat, completionAnswerJson } from '../answers/completion-answer.ts';
 import { CompletionStreamEncoder } from '../answers/completion-stream.ts';
@@ -14,18 +15,30 @@ import {
 } from '../generation/generation.ts';
 import { checkLimits, encodePrompt, type PromptLimits, promptFromIds } from '../generation/prompt.ts';
 import { streamGeneration } from '../generation/stream-generation.ts';
-import { type CompletionPrompt, type CompletionRequest, parseCompletion } from '../protocol/completion.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
+import {
+  type CompletionPrompt,
+  type CompletionRequest,
+  completionSchema,
+  parseCompletion,
+} from '../protocol/completion.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
 import { structuredOutputsOf } from '../protocol/structured-outputs.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
+const COMPLETION = {
+  summary: 'Continue a text',
+  body: { CompletionRequest: completionSchema },
+  answers: ['application/json', 'text/event-stream'],
+} as const;
+
 /** POST /v1/completions. */
 export function registerCompletions(app: ServerApp, context: ServerContext): void {
-  app.post('/v1/completions', async (c) => {
+  app.post('/v1/completions', describeRoute(COMPLETION), async (c) => {
     const raw = c.req.raw;
-    const request = parseCompletion(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseCompletion(await readJsonBody(raw, context.config.frontend));
     const { generate, format } = await prepare(context, request, raw.headers, c.get('requestId'));
     if (!request.stream) {
       const outputs = request.use_beam_search
@@ -52,12 +65,12 @@ async function prepare(
   headers: Headers,
   requestId: string,
 ): Promise<PreparedCompletion> {
-  const model = resolveModel(context.config, request.model);
+  const model = resolveModel(context, request.model);
   const limits = promptLimits(context, request);
   checkLimits(limits);
   const prompts = await Promise.all(request.prompts.map((prompt) => encode(context, prompt, request, limits)));
   const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
-  const place = placement(context, request, headers, model.loraName);
+  const place = placement(context, request, headers, model.lora);
   const promptOnly = request.echo === true && request.max_tokens === 0;
   const structuredOutputs = await context.structuredOutputs.resolve(structuredOutputsOf(request));
   const generate = prompts.map((promptTokenIds) => ({
@@ -71,6 +84,11 @@ async function prepare(
       promptLogprobs: request.prompt_logprobs ?? (request.echo ? (request.logprobs ?? null) : null),
       outputKind: request.stream ? 'delta' : 'final-only',
       structuredOutputs,
+      thinkingBudget: resolveThinkingBudget(request.thinking_token_budget, {
+        format: context.formats.reasoning,
+        tokenizer: context.engine.tokenizer,
+        promptTokenIds,
+      }),
     }),
     ...place,
   }));

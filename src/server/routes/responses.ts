@@ -1,21 +1,36 @@
+import * as v from 'valibot';
 import { ApiError } from '../errors.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
+import { boolean, integer } from '../protocol/fields.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
-import { parseResponses } from '../protocol/responses.ts';
+import { parseResponses, responsesSchema } from '../protocol/responses.ts';
 import { ResponseCreation } from '../responses/response-creation.ts';
 import { findResponse, ResponseStore } from '../responses/response-store.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
+
+const followQuery = v.object({ stream: v.optional(boolean), starting_after: v.optional(integer) });
 
 /** POST /v1/responses, GET /v1/responses/ID, POST /v1/responses/ID/cancel. */
 export function registerResponses(app: ServerApp, context: ServerContext): void {
   const store = new ResponseStore();
 
-  app.post('/v1/responses', async (c) => {
+  const creation = {
+    summary: 'Answer a conversation, and keep the answer',
+    body: { ResponsesRequest: responsesSchema },
+    answers: ['application/json', 'text/event-stream'],
+  } as const;
+  app.post('/v1/responses', describeRoute(creation), async (c) => {
     const raw = c.req.raw;
-    const request = parseResponses(await readJsonBody(raw, context.config.frontend.requestBodyLimit));
+    const request = parseResponses(await readJsonBody(raw, context.config.frontend));
     return new ResponseCreation(context, store, request).answer(raw);
   });
 
-  app.get('/v1/responses/:id', (c) => {
+  const retrieval = {
+    summary: 'A response that is kept, or its events',
+    query: followQuery,
+    answers: ['application/json', 'text/event-stream'],
+  } as const;
+  app.get('/v1/responses/:id', describeRoute(retrieval), (c) => {
     const stored = findResponse(store, c.req.param('id'));
     const { stream, starting_after: startingAfter } = c.req.query();
     if (stream === undefined || stream === 'false') return c.json(stored.body);
@@ -28,12 +43,17 @@ export function registerResponses(app: ServerApp, context: ServerContext): void 
     return stored.run.follow(Number(startingAfter ?? -1), c.req.raw.signal);
   });
 
-  app.post('/v1/responses/:id/cancel', (c) => {
-    const stored = findResponse(store, c.req.param('id'));
-    if (stored.run === null || stored.run.isOver) throw invalid('Cannot cancel a synchronous response.', 'response_id');
-    stored.run.cancel();
-    return c.json(stored.body);
-  });
+  app.post(
+    '/v1/responses/:id/cancel',
+    describeRoute({ summary: 'End a response that runs in the background' }),
+    (c) => {
+      const stored = findResponse(store, c.req.param('id'));
+      if (stored.run === null || stored.run.isOver)
+        throw invalid('Cannot cancel a synchronous response.', 'response_id');
+      stored.run.cancel();
+      return c.json(stored.body);
+    },
+  );
 }
 
 function invalid(message: string, param: string): ApiError {

@@ -1,15 +1,21 @@
 import type { EngineClient } from '../../engine/engine-client.ts';
 import { ApiError, errorResponse } from '../errors.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
 import type { ServerApp, ServerContext, ServerMetrics } from '../server-context.ts';
 
 /** /health, /ping, /version, /load and /metrics. */
 export function registerStatus(app: ServerApp, context: ServerContext, metrics: ServerMetrics | undefined): void {
-  app.get('/health', () => health(context.engine));
-  app.on(['GET', 'POST'], '/ping', () => health(context.engine));
-  app.get('/version', (c) => c.json({ version: context.serverInfo.version }));
-  app.get('/load', (c) => c.json({ server_load: context.load.active }));
+  const healthy = { summary: 'Whether requests are taken', answers: ['nothing'] } as const;
+  app.get('/health', describeRoute(healthy), () => health(context.engine));
+  app.on(['GET', 'POST'], '/ping', describeRoute(healthy), () => health(context.engine));
+  app.get('/version', describeRoute({ summary: "The server's version" }), (c) =>
+    c.json({ version: context.serverInfo.version }),
+  );
+  app.get('/load', describeRoute({ summary: 'Requests in progress' }), (c) =>
+    c.json({ server_load: context.load.active }),
+  );
   if (metrics === undefined) return;
-  app.get('/metrics', async () => {
+  app.get('/metrics', describeRoute({ summary: 'Metrics for Prometheus', answers: ['text/plain'] }), async () => {
     const text = await metrics.render();
     return new Response(text, { headers: { 'Content-Type': metrics.contentType } });
   });

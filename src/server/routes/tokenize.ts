@@ -2,20 +2,31 @@ import { join } from 'node:path';
 import { ValidationError } from '../../engine/engine-client.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { renderChatPrompt } from '../generation/prompt.ts';
+import { describeRoute } from '../openapi/describe-route.ts';
 import { isObject } from '../protocol/fields.ts';
 import { readJsonBody } from '../protocol/json-body.ts';
-import { parseDetokenize, parseTokenize } from '../protocol/tokenize.ts';
+import {
+  detokenizeSchema,
+  parseDetokenize,
+  parseTokenize,
+  tokenizeChatSchema,
+  tokenizeCompletionSchema,
+} from '../protocol/tokenize.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
 /** POST /tokenize and /detokenize; GET /tokenizer_info with `--enable-tokenizer-info-endpoint`. */
 export function registerTokenize(app: ServerApp, context: ServerContext): void {
   const { engine, config } = context;
-  const bodyLimit = config.frontend.requestBodyLimit;
+  const bodyLimits = config.frontend;
 
-  app.post('/tokenize', async (c) => {
-    const request = parseTokenize(await readJsonBody(c.req.raw, bodyLimit));
-    resolveModel(config, request.model);
+  const tokenizing = {
+    summary: 'Text or a conversation to token ids',
+    body: { TokenizeCompletionRequest: tokenizeCompletionSchema, TokenizeChatRequest: tokenizeChatSchema },
+  };
+  app.post('/tokenize', describeRoute(tokenizing), async (c) => {
+    const request = parseTokenize(await readJsonBody(c.req.raw, bodyLimits));
+    resolveModel(context, request.model);
     const tokenizer = requireTokenizer(context);
     const text = 'messages' in request ? renderChatPrompt(engine, request) : request.prompt;
     const tokens = [...(await engine.encode(text, { addSpecialTokens: request.add_special_tokens }))];
@@ -23,9 +34,10 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
     return c.json({ count: tokens.length, max_model_len: config.model.maxModelLen, tokens, ...strings });
   });
 
-  app.post('/detokenize', async (c) => {
-    const { model, tokens } = parseDetokenize(await readJsonBody(c.req.raw, bodyLimit));
-    resolveModel(config, model);
+  const detokenizing = { summary: 'Token ids to text', body: { DetokenizeRequest: detokenizeSchema } };
+  app.post('/detokenize', describeRoute(detokenizing), async (c) => {
+    const { model, tokens } = parseDetokenize(await readJsonBody(c.req.raw, bodyLimits));
+    resolveModel(context, model);
     const tokenizer = requireTokenizer(context);
     const unknown = tokens.find((id) => id < 0 || id >= tokenizer.vocabSize);
     if (unknown !== undefined) throw new ValidationError(`Token id ${unknown} is out of vocabulary`, 'tokens');
@@ -33,7 +45,9 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
   });
 
   if (config.frontend.enableTokenizerInfoEndpoint) {
-    app.get('/tokenizer_info', async (c) => c.json(await tokenizerInfo(context)));
+    app.get('/tokenizer_info', describeRoute({ summary: "The tokenizer's configuration" }), async (c) =>
+      c.json(await tokenizerInfo(context)),
+    );
   }
 }
 

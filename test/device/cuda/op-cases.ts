@@ -1,6 +1,8 @@
 import type { Device } from '../../../src/device/device.ts';
 import { type CacheDType, DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats, randomSource } from '../harness.ts';
+import { loraBlocks, loraProblem } from '../lora-reference.ts';
+import { encoderCases } from './encoder-op-cases.ts';
 import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
 import { quantCases } from './quant-cases.ts';
@@ -68,6 +70,56 @@ function linearCases(): OpCase[] {
       }),
     ),
   );
+}
+
+function loraCases(): OpCase[] {
+  const shapes: [rows: number, k: number, columns: number[], ranks: (number | null)[]][] = [
+    [2, 1, [1], [1]],
+    [5, 33, [9, 2, 5], [3, null, 1]],
+    [40, 70, [300, 17], [8, 16]],
+  ];
+  return shapes.map(([numRows, k, columns, ranks]) => {
+    const problem = loraProblem(numRows, k, columns, ranks);
+    const starts = [0];
+    for (const { rows } of problem.groups) starts.push(starts.at(-1)! + rows.length);
+    const offsets = [0];
+    for (const count of columns) offsets.push(offsets.at(-1)! + count);
+    return {
+      name: `add_lora ${numRows}, ${k}, [${columns}], ranks ${ranks}`,
+      buffers: {
+        x: act(randomFloats(numRows * problem.ldX, 1)),
+        rows: i32(problem.groups.flatMap(({ rows }) => rows)),
+        starts: i32(starts),
+        slots: i32(problem.groups.map(({ slot }) => slot)),
+        blocks: { type: 'placed', place: (device, storage) => loraBlocks(device, problem, storage) },
+        offsets: i32(offsets),
+        out: act(randomFloats(numRows * problem.ldOut, 2)),
+      },
+      steps: [
+        {
+          op: 'add_lora',
+          args: {
+            x: 'x',
+            ld_x: problem.ldX,
+            rows: 'rows',
+            group_offsets: 'starts',
+            group_slots: 'slots',
+            num_rows: starts.at(-1)!,
+            num_groups: problem.groups.length,
+            blocks: 'blocks',
+            slice_offsets: 'offsets',
+            num_slices: columns.length,
+            max_rank: Math.max(...ranks.map((rank) => rank ?? 1)),
+            out: 'out',
+            ld_out: problem.ldOut,
+            n: offsets.at(-1)!,
+            k,
+          },
+        },
+      ],
+      outputs: ['out'],
+    };
+  });
 }
 
 function ropeCases(): OpCase[] {
@@ -409,9 +461,11 @@ export function opCases(storage: FloatDType): OpCase[] {
   return [
     ...normCases(),
     ...linearCases(),
+    ...loraCases(),
     ...ropeCases(),
     ...rowCases(),
     ...attentionCases(storage),
+    ...encoderCases(),
     ...logprobsCases(),
     ...moeCases(),
     ...quantCases(),

@@ -12,6 +12,8 @@ export type BufferSpec =
   | { type: 'f32' | 'i32'; values: ArrayLike<number> }
   /** Bytes whose layout only kernels know. */
   | { type: 'opaque'; bytes: (device: Device) => number }
+  /** Whatever a test lays out itself. */
+  | { type: 'placed'; place: (device: Device, storage: FloatDType) => number }
   /** A weight of n rows and k columns. */
   | { type: 'linear'; n: number; k: number; values: ArrayLike<number>; dtype?: FloatDType }
   /** The same, quantized by the device. */
@@ -77,6 +79,7 @@ function matrixSource(device: Device, { n, k }: { n: number; k: number }, values
 
 function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   if (spec.type === 'opaque') return unreadable(device.alloc(spec.bytes(device), 'test'));
+  if (spec.type === 'placed') return unreadable(spec.place(device, storage));
   if (spec.type === 'linear') return unreadable(packed(device, spec, spec.values, spec.dtype ?? storage));
   if (spec.type === 'quantized') {
     const source = matrixSource(device, spec, rounded(spec.values, storage));

@@ -1,0 +1,157 @@
+import { type PoolingRequestOutput, ValidationError } from '../../engine/engine-client.ts';
+import { numSpecialTokens } from '../../tokenizer/text-template.ts';
+import { promptFromIds } from '../generation/prompt.ts';
+import type { ScoreFields } from '../protocol/score.ts';
+import {
+  type PoolingContext,
+  type PoolingOrigin,
+  type PoolingPrompt,
+  pairPrompt,
+  poolingConfigOf,
+  preparePrompt,
+  textLimits,
+} from './pooling-requests.ts';
+import { pairLengths, type TextLimits } from './text-limits.ts';
+
+/** One text for all of texts2, or as many. */
+export interface TextPairs {
+  texts1: readonly string[];
+  texts2: readonly string[];
+}
+
+export interface PairScore {
+  score: number;
+  /** Of both texts together. */
+  promptTokens: number;
+}
+
+/** Pairs on their way: what the engine must run, and how the scores follow from it. */
+export interface PairScoring {
+  task: 'embed' | 'classify';
+  prompts: PoolingPrompt[];
+  scoresOf(outputs: readonly PoolingRequestOutput[]): PairScore[];
+}
+
+/** What of a request says how pairs are scored. */
+export type ScoreOptions = PoolingOrigin & Pick<ScoreFields, 'max_tokens_per_query' | 'max_tokens_per_doc'>;
+
+/**
+ * How well the texts of each pair go together: what the model's one class says to both as one prompt (cross encoder), or the cosine of their
+ * embeddings (bi-encoder).
+ *
+ * @throws ValidationError
+ */
+export async function preparePairs(
+  context: PoolingContext,
+  pairs: TextPairs,
+  options: ScoreOptions,
+): Promise<PairScoring> {
+  checkTokenLimits(context, options);
+  const limits = textLimits(context, options);
+  return poolingConfigOf(context).convert === 'classify'
+    ? prepareForClass(context, pairs, options, limits)
+    : prepareForCosine(context, pairs, options, limits);
+}
+
+async function prepareForClass(
+  context: PoolingContext,
+  { texts1, texts2 }: TextPairs,
+  options: ScoreOptions,
+  limits: TextLimits,
+): Promise<PairScoring> {
+  const [ids1, ids2] = await Promise.all([
+    encodeAll(context, texts1, options.max_tokens_per_query),
+    encodeAll(context, texts2, options.max_tokens_per_doc),
+  ]);
+  return {
+    task: 'classify',
+    prompts: ids2.map((second, i) => pairOf(context, ids1[ids1.length === 1 ? 0 : i]!, second, limits)),
+    scoresOf: (outputs) =>
+      outputs.map(({ output, promptTokenIds }) => ({ score: output.values[0]!, promptTokens: promptTokenIds.length })),
+  };
+}
+
+async function prepareForCosine(
+  context: PoolingContext,
+  { texts1, texts2 }: TextPairs,
+  options: ScoreOptions,
+  limits: TextLimits,
+): Promise<PairScoring> {
+  const prepare = (text: string, most: number) => {
+    const keep = most === 0 ? limits.keep : Math.min(most, limits.keep ?? most);
+    return preparePrompt(context, text, true, { ...limits, keep });
+  };
+  const prompts = await Promise.all([
+    ...texts1.map((text) => prepare(text, options.max_tokens_per_query)),
+    ...texts2.map((text) => prepare(text, options.max_tokens_per_doc)),
+  ]);
+  const scoresOf = (outputs: readonly PoolingRequestOutput[]) =>
+    outputs.slice(texts1.length).map((second, i) => {
+      const first = outputs[texts1.length === 1 ? 0 : i]!;
+      return {
+        score: cosine(first.output.values, second.output.values),
+        promptTokens: first.promptTokenIds.length + second.promptTokenIds.length,
+      };
+    });
+  return { task: 'embed', prompts, scoresOf };
+}
+
+/** Ids without special tokens, at most `most` of each text; 0: all. */
+function encodeAll({ engine }: PoolingContext, texts: readonly string[], most: number): Promise<Int32Array[]> {
+  return Promise.all(
+    texts.map(async (text) => {
+      const ids = await engine.encode(text, { addSpecialTokens: false });
+      return most === 0 ? ids : ids.subarray(0, most);
+    }),
+  );
+}
+
+function pairOf(
+  { engine, config }: PoolingContext,
+  first: Int32Array,
+  second: Int32Array,
+  { keep, side, maxModelLen }: TextLimits,
+): PoolingPrompt {
+  let texts: [Int32Array, Int32Array] = [first, second];
+  if (keep !== null) {
+    const numSpecial = numSpecialTokens(engine.tokenizer?.textTemplate?.pair ?? []);
+    const [length1, length2] = pairLengths(first.length, second.length, Math.max(0, keep - numSpecial));
+    const cut = (ids: Int32Array, length: number) =>
+      side === 'left' ? ids.subarray(ids.length - length) : ids.subarray(0, length);
+    texts = [cut(first, length1), cut(second, length2)];
+  }
+  const { ids, firstTypeOne } = pairPrompt(engine, texts);
+  const whole = {
+    maxModelLen,
+    maxOutputTokens: 0,
+    maxOutputField: 'max_tokens',
+    truncate: null,
+    truncationSide: side,
+  } as const;
+  return { ids: promptFromIds([...ids], config.model.hf.vocabSize, whole), firstTypeOne, text: null };
+}
+
+/** @throws ValidationError for a text length that leaves no room for the other */
+function checkTokenLimits({ config }: PoolingContext, fields: ScoreOptions): void {
+  const { maxModelLen } = config.model;
+  for (const name of ['max_tokens_per_query', 'max_tokens_per_doc'] as const) {
+    if (fields[name] >= maxModelLen) {
+      throw new ValidationError(
+        `${name} (${fields[name]}) must be less than max_model_len (${maxModelLen}).`,
+        name,
+        fields[name],
+      );
+    }
+  }
+}
+
+/** 0 where one of them is nothing but zeros. */
+function cosine(a: Float32Array, b: Float32Array): number {
+  let [dot, squaresA, squaresB] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    dot += a[i]! * b[i]!;
+    squaresA += a[i]! * a[i]!;
+    squaresB += b[i]! * b[i]!;
+  }
+  return dot / Math.max(Math.sqrt(squaresA * squaresB), Number.MIN_VALUE);
+}

@@ -1,0 +1,87 @@
+import * as xgrammar from '@mlc-ai/web-xgrammar';
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import type { AcceptResult } from '../grammar.ts';
+import type { XGrammarSpec } from './xgrammar-spec.ts';
+
+export interface XGrammarVocabulary {
+  tokenizerFolder: string;
+  vocabSize: number;
+  eosTokenIds: readonly number[];
+}
+
+/** XGrammar in this thread. Its WebAssembly ends itself on every error: after one the whole thread has to be replaced. */
+export class XGrammarEngine {
+  private constructor(
+    private readonly compiler: xgrammar.GrammarCompiler,
+    private readonly vocabulary: XGrammarVocabulary,
+  ) {}
+
+  static async create(tokenizer: Tokenizer, vocabulary: XGrammarVocabulary): Promise<XGrammarEngine> {
+    const { vocabSize, eosTokenIds } = vocabulary;
+    const texts = Array.from({ length: vocabSize }, (_, id) => textOf(tokenizer, id));
+    const stops = [...eosTokenIds];
+    const info = await xgrammar.TokenizerInfo.createTokenizerInfo(texts, 'byte_level', false, vocabSize, stops);
+    return new XGrammarEngine(await xgrammar.GrammarCompiler.createGrammarCompiler(info, false), vocabulary);
+  }
+
+  async compile({ kind, text }: XGrammarSpec): Promise<xgrammar.CompiledGrammar> {
+    if (kind === 'ebnf') return this.compiler.compileGrammar(text);
+    if (kind === 'xgrammar_tag') return this.compiler.compileStructuralTag(text);
+    const { schema, any_whitespace: anyWhitespace } = JSON.parse(text) as { schema: object; any_whitespace: boolean };
+    return this.compiler.compileJSONSchema(JSON.stringify(schema), anyWhitespace, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
+  }
+
+  async createMatcher(grammar: xgrammar.CompiledGrammar): Promise<XGrammarMatcher> {
+    const matcher = await xgrammar.GrammarMatcher.createGrammarMatcher(grammar);
+    const { vocabSize, eosTokenIds } = this.vocabulary;
+    const end = new Int32Array(Math.ceil(vocabSize / 32));
+    for (const id of eosTokenIds) end[id >> 5]! |= 1 << (id & 31);
+    return new XGrammarMatcher(matcher, end, await matcher.getNextTokenBitmask());
+  }
+}
+
+/** One sequence's place, with the mask of its next token. */
+export class XGrammarMatcher {
+  constructor(
+    private readonly matcher: xgrammar.GrammarMatcher,
+    /** Nothing but the tokens that end a text. */
+    private readonly end: Int32Array,
+    public mask: Int32Array,
+  ) {}
+
+  async accept(tokenId: number): Promise<AcceptResult> {
+    if (this.matcher.isTerminated() || !this.matcher.acceptToken(tokenId)) return 'refused';
+    this.mask = this.matcher.isTerminated() ? this.end : await this.matcher.getNextTokenBitmask();
+    return this.mask.every((word, i) => (word & ~this.end[i]!) === 0) && !this.isDeadEnd ? 'complete' : 'open';
+  }
+
+  /** No token at all may follow. */
+  get isDeadEnd(): boolean {
+    return this.mask.every((word) => word === 0);
+  }
+
+  free(): void {
+    this.matcher.dispose();
+  }
+}
+
+const ONE_LINE = -1;
+/** Objects may have properties that a schema does not list. */
+const OPEN_OBJECTS = false;
+
+/** Bytes as GPT-2 writes them: printable characters stand for themselves, the others for those from U+0100 on. */
+const BYTE_CHARACTERS: readonly string[] = byteCharacters();
+
+function byteCharacters(): string[] {
+  let next = 0x100;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const isPrintable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
+    return String.fromCharCode(isPrintable ? byte : next++);
+  });
+}
+
+/** Special tokens are no text; XGrammar knows them by that they have none. */
+function textOf(tokenizer: Tokenizer, id: number): string {
+  const bytes = tokenizer.specialTokenIds.has(id) ? null : tokenizer.tokenBytes(id);
+  return bytes === null ? '' : Array.from(bytes, (byte) => BYTE_CHARACTERS[byte]).join('');
+}

@@ -1,0 +1,68 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { connect } from 'node:net';
+import { type BaoProcess, startBao } from './bao-process.ts';
+
+let server: BaoProcess;
+beforeAll(async () => {
+  server = await startBao([
+    ...['demo', '--server-dev-mode', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1'],
+  ]);
+});
+afterAll(() => server.stop());
+
+/** What a raw connection was sent until the server closed it. */
+function conversation(text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1', () => socket.write(text));
+    let heard = '';
+    socket.on('data', (data) => {
+      heard += data;
+    });
+    socket.on('close', () => resolve(heard));
+    socket.on('error', reject);
+  });
+}
+
+const head = (length: number) =>
+  `POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${length}\r\n\r\n`;
+const body = (fields = {}) => JSON.stringify({ model: 'demo', prompt: 'Hello', max_tokens: 2, ...fields });
+const whole = (fields = {}) => head(body(fields).length) + body(fields);
+
+describe('the server closes', () => {
+  test.concurrent('a request whose body stops, small or large, with 408', async () => {
+    for (const length of [1000, 1_000_000]) {
+      const heard = await conversation(`${head(length)}{"prompt":`);
+      expect(heard).toStartWith('HTTP/1.1 408 ');
+      expect(heard).toContain('--request-body-timeout');
+    }
+  });
+
+  test.concurrent('a connection that stays idle behind an answer or a stream', async () => {
+    const [answer, stream] = await Promise.all([conversation(whole()), conversation(whole({ stream: true }))]);
+    expect(answer).toStartWith('HTTP/1.1 200 OK');
+    expect(stream).toContain('[DONE]');
+  });
+
+  test.concurrent('a connection whose head never ends', async () => {
+    expect(await conversation('GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ')).toBe('');
+  });
+
+  test.concurrent('a head that is too long, or has too many fields, with 431', async () => {
+    const fields = Array.from({ length: 300 }, (_, i) => `X-${i}: a\r\n`).join('');
+    for (const more of [fields, `X-Long: ${'a'.repeat(20_000)}\r\n`]) {
+      expect(await conversation(`GET /health HTTP/1.1\r\nHost: localhost\r\n${more}\r\n`)).toStartWith('HTTP/1.1 431 ');
+    }
+  });
+});
+
+test('an answer may be silent for longer than a connection may be idle', async () => {
+  const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
+  await call('/sleep?level=0');
+  const answers = Promise.all([conversation(whole()), conversation(whole({ stream: true }))]);
+  // Bun looks at idle connections every four seconds.
+  await Bun.sleep(9000);
+  await call('/wake_up');
+  const [answer, stream] = await answers;
+  expect(answer).toStartWith('HTTP/1.1 200 OK');
+  expect(stream).toContain('[DONE]');
+});

@@ -1,0 +1,27 @@
+import { expect, test } from 'bun:test';
+import type { EngineCoreOutput, EngineCoreRequest, FinishReason } from '../../src/engine/messages.ts';
+import { type FinishedSequence, NO_OBSERVER, overrideObserver } from '../../src/engine/observer.ts';
+import { OutputProcessor } from '../../src/engine/output-processor.ts';
+import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
+
+const output = (handle: number, newTokenIds: number[], finishReason: FinishReason | null): EngineCoreOutput => ({
+  ...{ handle, newTokenIds, finishReason },
+  ...{ newLogprobs: null, newPromptLogprobs: null, stopReason: null },
+  ...{ numCachedTokens: 0, firstScheduledMs: 1, numPreemptions: 0, failure: null, poolerOutput: null },
+});
+
+test('the longest of n answers is told once, with the last that ends', () => {
+  const finished: FinishedSequence[] = [];
+  const observer = overrideObserver(NO_OBSERVER, { onFinished: (_core, sequence) => finished.push(sequence) });
+  const outputs = new OutputProcessor(null, observer);
+  const samplingParams = { ...DEFAULT_SAMPLING_PARAMS, n: 3 };
+  const promptTokenIds = new Int32Array([1]);
+  const coreRequests = [1, 2, 3].map((handle) => ({ handle, samplingParams, promptTokenIds })) as EngineCoreRequest[];
+  const sink = { onOutput() {}, onError() {} };
+  outputs.add({ requestId: 'r', promptTokenIds, params: samplingParams }, 0, coreRequests, sink);
+  const step = (...news: EngineCoreOutput[]) =>
+    outputs.process(0, { timestampMs: 2, outputs: news, numStepTokens: news.length, stats: null });
+  step(output(1, [5, 6, 7], 'stop'), output(2, [5], null), output(3, [5], 'stop'));
+  step(output(2, [8], 'length'));
+  expect(finished.map(({ maxGenerationTokens }) => maxGenerationTokens)).toEqual([null, null, 3]);
+});

@@ -1,0 +1,174 @@
+import { afterAll, describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
+import { EngineArgs } from '../../src/config/engine-args.ts';
+import type { Grammar, GrammarMatcher } from '../../src/structured-output/grammar.ts';
+import type { Constraint, JsonOptions } from '../../src/structured-output/grammar-spec.ts';
+import { XGrammarBackend } from '../../src/structured-output/xgrammar/xgrammar-backend.ts';
+import { xgrammarSpec } from '../../src/structured-output/xgrammar/xgrammar-spec.ts';
+import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
+
+const DEMO = join(import.meta.dir, '../../models/demo');
+const config = await new EngineArgs({ model: DEMO }).createEngineConfig();
+const tokenizer = await createTokenizer(DEMO, { mode: 'js' });
+const EOS = config.model.eosTokenIds[0]!;
+const backend = new XGrammarBackend(config);
+afterAll(() => backend.close());
+
+const OPTIONS: JsonOptions = {
+  disableAnyWhitespace: true,
+  disableAdditionalProperties: false,
+  whitespacePattern: null,
+};
+
+async function compiled(constraint: Constraint, options = OPTIONS): Promise<Grammar> {
+  const grammar = backend.compile(xgrammarSpec(constraint, options));
+  while (grammar.status === 'compiling') await Bun.sleep(1);
+  return grammar;
+}
+
+async function ready(constraint: Constraint): Promise<Grammar> {
+  const grammar = await compiled(constraint);
+  expect(grammar.message()).toBe('');
+  expect(grammar.status).toBe('ready');
+  return grammar;
+}
+
+const has = (mask: Int32Array, id: number) => ((mask[id >> 5]! >> (id & 31)) & 1) === 1;
+
+function maskOf(matcher: GrammarMatcher): Int32Array {
+  const mask = new Int32Array(backend.maskWords);
+  expect(backend.fillMasks([matcher], mask)).toBe(1);
+  return mask;
+}
+
+/** Whether the masks let the text through, and then the end. */
+function follows(grammar: Grammar, text: string): boolean {
+  const matcher = grammar.createMatcher();
+  try {
+    for (const id of [...tokenizer.encode(text, { addSpecialTokens: false }), EOS]) {
+      if (!has(maskOf(matcher), id)) {
+        expect(matcher.accept(id)).toBe('refused');
+        return false;
+      }
+      expect(matcher.accept(id)).not.toBe('refused');
+    }
+    return true;
+  } finally {
+    matcher.free();
+  }
+}
+
+const CITY = { type: 'object', properties: { city: { type: 'string' }, n: { type: 'integer' } }, required: ['city'] };
+
+describe('XGrammar', () => {
+  const cases: [Constraint, allowed: string[], refused: string[]][] = [
+    [
+      { kind: 'json', schema: CITY },
+      ['{"city": "Zürich", "n": 3}', '{"city": "a"}'],
+      ['{"n": 3}', '{"city": 3}', '{"city":  "a"}', 'x'],
+    ],
+    [{ kind: 'json_object' }, ['{"a": [1, {"b": null}]}'], ['[]', '3']],
+    [{ kind: 'regex', pattern: '[ab]+(c|d)' }, ['abac', 'bd'], ['c', 'abx']],
+    [{ kind: 'choice', choices: ['yes', 'a "no"', 'tab\there'] }, ['yes', 'a "no"', 'tab\there'], ['no', 'yesyes']],
+    [{ kind: 'ebnf', ebnf: 'root ::= word (" " word)*\nword ::= "left" | "right"' }, ['left right left'], ['up']],
+    [
+      { kind: 'framed', pieces: [{ begin: '<a>', schema: CITY, end: '</a>' }], repeats: true },
+      ['<a>{"city": "x"}</a>', '<a>{"city": "x"}</a>\n<a>{"city": "y"}</a>'],
+      ['', '<a>{}</a>'],
+    ],
+    [
+      { kind: 'structural_tag', tags: [{ trigger: '<f=', begin: '<f=g>', schema: CITY, end: '</f>' }] },
+      ['hello', 'so <f=g>{"city": "x"}</f> and'],
+      ['so <f=g>{"town": 3}</f>', 'so <f=h>'],
+    ],
+  ];
+  test.each(cases)('%j', async (constraint, allowed, refused) => {
+    const grammar = await ready(constraint);
+    for (const text of allowed) expect(follows(grammar, text), text).toBe(true);
+    for (const text of refused) expect(follows(grammar, text), text).toBe(false);
+    grammar.free();
+  });
+
+  test('behind the last token only the end may come', async () => {
+    const grammar = await ready({ kind: 'choice', choices: ['yes'] });
+    const matcher = grammar.createMatcher();
+    const ids = [...tokenizer.encode('yes', { addSpecialTokens: false })];
+    expect(ids.map((id) => matcher.accept(id)).at(-1)).toBe('complete');
+    const mask = maskOf(matcher);
+    expect(config.model.eosTokenIds.every((id) => has(mask, id))).toBe(true);
+    expect(ids.some((id) => has(mask, id))).toBe(false);
+    matcher.free();
+    grammar.free();
+  });
+
+  test('masks of several matchers, of several grammars in Workers of their own, lie one after another', async () => {
+    const grammars = await Promise.all([
+      ready({ kind: 'regex', pattern: 'a+' }),
+      ready({ kind: 'regex', pattern: 'b+' }),
+    ]);
+    const [a, b] = ['a', 'b'].map((text) => tokenizer.encode(text, { addSpecialTokens: false })[0]!);
+    const matchers = [0, 1, 1, 0].map((i) => grammars[i]!.createMatcher());
+    const masks = new Int32Array(4 * backend.maskWords);
+    expect(backend.fillMasks(matchers, masks)).toBe(4);
+    const rows = matchers.map((_, i) => masks.subarray(i * backend.maskWords, (i + 1) * backend.maskWords));
+    expect(rows.map((row) => [has(row, a!), has(row, b!)])).toEqual([
+      [true, false],
+      [false, true],
+      [false, true],
+      [true, false],
+    ]);
+    for (const matcher of matchers) matcher.free();
+    for (const grammar of grammars) grammar.free();
+  });
+
+  test('what is no grammar gives its words, and the next one finds an engine again', async () => {
+    for (const [constraint, words] of [
+      [{ kind: 'ebnf', ebnf: 'root ::= nowhere' }, 'Rule "nowhere" is not defined'],
+      [{ kind: 'json', schema: { type: 'nonsense' } }, 'Unsupported type "nonsense"'],
+      [{ kind: 'regex', pattern: '[a' }, 'Unclosed'],
+    ] as const) {
+      const grammar = await compiled(constraint);
+      expect(grammar.status).toBe('failed');
+      expect(grammar.message()).toContain(words);
+      grammar.free();
+    }
+    (await ready({ kind: 'json_object' })).free();
+  });
+
+  test('a compile that nobody waits for any more is ended, and holds nobody', async () => {
+    const endless = { kind: 'regex', pattern: '([a-z]{1,400}){1,400}' } as const;
+    const slow = Array.from({ length: 4 }, (_, i) =>
+      backend.compile(xgrammarSpec({ ...endless, pattern: `${i}${endless.pattern}` }, OPTIONS)),
+    );
+    await Bun.sleep(200);
+    expect(slow.map(({ status }) => status)).toEqual(new Array(4).fill('compiling'));
+    const quick = backend.compile(xgrammarSpec({ kind: 'regex', pattern: 'z' }, OPTIONS));
+    expect(quick.status).toBe('compiling');
+    for (const grammar of slow) grammar.free();
+    while (quick.status === 'compiling') await Bun.sleep(1);
+    expect(quick.status).toBe('ready');
+    quick.free();
+  });
+
+  test('with its Worker a text can not go on, and nobody waits for it', async () => {
+    const other = new XGrammarBackend(config);
+    const grammar = other.compile(xgrammarSpec({ kind: 'json_object' }, OPTIONS));
+    while (grammar.status === 'compiling') await Bun.sleep(1);
+    const matcher = grammar.createMatcher();
+    other.close();
+    expect(other.fillMasks([matcher], new Int32Array(other.maskWords))).toBe(0);
+    expect(matcher.accept(EOS)).toBe('refused');
+    matcher.free();
+    grammar.free();
+    const next = other.compile(xgrammarSpec({ kind: 'json_object' }, OPTIONS));
+    while (next.status === 'compiling') await Bun.sleep(1);
+    expect(next.status).toBe('ready');
+    other.close();
+  });
+
+  test('what it has no words for is refused', () => {
+    expect(() => xgrammarSpec({ kind: 'grammar', lark: 'start: "a"' }, OPTIONS)).toThrow('Lark needs llguidance');
+    const spaced = { ...OPTIONS, whitespacePattern: ' ?' };
+    expect(() => xgrammarSpec({ kind: 'json', schema: {} }, spaced)).toThrow('whitespace_pattern needs llguidance');
+  });
+});
