@@ -147,13 +147,13 @@ int32_t launch_activate(const Stream* stream, const void* x, void* out, int64_t 
   using Kernel = void (*)(Global<const T>, Global<T>, int64_t);
   const Kernel kernels[] = {activate_kernel<T, 0>, activate_kernel<T, 1>, activate_kernel<T, 2>, activate_kernel<T, 3>,
                             activate_kernel<T, 4>};
-  return launched(launch("activate", kernels[kind], blocks_for(count), kThreads, 0, stream->stream, static_cast<const T*>(x),
+  return launched(launch("activate", kernels[kind], element_blocks(count), kElementThreads, 0, stream->stream, static_cast<const T*>(x),
                          static_cast<T*>(out), count));
 }
 
 template <class T, class Out>
 int32_t launch_mean_rows(const Stream* stream, const void* x, const int32_t* spans, void* out, int64_t elements, int32_t n) {
-  return launched(launch("mean_rows", mean_rows_kernel<T, Out>, blocks_for(elements), kThreads, 0, stream->stream,
+  return launched(launch("mean_rows", mean_rows_kernel<T, Out>, element_blocks(elements), kElementThreads, 0, stream->stream,
                          static_cast<const T*>(x), spans, static_cast<Out*>(out), elements, n));
 }
 
