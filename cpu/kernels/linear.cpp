@@ -74,11 +74,60 @@ class Blocks {
   float* partial_;
 };
 
+#if defined(__AVX512F__)
+// v[row][column] to v[column][row], in three steps: pairs of rows, fours of rows, then whole fours across the vectors.
+BAO_INLINE void transpose(F (&v)[kLanes]) {
+  F pairs[kLanes], fours[kLanes];
+  BAO_UNROLL
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+  }
+  const auto join = [](F low, F high, bool upper) __attribute__((always_inline)) {
+    const __m512d a = _mm512_castps_pd(low), b = _mm512_castps_pd(high);
+    return _mm512_castpd_ps(upper ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
+  };
+  BAO_UNROLL
+  for (int i = 0; i < kLanes; i += 4) {
+    fours[i] = join(pairs[i], pairs[i + 2], false);
+    fours[i + 1] = join(pairs[i], pairs[i + 2], true);
+    fours[i + 2] = join(pairs[i + 1], pairs[i + 3], false);
+    fours[i + 3] = join(pairs[i + 1], pairs[i + 3], true);
+  }
+  BAO_UNROLL
+  for (int c = 0; c < 4; c++) {
+    const F even_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88);
+    const F even_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88);
+    const F odd_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
+    const F odd_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
+    v[c] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    v[8 + c] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+    v[4 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    v[12 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+  }
+}
+
+// The first columns of a tile, whole vectors of them; how many.
+static int64_t pack_vectors(const float* x, int64_t ld, int64_t count, int64_t k, float* out) {
+  const auto rows = static_cast<__mmask16>((1u << count) - 1);
+  int64_t k0 = 0;
+  for (; k0 + kLanes <= k; k0 += kLanes) {
+    F v[kLanes];
+    for (int r = 0; r < kLanes; r++) v[r] = r < count ? load(x + r * ld + k0) : F{};
+    transpose(v);
+    for (int i = 0; i < kLanes; i++) _mm512_mask_storeu_ps(out + (k0 + i) * count, rows, v[i]);
+  }
+  return k0;
+}
+#else
+BAO_INLINE int64_t pack_vectors(const float*, int64_t, int64_t, int64_t, float*) { return 0; }
+#endif
+
 // Rows [row, row + count) of x as one packed tile; see PackActivationsArgs.
 template <bool Dot>
 static void pack_tile(const float* x, int64_t ld, int64_t count, int64_t k, float* out) {
   constexpr int64_t kStripe = 64;
-  for (int64_t k0 = 0; k0 < k; k0 += kStripe) {
+  for (int64_t k0 = Dot ? 0 : pack_vectors(x, ld, count, k, out); k0 < k; k0 += kStripe) {
     const int64_t end = min(k, k0 + kStripe);
     for (int64_t r = 0; r < count; r++) {
       const float* row = x + r * ld;
