@@ -191,6 +191,12 @@ describe('adapters that come and go, on two cores behind two API servers', () =>
 
   test('files that are gone when they are needed again fail their requests alone', async () => {
     rmSync(join(folder, 'c'), { recursive: true });
+    // A core lets go of a finished request's adapter in its next step.
+    for (const rank of ['0', '1']) {
+      const headers = { 'Content-Type': 'application/json', 'X-data-parallel-rank': rank };
+      const body = JSON.stringify({ model: 'demo', prompt: 'x', max_tokens: 2 });
+      expect((await fetch(`${server.url}/v1/completions`, { method: 'POST', headers, body })).status).toBe(200);
+    }
     // Two others take its place in memory, on both cores.
     for (const name of ['d', 'e']) expect((await load(server, name, 'demo-pirate')).status).toBe(200);
     const request = { model: 'c', prompt: 'x', max_tokens: 4 };
