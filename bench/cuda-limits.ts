@@ -2,7 +2,7 @@ import type { CudaDevice } from '../src/device/cuda/cuda-device.ts';
 import { CudaProbe, type CudaProbeSizes } from '../src/device/cuda/cuda-probe.ts';
 import { openCuda, openCudaEmulation } from '../src/device/cuda/open-cuda.ts';
 import type { FloatDType } from '../src/device/dtype.ts';
-import type { LimitMeter, Limits } from './limits.ts';
+import type { LimitMeter, Limits } from './limit-meter.ts';
 
 /** Twenty times the last cache of a Hopper; matrices on which cuBLAS is as fast as it gets. */
 const REAL_SIZES: CudaProbeSizes = { readBytes: 2 ** 30, matrixSize: 8192 };

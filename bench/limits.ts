@@ -5,6 +5,7 @@ import type { CpuIsa } from '../src/device/cpu-library.ts';
 import { CpuProbe } from '../src/device/cpu-probe.ts';
 import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
 import type { FloatDType } from '../src/device/dtype.ts';
+import type { LimitMeter, Limits } from './limit-meter.ts';
 
 const MIB = 2 ** 20;
 /** The buffer is so many times the last cache, so that next to nothing of a pass is left there for the next one. */
@@ -12,19 +13,6 @@ const CACHE_MULTIPLE = 16;
 const READ_ROUNDS = 5;
 const MULTIPLY_ROUNDS = 3;
 const MULTIPLY_SECONDS = 0.1;
-
-/** The most that the machine gives, in GB/s (10^9) and GFLOP/s. */
-export interface Limits {
-  read_gbps: number;
-  gflops: number;
-}
-
-/** Measures limits whenever asked. */
-export interface LimitMeter {
-  /** The best of several rounds: what else runs on the machine only takes away. About half a second. */
-  measure(): Limits;
-  close(): void;
-}
 
 /** What decides about limits: device and threads of the engine, and the type that it multiplies in. */
 export interface LimitSubject {

@@ -1,10 +1,11 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { createDevice } from '../../src/device/create-device.ts';
 import type { Device } from '../../src/device/device.ts';
-import { isQuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
+import { isQuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
-import { type Limits, limitSubject, withLimits } from '../limits.ts';
+import type { Limits } from '../limit-meter.ts';
+import { limitSubject, withLimits } from '../limits.ts';
 import { writeResult } from '../results.ts';
 import { median } from '../statistics.ts';
 import { formatTable, shortNumber, withShare } from '../table.ts';

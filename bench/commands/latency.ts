@@ -1,7 +1,8 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { type Limits, limitSubject, withLimits } from '../limits.ts';
+import type { Limits } from '../limit-meter.ts';
+import { limitSubject, withLimits } from '../limits.ts';
 import { type ModelCost, modelCost } from '../offline/model-cost.ts';
 import { type BatchShape, type BatchTimes, batchRates, runBatch } from '../offline/run-batch.ts';
 import { seededRandom } from '../random.ts';

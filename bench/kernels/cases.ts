@@ -1,8 +1,8 @@
 import type { Device, DevicePtr, OpArgs, PackedLinear } from '../../src/device/device.ts';
 import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../src/device/ops.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import type { HfConfig } from '../../src/models/hf-config.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
 import { SAMPLING_ROW, SAMPLING_ROW_BYTES } from '../../src/sampling/sampling-row.ts';
 import { randomGamma, seededRandom } from '../random.ts';
 import { LoraLayer, type LoraShape } from './lora-layer.ts';

@@ -2,7 +2,7 @@ import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import type { BaoConfig } from '../../src/config/bao-config.ts';
 import { openCpuLibrary } from '../../src/device/cpu-library.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
-import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_BITS } from '../../src/quantization/quantization-scheme.ts';
+import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_BITS } from '../../src/device/quantization-scheme.ts';
 
 /** What a step of a dense decoder must read and multiply at the least. */
 export interface ModelCost {

@@ -1,4 +1,4 @@
-import { VERSION } from '../../src/cli/version.ts';
+import { VERSION } from '../../src/version.ts';
 import { baoUrl, ServerProcess } from '../server-process.ts';
 import { HttpSession, hasTokenizer, MODEL_NAME } from './http-session.ts';
 import type { Peer } from './peer.ts';

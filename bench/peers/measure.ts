@@ -1,4 +1,4 @@
-import type { Limits } from '../limits.ts';
+import type { Limits } from '../limit-meter.ts';
 import type { ModelCost } from '../offline/model-cost.ts';
 import { median } from '../statistics.ts';
 import type { Peer, PeerBatch, PeerSession, PeerWorkload } from './peer.ts';

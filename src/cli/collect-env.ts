@@ -7,8 +7,8 @@ import { type CpuIsa, ISA_CODES, openCpuLibrary } from '../device/cpu-library.ts
 import { availableThreads, systemMemory } from '../device/cpu-resources.ts';
 import { embeddedModels } from '../loader/model-folder.ts';
 import { cacheFolder, PACKAGE_ROOT } from '../package-layout.ts';
+import { VERSION } from '../version.ts';
 import { commandLineOrHelp } from './command-line.ts';
-import { VERSION } from './version.ts';
 
 const COMMAND = {
   usage: 'bao collect-env',

@@ -20,7 +20,7 @@ export async function runCommand(argv: readonly string[]): Promise<void> {
     return;
   }
   if (command === '--version' || command === '-v') {
-    const { VERSION } = await import('./version.ts');
+    const { VERSION } = await import('../version.ts');
     process.stdout.write(`${VERSION}\n`);
     return;
   }

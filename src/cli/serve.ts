@@ -3,8 +3,8 @@ import { configWarnings } from '../config/checks.ts';
 import { EngineArgs } from '../config/engine-args.ts';
 import { describeNonDefaultArgs } from '../config/non-default-args.ts';
 import { configureLogging, logger } from '../logging/logger.ts';
+import { VERSION } from '../version.ts';
 import { parseServeArgs } from './parse-args.ts';
-import { VERSION } from './version.ts';
 
 const log = logger('serve');
 

@@ -1,6 +1,7 @@
 import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import type { PoolingConfig } from '../pooling/pooling-config.ts';
+import type { DefaultSamplingParams } from '../sampling/sampling-params.ts';
 import type { GroupValues } from './flags/index.ts';
 import type { LoRAConfig } from './lora-config.ts';
 
@@ -60,16 +61,6 @@ export interface ModelConfig extends ModelFlagsAsGiven {
   defaultSamplingParams: DefaultSamplingParams;
   /** Output tokens that no request may go beyond, because the operator said so: its larger max_tokens is lowered. null: no such limit. */
   maxTokensLimit: number | null;
-}
-
-/** Defaults for what a request leaves out, in the API's names. */
-export interface DefaultSamplingParams {
-  temperature?: number;
-  top_p?: number;
-  top_k?: number;
-  min_p?: number;
-  repetition_penalty?: number;
-  max_tokens?: number;
 }
 
 export type LoadConfig = GroupValues<'load'>;

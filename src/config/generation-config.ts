@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { DefaultSamplingParams } from './bao-config.ts';
+import type { DefaultSamplingParams } from '../sampling/sampling-params.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { JsonObject } from './parse-value.ts';
 import { readJsonFile } from './read-json-file.ts';

@@ -1,5 +1,4 @@
 import type { FloatDType } from '../device/dtype.ts';
-import type { LoRARequest } from '../lora/lora-request.ts';
 import { UsageError } from './config-error.ts';
 import type { GroupValues } from './flags/index.ts';
 import { isJsonObject } from './parse-value.ts';
@@ -8,7 +7,13 @@ import { isJsonObject } from './parse-value.ts';
 const RANKS = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
 /** An adapter that is loaded at the start. */
-export interface LoRAModule extends LoRARequest {
+export interface LoRAModule {
+  /** From 1, in the order of the flag. */
+  id: number;
+  /** What clients call it. */
+  name: string;
+  /** Folder with adapter_config.json and adapter_model.safetensors. */
+  path: string;
   /** As the operator wrote it. */
   root: string;
   /** Which of the served names it belongs to; null: the first. */

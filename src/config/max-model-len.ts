@@ -1,4 +1,5 @@
-import type { HfConfig, RopeParameters } from '../models/hf-config.ts';
+import type { RopeParameters } from '../layers/rope-parameters.ts';
+import type { HfConfig } from '../models/hf-config.ts';
 import { ConfigError } from './config-error.ts';
 
 /** Scalings whose max_position_embeddings is the scaled length already. */

@@ -1,5 +1,4 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
 import type {
@@ -14,6 +13,7 @@ import type {
 } from './device.ts';
 import { DTYPE_CODES, type DType, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from './quantization-scheme.ts';
 
 export interface CpuDeviceOptions {
   /** The kernel library (see scripts/build-cpu.ts). */

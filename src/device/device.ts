@@ -1,6 +1,6 @@
-import type { QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import type { DType, FloatDType } from './dtype.ts';
 import type { OPS, OpName } from './ops.ts';
+import type { QuantizationScheme } from './quantization-scheme.ts';
 
 /** A device address. On the CPU an ordinary pointer. */
 export type DevicePtr = number;

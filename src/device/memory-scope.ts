@@ -1,4 +1,3 @@
-import type { QuantizationScheme } from '../quantization/quantization-scheme.ts';
 import type {
   Device,
   DeviceEvent,
@@ -10,6 +9,7 @@ import type {
   StagingBuffer,
 } from './device.ts';
 import type { DType, FloatDType } from './dtype.ts';
+import type { QuantizationScheme } from './quantization-scheme.ts';
 
 /** A device that remembers what was allocated through it, so that all of it can be freed at once: a model's layers never free what they hold. */
 export class MemoryScope implements Device {

@@ -19,6 +19,32 @@ export interface OpSpec {
   readonly args: Readonly<Record<string, ArgType>>;
 }
 
+const LINEAR_ARGS = {
+  x: 'ptr',
+  ld_x: 'i64',
+  w: 'ptr',
+  w_dtype: 'i32',
+  bias: 'ptr?',
+  out: 'ptr',
+  ld_out: 'i64',
+  m: 'i32',
+  n: 'i32',
+  k: 'i32',
+} as const;
+
+const QUANTIZED_LINEAR_ARGS = {
+  x: 'ptr',
+  ld_x: 'i64',
+  w: 'ptr',
+  bits: 'i32',
+  bias: 'ptr?',
+  out: 'ptr',
+  ld_out: 'i64',
+  m: 'i32',
+  n: 'i32',
+  k: 'i32',
+} as const;
+
 export const OPS = {
   gather_token_ids: {
     doc: 'out[i] = token_table[slots[i] * ld_table + positions[i]], i < num_tokens. Ids of the step, read from the persistent token table (i32), so that a token sampled on the device needs no trip to the host.',
@@ -55,33 +81,11 @@ export const OPS = {
   },
   linear: {
     doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a packed weight (see Device.packLinear) of w_dtype with n rows and k columns; bias is float32 [n] or 0; accumulation in float32 in one fixed order over k. Rows of out are ld_out apart, of x ld_x.',
-    args: {
-      x: 'ptr',
-      ld_x: 'i64',
-      w: 'ptr',
-      w_dtype: 'i32',
-      bias: 'ptr?',
-      out: 'ptr',
-      ld_out: 'i64',
-      m: 'i32',
-      n: 'i32',
-      k: 'i32',
-    },
+    args: LINEAR_ARGS,
   },
   linear_f32: {
     doc: 'As linear, with float32 out whatever act is: the logits.',
-    args: {
-      x: 'ptr',
-      ld_x: 'i64',
-      w: 'ptr',
-      w_dtype: 'i32',
-      bias: 'ptr?',
-      out: 'ptr',
-      ld_out: 'i64',
-      m: 'i32',
-      n: 'i32',
-      k: 'i32',
-    },
+    args: LINEAR_ARGS,
   },
   grouped_linear: {
     doc: 'out[r, :n] = x[r, :k] · W[e]ᵀ + biases[e] for each row r in [expert_offsets[e], expert_offsets[e + 1]) (i32, num_experts + 1; the last is at most rows). weights is i64 [num_experts], addresses of packed weights (see Device.packLinear) of w_dtype with n rows and k columns; biases is float32 [num_experts, n] or 0. Each output is accumulated as by linear. Rows of out are ld_out apart, of x ld_x.',
@@ -143,33 +147,11 @@ export const OPS = {
   },
   quantized_linear: {
     doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of `bits` bits (8 or 4) with n rows and k columns; bias is float32 [n] or 0. Each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in a fixed order. A row with a number that is not finite gives NaN. Rows of out are ld_out apart, of x ld_x.',
-    args: {
-      x: 'ptr',
-      ld_x: 'i64',
-      w: 'ptr',
-      bits: 'i32',
-      bias: 'ptr?',
-      out: 'ptr',
-      ld_out: 'i64',
-      m: 'i32',
-      n: 'i32',
-      k: 'i32',
-    },
+    args: QUANTIZED_LINEAR_ARGS,
   },
   quantized_linear_f32: {
     doc: 'As quantized_linear, with float32 out whatever act is: the logits.',
-    args: {
-      x: 'ptr',
-      ld_x: 'i64',
-      w: 'ptr',
-      bits: 'i32',
-      bias: 'ptr?',
-      out: 'ptr',
-      ld_out: 'i64',
-      m: 'i32',
-      n: 'i32',
-      k: 'i32',
-    },
+    args: QUANTIZED_LINEAR_ARGS,
   },
   add_lora: {
     doc: "out[rows[i], slice s] += scales[s] * (x[rows[i], :k] · A_sᵀ) · B_s with the weights of row i's adapter: group g (rows group_offsets[g] to group_offsets[g + 1], i32 [num_groups + 1], the last is num_rows) has those at blocks[group_slots[g]] (i64 addresses, 0: none for this layer; LoraHeader in cpu/lora.h is the layout), of w_dtype and a rank of at most max_rank. rows (i32) are distinct. Slice s are the columns slice_offsets[s] to slice_offsets[s + 1] (i32 [num_slices + 1], of n in all). Sums are float32 in one fixed order. Rows of out are ld_out apart, of x ld_x.",

@@ -1,10 +1,11 @@
 import type { BaoConfig } from '../config/bao-config.ts';
-import { MEMORY_TAGS } from '../executor/executor.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
 import { createTokenizer } from '../tokenizer/create-tokenizer.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
 import { TokenizerPool } from '../tokenizer/tokenizer-pool.ts';
+import { MEMORY_TAGS } from '../worker/memory-tags.ts';
 import { CoreConnection, type CoreLinkEnd } from './core-link.ts';
 import {
   type EngineClient,
@@ -17,7 +18,6 @@ import {
   type PoolingSink,
   QueueFullError,
   type RequestOutput,
-  ValidationError,
 } from './engine-client.ts';
 import { InputProcessor } from './input-processor.ts';
 import { LoadBalancer } from './load-balancer.ts';

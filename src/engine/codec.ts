@@ -1,15 +1,8 @@
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
+import type { FinishReason, RequestFailure } from '../scheduler/finish-reason.ts';
 import { ByteReader, type ByteWriter } from './byte-codec.ts';
-import type {
-  ClientMessage,
-  CoreMessage,
-  EngineCoreOutput,
-  EngineCoreOutputs,
-  FinishReason,
-  LogprobsTensors,
-  RequestFailure,
-  SchedulerStats,
-} from './messages.ts';
+import type { ClientMessage, CoreMessage, EngineCoreOutput, EngineCoreOutputs, SchedulerStats } from './messages.ts';
 import { readRequest, writeRequest } from './request-codec.ts';
 
 /** The one codec of everything that crosses a Worker boundary: `messages.ts` in binary, little-endian, first byte the kind. */

@@ -3,8 +3,9 @@ import type { LoRARequest } from '../lora/lora-request.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { FinishReason, RequestFailure } from '../scheduler/finish-reason.ts';
 import type { ChatTemplateInput, Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FinishReason, RequestFailure, SchedulerStats, SleepLevel, SleepMode, WakeTag } from './messages.ts';
+import type { SchedulerStats, SleepLevel, SleepMode, WakeTag } from './messages.ts';
 
 /** What the server needs of an engine; AsyncLLM is the implementation, tests may use their own. */
 export interface EngineClient {
@@ -139,18 +140,6 @@ export interface RequestOutput {
 }
 
 export type HealthStatus = { healthy: true } | { healthy: false; reason: string };
-
-/** The client's mistake: HTTP 400. `message` is complete; param and value are those of OpenAI's error object. */
-export class ValidationError extends Error {
-  constructor(
-    message: string,
-    readonly param: string | null = null,
-    readonly value: unknown = undefined,
-  ) {
-    super(message);
-    this.name = 'ValidationError';
-  }
-}
 
 /** Too much is queued already: HTTP 503 with Retry-After. */
 export class QueueFullError extends Error {

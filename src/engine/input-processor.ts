@@ -1,8 +1,9 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import { POOLING_SAMPLING_PARAMS } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 import { wallClockMs } from './clock.ts';
-import { type EngineRequest, type GenerateRequest, type PoolingRequest, ValidationError } from './engine-client.ts';
+import type { EngineRequest, GenerateRequest, PoolingRequest } from './engine-client.ts';
 import type { EngineCoreRequest } from './messages.ts';
 
 /** Checks a request against the model's limits and makes the core's requests of it, one for each of its n sequences. */

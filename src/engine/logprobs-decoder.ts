@@ -1,6 +1,6 @@
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { PositionLogprobs, TokenLogprob } from './engine-client.ts';
-import type { LogprobsTensors } from './messages.ts';
 
 /** Gives log probabilities their tokens' texts. */
 export class LogprobsDecoder {

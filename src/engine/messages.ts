@@ -1,20 +1,13 @@
-import type { MemoryTag } from '../executor/executor.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { PoolingParams } from '../pooling/pooling-params.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { FinishReason, RequestFailure } from '../scheduler/finish-reason.ts';
+import type { SchedulerCounters } from '../scheduler/scheduler-interface.ts';
+import type { MemoryTag } from '../worker/memory-tags.ts';
 
 /** Every type that crosses a Worker boundary. The codec is in `codec.ts`. */
-
-export type FinishReason = 'stop' | 'length' | 'abort' | 'error' | 'repetition';
-
-/** Why a request ended with the reason `error`. */
-export interface RequestFailure {
-  /** Whose: `client` where what the request asks for can't be had, `server` for an error here. */
-  fault: 'client' | 'server';
-  /** For the client. */
-  message: string;
-}
 
 /** Client → core: one sequence to generate or to pool (n > 1 is fanned out by the client, the copies share their prompt through the prefix cache). */
 export interface EngineCoreRequest {
@@ -66,19 +59,6 @@ export interface UtilityResult {
   resultJson: string;
 }
 
-/** Log probabilities of `numPositions` tokens: entry 0 of a position is the token itself, then the best ones. */
-export interface LogprobsTensors {
-  numPositions: number;
-  /** top_n + 1 */
-  width: number;
-  /** [numPositions, width] */
-  tokenIds: Int32Array;
-  /** nats, [numPositions, width] */
-  logprobs: Float32Array;
-  /** 1-based rank of entry 0, [numPositions] */
-  ranks: Int32Array;
-}
-
 /** Core → client: what one step did for one request. */
 export interface EngineCoreOutput {
   handle: number;
@@ -101,21 +81,11 @@ export interface EngineCoreOutput {
 }
 
 /** Counters of a core, sent with outputs at most a few times a second. Totals count since start. */
-export interface SchedulerStats {
-  numRunning: number;
-  numWaiting: number;
+export interface SchedulerStats extends SchedulerCounters {
   /** Those of the waiting that could not run now whatever was free: their grammars are being compiled, or the engine sleeps. */
   numDeferred: number;
   /** How deep the engine sleeps (0, 1, 2); -1: it is awake. */
   sleepLevel: number;
-  /** 0..1 */
-  kvCacheUsage: number;
-  prefixCacheQueries: number;
-  prefixCacheHits: number;
-  numPreemptions: number;
-  /** Names of adapters that running and waiting requests have, sorted. */
-  runningLoraAdapters: string[];
-  waitingLoraAdapters: string[];
   numSteps: number;
   /** Tokens computed by all steps, prompt and generation. */
   numScheduledTokens: number;

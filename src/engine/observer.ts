@@ -1,6 +1,7 @@
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { FinishReason } from '../scheduler/finish-reason.ts';
 import type { EngineRequest } from './engine-client.ts';
-import type { FinishReason, SchedulerStats } from './messages.ts';
+import type { SchedulerStats } from './messages.ts';
 
 /** When things happened to one sequence, milliseconds since the epoch. */
 export class SequenceTimes {

@@ -1,3 +1,4 @@
+import type { FinishReason } from '../scheduler/finish-reason.ts';
 import { OutputText } from '../tokenizer/output-text.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type {
@@ -10,7 +11,7 @@ import type {
   RequestOutput,
 } from './engine-client.ts';
 import { LogprobsDecoder } from './logprobs-decoder.ts';
-import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason } from './messages.ts';
+import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
 import { PoolingOutputs } from './pooling-outputs.ts';
 

@@ -1,5 +1,6 @@
+import type { FinishReason } from '../scheduler/finish-reason.ts';
 import { type PoolingRequest, type PoolingSink, RequestEndedError } from './engine-client.ts';
-import type { EngineCoreOutput, EngineCoreRequest, FinishReason } from './messages.ts';
+import type { EngineCoreOutput, EngineCoreRequest } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
 
 interface PendingPooling {

@@ -1,7 +1,7 @@
 import type { LoRARequest } from '../lora/lora-request.ts';
 import { POOLING_TASKS, type PoolingParams } from '../pooling/pooling-params.ts';
 import type { RepetitionDetectionParams, SamplingParams, ThinkingBudgetParams } from '../sampling/sampling-params.ts';
-import { GRAMMAR_KINDS, type StructuredOutputsParams } from '../structured-output/grammar.ts';
+import { GRAMMAR_KINDS, type StructuredOutputsParams } from '../sampling/structured-outputs-params.ts';
 import type { ByteReader, ByteWriter } from './byte-codec.ts';
 import type { EngineCoreRequest } from './messages.ts';
 

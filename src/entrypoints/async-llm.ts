@@ -1,5 +1,5 @@
 import type { HealthStatus } from '../engine/engine-client.ts';
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';
 import { EngineOwner } from './engine-owner.ts';

@@ -1,6 +1,7 @@
-import { type PoolingRequestOutput, ValidationError } from '../engine/engine-client.ts';
+import { beamSearch } from '../engine/beam-search.ts';
+import type { PoolingRequestOutput } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
-import { beamSearch } from '../sampling/beam-search.ts';
 import type { PoolingPrompt } from '../server/pooling/pooling-requests.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type EngineOptions, engineArgsOf } from './engine-options.ts';

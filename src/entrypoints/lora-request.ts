@@ -1,4 +1,4 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { LoRARequest as EngineLoRARequest } from '../lora/lora-request.ts';
 import { AdapterNotFoundError, type ServedAdapters } from '../lora/served-adapters.ts';
 

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
-import { type EngineClient, ValidationError } from '../engine/engine-client.ts';
+import type { EngineClient } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
 import { resolveParsers } from '../parsers/resolve-parsers.ts';
 import type { RequestOutputKind, SamplingParams as ResolvedSamplingParams } from '../sampling/sampling-params.ts';

@@ -3,7 +3,7 @@ import type {
   RequestOutput as EngineOutput,
   PositionLogprobs,
 } from '../engine/engine-client.ts';
-import type { FinishReason } from '../engine/messages.ts';
+import type { FinishReason } from '../scheduler/finish-reason.ts';
 
 /** What the model thinks of one token. */
 export interface Logprob {

@@ -1,5 +1,5 @@
-import type { BaoConfig, DefaultSamplingParams } from '../config/bao-config.ts';
-import { ValidationError } from '../engine/engine-client.ts';
+import type { BaoConfig } from '../config/bao-config.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { ReasoningFormat } from '../parsers/reasoning/reasoning-parser.ts';
 import { resolveThinkingBudget } from '../parsers/reasoning/thinking-budget.ts';
 import {
@@ -7,9 +7,13 @@ import {
   type SamplingContext,
   type SamplingFields,
 } from '../sampling/resolve-sampling-params.ts';
-import type { RequestOutputKind, SamplingParams as ResolvedSamplingParams } from '../sampling/sampling-params.ts';
+import type {
+  DefaultSamplingParams,
+  RequestOutputKind,
+  SamplingParams as ResolvedSamplingParams,
+} from '../sampling/sampling-params.ts';
+import type { StructuredOutputsParams } from '../sampling/structured-outputs-params.ts';
 import { structuredOutputsOf } from '../server/protocol/structured-outputs.ts';
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
 import type { StructuredOutputsRequest } from '../structured-output/structured-outputs.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 

@@ -2,11 +2,8 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { MemoryTag } from '../worker/memory-tags.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
-
-/** Memory that a sleeping engine does without. Names are vLLM's. */
-export const MEMORY_TAGS = ['weights', 'kv_cache'] as const;
-export type MemoryTag = (typeof MEMORY_TAGS)[number];
 
 /**
  * Runs the model for one engine core, on one worker or many. The core calls, in this order: `initDevice`, `loadModel`, `kvCacheSpecs`,
@@ -47,30 +44,3 @@ export interface ExecutorContext {
 }
 
 export type ExecutorFactory = (context: ExecutorContext) => Executor;
-
-const factories = new Map<string, () => Promise<ExecutorFactory>>([
-  [
-    'uni',
-    async () => {
-      const { UniProcExecutor } = await import('./uniproc-executor.ts');
-      return (context) => new UniProcExecutor(context);
-    },
-  ],
-]);
-
-/** Adds an executor that `--distributed-executor-backend NAME` can choose. For plugins. */
-export function registerExecutor(name: string, factory: ExecutorFactory): void {
-  factories.set(name, async () => factory);
-}
-
-/** The executor that the configuration asks for; an unknown name is an error that lists the known ones. */
-export async function getExecutorClass(backend: string | null): Promise<ExecutorFactory> {
-  const name = backend ?? 'uni';
-  const load = factories.get(name);
-  if (load === undefined) {
-    throw new Error(
-      `--distributed-executor-backend ${name} is not known; choose one of ${[...factories.keys()].join(', ')}.`,
-    );
-  }
-  return load();
-}

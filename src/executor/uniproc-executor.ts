@@ -1,9 +1,10 @@
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { MemoryTag } from '../worker/memory-tags.ts';
 import type { PendingStep } from '../worker/pending-step.ts';
 import { Worker } from '../worker/worker.ts';
-import type { Executor, ExecutorContext, MemoryTag } from './executor.ts';
+import type { Executor, ExecutorContext } from './executor.ts';
 
 /** One worker in the core's own thread. */
 export class UniProcExecutor implements Executor {

@@ -1,7 +1,19 @@
-import type { Request } from '../scheduler/request.ts';
+import type { BlockHashes } from './block-hashes.ts';
 import { BlockPool, NULL_BLOCK } from './block-pool.ts';
 import { createGroupManager, type GroupManager } from './group-manager.ts';
 import type { KvCacheConfig } from './kv-cache-spec.ts';
+
+/** What the manager needs to know of a request. */
+export interface CachedRequest {
+  /** Never used again. */
+  readonly key: number;
+  /** Known tokens, prompt and output. */
+  readonly numTokens: number;
+  readonly tokenIds: Int32Array;
+  /** Tokens whose keys and values are in the cache, or will be once the steps in flight are done. */
+  readonly numComputedTokens: number;
+  readonly blockHashes: BlockHashes;
+}
 
 export interface KVCacheManagerOptions {
   enablePrefixCaching: boolean;
@@ -83,7 +95,7 @@ export class KVCacheManager {
   }
 
   /** The longest cached prefix, valid for all groups, of a request that holds nothing. At least its last token is left to compute. */
-  getComputedBlocks(request: Request): PrefixHit | null {
+  getComputedBlocks(request: CachedRequest): PrefixHit | null {
     if (!this.options.enablePrefixCaching) return null;
     const hashes = request.blockHashes.upTo(request.tokenIds, this.blockSize);
     let numBlocks = Math.floor((request.numTokens - 1) / this.blockSize);
@@ -108,7 +120,7 @@ export class KVCacheManager {
    * Makes room for the request's next `numNewTokens` and gives the block ids that its tables grew by, by group (all of them for a request that held
    * nothing), or null, and nothing changed for it, if too few are free. The array is not the caller's to write.
    */
-  allocateSlots(request: Request, numNewTokens: number, options: AllocateOptions = {}): number[][] | null {
+  allocateSlots(request: CachedRequest, numNewTokens: number, options: AllocateOptions = {}): number[][] | null {
     const { hit = null, numLookaheadTokens = 0, numReservedBlocks = 0 } = options;
     const tables = this.tables.get(request.key);
     const numComputed = request.numComputedTokens + (hit?.numTokens ?? 0);
@@ -128,7 +140,7 @@ export class KVCacheManager {
    * Puts the request's full blocks among its first `numTokens` into the prefix cache. Tokens not known yet (in flight, drafts) are left out: call
    * again when they are.
    */
-  cacheBlocks(request: Request, numTokens: number): void {
+  cacheBlocks(request: CachedRequest, numTokens: number): void {
     if (!this.options.enablePrefixCaching) return;
     const numFull = Math.floor(Math.min(numTokens, request.numTokens) / this.blockSize);
     const tables = this.tables.get(request.key)!;
@@ -145,7 +157,7 @@ export class KVCacheManager {
   }
 
   /** Gives all blocks of a request back, the last one of the sequence first. */
-  free(request: Request): void {
+  free(request: CachedRequest): void {
     const tables = this.tables.get(request.key);
     if (tables === undefined) return;
     this.tables.delete(request.key);

@@ -1,7 +1,7 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes } from '../device/dtype.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
-import type { ForwardContext } from '../models/model.ts';
+import type { ForwardContext } from './forward-context.ts';
 import type { HeadCounts } from './linear.ts';
 import type { RotaryEmbedding } from './rotary-embedding.ts';
 

@@ -1,6 +1,6 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
-import type { ForwardContext } from '../models/model.ts';
+import type { ForwardContext } from './forward-context.ts';
 import type { LayerContext } from './layer-context.ts';
 import { headsOfRank, type OutputSource, QKVParallelLinear, RowParallelLinear } from './linear.ts';
 import type { RotaryEmbedding } from './rotary-embedding.ts';

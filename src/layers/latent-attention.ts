@@ -1,7 +1,7 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { type DType, dtypeBytes } from '../device/dtype.ts';
-import type { ForwardContext } from '../models/model.ts';
 import { Attention } from './attention.ts';
+import type { ForwardContext } from './forward-context.ts';
 import type { LayerContext } from './layer-context.ts';
 import { fusedSources, MergedColumnParallelLinear, RowParallelLinear } from './linear.ts';
 import { RMSNorm } from './rms-norm.ts';

@@ -1,4 +1,4 @@
-import type { RopeParameters } from '../models/hf-config.ts';
+import type { RopeParameters } from './rope-parameters.ts';
 
 /** The angles of a rotary embedding: element pair i turns by position * inverseFrequencies[i]. */
 export interface RopeFrequencies {

@@ -1,6 +1,6 @@
 import type { Device, DevicePtr } from '../device/device.ts';
-import type { RopeParameters } from '../models/hf-config.ts';
 import { type RopeFrequencies, ropeFrequencies, ropeSwitchLength, rotaryDim } from './rope-frequencies.ts';
+import type { RopeParameters } from './rope-parameters.ts';
 
 /** cos and sin of a rotary embedding on the device, as `qk_norm_rope` reads them. */
 export interface RotaryEmbedding {

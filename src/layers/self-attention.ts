@@ -1,7 +1,7 @@
 import type { DevicePtr } from '../device/device.ts';
 import { type DType, dtypeBytes } from '../device/dtype.ts';
-import type { ForwardContext } from '../models/model.ts';
 import { Attention, type NormSpan } from './attention.ts';
+import type { ForwardContext } from './forward-context.ts';
 import { readVector } from './host-vector.ts';
 import type { LayerContext } from './layer-context.ts';
 import { type HeadCounts, headsOfRank, type OutputSource, QKVParallelLinear, RowParallelLinear } from './linear.ts';

@@ -1,5 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
-import { type EngineClient, ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import { logger } from '../logging/logger.ts';
 import { findAdapterFolder } from './adapter-folder.ts';
 import { AdapterTable, type ServedAdapter } from './adapter-table.ts';
@@ -8,7 +8,15 @@ import type { LoRARequest } from './lora-request.ts';
 const log = logger('lora');
 
 /** A name or folder that has no adapter: HTTP 404. */
-export class AdapterNotFoundError extends ValidationError {}
+export class AdapterNotFoundError extends ValidationError {
+  override name = 'AdapterNotFoundError';
+}
+
+/** Where adapters are loaded: an EngineClient. */
+interface AdapterEngine {
+  addLora(request: LoRARequest): Promise<void>;
+  removeLora(id: number): Promise<void>;
+}
 
 export interface LoadOptions {
   name: string;
@@ -20,7 +28,7 @@ export interface LoadOptions {
 /** The adapters that clients may ask for by name, and their coming and going while the engine runs: vLLM's OpenAIServingModels. */
 export class ServedAdapters {
   constructor(
-    private readonly engine: Pick<EngineClient, 'addLora' | 'removeLora'>,
+    private readonly engine: AdapterEngine,
     private readonly config: BaoConfig,
     readonly table = AdapterTable.fromConfig(config),
   ) {}

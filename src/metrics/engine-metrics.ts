@@ -1,7 +1,8 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { wallClockMs } from '../engine/clock.ts';
-import type { FinishReason, SchedulerStats } from '../engine/messages.ts';
+import type { SchedulerStats } from '../engine/messages.ts';
 import type { EngineObserver, FinishedSequence, SequenceTimes } from '../engine/observer.ts';
+import type { FinishReason } from '../scheduler/finish-reason.ts';
 import { BoundHistogram, type HistogramChild } from './bound-histogram.ts';
 import {
   ITERATION_TOKENS_BUCKETS,

@@ -2,6 +2,7 @@ import type { DevicePtr } from '../device/device.ts';
 import { ClassificationHead } from '../layers/classification-head.ts';
 import { DenseMLP } from '../layers/dense-mlp.ts';
 import { EncoderSelfAttention } from '../layers/encoder-attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import { LayerNorm } from '../layers/layer-norm.ts';
 import { separateSources } from '../layers/linear.ts';
 import { VocabEmbedding } from '../layers/vocab-embedding.ts';
@@ -9,7 +10,7 @@ import type { WorkspaceBuffer } from '../layers/workspace.ts';
 import { ConfigFields } from './config-fields.ts';
 import { type EncoderEmbeddings, type EncoderLayer, EncoderModel, hiddenBytes, ResidualSum } from './encoder.ts';
 import { numLabelsOf } from './labels.ts';
-import type { Classifier, ForwardContext } from './model.ts';
+import type { Classifier } from './model.ts';
 import type { ModelContext, PoolingModelFactory } from './model-context.ts';
 
 /** Where BERT and its descendants differ. */

@@ -2,11 +2,12 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { Attention } from '../layers/attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
 import type { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { LMHead, VocabEmbedding } from '../layers/vocab-embedding.ts';
 import type { WorkspaceBuffer } from '../layers/workspace.ts';
-import type { CausalLM, ForwardContext } from './model.ts';
+import type { CausalLM } from './model.ts';
 import type { ModelContext } from './model-context.ts';
 
 /**

@@ -2,9 +2,9 @@ import { LatentAttention } from '../layers/latent-attention.ts';
 import { separateSources } from '../layers/linear.ts';
 import { type FeedForward, GatedMLP, gatedActivation } from '../layers/mlp.ts';
 import { MixtureOfExperts, separateExperts } from '../layers/moe.ts';
+import type { RopeParameters } from '../layers/rope-parameters.ts';
 import { ConfigFields } from './config-fields.ts';
 import { DecoderForCausalLM } from './decoder.ts';
-import type { RopeParameters } from './hf-config.ts';
 import { createMLP, LlamaDecoderLayer } from './llama.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 

@@ -1,9 +1,10 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import type { LayerNorm } from '../layers/layer-norm.ts';
 import type { WorkspaceBuffer } from '../layers/workspace.ts';
-import type { Classifier, ForwardContext, PoolingModel } from './model.ts';
+import type { Classifier, PoolingModel } from './model.ts';
 import type { ModelContext } from './model-context.ts';
 
 /** What ids become before the first layer. */

@@ -1,12 +1,12 @@
 import type { DevicePtr } from '../device/device.ts';
 import type { FloatDType } from '../device/dtype.ts';
 import type { Attention } from '../layers/attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import type { GatedMLP } from '../layers/mlp.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
 import type { SelfAttention } from '../layers/self-attention.ts';
 import { DecoderForCausalLM, type DecoderLayer, type DecoderOptions } from './decoder.ts';
 import { type AttentionVariant, createMLP, createSelfAttention } from './llama.ts';
-import type { ForwardContext } from './model.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 import { multiplier, multiplierOrZero } from './multiplier.ts';
 

@@ -1,11 +1,11 @@
 import type { DevicePtr } from '../device/device.ts';
 import type { Attention } from '../layers/attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import { separateSources } from '../layers/linear.ts';
 import { type FeedForward, GatedMLP } from '../layers/mlp.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
 import { type AttentionBlock, SelfAttention, type SelfAttentionOptions } from '../layers/self-attention.ts';
 import { DecoderForCausalLM, type DecoderLayer } from './decoder.ts';
-import type { ForwardContext } from './model.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 
 /** Where a family's attention differs from Llama's. */

@@ -1,6 +1,7 @@
 import type { DevicePtr } from '../device/device.ts';
 import { ClassificationHead } from '../layers/classification-head.ts';
 import { EncoderSelfAttention } from '../layers/encoder-attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import { LayerNorm } from '../layers/layer-norm.ts';
 import { fusedSources } from '../layers/linear.ts';
 import { GatedMLP } from '../layers/mlp.ts';
@@ -9,7 +10,7 @@ import type { WorkspaceBuffer } from '../layers/workspace.ts';
 import { ConfigFields } from './config-fields.ts';
 import { type EncoderEmbeddings, type EncoderLayer, EncoderModel, hiddenBytes, ResidualSum } from './encoder.ts';
 import { numLabelsOf } from './labels.ts';
-import type { Classifier, ForwardContext } from './model.ts';
+import type { Classifier } from './model.ts';
 import type { ModelContext, PoolingModelFactory } from './model-context.ts';
 
 /** Of config.json beyond the common fields. */

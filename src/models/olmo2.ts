@@ -1,11 +1,11 @@
 import type { DevicePtr } from '../device/device.ts';
 import type { Attention } from '../layers/attention.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import type { GatedMLP } from '../layers/mlp.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
 import type { SelfAttention } from '../layers/self-attention.ts';
 import { DecoderForCausalLM, type DecoderLayer } from './decoder.ts';
 import { createMLP, createSelfAttention } from './llama.ts';
-import type { ForwardContext } from './model.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 
 /** Attention and MLP read the residual stream as it is; a norm follows each before the addition. */

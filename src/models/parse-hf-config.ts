@@ -1,7 +1,8 @@
 import type { FloatDType } from '../device/dtype.ts';
+import type { RopeParameters } from '../layers/rope-parameters.ts';
 import { ConfigFields, HfConfigError, isJsonObject, type JsonObject, show } from './config-fields.ts';
 import { type FamilyDefaults, familyDefaults, smolLm3Rotates } from './family-defaults.ts';
-import type { HfConfig, RopeParameters } from './hf-config.ts';
+import type { HfConfig } from './hf-config.ts';
 import { parseRope, type RopeByLayerType } from './parse-rope.ts';
 
 const DTYPES: readonly FloatDType[] = ['float32', 'bfloat16', 'float16'];

@@ -1,5 +1,5 @@
+import type { RopeParameters } from '../layers/rope-parameters.ts';
 import { ConfigFields } from './config-fields.ts';
-import type { RopeParameters } from './hf-config.ts';
 
 /** The rotary embeddings of a model: by the layer's attention type. */
 export interface RopeByLayerType {

@@ -1,6 +1,6 @@
 import type { Device, DevicePtr, QuantizedLinear } from '../device/device.ts';
+import { LM_HEAD_SCHEME, QUANTIZATION_BITS, type QuantizationScheme } from '../device/quantization-scheme.ts';
 import { type LinearKernel, type LinearMethod, loadBias, shardMatrix } from '../layers/linear-method.ts';
-import { LM_HEAD_SCHEME, QUANTIZATION_BITS, type QuantizationScheme } from './quantization-scheme.ts';
 
 /** Quantizes the checkpoint's weights while they are loaded. */
 export function onlineLinearMethod(scheme: QuantizationScheme): LinearMethod {

@@ -1,4 +1,4 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { SamplingParams } from './sampling-params.ts';
 
 /**

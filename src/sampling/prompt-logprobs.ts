@@ -1,6 +1,6 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { StagedArray } from '../device/staged-array.ts';
-import type { LogprobsTensors } from '../engine/messages.ts';
+import type { LogprobsTensors } from './logprobs-tensors.ts';
 import type { LogprobsMode } from './sampling-batch.ts';
 
 export interface PromptLogprobsOptions {

@@ -1,15 +1,22 @@
-import type { DefaultSamplingParams } from '../config/bao-config.ts';
-import { ValidationError } from '../engine/engine-client.ts';
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+import {
+  PythonFloat,
+  parameterError,
+  pythonFloat,
+  pythonInt,
+  pythonList,
+  pythonQuote,
+} from '../errors/parameter-error.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { logitsProcessors } from './logits-processor.ts';
-import { PythonFloat, parameterError, pythonFloat, pythonInt, pythonList, pythonQuote } from './parameter-error.ts';
 import type {
+  DefaultSamplingParams,
   RepetitionDetectionParams,
   RequestOutputKind,
   SamplingParams,
   ThinkingBudgetParams,
 } from './sampling-params.ts';
+import type { StructuredOutputsParams } from './structured-outputs-params.ts';
 
 /** The sampling fields of a request, in the API's names; null and undefined mean that the request leaves them to the server. */
 export interface SamplingFields {

@@ -1,6 +1,6 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { StagedArray } from '../device/staged-array.ts';
-import type { LogprobsTensors } from '../engine/messages.ts';
+import type { LogprobsTensors } from './logprobs-tensors.ts';
 import { CONSTANT_LISTS, ROW_WORDS, rowWord, type SamplingRequest } from './sampling-request.ts';
 
 /** Which numbers are reported: of the model's own logits, or after every change that sampling made to them (`--logprobs-mode`). */

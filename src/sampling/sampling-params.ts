@@ -1,4 +1,4 @@
-import type { StructuredOutputsParams } from '../structured-output/grammar.ts';
+import type { StructuredOutputsParams } from './structured-outputs-params.ts';
 
 /** How a request's tokens are chosen and when it ends. vLLM's SamplingParams, resolved: every default is filled in, so nothing is undefined. */
 export interface SamplingParams {
@@ -98,3 +98,13 @@ export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
   detokenize: true,
   outputKind: 'cumulative',
 };
+
+/** Defaults for what a request leaves out, in the API's names. */
+export interface DefaultSamplingParams {
+  temperature?: number;
+  top_p?: number;
+  top_k?: number;
+  min_p?: number;
+  repetition_penalty?: number;
+  max_tokens?: number;
+}

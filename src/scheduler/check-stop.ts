@@ -1,4 +1,4 @@
-import type { FinishReason } from '../engine/messages.ts';
+import type { FinishReason } from './finish-reason.ts';
 import type { Request } from './request.ts';
 
 export interface Stop {

@@ -1,8 +1,8 @@
-import type { FinishReason } from '../engine/messages.ts';
 import { BlockHashes } from '../kv-cache/block-hashes.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { PoolingParams } from '../pooling/pooling-params.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import type { FinishReason } from './finish-reason.ts';
 import { RepetitionDetector } from './repetition-detector.ts';
 import { ThinkingBudget } from './thinking-budget.ts';
 

@@ -1,5 +1,6 @@
-import type { FinishReason, LogprobsTensors, RequestFailure, SchedulerStats } from '../engine/messages.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
+import type { FinishReason, RequestFailure } from './finish-reason.ts';
 import type { Request } from './request.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
 
@@ -24,18 +25,19 @@ export interface RequestUpdate {
   isFirst: boolean;
 }
 
-/** The scheduler's part of the counters; the core adds times. */
-export type SchedulerCounters = Pick<
-  SchedulerStats,
-  | 'numRunning'
-  | 'numWaiting'
-  | 'kvCacheUsage'
-  | 'prefixCacheQueries'
-  | 'prefixCacheHits'
-  | 'numPreemptions'
-  | 'runningLoraAdapters'
-  | 'waitingLoraAdapters'
->;
+/** The scheduler's counters. Totals count since start. */
+export interface SchedulerCounters {
+  numRunning: number;
+  numWaiting: number;
+  /** 0..1 */
+  kvCacheUsage: number;
+  prefixCacheQueries: number;
+  prefixCacheHits: number;
+  numPreemptions: number;
+  /** Names of adapters that running and waiting requests have, sorted. */
+  runningLoraAdapters: string[];
+  waitingLoraAdapters: string[];
+}
 
 /** What a step may hold: anything, only requests that run already, nothing. Names are vLLM's. */
 export type PauseState = 'unpaused' | 'paused-new' | 'paused-all';

@@ -1,7 +1,7 @@
-import type { LogprobsTensors } from '../engine/messages.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { PoolingParams } from '../pooling/pooling-params.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
 
 /** A request that the worker does not hold: new, or back after a preemption (then `tokenIds` has its output too). */

@@ -1,9 +1,9 @@
-import type { FinishReason } from '../engine/messages.ts';
 import { type AllocateOptions, KVCacheManager, type PrefixHit } from '../kv-cache/kv-cache-manager.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import { isTokenwise } from '../pooling/pooling-params.ts';
 import { checkStop, type Stop } from './check-stop.ts';
+import type { FinishReason } from './finish-reason.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, requestOrder } from './request-queue.ts';
 import { RunningAdapters } from './running-adapters.ts';

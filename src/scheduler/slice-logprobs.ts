@@ -1,4 +1,4 @@
-import type { LogprobsTensors } from '../engine/messages.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import type { Request } from './request.ts';
 
 /** Positions [start, end) of `logprobs`; null where there are none. The same object when that is all of them. */

@@ -1,12 +1,12 @@
 import { Hono } from 'hono';
 import { getPath } from 'hono/utils/url';
-import { VERSION } from '../cli/version.ts';
 import type { EngineClient } from '../engine/engine-client.ts';
 import { logger } from '../logging/logger.ts';
 import { ServedAdapters } from '../lora/served-adapters.ts';
 import { resolveParsers } from '../parsers/resolve-parsers.ts';
 import { canScore, type PoolingConfig } from '../pooling/pooling-config.ts';
 import { StructuredOutputs } from '../structured-output/structured-outputs.ts';
+import { VERSION } from '../version.ts';
 import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
 import { requireApiKey } from './middleware/auth.ts';

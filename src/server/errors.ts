@@ -1,4 +1,5 @@
-import { EngineDeadError, QueueFullError, ValidationError } from '../engine/engine-client.ts';
+import { EngineDeadError, QueueFullError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 
 /** OpenAI's error object, with vLLM's numeric code. */
 export interface ErrorInfo {

@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
-import type { GrammarBackend, GrammarSpec } from './grammar.ts';
+import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
+import type { GrammarBackend } from './grammar.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
 import { XGrammarBackend } from './xgrammar/xgrammar-backend.ts';
 import { isXGrammarSpec } from './xgrammar/xgrammar-spec.ts';

@@ -1,5 +1,5 @@
-import { ValidationError } from '../engine/engine-client.ts';
-import type { GrammarSpec } from './grammar.ts';
+import { ValidationError } from '../errors/validation-error.ts';
+import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
 
 /**
  * What is refused before an engine sees it. llguidance limits its own work by "fuel", but not everywhere: a number's remainders, and what an

@@ -1,5 +1,5 @@
-import { ValidationError } from '../engine/engine-client.ts';
-import type { GrammarSpec } from './grammar.ts';
+import { ValidationError } from '../errors/validation-error.ts';
+import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
 
 /** The ways in which a request can say what its output must be. */
 export type Constraint =

@@ -1,6 +1,7 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarSpec, GrammarStatus } from './grammar.ts';
+import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarStatus } from './grammar.ts';
 import { type GuidanceLibrary, openGuidanceLibrary } from './guidance-library.ts';
 
 /** Of native memory, as a call gave it. */

@@ -1,9 +1,10 @@
 import type { BaoConfig } from '../config/bao-config.ts';
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import { logger } from '../logging/logger.ts';
+import type { GrammarSpec, StructuredOutputsParams } from '../sampling/structured-outputs-params.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { backendOf, createGrammarBackend, type GrammarBackendName } from './create-backend.ts';
-import type { GrammarBackend, GrammarSpec, StructuredOutputsParams } from './grammar.ts';
+import type { GrammarBackend } from './grammar.ts';
 import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';

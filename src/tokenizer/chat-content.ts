@@ -1,4 +1,4 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import type { ContentFormat } from './content-format.ts';
 import type { ChatMessage, ContentPart } from './tokenizer.ts';
 

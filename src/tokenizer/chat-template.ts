@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import { LoadError } from '../loader/load-error.ts';
 import { prepareMessages } from './chat-content.ts';
 import { type ContentFormat, detectContentFormat } from './content-format.ts';

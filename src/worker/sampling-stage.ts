@@ -1,7 +1,7 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
-import type { LogprobsTensors } from '../engine/messages.ts';
 import type { CausalLM } from '../models/model.ts';
+import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
 import { forceToken } from '../sampling/sampling-request.ts';

@@ -1,7 +1,7 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { StagedArray } from '../device/staged-array.ts';
+import type { AttentionMetadata, ForwardContext } from '../layers/forward-context.ts';
 import { groupByAdapter, type LoRABatch, type LoRASpan, loraGroupWords, writeLoRAGroups } from '../lora/lora-batch.ts';
-import type { AttentionMetadata, ForwardContext } from '../models/model.ts';
 import type { RequestState } from './input-batch.ts';
 
 /** Blocks; below it tables do not shrink. */

@@ -12,8 +12,8 @@ import { batchRates, fixedLengthParams, runBatch } from '../../bench/offline/run
 import { seededRandom } from '../../bench/random.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OPS } from '../../src/device/ops.ts';
-import { ValidationError } from '../../src/engine/engine-client.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 
 const QUIET = { logLevel: 'warning' } as const;
 

@@ -3,7 +3,7 @@ import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import type { QuantizedLinear } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import {
   availableIsas,
   FLOAT_DTYPES,

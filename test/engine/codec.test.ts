@@ -7,10 +7,11 @@ import {
   encodeClientMessage,
   encodeCoreMessage,
 } from '../../src/engine/codec.ts';
-import type { ClientMessage, CoreMessage, EngineCoreOutput, LogprobsTensors } from '../../src/engine/messages.ts';
+import type { ClientMessage, CoreMessage, EngineCoreOutput } from '../../src/engine/messages.ts';
 import type { PoolerOutput } from '../../src/pooling/finish-pooling.ts';
 import { POOLING_TASKS, type PoolingParams } from '../../src/pooling/pooling-params.ts';
-import { GRAMMAR_KINDS } from '../../src/structured-output/grammar.ts';
+import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
+import { GRAMMAR_KINDS } from '../../src/sampling/structured-outputs-params.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });

@@ -1,8 +1,9 @@
 import { expect, test } from 'bun:test';
-import type { EngineCoreOutput, EngineCoreRequest, FinishReason } from '../../src/engine/messages.ts';
+import type { EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
 import { type FinishedSequence, NO_OBSERVER, overrideObserver } from '../../src/engine/observer.ts';
 import { OutputProcessor } from '../../src/engine/output-processor.ts';
 import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
+import type { FinishReason } from '../../src/scheduler/finish-reason.ts';
 
 const output = (handle: number, newTokenIds: number[], finishReason: FinishReason | null): EngineCoreOutput => ({
   ...{ handle, newTokenIds, finishReason },

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { SleepControl } from '../../src/engine/core/sleep-control.ts';
-import type { MemoryTag } from '../../src/executor/executor.ts';
 import { Scheduler } from '../../src/scheduler/scheduler.ts';
+import type { MemoryTag } from '../../src/worker/memory-tags.ts';
 import { DEFAULT_OPTIONS, kvConfig, makeRequest, range } from '../scheduler/fixtures.ts';
 
 function setUp({ failing = false } = {}) {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { ropeFrequencies, ropeSwitchLength, rotaryDim } from '../../src/layers/rope-frequencies.ts';
-import type { RopeParameters } from '../../src/models/hf-config.ts';
+import type { RopeParameters } from '../../src/layers/rope-parameters.ts';
 
 const ROPE: RopeParameters = {
   ropeType: 'default',

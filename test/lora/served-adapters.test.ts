@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BaoConfig } from '../../src/config/bao-config.ts';
-import { ValidationError } from '../../src/engine/engine-client.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import { AdapterTable } from '../../src/lora/adapter-table.ts';
 import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import { AdapterNotFoundError, ServedAdapters } from '../../src/lora/served-adapters.ts';

@@ -1,6 +1,7 @@
 import type { Device, DevicePtr, StagingBuffer } from '../../src/device/device.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
-import type { CausalLM, ForwardContext, Model } from '../../src/models/model.ts';
+import type { ForwardContext } from '../../src/layers/forward-context.ts';
+import type { CausalLM, Model } from '../../src/models/model.ts';
 import { floats } from './reference-values.ts';
 
 export interface GoldenRunnerOptions {

@@ -1,8 +1,8 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
+import type { QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import { type LinearMethod, loadBias, shardMatrix, UnquantizedLinear } from '../../src/layers/linear-method.ts';
-import type { QuantizationScheme } from '../../src/quantization/quantization-scheme.ts';
 import { registerQuantization } from '../../src/quantization/registry.ts';
 import { floats, openDevice } from '../device/harness.ts';
 import { unpackedWeights } from '../device/quant-reference.ts';

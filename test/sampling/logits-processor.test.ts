@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { ValidationError } from '../../src/engine/engine-client.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import { type BatchedRequest, LogitsProcessorRegistry } from '../../src/sampling/logits-processor.ts';
 import { RequestLogitsProcessors } from '../../src/sampling/request-logits-processors.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';

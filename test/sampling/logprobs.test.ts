@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from 'bun:test';
-import type { LogprobsTensors } from '../../src/engine/messages.ts';
+import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
 import { PromptLogprobs } from '../../src/sampling/prompt-logprobs.ts';
 import type { LogprobsMode } from '../../src/sampling/sampling-batch.ts';
 import { topLogprobs } from '../../src/sampling/sampling-request.ts';

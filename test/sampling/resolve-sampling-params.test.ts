@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
-import { ValidationError } from '../../src/engine/engine-client.ts';
-import { pythonFloat, pythonList, pythonQuote } from '../../src/sampling/parameter-error.ts';
+import { pythonFloat, pythonList, pythonQuote } from '../../src/errors/parameter-error.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import {
   resolveSamplingParams,
   type SamplingContext,

@@ -2,7 +2,7 @@ import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import type { CpuIsa } from '../../src/device/cpu-library.ts';
 import { createDevice } from '../../src/device/create-device.ts';
 import type { Device, DevicePtr } from '../../src/device/device.ts';
-import type { LogprobsTensors } from '../../src/engine/messages.ts';
+import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../../src/sampling/sampling-batch.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
 import { prepareSampling } from '../../src/sampling/sampling-request.ts';

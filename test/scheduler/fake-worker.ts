@@ -1,5 +1,5 @@
-import type { LogprobsTensors } from '../../src/engine/messages.ts';
 import type { KvCacheConfig } from '../../src/kv-cache/kv-cache-spec.ts';
+import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
 import type {
   CachedRequestData,
   ModelRunnerOutput,

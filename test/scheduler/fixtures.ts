@@ -1,4 +1,3 @@
-import type { FinishReason } from '../../src/engine/messages.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../../src/kv-cache/kv-cache-spec.ts';
 import type { LoRARequest } from '../../src/lora/lora-request.ts';
 import {
@@ -7,6 +6,7 @@ import {
   type SamplingParams,
   type ThinkingBudgetParams,
 } from '../../src/sampling/sampling-params.ts';
+import type { FinishReason } from '../../src/scheduler/finish-reason.ts';
 import { Request, type RequestInit } from '../../src/scheduler/request.ts';
 import type { SchedulerOptions } from '../../src/scheduler/scheduler-options.ts';
 import { emptyHistory, extendHistory, nextToken } from './fake-worker.ts';

@@ -2,20 +2,21 @@ import { join } from 'node:path';
 import type { BaoConfig } from '../../src/config/bao-config.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import type { FlagValues } from '../../src/config/flags/index.ts';
-import {
-  type CompletionOutput,
-  type EngineClient,
-  type GenerateRequest,
-  type HealthStatus,
-  type OutputSink,
-  type PoolingRequest,
-  type PoolingSink,
-  type PositionLogprobs,
-  type RequestOutput,
-  ValidationError,
+import type {
+  CompletionOutput,
+  EngineClient,
+  GenerateRequest,
+  HealthStatus,
+  OutputSink,
+  PoolingRequest,
+  PoolingSink,
+  PositionLogprobs,
+  RequestOutput,
 } from '../../src/engine/engine-client.ts';
-import type { FinishReason, SchedulerStats, SleepLevel, SleepMode, WakeTag } from '../../src/engine/messages.ts';
+import type { SchedulerStats, SleepLevel, SleepMode, WakeTag } from '../../src/engine/messages.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import type { LoRARequest } from '../../src/lora/lora-request.ts';
+import type { FinishReason } from '../../src/scheduler/finish-reason.ts';
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 import { OutputText } from '../../src/tokenizer/output-text.ts';

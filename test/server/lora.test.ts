@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import * as fc from 'fast-check';
-import { ValidationError } from '../../src/engine/engine-client.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import { CHAT, COMPLETIONS, MESSAGES, messages, RESPONSES, testServer } from './http.ts';
 
 const LORA = { enableLora: true, loraModules: ['pirate=demo-pirate'] };

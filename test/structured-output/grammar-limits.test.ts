@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import type { GrammarSpec } from '../../src/structured-output/grammar.ts';
+import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
 import { checkGrammarLimits } from '../../src/structured-output/grammar-limits.ts';
 
 const schema = (value: unknown): GrammarSpec => ({ kind: 'json_schema', text: JSON.stringify(value) });

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { EngineArgs } from '../../src/config/engine-args.ts';
-import type { Grammar, GrammarSpec } from '../../src/structured-output/grammar.ts';
+import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
+import type { Grammar } from '../../src/structured-output/grammar.ts';
 import { type Constraint, grammarSpec } from '../../src/structured-output/grammar-spec.ts';
 import { GuidanceBackend } from '../../src/structured-output/guidance-backend.ts';
 import { StructuredOutputs } from '../../src/structured-output/structured-outputs.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
-import { ValidationError } from '../../src/engine/engine-client.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import { LoadError } from '../../src/loader/load-error.ts';
 import { ChatTemplate, type ChatTemplateOptions } from '../../src/tokenizer/chat-template.ts';
 import { detectContentFormat } from '../../src/tokenizer/content-format.ts';

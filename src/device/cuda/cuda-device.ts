@@ -1,6 +1,5 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../../quantization/quantization-scheme.ts';
 import type { NativeFunction } from '../cpu-library.ts';
 import {
   type Device,
@@ -16,6 +15,7 @@ import {
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
 import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
 import { ERROR_TEXT, OPS } from '../ops.ts';
+import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization-scheme.ts';
 import { Cublas } from './cublas.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';

@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
-import { type Executor, getExecutorClass } from '../../executor/executor.ts';
+import type { Executor } from '../../executor/executor.ts';
+import { getExecutorClass } from '../../executor/registry.ts';
 import { estimateMaxModelLen, getKvCacheConfig, maxConcurrency } from '../../kv-cache/kv-cache-config.ts';
 import type { KvCacheConfig } from '../../kv-cache/kv-cache-spec.ts';
 import { logger } from '../../logging/logger.ts';

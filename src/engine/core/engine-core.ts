@@ -1,5 +1,6 @@
 import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
+import type { RequestFailure } from '../../scheduler/finish-reason.ts';
 import { Request } from '../../scheduler/request.ts';
 import type { RequestUpdate, SchedulerCounters, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
@@ -8,13 +9,7 @@ import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
-import type {
-  ClientMessage,
-  EngineCoreOutput,
-  EngineCoreRequest,
-  RequestFailure,
-  SchedulerStats,
-} from '../messages.ts';
+import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats } from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';

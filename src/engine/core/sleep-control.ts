@@ -1,6 +1,7 @@
-import { type Executor, MEMORY_TAGS, type MemoryTag } from '../../executor/executor.ts';
+import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
 import type { SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
+import { MEMORY_TAGS, type MemoryTag } from '../../worker/memory-tags.ts';
 import type { SleepLevel, SleepMode, WakeTag } from '../messages.ts';
 
 const log = logger('core');

@@ -1,5 +1,5 @@
-import { ValidationError } from '../../engine/engine-client.ts';
-import { parameterError } from '../../sampling/parameter-error.ts';
+import { parameterError } from '../../errors/parameter-error.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import type { ReasoningFormat, ReasoningStart } from './reasoning-parser.ts';

@@ -1,9 +1,10 @@
 import type { PoolingRequestOutput } from '../../engine/engine-client.ts';
 import type { PoolerOutput } from '../../pooling/finish-pooling.ts';
 import type { PoolingHead } from '../pooling/pooling-requests.ts';
+import type { VectorEncoding } from '../protocol/pooling-fields.ts';
 import { jsonAnswer } from './answer-head.ts';
 import { usageJson } from './usage.ts';
-import { type VectorEncoding, vectorBytes } from './vector-bytes.ts';
+import { vectorBytes } from './vector-bytes.ts';
 
 /** How an endpoint names what it answers with. */
 export interface VectorAnswer {

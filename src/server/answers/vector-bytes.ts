@@ -1,10 +1,5 @@
 import { endianness as hostEndianness } from 'node:os';
-
-export interface VectorEncoding {
-  format: 'float' | 'base64' | 'bytes' | 'bytes_only';
-  dtype: 'float32' | 'float16' | 'bfloat16';
-  endianness: 'native' | 'big' | 'little';
-}
+import type { VectorEncoding } from '../protocol/pooling-fields.ts';
 
 /** The numbers as bytes of the type and order that were asked for; rounded to nearest. */
 export function vectorBytes(values: Float32Array, { dtype, endianness }: VectorEncoding): Buffer {

@@ -1,5 +1,6 @@
-import { type GenerateRequest, type RequestOutput, ValidationError } from '../../engine/engine-client.ts';
-import { beamSearch } from '../../sampling/beam-search.ts';
+import { beamSearch } from '../../engine/beam-search.ts';
+import type { GenerateRequest, RequestOutput } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { SamplingParams } from '../../sampling/sampling-params.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import type { ServerContext } from '../server-context.ts';

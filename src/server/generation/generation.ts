@@ -6,13 +6,13 @@ import {
   type PoolingRequest,
   type RequestOutput,
   type TraceHeaders,
-  ValidationError,
 } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { logger } from '../../logging/logger.ts';
 import type { LoRARequest } from '../../lora/lora-request.ts';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
 import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
-import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
+import type { StructuredOutputsParams } from '../../sampling/structured-outputs-params.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
 import type { GenerationFields } from '../protocol/generation-fields.ts';
 import { randomId } from '../request-id.ts';

@@ -10,7 +10,7 @@ import { resolveThinkingBudget } from '../../parsers/reasoning/thinking-budget.t
 import { namedCall, requiredCalls } from '../../parsers/tools/forced.ts';
 import type { ToolFormat } from '../../parsers/tools/tool-parser.ts';
 import type { ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
-import type { StructuredOutputsParams } from '../../structured-output/grammar.ts';
+import type { StructuredOutputsParams } from '../../sampling/structured-outputs-params.ts';
 import type { ChatCompletionRequest } from '../protocol/chat-completion.ts';
 import type { ToolChoice } from '../protocol/tool-choice.ts';
 import type { ServerContext } from '../server-context.ts';

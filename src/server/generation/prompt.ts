@@ -1,5 +1,6 @@
-import { type EngineClient, ValidationError } from '../../engine/engine-client.ts';
-import { parameterError, pythonInt } from '../../sampling/parameter-error.ts';
+import type { EngineClient } from '../../engine/engine-client.ts';
+import { parameterError, pythonInt } from '../../errors/parameter-error.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import type { TemplateFields } from '../protocol/chat-completion.ts';
 import { toTemplateMessages } from '../protocol/chat-messages.ts';

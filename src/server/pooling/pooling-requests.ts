@@ -1,4 +1,5 @@
-import { type EngineClient, type PoolingRequest, ValidationError } from '../../engine/engine-client.ts';
+import type { EngineClient, PoolingRequest } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { type PoolingConfig, supportedPoolingTasks } from '../../pooling/pooling-config.ts';
 import { POOLING_TASKS, type PoolingParams, type PoolingTask } from '../../pooling/pooling-params.ts';
 import { applyTemplate } from '../../tokenizer/text-template.ts';

@@ -1,4 +1,5 @@
-import { type PoolingRequestOutput, ValidationError } from '../../engine/engine-client.ts';
+import type { PoolingRequestOutput } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { numSpecialTokens } from '../../tokenizer/text-template.ts';
 import { promptFromIds } from '../generation/prompt.ts';
 import type { ScoreFields } from '../protocol/score.ts';

@@ -1,4 +1,4 @@
-import { pythonFloat, pythonQuote } from '../../sampling/parameter-error.ts';
+import { pythonFloat, pythonQuote } from '../../errors/parameter-error.ts';
 import { ApiError } from '../errors.ts';
 
 /** One finding of schema validation, in the words of pydantic, which vLLM's clients know; or a sentence of its own. */

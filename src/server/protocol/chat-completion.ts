@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { chatMessages, toolDefinitions } from './chat-messages.ts';
 import { MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, list, literal, string } from './fields.ts';

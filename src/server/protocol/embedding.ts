@@ -1,5 +1,4 @@
 import * as v from 'valibot';
-import type { VectorEncoding } from '../answers/vector-bytes.ts';
 import { integer } from './fields.ts';
 import {
   encodingFields,
@@ -8,6 +7,7 @@ import {
   poolingBodies,
   poolingFields,
   refuseUnsupportedPooling,
+  type VectorEncoding,
   vectorEncoding,
 } from './pooling-fields.ts';
 

@@ -1,6 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
-import type { VectorEncoding } from '../answers/vector-bytes.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { notSupported } from '../errors.ts';
 import { chatMessages } from './chat-messages.ts';
 import { describedAs, MULTIMODAL, withoutEffect } from './field-metadata.ts';
@@ -36,6 +35,12 @@ export const encodingFields = {
   embed_dtype: v.optional(literal('float32', 'float16', 'bfloat16', 'fp8_e4m3', 'fp8_e5m2'), 'float32'),
   endianness: v.optional(literal('native', 'big', 'little'), 'native'),
 };
+
+export interface VectorEncoding {
+  format: 'float' | 'base64' | 'bytes' | 'bytes_only';
+  dtype: 'float32' | 'float16' | 'bfloat16';
+  endianness: 'native' | 'big' | 'little';
+}
 
 const poolingSchema = v.object({ ...poolingFields, ...encodingFields });
 export type PoolingFields = v.InferOutput<typeof poolingSchema>;

@@ -1,6 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
-import type { VectorEncoding } from '../answers/vector-bytes.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { notSupported } from '../errors.ts';
 import { integer, isObject, string } from './fields.ts';
 import {
@@ -10,6 +9,7 @@ import {
   poolingBodies,
   poolingFields,
   refuseUnsupportedPooling,
+  type VectorEncoding,
   vectorEncoding,
 } from './pooling-fields.ts';
 

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { notSupported } from '../errors.ts';
 import type { ChatCompletionRequest } from './chat-completion.ts';
 import { describedAs, MULTIMODAL, withoutEffect } from './field-metadata.ts';

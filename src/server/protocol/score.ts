@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { bodyError } from './body-error.ts';
 import { describedAs } from './field-metadata.ts';
 import { integerBetween, isObject } from './fields.ts';

@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { checkGrammarLimits } from '../../structured-output/grammar-limits.ts';
 import type { Constraint, StructuralTag } from '../../structured-output/grammar-spec.ts';
 import type { StructuredOutputsRequest } from '../../structured-output/structured-outputs.ts';

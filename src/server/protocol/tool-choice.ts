@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { ChatCompletionRequest } from './chat-completion.ts';
 import type { ToolDefinition } from './chat-messages.ts';
 import { isObject } from './fields.ts';

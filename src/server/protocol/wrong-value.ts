@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 
 const MAX_SHOWN = 80;
 

@@ -7,7 +7,7 @@ import { startGeneration } from '../generation/generation.ts';
 import { SseWriter, sseResponse } from '../generation/sse-writer.ts';
 import type { ConversationItem } from '../protocol/responses-input.ts';
 import type { ServerContext } from '../server-context.ts';
-import { conversationItem, type StoredResponse } from './response-store.ts';
+import { conversationItem } from './conversation-item.ts';
 
 const log = logger('server');
 
@@ -20,8 +20,8 @@ export interface BackgroundOptions {
   onEnd(response: BackgroundResponse): void;
 }
 
-/** A response that is made whether or not somebody waits for it. */
-export class BackgroundResponse implements StoredResponse {
+/** A StoredResponse that is made whether or not somebody waits for it. */
+export class BackgroundResponse {
   readonly #events: string[] = [];
   readonly #followers = new Set<SseWriter>();
   #isOver = false;

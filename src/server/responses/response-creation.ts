@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { finishedResponse, newResponse, type ResponseBody, type ResponseFormat } from '../answers/response-body.ts';
 import { ResponseProgress } from '../answers/response-progress.ts';
 import { ApiError, notSupported } from '../errors.ts';
@@ -11,8 +11,9 @@ import type { ConversationItem } from '../protocol/responses-input.ts';
 import { chooseRequestId, randomId } from '../request-id.ts';
 import type { ServerContext } from '../server-context.ts';
 import { BackgroundResponse } from './background-response.ts';
+import { conversationItem } from './conversation-item.ts';
 import { fitConversation } from './fit-conversation.ts';
-import { conversationItem, findResponse, type ResponseStore } from './response-store.ts';
+import { findResponse, type ResponseStore } from './response-store.ts';
 
 /** Responses that may run in the background at a time: nobody's connection bounds their number. */
 const MAX_BACKGROUND = 256;

@@ -100,15 +100,3 @@ export function findResponse(store: ResponseStore, id: string, param = 'response
   const message = `Response with id '${id.slice(0, 100)}' not found.`;
   throw new ApiError(404, 'invalid_request_error', message, param);
 }
-
-/** What a model has answered, as a part of the conversation that goes on. */
-export function conversationItem(item: OutputItem): ConversationItem {
-  switch (item.type) {
-    case 'message':
-      return { type: 'message', role: 'assistant', content: item.content.map(({ text }) => text).join('') };
-    case 'reasoning':
-      return { type: 'reasoning', text: (item.content ?? []).map(({ text }) => text).join('') };
-    case 'function_call':
-      return { type: 'function_call', callId: item.call_id, name: item.name, arguments: item.arguments };
-  }
-}

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { AdapterNotFoundError } from '../../lora/served-adapters.ts';
 import { ApiError } from '../errors.ts';
 import { describeRoute } from '../openapi/describe-route.ts';

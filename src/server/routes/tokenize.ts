@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { renderChatPrompt } from '../generation/prompt.ts';
 import { describeRoute } from '../openapi/describe-route.ts';

@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
-import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarSpec, GrammarStatus } from '../grammar.ts';
+import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
+import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarStatus } from '../grammar.ts';
 import { OP } from './mailbox.ts';
 import type { XGrammarVocabulary } from './xgrammar-engine.ts';
 import { isXGrammarSpec, type XGrammarSpec } from './xgrammar-spec.ts';

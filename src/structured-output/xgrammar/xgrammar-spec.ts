@@ -1,5 +1,5 @@
-import { ValidationError } from '../../engine/engine-client.ts';
-import type { GrammarSpec } from '../grammar.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
+import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
 import {
   type Constraint,
   checkedSchema,

@@ -2,7 +2,7 @@ import { ptr } from 'bun:ffi';
 import type { Device, StagingBuffer } from '../../../src/device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../../src/device/ops.ts';
-import type { QuantizationScheme } from '../../../src/quantization/quantization-scheme.ts';
+import type { QuantizationScheme } from '../../../src/device/quantization-scheme.ts';
 import { rounded } from '../harness.ts';
 
 /** A buffer that every device gets in its own types. */

@@ -1,4 +1,4 @@
-import { QUANTIZATION_BITS } from '../../../src/quantization/quantization-scheme.ts';
+import { QUANTIZATION_BITS } from '../../../src/device/quantization-scheme.ts';
 import { randomFloats } from '../harness.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
 

@@ -1,4 +1,4 @@
-import { ValidationError } from '../engine/engine-client.ts';
+import { ValidationError } from './validation-error.ts';
 
 /** A number field with a fraction, printed as Python prints a float (2.0, 1e-05, inf), which is how vLLM's messages print it. */
 export class PythonFloat {

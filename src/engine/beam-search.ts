@@ -1,6 +1,6 @@
-import type { CompletionOutput, PositionLogprobs, RequestOutput, TokenLogprob } from '../engine/engine-client.ts';
+import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../sampling/sampling-params.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from './sampling-params.ts';
+import type { CompletionOutput, PositionLogprobs, RequestOutput, TokenLogprob } from './engine-client.ts';
 
 /** vLLM's BeamSearchParams, resolved. */
 export interface BeamSearchParams {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { type BeamSearchParams, type BeamStep, beamSearch } from '../../src/sampling/beam-search.ts';
+import { type BeamSearchParams, type BeamStep, beamSearch } from '../../src/engine/beam-search.ts';
 
 const EOS = 0;
 const PROMPT = Int32Array.of(1);
