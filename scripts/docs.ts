@@ -1,5 +1,6 @@
 /** Writes docs/flags.md from the flag table, and the table of docs/api.md from a running server. */
 import { resolve } from 'node:path';
+import { ENGINE_VARIABLES } from '../src/config/engine-variables.ts';
 import { flagChoices, flagDefault, flagUsage } from '../src/config/flags/describe.ts';
 import type { FlagGroup } from '../src/config/flags/flag.ts';
 import { FLAG_GROUPS, FLAGS, type Flag } from '../src/config/flags/index.ts';
@@ -19,7 +20,14 @@ Sizes and numbers of tokens take \`k\`, \`m\`, \`g\`, \`t\` (powers of 1000) and
 
 /** docs/flags.md as the table would have it. */
 export function flagsPage(): string {
-  return `${[INTRODUCTION, ...Object.values(FLAG_GROUPS).map(groupSection)].join('\n')}`;
+  return `${[INTRODUCTION, ...Object.values(FLAG_GROUPS).map(groupSection), variablesSection()].join('\n')}`;
+}
+
+function variablesSection(): string {
+  const rows = Object.entries(ENGINE_VARIABLES).map(
+    ([name, { default: value, help }]) => `| \`${name}\` | ${value === null ? '' : `\`${value}\``} | ${help} |`,
+  );
+  return `## Environment\n\nWhat no flag sets.\n\n| variable | default | |\n| --- | --- | --- |\n${rows.join('\n')}\n`;
 }
 
 function groupSection(group: FlagGroup): string {

@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { engineTimeoutMs } from '../config/engine-variables.ts';
 import { logger } from '../logging/logger.ts';
 import { SOURCE_URL } from '../package-layout.ts';
 import type { CoreReady, FromCore, ToCore } from './core/handshake.ts';
@@ -77,6 +78,7 @@ class StartingCore {
   private readonly libraries = Promise.withResolvers<void>();
   private readonly ready = Promise.withResolvers<CoreReady>();
   private readonly ended = Promise.withResolvers<string | null>();
+  private readonly readyTimeoutMs = engineTimeoutMs('BAO_ENGINE_READY_TIMEOUT_S');
 
   constructor(
     private readonly config: BaoConfig,
@@ -129,10 +131,6 @@ class StartingCore {
 
   terminate(): void {
     this.worker.terminate();
-  }
-
-  private get readyTimeoutMs(): number {
-    return Number(process.env.BAO_ENGINE_READY_TIMEOUT_S ?? 600) * 1000;
   }
 
   private onMessage(message: FromCore): void {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { complete, post, startBao } from './bao-process.ts';
@@ -20,6 +20,10 @@ describe('start', () => {
     expect(status).toBe(200);
     expect((body as { model: string }).model).toBe('first');
     expect(await health(server.url)).toMatchObject({ status: 200 });
+    if (process.platform === 'linux') {
+      const shown = (file: string) => readFileSync(`/proc/${server.pid}/${file}`, 'utf8').replace(/[\n\0]+$/, '');
+      expect([shown('comm'), shown('cmdline')]).toEqual(['bao first', 'bao first']);
+    }
     expect(await server.stop()).toBe(0);
   });
 
@@ -164,6 +168,22 @@ describe('a core that fails', () => {
     expect(text).toContain('injected fault in the step');
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('injected fault in the step');
+  });
+
+  test('while the server drains: what runs gets an error long before the deadline, and the process ends with 1', async () => {
+    const server = await startBao([
+      ...['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing-later'],
+      ...['--shutdown-timeout', '100', '--data-parallel-size', '2'],
+    ]);
+    const running = post(`${server.url}/v1/completions`, {
+      ...{ model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true },
+    });
+    await untilRunning(server.url, 1);
+    server.kill('SIGTERM');
+    const { status, body } = await running;
+    expect(status).toBe(500);
+    expect(JSON.stringify(body)).toContain('injected fault in a later step');
+    expect(await server.exited).toBe(1);
   });
 
   test('by ending its thread: running requests get an error, the process ends with 1', async () => {

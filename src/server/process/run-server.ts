@@ -1,7 +1,8 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
+import { keepsAliveOnEngineDeath } from '../../config/engine-variables.ts';
 import type { AsyncLLM } from '../../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
-import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
+import { EngineWatch, type EngineWatchOptions, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
 import { AdapterTable } from '../../lora/adapter-table.ts';
@@ -12,18 +13,22 @@ import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
 import { removeStaleSocket, reservePort } from './listener.ts';
+import { setProcessTitle } from './process-title.ts';
 
 const log = logger('server');
 
 /** After the engine's death: time for the errors of what was running to reach their clients, and for a probe to see /health say why. */
 const DEATH_GRACE_MS = 1000;
 const CORE_STOP_TIMEOUT_MS = 5000;
+/** For answers that were finished or failed at the deadline to be written. */
+const DRAIN_GRACE_MS = 5000;
 
 /**
  * Serves until a signal or the engine's death, and gives the exit code. The socket is bound first, so that a port in use fails before anything is loaded.
  * Throws ConfigError and CoreStartupError, both fit for the operator.
  */
 export async function runServer(config: BaoConfig): Promise<number> {
+  setProcessTitle(`bao ${config.model.servedModelName[0]}`);
   await loadPlugins(config.plugins.plugin);
   // A name that nobody has registered fails here, before anything is loaded.
   resolveParsers(config.frontend);
@@ -39,16 +44,20 @@ class Server {
   private engines: CoreEngines | null = null;
   private watch: EngineWatch | null = null;
   private stopping = false;
+  /** A thread has failed that the server can't do without. */
+  private isDead = false;
 
   private constructor(
     private readonly config: BaoConfig,
     private readonly apiServer: ApiServer,
     private readonly load: SharedLoad,
     private readonly adapters: AdapterTable,
+    private readonly watchOptions: EngineWatchOptions,
   ) {}
 
   static async start(config: BaoConfig): Promise<Server> {
     const startedMs = performance.now();
+    const watchOptions = watchOptionsFromEnv();
     if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
     const { apiServerCount, enableSslRefresh } = config.frontend;
     const shared = apiServerCount > 1 || enableSslRefresh;
@@ -56,7 +65,7 @@ class Server {
     const load = new SharedLoad();
     const adapters = AdapterTable.fromConfig(config);
     const apiServer = new ApiServer(config, { reusePort: shared, port, load, adapters });
-    const server = new Server(config, apiServer, load, adapters);
+    const server = new Server(config, apiServer, load, adapters, watchOptions);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
@@ -97,7 +106,7 @@ class Server {
       await worker.connect(config, links[i + 1]!);
     });
     [this.engine] = await Promise.all([own, ...others]);
-    this.watch = new EngineWatch(this.engines!.cores, watchOptionsFromEnv(), (reason) => this.onDeath(reason));
+    this.watch = new EngineWatch(this.engines!.cores, this.watchOptions, (reason) => this.onDeath(reason));
     this.watch.start();
   }
 
@@ -133,24 +142,28 @@ class Server {
         ? `${signal} while starting`
         : `${signal}: no new requests; running ones have ${seconds} s to end`,
     );
-    this.stop(seconds * 1000).then(() => this.exit.resolve(0));
+    this.stop(seconds * 1000).then(() => this.exit.resolve(this.isDead ? 1 : 0));
   }
 
   private async stop(timeoutMs: number): Promise<void> {
-    await Promise.all([this.apiServer, ...this.workers].map((server) => server.drain(timeoutMs)));
+    const drained = Promise.all([this.apiServer, ...this.workers].map((server) => server.drain(timeoutMs)));
+    // A front end whose loop hangs never answers.
+    await Promise.race([drained, Bun.sleep(timeoutMs + DRAIN_GRACE_MS)]);
     this.watch?.stop();
-    if (this.engine === null || this.engines === null) return;
+    // Of several cores those that live are not asked any more either.
+    if (this.isDead || this.engine === null || this.engines === null) return;
     const stopped = this.engine.shutdownCores().then(() => Promise.all(this.engines!.cores.map((core) => core.ended)));
     await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
     log.info('Stopped');
   }
 
+  /** Also while the server drains: what runs then fails at once, and the drain has nothing left to wait for. */
   private onDeath(reason: string): void {
-    if (this.stopping) return;
+    if (this.isDead) return;
+    this.isDead = true;
     log.error(reason);
     for (const server of [this.apiServer, ...this.workers]) server.markDead(reason);
-    if (process.env.BAO_KEEP_ALIVE_ON_ENGINE_DEATH === '1') return;
-    this.stopping = true;
+    if (this.stopping || keepsAliveOnEngineDeath()) return;
     setTimeout(() => this.exit.resolve(1), DEATH_GRACE_MS);
   }
 }

@@ -56,6 +56,12 @@ const until = async (condition: () => Promise<boolean>) => {
   while (!(await condition())) await Bun.sleep(50);
 };
 
+test('a body above --request-body-limit reaches the handler, which has the words to refuse it', async () => {
+  const listener = await listenWith({ requestBodyLimit: 1000 });
+  const response = await fetch(listener.url, { method: 'POST', body: 'x'.repeat(100_000) });
+  expect([response.status, await response.text()]).toEqual([200, 'answer']);
+});
+
 describe('--enable-ssl-refresh', () => {
   test('gives new connections the changed certificate, and lets open ones go on', async () => {
     const files = tlsFolder('first');
