@@ -13,7 +13,7 @@ const INTRODUCTION = `<!-- Made by \`bun run docs\` from src/config/flags; edit 
 
 Names and defaults are vLLM's where vLLM has the flag. A flag is written \`--flag value\` or \`--flag=value\`, a boolean \`--flag\` or \`--no-flag\`;
 lists take several words or the flag several times; JSON flags take an object, or one member each: \`--hf-overrides.rope_theta 1e6\`, and \`--hf-overrides.architectures+ Name\` to append to a list.
-\`--config FILE\` names a YAML file that maps flag names to values. The command line goes before environment variables, these before the file, the file before defaults.
+\`--config FILE\` names a YAML file that maps flag names to values, \`no-\` and members of JSON flags as on the command line. The command line goes before environment variables, these before the file, the file before defaults.
 
 Sizes and numbers of tokens take \`k\`, \`m\`, \`g\`, \`t\` (powers of 1000) and \`K\`, \`M\`, \`G\`, \`T\` (powers of 1024); sizes also \`KiB\`, \`MiB\`, \`GiB\`, \`MB\`, \`GB\`.
 `;
