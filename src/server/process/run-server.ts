@@ -95,10 +95,10 @@ class Server {
       );
     }
     const cores = this.launchCores(numServers);
-    const collect = numServers > 1 ? () => this.collectMetrics() : null;
+    const peers = numServers > 1 ? { collect: () => this.collectMetrics(), isFirst: true } : null;
     const own = this.apiServer.open(
       cores.then(({ config, links }) => ({ config, links: links[0]! })),
-      collect,
+      peers,
     );
     const others = this.workers.map(async (worker, i) => {
       await worker.start(this.config, port, this.load, this.adapters);
