@@ -55,6 +55,11 @@ export class ApiServer {
     return this.listener.url;
   }
 
+  /** null for a socket file. */
+  get port(): number | null {
+    return this.listener.port;
+  }
+
   /**
    * Loads tokenizer and app while the cores start, then lets requests in.
    *

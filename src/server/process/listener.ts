@@ -78,12 +78,9 @@ export function listen(
   }
 }
 
-/** The port that is free now for several listeners to share; fails like `listen` when it is taken. */
-export async function reservePort(frontend: FrontendConfig): Promise<number> {
-  const probe = listen(frontend, () => new Response(null, { status: 503 }), { reusePort: false });
-  const { port } = probe;
-  await probe.stop(true);
-  return port ?? frontend.port;
+/** Fails like `listen` when somebody has the port, also where that server would share it. */
+export async function probePort(frontend: FrontendConfig): Promise<void> {
+  await listen(frontend, () => new Response(null, { status: 503 }), { reusePort: false }).stop(true);
 }
 
 /**

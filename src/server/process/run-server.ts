@@ -12,7 +12,7 @@ import { canScore, type PoolingConfig } from '../../pooling/pooling-config.ts';
 import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
-import { removeStaleSocket, reservePort } from './listener.ts';
+import { probePort, removeStaleSocket } from './listener.ts';
 import { setProcessTitle } from './process-title.ts';
 
 const log = logger('server');
@@ -61,16 +61,17 @@ class Server {
     if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
     const { apiServerCount, enableSslRefresh } = config.frontend;
     const shared = apiServerCount > 1 || enableSslRefresh;
-    const port = shared ? await reservePort(config.frontend) : config.frontend.port;
+    // Of those that share a port the system gives a free one to the first; a port that was asked for may be another server's, shared or not.
+    if (shared && config.frontend.port !== 0) await probePort(config.frontend);
     const load = new SharedLoad();
     const adapters = AdapterTable.fromConfig(config);
-    const apiServer = new ApiServer(config, { reusePort: shared, port, load, adapters });
+    const apiServer = new ApiServer(config, { reusePort: shared, load, adapters });
     const server = new Server(config, apiServer, load, adapters, watchOptions);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
       // A signal ends a start too: then there is nothing to wait for.
-      await Promise.race([server.open(port), server.done]);
+      await Promise.race([server.open(), server.done]);
     } catch (error) {
       await server.apiServer.drain(0);
       throw error;
@@ -83,7 +84,7 @@ class Server {
     return this.exit.promise;
   }
 
-  private async open(port: number): Promise<void> {
+  private async open(): Promise<void> {
     const numServers = this.config.frontend.apiServerCount;
     for (let i = 1; i < numServers; i++) {
       this.workers.push(
@@ -101,7 +102,7 @@ class Server {
       peers,
     );
     const others = this.workers.map(async (worker, i) => {
-      await worker.start(this.config, port, this.load, this.adapters);
+      await worker.start(this.config, this.apiServer.port!, this.load, this.adapters);
       const { config, links } = await cores;
       await worker.connect(config, links[i + 1]!);
     });
