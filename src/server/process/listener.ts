@@ -32,7 +32,7 @@ export function listen(
       fetch: async (request: Request, server: Bun.Server<undefined>) => {
         // An answer may be silent for long while its request waits in the queue. The body has a deadline of its own.
         server.timeout(request, 0);
-        const response = await current(request, server);
+        const response = await current(withWholeUrl(request), server);
         beforeEnd(response, () => server.timeout(request, frontend.httpTimeoutKeepAlive));
         return response;
       },
@@ -76,6 +76,13 @@ export function listen(
   } catch (error) {
     throw bindError(error, frontend, wantedPort);
   }
+}
+
+/** Without a Host header (HTTP/1.0), or with an odd one, Bun's URL is a path or nothing that can be parsed. No route depends on the host. */
+function withWholeUrl(request: Request): Request {
+  const { url } = request;
+  if (URL.canParse(url)) return request;
+  return new Request(`http://localhost${url.replace(/^https?:\/\/[^/]*/, '')}`, request);
 }
 
 /** Fails like `listen` when somebody has the port, also where that server would share it. */
