@@ -20,6 +20,8 @@ const log = logger('server');
 /** After the engine's death: time for the errors of what was running to reach their clients, and for a probe to see /health say why. */
 const DEATH_GRACE_MS = 1000;
 const CORE_STOP_TIMEOUT_MS = 5000;
+/** Ctrl-C goes to all processes of a terminal, and `bun run` passes on what it gets: a signal that comes so soon after the first is the same one. */
+const SAME_SIGNAL_MS = 500;
 /** For answers that were finished or failed at the deadline to be written. */
 const DRAIN_GRACE_MS = 5000;
 
@@ -44,6 +46,7 @@ class Server {
   private engines: CoreEngines | null = null;
   private watch: EngineWatch | null = null;
   private stopping = false;
+  private signalledMs = 0;
   /** A thread has failed that the server can't do without. */
   private isDead = false;
 
@@ -133,10 +136,12 @@ class Server {
 
   private onSignal(signal: string): void {
     if (this.stopping) {
+      if (performance.now() - this.signalledMs < SAME_SIGNAL_MS) return;
       log.warn(`${signal} again: stopping at once`);
       process.exit(130);
     }
     this.stopping = true;
+    this.signalledMs = performance.now();
     const seconds = this.config.frontend.shutdownTimeout;
     log.info(
       this.engine === null
