@@ -64,6 +64,13 @@ const listening = {
     metavar: 'SECONDS',
     help: 'How long a connection may stay open without a request.',
   },
+  'sse-keep-alive-interval': {
+    type: 'float',
+    default: 0,
+    min: 0,
+    metavar: 'SECONDS',
+    help: 'A stream that has no event for so long sends a comment, so that proxies do not take it for dead; 0: it stays silent.',
+  },
   'request-body-limit': {
     type: 'bytes',
     default: 32 * 2 ** 20,
