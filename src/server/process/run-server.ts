@@ -13,7 +13,6 @@ import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
 import { probePort, removeStaleSocket } from './listener.ts';
-import { setProcessTitle } from './process-title.ts';
 
 const log = logger('server');
 
@@ -30,7 +29,6 @@ const DRAIN_GRACE_MS = 5000;
  * Throws ConfigError and CoreStartupError, both fit for the operator.
  */
 export async function runServer(config: BaoConfig): Promise<number> {
-  setProcessTitle(`bao ${config.model.servedModelName[0]}`);
   await loadPlugins(config.plugins.plugin);
   // A name that nobody has registered fails here, before anything is loaded.
   resolveParsers(config.frontend);
