@@ -71,7 +71,8 @@ export interface SamplingContext {
 
 /** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
 const MIN_TEMPERATURE = 1e-2;
-const MAX_SEQUENCES = 16384;
+/** Of one request (VLLM_MAX_N_SEQUENCES). */
+export const MAX_SEQUENCES = 16384;
 /** Token sequences, both spellings of a word counted (VLLM_MAX_NUM_BAD_WORDS). */
 const MAX_BAD_WORDS = 128;
 
