@@ -95,7 +95,7 @@ class StartingCore {
   }
 
   async loadLibraries(): Promise<void> {
-    await withDeadline(this.hello.promise, HELLO_TIMEOUT_MS, `Engine core ${this.coreIndex} did not start`);
+    await this.within(HELLO_TIMEOUT_MS, this.hello.promise, 'did not start');
     const init: ToCore = {
       type: 'INIT',
       config: this.config,
@@ -107,18 +107,14 @@ class StartingCore {
       init,
       this.clients.map((end) => end.port),
     );
-    await withDeadline(
-      this.libraries.promise,
-      this.readyTimeoutMs,
-      `Engine core ${this.coreIndex} did not load its libraries`,
-    );
+    await this.within(this.readyTimeoutMs, this.libraries.promise, 'did not load its libraries');
   }
 
   async whenReady(): Promise<CoreHandle> {
-    const ready = await withDeadline(
-      this.ready.promise,
+    const ready = await this.within(
       this.readyTimeoutMs,
-      `Engine core ${this.coreIndex} is not ready (BAO_ENGINE_READY_TIMEOUT_S sets the deadline)`,
+      this.ready.promise,
+      'is not ready (BAO_ENGINE_READY_TIMEOUT_S sets the deadline)',
     );
     return {
       coreIndex: this.coreIndex,
@@ -162,17 +158,18 @@ class StartingCore {
     if (stack) log.debug(`Engine core ${this.coreIndex} failed`, { stack });
     this.ended.resolve(error);
   }
-}
 
-/** The promise's value, or an error that says how long was waited for what. */
-async function withDeadline<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const deadline = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} within ${timeoutMs / 1000} s.`)), timeoutMs);
-  });
-  try {
-    return await Promise.race([promise, deadline]);
-  } finally {
-    clearTimeout(timer);
+  /** The promise's value, or an error that says how long was waited for what. */
+  private async within<T>(timeoutMs: number, promise: Promise<T>, problem: string): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const deadline = new Promise<never>((_, reject) => {
+      const message = `Engine core ${this.coreIndex} ${problem} within ${timeoutMs / 1000} s.`;
+      timer = setTimeout(() => reject(new CoreStartupError(this.coreIndex, message, '')), timeoutMs);
+    });
+    try {
+      return await Promise.race([promise, deadline]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }

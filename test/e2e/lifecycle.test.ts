@@ -154,6 +154,17 @@ describe('a core that fails', () => {
     expect(server.stderr()).toContain('injected fault while loading');
   });
 
+  test('while it loads for too long: the deadline, in one sentence, exit code 1', async () => {
+    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'loading-forever'], {
+      waitUntilReady: false,
+      env: { BAO_ENGINE_READY_TIMEOUT_S: '1' },
+    });
+    expect(await server.exited).toBe(1);
+    // On a machine that is slow enough the libraries are late already.
+    expect(server.stderr()).toMatch(/^bao: Engine core 0 (is not ready|did not load its libraries) .*within 1 s\.$/m);
+    expect(server.stderr(), 'no stack').not.toContain('    at ');
+  });
+
   test('in a step: running requests get an error, /health says why, the process ends with 1', async () => {
     const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing']);
     const running = post(`${server.url}/v1/completions`, {
