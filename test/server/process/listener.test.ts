@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'bun:test';
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectPlainly } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { connect } from 'node:tls';
 import { EngineArgs } from '../../../src/config/engine-args.ts';
 import type { FlagValues } from '../../../src/config/flags/index.ts';
@@ -129,4 +129,17 @@ test('a key that is not the certificate’s is the operator’s mistake, told at
   const files = tlsFolder('first');
   files.use('second', 'first');
   await expect(listenWith(files.flags)).rejects.toThrow('is not that of the certificate');
+});
+
+test.each([
+  ['tls.key', 'holds no private key'],
+  ['tls.crt', 'holds no certificate'],
+  ['ca.crt', 'holds no certificate'],
+])('%s that is no PEM is named', async (name, problem) => {
+  const files = tlsFolder('first');
+  const sslCaCerts = join(dirname(files.keyfile), 'ca.crt');
+  copyFileSync(files.certfile, sslCaCerts);
+  const path = join(dirname(files.keyfile), name);
+  writeFileSync(path, 'no PEM');
+  await expect(listenWith({ ...files.flags, sslCaCerts })).rejects.toThrow(`${path} ${problem} in PEM format`);
 });
