@@ -207,7 +207,7 @@ const answers = {
   'enable-force-include-usage': {
     type: 'boolean',
     default: false,
-    help: 'Close every stream with its usage, asked for or not.',
+    help: 'Give every event of a stream its usage, and close the stream with it, asked for or not.',
   },
   'enable-server-load-tracking': {
     type: 'boolean',
