@@ -56,11 +56,13 @@ export async function run(compiler: string, args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`${compiler} ${args.join(' ')} failed with exit code ${code}:\n${errors}`);
 }
 
-/** One line on stderr that is rewritten on a terminal; elsewhere only the last one is printed. */
+/** One line on stderr that is rewritten on a terminal; elsewhere the first and the last one are printed. */
 export function progressLine(quiet: boolean): (text: string, last?: boolean) => void {
+  let isFirst = true;
   return (text, last = false) => {
     if (quiet) return;
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}${last ? '\n' : ''}`);
-    else if (last) process.stderr.write(`${text}\n`);
+    else if (isFirst || last) process.stderr.write(`${text}\n`);
+    isFirst = false;
   };
 }

@@ -10,6 +10,7 @@ import {
   parseMember,
   parseText,
   parseWords,
+  withMember,
 } from '../config/parse-value.ts';
 
 /** The command line of `bao serve`, read but not resolved. */
@@ -155,19 +156,9 @@ class ArgReader {
   private setMember({ name, spec, field }: Flag, path: string[], written: WrittenFlag): void {
     if (spec.type !== 'json')
       throw new UsageError(`${written.origin}: --${name} has no members; it takes ${expected(spec)}.`);
-    if (path.some((key) => key === '' || key === '+')) throw new UsageError(`${written.origin} names an empty member.`);
     const base = (this.given[field] as JsonObject | undefined) ?? {};
     const value = parseMember(this.takeValue(written, 'a value'));
-    const last = path.at(-1)!;
-    if (!last.endsWith('+')) {
-      this.given[field] = mergeObjects(base, nest(path, value));
-      return;
-    }
-    const listPath = [...path.slice(0, -1), last.slice(0, -1)];
-    const before = listPath.reduce<unknown>((at, key) => (isJsonObject(at) ? at[key] : undefined), base) ?? [];
-    if (!Array.isArray(before))
-      throw new UsageError(`${written.origin} appends to a list, but ${listPath.join('.')} is none.`);
-    this.given[field] = mergeObjects(base, nest(listPath, before.concat(value)));
+    this.given[field] = withMember(base, path, value, written.origin);
   }
 
   private takeValue(written: WrittenFlag, what: string): string {
@@ -184,8 +175,4 @@ class ArgReader {
     while (!this.done && !looksLikeFlag(this.argv[this.position]!)) words.push(this.argv[this.position++]!);
     return words;
   }
-}
-
-function nest(path: readonly string[], value: unknown): JsonObject {
-  return path.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value) as JsonObject;
 }

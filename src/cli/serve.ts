@@ -5,6 +5,7 @@ import { describeNonDefaultArgs } from '../config/non-default-args.ts';
 import { configureLogging, logger } from '../logging/logger.ts';
 import { VERSION } from '../version.ts';
 import { parseServeArgs } from './parse-args.ts';
+import { setProcessTitle } from './process-title.ts';
 
 const log = logger('serve');
 
@@ -18,7 +19,9 @@ export async function serve(argv: readonly string[]): Promise<void> {
   }
 
   const engineArgs = await EngineArgs.fromCliArgs(args);
-  configureLogging({ level: engineArgs.values.logLevel, format: engineArgs.values.logFormat });
+  const { servedModelName, model, logLevel, logFormat } = engineArgs.values;
+  setProcessTitle(`bao ${servedModelName[0] ?? model}`);
+  configureLogging({ level: logLevel, format: logFormat });
   const nonDefault = describeNonDefaultArgs(engineArgs.values);
   log.info(`Bao ${VERSION}${nonDefault === '' ? '' : `, flags:\n${nonDefault}`}`);
 

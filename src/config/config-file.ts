@@ -1,10 +1,11 @@
 import { UsageError } from './config-error.ts';
 import { type FlagValues, flagByName } from './flags/index.ts';
 import { unknownFlag } from './flags/unknown-flag.ts';
-import { isJsonObject, parseTyped } from './parse-value.ts';
+import { expected, isJsonObject, type JsonObject, mergeObjects, parseTyped, withMember } from './parse-value.ts';
 
 /**
- * The flags of a `--config` file: YAML (so JSON too), one mapping from flag names, with dashes or underscores, to values.
+ * The flags of a `--config` file: YAML (so JSON too), one mapping from flag names, with dashes or underscores, to values. As on the command line a
+ * boolean may be negated (`no-async-scheduling: true`) and a member of a JSON flag named alone (`hf-overrides.rope_theta: 5000`).
  *
  * @throws UsageError that names the file and the key
  */
@@ -25,10 +26,27 @@ export async function readConfigFile(path: string): Promise<Partial<FlagValues>>
 
   const given: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(document)) {
-    const name = key.replace(/^--/, '');
-    const flag = flagByName(name);
-    if (flag === undefined) throw await unknownFlag(name, `in ${path}`);
-    given[flag.field] = parseTyped(flag.spec, value, `${key} in ${path}`);
+    await readEntry(given, key.replace(/^--/, ''), value, path);
   }
   return given as Partial<FlagValues>;
+}
+
+async function readEntry(given: Record<string, unknown>, key: string, value: unknown, path: string): Promise<void> {
+  const origin = `${key} in ${path}`;
+  const [name, ...members] = key.split('.') as [string, ...string[]];
+  if (name === 'config') throw new UsageError(`${origin}: a file can't name another one.`);
+  const flag = flagByName(name);
+  if (flag === undefined) {
+    const positive = /^no[-_]/.test(key) ? flagByName(key.slice(3)) : undefined;
+    if (positive?.spec.type !== 'boolean') throw await unknownFlag(name, `in ${path}`);
+    given[positive.field] = !parseTyped(positive.spec, value, origin);
+  } else if (members.length === 0) {
+    const parsed = parseTyped(flag.spec, value, origin);
+    const before = given[flag.field];
+    given[flag.field] = isJsonObject(before) && isJsonObject(parsed) ? mergeObjects(before, parsed) : parsed;
+  } else if (flag.spec.type === 'json') {
+    given[flag.field] = withMember((given[flag.field] as JsonObject | undefined) ?? {}, members, value, origin);
+  } else {
+    throw new UsageError(`${origin}: ${name} has no members; it takes ${expected(flag.spec)}.`);
+  }
 }

@@ -153,6 +153,32 @@ export function mergeObjects(base: Readonly<JsonObject>, over: Readonly<JsonObje
   return merged;
 }
 
+/**
+ * A copy of a JSON flag's object with one member set, as a dotted flag names it (`--hf-overrides.a.b 1`), or appended to a list (`.a.b+`).
+ *
+ * @throws UsageError for an empty name, or where there is no list to append to
+ */
+export function withMember(
+  base: Readonly<JsonObject>,
+  path: readonly string[],
+  value: unknown,
+  origin: string,
+): JsonObject {
+  if (path.some((key) => key === '' || key === '+')) throw new UsageError(`${origin} names an empty member.`);
+  const last = path.at(-1)!;
+  if (!last.endsWith('+')) return mergeObjects(base, nest(path, value));
+  const listPath = [...path.slice(0, -1), last.slice(0, -1)];
+  const before = listPath.reduce<unknown>((at, key) => (isJsonObject(at) ? at[key] : undefined), base) ?? [];
+  if (!Array.isArray(before)) {
+    throw new UsageError(`${origin} appends to a list, but ${listPath.join('.')} is none.`);
+  }
+  return mergeObjects(base, nest(listPath, before.concat(value)));
+}
+
+function nest(path: readonly string[], value: unknown): JsonObject {
+  return path.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value) as JsonObject;
+}
+
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

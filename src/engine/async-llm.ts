@@ -27,6 +27,10 @@ import { OutputProcessor } from './output-processor.ts';
 import { OutputQueue } from './output-queue.ts';
 
 const RETRY_AFTER_SECONDS = 1;
+/** Tokenizing takes a microsecond and a hundred bytes for a character, and others wait behind it. */
+const MAX_TEXT_CHARACTERS = 4 * 2 ** 20;
+/** More than texts have, so that what could fit the model is never too long to be looked at. */
+const MAX_CHARACTERS_PER_TOKEN = 16;
 
 /** What an AsyncLLM reads from the model's folder before it can take requests. */
 export interface Preprocessing {
@@ -90,7 +94,12 @@ export class AsyncLLM implements EngineClient {
   }
 
   async encode(text: string, options: { addSpecialTokens: boolean }): Promise<Int32Array> {
-    return this.requirePreprocessing().pool.encode(text, options);
+    const { pool } = this.requirePreprocessing();
+    const limit = Math.max(MAX_TEXT_CHARACTERS, this.config.model.maxModelLen * MAX_CHARACTERS_PER_TOKEN);
+    if (text.length > limit) {
+      throw new ValidationError(`The text has ${text.length} characters; at most ${limit} are tokenized.`, 'prompt');
+    }
+    return pool.encode(text, options);
   }
 
   renderChat(input: ChatTemplateInput): string {

@@ -1,6 +1,9 @@
 /** What a core is doing, as it says itself. */
-export const CORE_STATES = ['starting', 'idle', 'busy', 'stopped', 'failed'] as const;
+export const CORE_STATES = ['starting', 'idle', 'busy', 'sleeping', 'stopped', 'failed'] as const;
 export type CoreState = (typeof CORE_STATES)[number];
+
+/** A core without work looks for some after so long, even if no doorbell rings. */
+export const MAX_IDLE_MS = 1000;
 
 const STATE = 0;
 const LOOP_TURNS = 1;

@@ -1,3 +1,5 @@
+import { engineTimeoutMs } from '../config/engine-variables.ts';
+import { type CoreState, MAX_IDLE_MS } from './core-status.ts';
 import type { CoreHandle } from './launch-core-engines.ts';
 
 export interface EngineWatchOptions {
@@ -8,21 +10,24 @@ export interface EngineWatchOptions {
   intervalMs: number;
 }
 
-/** Seconds that the operator set, or the default, in milliseconds. */
+/** As the operator's environment has them. Throws UsageError. */
 export function watchOptionsFromEnv(env: NodeJS.ProcessEnv = process.env): EngineWatchOptions {
-  const seconds = (name: string, fallback: number) => Number(env[name] ?? fallback) * 1000;
   return {
-    loopTimeoutMs: seconds('BAO_ENGINE_STEP_TIMEOUT_S', 300),
-    progressTimeoutMs: seconds('BAO_ENGINE_PROGRESS_TIMEOUT_S', 300),
+    loopTimeoutMs: engineTimeoutMs('BAO_ENGINE_STEP_TIMEOUT_S', env),
+    progressTimeoutMs: engineTimeoutMs('BAO_ENGINE_PROGRESS_TIMEOUT_S', env),
     intervalMs: 500,
   };
 }
 
+/** States in which a core's loop must turn. One that has nothing to do still looks around, `MAX_IDLE_MS` at the latest. */
+const TURNING: readonly CoreState[] = ['idle', 'busy', 'sleeping'];
+
+/** What was seen last, and for how long. */
 interface Observation {
   loopTurns: number;
-  loopSinceMs: number;
+  loopMs: number;
   progress: number;
-  progressSinceMs: number;
+  progressMs: number;
 }
 
 /**
@@ -33,18 +38,18 @@ export class EngineWatch {
   private readonly observations: Observation[];
   private timer: ReturnType<typeof setInterval> | null = null;
   private failed = false;
+  private checkedMs = performance.now();
 
   constructor(
     private readonly cores: readonly CoreHandle[],
     private readonly options: EngineWatchOptions,
     private readonly onFailure: (reason: string) => void,
   ) {
-    const now = performance.now();
     this.observations = cores.map(({ status }) => ({
       loopTurns: status.loopTurns,
-      loopSinceMs: now,
+      loopMs: 0,
       progress: status.progress,
-      progressSinceMs: now,
+      progressMs: 0,
     }));
   }
 
@@ -65,27 +70,31 @@ export class EngineWatch {
 
   /** One look at every core. `nowMs` is a monotonic clock. */
   check(nowMs: number): void {
+    // A process that was stopped for a while has not been hanging: of a long silence no more counts than the watch could have seen.
+    const elapsedMs = Math.min(nowMs - this.checkedMs, 2 * this.options.intervalMs);
+    this.checkedMs = nowMs;
     this.cores.forEach((core, i) => {
-      const reason = this.look(core, this.observations[i]!, nowMs);
+      const reason = this.look(core, this.observations[i]!, elapsedMs);
       if (reason !== null) this.fail(`Engine core ${core.coreIndex} ${reason}`);
     });
   }
 
-  private look({ status }: CoreHandle, seen: Observation, nowMs: number): string | null {
+  private look({ status }: CoreHandle, seen: Observation, elapsedMs: number): string | null {
     const { loopTurns, progress, numRunning, state } = status;
-    if (loopTurns !== seen.loopTurns || state !== 'busy') {
-      seen.loopTurns = loopTurns;
-      seen.loopSinceMs = nowMs;
+    const turns = loopTurns !== seen.loopTurns || !TURNING.includes(state);
+    // Requests that sleep with their core are none that run.
+    const isGettingOn = progress !== seen.progress || numRunning === 0 || state === 'sleeping';
+    seen.loopTurns = loopTurns;
+    seen.loopMs = turns ? 0 : seen.loopMs + elapsedMs;
+    seen.progress = progress;
+    seen.progressMs = isGettingOn ? 0 : seen.progressMs + elapsedMs;
+
+    const loopTimeoutMs = this.options.loopTimeoutMs + (state === 'busy' ? 0 : MAX_IDLE_MS);
+    if (seen.loopMs > loopTimeoutMs) {
+      return `is stuck: its loop has not turned for ${Math.round(seen.loopMs / 1000)} s`;
     }
-    if (progress !== seen.progress || numRunning === 0) {
-      seen.progress = progress;
-      seen.progressSinceMs = nowMs;
-    }
-    if (nowMs - seen.loopSinceMs > this.options.loopTimeoutMs) {
-      return `is stuck: its loop has not turned for ${Math.round((nowMs - seen.loopSinceMs) / 1000)} s`;
-    }
-    if (nowMs - seen.progressSinceMs > this.options.progressTimeoutMs) {
-      return `makes no progress: ${numRunning} running requests got no token for ${Math.round((nowMs - seen.progressSinceMs) / 1000)} s`;
+    if (seen.progressMs > this.options.progressTimeoutMs) {
+      return `makes no progress: ${numRunning} running requests got no token for ${Math.round(seen.progressMs / 1000)} s`;
     }
     return null;
   }

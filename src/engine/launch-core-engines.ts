@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { engineTimeoutMs } from '../config/engine-variables.ts';
 import { logger } from '../logging/logger.ts';
 import { SOURCE_URL } from '../package-layout.ts';
 import type { CoreReady, FromCore, ToCore } from './core/handshake.ts';
@@ -77,6 +78,7 @@ class StartingCore {
   private readonly libraries = Promise.withResolvers<void>();
   private readonly ready = Promise.withResolvers<CoreReady>();
   private readonly ended = Promise.withResolvers<string | null>();
+  private readonly readyTimeoutMs = engineTimeoutMs('BAO_ENGINE_READY_TIMEOUT_S');
 
   constructor(
     private readonly config: BaoConfig,
@@ -93,7 +95,7 @@ class StartingCore {
   }
 
   async loadLibraries(): Promise<void> {
-    await withDeadline(this.hello.promise, HELLO_TIMEOUT_MS, `Engine core ${this.coreIndex} did not start`);
+    await this.within(HELLO_TIMEOUT_MS, this.hello.promise, 'did not start');
     const init: ToCore = {
       type: 'INIT',
       config: this.config,
@@ -105,18 +107,14 @@ class StartingCore {
       init,
       this.clients.map((end) => end.port),
     );
-    await withDeadline(
-      this.libraries.promise,
-      this.readyTimeoutMs,
-      `Engine core ${this.coreIndex} did not load its libraries`,
-    );
+    await this.within(this.readyTimeoutMs, this.libraries.promise, 'did not load its libraries');
   }
 
   async whenReady(): Promise<CoreHandle> {
-    const ready = await withDeadline(
-      this.ready.promise,
+    const ready = await this.within(
       this.readyTimeoutMs,
-      `Engine core ${this.coreIndex} is not ready (BAO_ENGINE_READY_TIMEOUT_S sets the deadline)`,
+      this.ready.promise,
+      'is not ready (BAO_ENGINE_READY_TIMEOUT_S sets the deadline)',
     );
     return {
       coreIndex: this.coreIndex,
@@ -129,10 +127,6 @@ class StartingCore {
 
   terminate(): void {
     this.worker.terminate();
-  }
-
-  private get readyTimeoutMs(): number {
-    return Number(process.env.BAO_ENGINE_READY_TIMEOUT_S ?? 600) * 1000;
   }
 
   private onMessage(message: FromCore): void {
@@ -164,17 +158,18 @@ class StartingCore {
     if (stack) log.debug(`Engine core ${this.coreIndex} failed`, { stack });
     this.ended.resolve(error);
   }
-}
 
-/** The promise's value, or an error that says how long was waited for what. */
-async function withDeadline<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const deadline = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} within ${timeoutMs / 1000} s.`)), timeoutMs);
-  });
-  try {
-    return await Promise.race([promise, deadline]);
-  } finally {
-    clearTimeout(timer);
+  /** The promise's value, or an error that says how long was waited for what. */
+  private async within<T>(timeoutMs: number, promise: Promise<T>, problem: string): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const deadline = new Promise<never>((_, reject) => {
+      const message = `Engine core ${this.coreIndex} ${problem} within ${timeoutMs / 1000} s.`;
+      timer = setTimeout(() => reject(new CoreStartupError(this.coreIndex, message, '')), timeoutMs);
+    });
+    try {
+      return await Promise.race([promise, deadline]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }

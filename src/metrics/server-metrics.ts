@@ -1,13 +1,13 @@
 import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue, Registry } from 'prom-client';
 import type { BaoConfig } from '../config/bao-config.ts';
-import { type EngineObserver, NO_OBSERVER } from '../engine/observer.ts';
+import { type EngineObserver, NO_OBSERVER, overrideObserver } from '../engine/observer.ts';
 import { logger } from '../logging/logger.ts';
 import { defineCacheConfigInfo } from './cache-config-info.ts';
 import { EngineMetrics } from './engine-metrics.ts';
 import { HttpMetrics, type HttpObservation } from './http-metrics.ts';
 import { ParserMetrics, type ToolParserObservation } from './parser-metrics.ts';
 import { defineProcessMetrics } from './process-metrics.ts';
-import { StatLogger } from './stat-logger.ts';
+import { StatLogger, type TokenTotals } from './stat-logger.ts';
 
 const log = logger('metrics');
 
@@ -32,61 +32,82 @@ export interface ServerMetrics {
   close(): void;
 }
 
-/**
- * Makes a front end's metrics and starts the periodic log line; with `--disable-log-stats` the engine is not observed at all.
- *
- * @param collect snapshots of all front ends, this one included, where there are several: /metrics then shows their merger
- */
-export function createMetrics(config: BaoConfig, collect: (() => Promise<unknown[]>) | null = null): ServerMetrics {
+/** Where there are several front ends. */
+export interface MetricsPeers {
+  /** Snapshots of all of them, this one included: /metrics shows their merger. */
+  collect(): Promise<unknown[]>;
+  /** The one that the cores send their own counters to: it writes the periodic log line for all. */
+  isFirst: boolean;
+}
+
+/** Makes a front end's metrics and starts the periodic log line; with `--disable-log-stats` the engine is not observed at all. */
+export function createMetrics(config: BaoConfig, peers: MetricsPeers | null = null): ServerMetrics {
   const registry = new Registry();
   const http = new HttpMetrics(registry);
   defineProcessMetrics(registry);
-  const stats = config.observability.disableLogStats ? null : observeEngine(registry, config);
-  const parsers = stats === null ? null : new ParserMetrics(registry, config.model.servedModelName[0]!);
-  const snapshot = () => snapshotOf(registry);
+  const collect = async (): Promise<MetricsSnapshot[]> =>
+    peers === null ? [await snapshotOf(registry)] : ((await peers.collect()) as MetricsSnapshot[]);
+  const engine = config.observability.disableLogStats ? null : defineEngineMetrics(registry, config);
+  const parsers = engine === null ? null : new ParserMetrics(registry, config.model.servedModelName[0]!);
+  const logging = engine === null || peers?.isFirst === false ? null : logStats(engine, config, collect);
   return {
-    observer: stats?.observer ?? NO_OBSERVER,
+    observer: logging?.observer ?? engine ?? NO_OBSERVER,
     http: {
       contentType: registry.contentType,
-      render: async () =>
-        collect === null ? registry.metrics() : renderMerged((await collect()) as MetricsSnapshot[]),
+      render: async () => (peers === null ? registry.metrics() : renderMerged(await collect())),
       observeHttp: (observation) => http.observe(observation),
       observeToolParser: (observation) => parsers?.observe(observation),
     },
-    snapshot,
-    close: () => stats?.close(),
+    snapshot: () => snapshotOf(registry),
+    close: () => logging?.close(),
   };
 }
 
-function observeEngine(registry: Registry, config: BaoConfig): { observer: EngineObserver; close(): void } {
+function defineEngineMetrics(registry: Registry, config: BaoConfig): EngineMetrics {
   const numEngines = config.parallel.dataParallelSize;
-  const metrics = new EngineMetrics(registry, {
+  defineCacheConfigInfo(registry, config, numEngines);
+  return new EngineMetrics(registry, {
     modelName: config.model.servedModelName[0]!,
     numEngines,
     maxModelLen: config.model.maxModelLen,
     maxLoras: config.lora.enableLora ? config.lora.maxLoras : null,
   });
-  defineCacheConfigInfo(registry, config, numEngines);
-  const statLogger = new StatLogger({ numEngines, now: () => performance.now(), log: (line) => log.info(line) });
+}
+
+function logStats(
+  metrics: EngineMetrics,
+  config: BaoConfig,
+  collect: () => Promise<MetricsSnapshot[]>,
+): { observer: EngineObserver; close(): void } {
+  const numEngines = config.parallel.dataParallelSize;
+  const statLogger = new StatLogger({
+    numEngines,
+    now: () => performance.now(),
+    log: (line) => log.info(line),
+    tokenTotals: async () => tokenTotals(await collect(), numEngines),
+  });
   const timer = setInterval(() => statLogger.tick(), LOG_INTERVAL_MS);
   timer.unref();
-  return {
-    observer: {
-      onStep: (coreIndex, step) => {
-        metrics.onStep(coreIndex, step);
-        statLogger.onStep(coreIndex, step);
-      },
-      onFirstToken: (coreIndex, times) => metrics.onFirstToken(coreIndex, times),
-      onInterTokenLatency: (coreIndex, latencyMs) => metrics.onInterTokenLatency(coreIndex, latencyMs),
-      onFinished: (coreIndex, sequence) => metrics.onFinished(coreIndex, sequence),
-      onStats: (coreIndex, schedulerStats) => {
-        metrics.onStats(coreIndex, schedulerStats);
-        statLogger.onStats(coreIndex, schedulerStats);
-      },
-      onRejected: (reason) => metrics.onRejected(reason),
+  const observer = overrideObserver(metrics, {
+    onStats: (coreIndex, stats) => {
+      metrics.onStats(coreIndex, stats);
+      statLogger.onStats(coreIndex, stats);
     },
-    close: () => clearInterval(timer),
-  };
+  });
+  return { observer, close: () => clearInterval(timer) };
+}
+
+/** By engine, over all front ends. */
+export function tokenTotals(snapshots: readonly MetricsSnapshot[], numEngines: number): TokenTotals[] {
+  const sumOf = (name: string, engine: number) =>
+    snapshots
+      .flatMap((metrics) => metrics.find((metric) => metric.name === name)?.values ?? [])
+      .filter(({ labels }) => labels.engine === String(engine))
+      .reduce((sum, { value }) => sum + value, 0);
+  return Array.from({ length: numEngines }, (_, engine) => ({
+    promptTokens: sumOf('vllm:prompt_tokens_total', engine),
+    generationTokens: sumOf('vllm:generation_tokens_total', engine),
+  }));
 }
 
 /** A registry's metrics as plain data: prom-client's own objects hold functions. */

@@ -1,15 +1,23 @@
 import type { SchedulerStats } from '../engine/messages.ts';
 
+/** Of an engine since the start. */
+export interface TokenTotals {
+  promptTokens: number;
+  generationTokens: number;
+}
+
 export interface StatLoggerOptions {
   numEngines: number;
   /** Milliseconds, monotonic. */
   now: () => number;
   log: (line: string) => void;
+  /** By engine, over all front ends. */
+  tokenTotals: () => Promise<readonly TokenTotals[]>;
 }
 
 interface EngineWindow {
-  promptTokens: number;
-  generationTokens: number;
+  /** When the window began. */
+  totals: TokenTotals;
   /** Tokens came in the window before: the line that shows the end of the activity is still due. */
   wasActive: boolean;
   /** The last ones that the core sent; it sends none while it idles. */
@@ -24,19 +32,12 @@ export class StatLogger {
 
   constructor(private readonly options: StatLoggerOptions) {
     this.windows = Array.from({ length: options.numEngines }, () => ({
-      promptTokens: 0,
-      generationTokens: 0,
+      totals: { promptTokens: 0, generationTokens: 0 },
       wasActive: false,
       stats: null,
       hasNewStats: false,
     }));
     this.windowStartMs = options.now();
-  }
-
-  onStep(coreIndex: number, step: { numPromptTokens: number; numGenerationTokens: number }): void {
-    const window = this.windows[coreIndex]!;
-    window.promptTokens += step.numPromptTokens;
-    window.generationTokens += step.numGenerationTokens;
   }
 
   onStats(coreIndex: number, stats: SchedulerStats): void {
@@ -46,33 +47,34 @@ export class StatLogger {
   }
 
   /** Ends the window: writes the lines and starts counting anew. */
-  tick(): void {
+  async tick(): Promise<void> {
+    const totals = await this.options.tokenTotals();
     const nowMs = this.options.now();
     const elapsedSeconds = (nowMs - this.windowStartMs) / 1000;
     this.windowStartMs = nowMs;
     for (const [index, window] of this.windows.entries()) {
+      const promptTokens = totals[index]!.promptTokens - window.totals.promptTokens;
+      const generationTokens = totals[index]!.generationTokens - window.totals.generationTokens;
       const isRunning = window.hasNewStats && window.stats!.numRunning > 0;
-      const isActive = window.promptTokens + window.generationTokens > 0 || isRunning;
-      if (isActive || window.wasActive) this.options.log(lineOf(index, window, elapsedSeconds));
+      const isActive = promptTokens + generationTokens > 0 || isRunning;
+      if (isActive || window.wasActive) {
+        const perSecond = (tokens: number) => (elapsedSeconds > 0 ? tokens / elapsedSeconds : 0);
+        this.options.log(lineOf(index, perSecond(promptTokens), perSecond(generationTokens), window.stats));
+      }
+      window.totals = totals[index]!;
       window.wasActive = isActive;
-      window.promptTokens = 0;
-      window.generationTokens = 0;
       window.hasNewStats = false;
     }
   }
 }
 
-function lineOf(
-  index: number,
-  { promptTokens, generationTokens, stats }: EngineWindow,
-  elapsedSeconds: number,
-): string {
-  const perSecond = (tokens: number) => (elapsedSeconds > 0 ? tokens / elapsedSeconds : 0).toFixed(1);
+/** @param promptRate tokens a second, as `generationRate` */
+function lineOf(index: number, promptRate: number, generationRate: number, stats: SchedulerStats | null): string {
   const percent = (share: number) => `${(share * 100).toFixed(1)}%`;
   const hitRate = stats !== null && stats.prefixCacheQueries > 0 ? stats.prefixCacheHits / stats.prefixCacheQueries : 0;
   return [
-    `Engine ${String(index).padStart(3, '0')}: Avg prompt throughput: ${perSecond(promptTokens)} tokens/s`,
-    `Avg generation throughput: ${perSecond(generationTokens)} tokens/s`,
+    `Engine ${String(index).padStart(3, '0')}: Avg prompt throughput: ${promptRate.toFixed(1)} tokens/s`,
+    `Avg generation throughput: ${generationRate.toFixed(1)} tokens/s`,
     `Running: ${stats?.numRunning ?? 0} reqs`,
     `Waiting: ${stats?.numWaiting ?? 0} reqs`,
     `KV cache usage: ${percent(stats?.kvCacheUsage ?? 0)}`,

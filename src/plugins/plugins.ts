@@ -118,6 +118,12 @@ interface Manifest {
   optionalDependencies?: Record<string, string>;
 }
 
+/** null where there is none. Throws ConfigError for one that is no JSON. */
 function readManifest(path: string): Manifest | null {
-  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Manifest) : null;
+  if (!existsSync(path)) return null;
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Manifest;
+  } catch (error) {
+    throw new ConfigError(`${path} is not valid JSON: ${(error as Error).message}.`);
+  }
 }

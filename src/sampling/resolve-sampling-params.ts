@@ -71,9 +71,12 @@ export interface SamplingContext {
 
 /** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
 const MIN_TEMPERATURE = 1e-2;
-const MAX_SEQUENCES = 16384;
+/** Of one request (VLLM_MAX_N_SEQUENCES). */
+export const MAX_SEQUENCES = 16384;
 /** Token sequences, both spellings of a word counted (VLLM_MAX_NUM_BAD_WORDS). */
 const MAX_BAD_WORDS = 128;
+/** They are tokenized in the thread that serves. */
+const MAX_BAD_WORD_CHARACTERS = 1024;
 
 /**
  * Fills in every default and checks the values, in vLLM's order and with its messages.
@@ -306,6 +309,10 @@ function tokenizeBadWords(words: string[], tokenizer: Tokenizer | null): number[
   }
   const sequences: number[][] = [];
   for (const word of words) {
+    if (word.length > MAX_BAD_WORD_CHARACTERS) {
+      const sentence = `bad_words entries must have at most ${MAX_BAD_WORD_CHARACTERS} characters, got ${word.length}.`;
+      throw parameterError(sentence, 'bad_words');
+    }
     const text = word.trimStart();
     const bare = [...tokenizer.encode(text, { addSpecialTokens: false })];
     if (bare.length === 0) {

@@ -1,6 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { Device } from '../device/device.ts';
-import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 
 /** On a CPU the memory is everyone's: without being told otherwise the cache holds this many requests of full length … */
 const DEFAULT_CPU_FULL_LENGTH_REQUESTS = 8;
@@ -37,4 +37,34 @@ export function availableKvCacheBytes(
     bytesPerRequest + [...specs.values()].reduce((sum, spec) => sum + spec.pageBytes, 0),
   );
   return Math.min(wanted, share);
+}
+
+/**
+ * The system gives memory that it does not have, and ends the process when it is used: what an operator asks for by size or by blocks is held
+ * against what there is.
+ *
+ * @throws Error that names the flag
+ */
+export function checkKvCacheFits(
+  config: BaoConfig,
+  device: Pick<Device, 'memoryInfo' | 'type'>,
+  kvCache: KvCacheConfig,
+): void {
+  const { kvCacheMemoryBytes, numGpuBlocksOverride } = config.cache;
+  const bytes = kvCache.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
+  const numSharing = device.type === 'cpu' ? config.parallel.dataParallelSize : 1;
+  const { totalBytes } = device.memoryInfo();
+  if (bytes * numSharing <= totalBytes) return;
+  const flag =
+    numGpuBlocksOverride === null
+      ? `--kv-cache-memory-bytes ${kvCacheMemoryBytes}`
+      : `--num-gpu-blocks-override ${numGpuBlocksOverride}`;
+  const cores = numSharing === 1 ? '' : ` for each of ${numSharing} engine cores`;
+  throw new Error(
+    `${flag}: a KV cache of ${gibibytes(bytes)}${cores} is more than the ${gibibytes(totalBytes)} of memory there are.`,
+  );
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }

@@ -13,7 +13,7 @@ import { type LoadModelOptions, loadModel, loadPoolingModel } from '../models/lo
 import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
 import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
-import { availableKvCacheBytes } from './kv-cache-memory.ts';
+import { availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
 import type { MemoryTag } from './memory-tags.ts';
 import { ModelRunner } from './model-runner.ts';
 import type { OutputStage, TokenTable } from './output-stage.ts';
@@ -102,6 +102,7 @@ export class Worker {
   }
 
   initializeFromConfig(kvCache: KvCacheConfig): void {
+    checkKvCacheFits(this.config, this.requireDevice(), kvCache);
     this.kvCacheConfig = kvCache;
     this.allocateKvCache();
     const { maxLoraRank, modules } = this.config.lora;

@@ -162,6 +162,7 @@ describe('errors name the flag, the value and what would be right', () => {
     expect(await refusal('--max-num-seq', '1')).toBe('Unknown option --max-num-seq: did you mean --max-num-seqs?');
     expect(await refusal('--no-enable-prefix-cache')).toContain('Unknown option --no-enable-prefix-cache');
     expect(await refusal('--hepl')).toContain('did you mean --help');
+    expect(await refusal('-tp', '2')).toStartWith("vLLM's --tensor-parallel-size is not supported by Bao: ");
     expect(await refusal('--xyzzy')).toBe('Unknown option --xyzzy: --help lists all.');
     expect(await refusal('-z')).toContain('Unknown option');
   });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { FLAGS_PAGE, flagsPage } from '../../scripts/docs.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import type { FieldName } from '../../src/config/flags/flag.ts';
@@ -53,6 +54,67 @@ describe('the flag table', () => {
     new EngineArgs().values.apiKey.push('leak');
     expect(new EngineArgs().values.apiKey).toEqual([]);
   });
+});
+
+/** Name to default of every flag of vLLM, as its own help shows them. */
+const VLLM_DEFAULTS = new Map(
+  [
+    ...readFileSync(join(import.meta.dir, '../reference/flags.md'), 'utf8').matchAll(
+      /^--([a-z0-9-]+)[^|\n]*\| ?(.*)$/gm,
+    ),
+  ].map(([, name, value]) => [name!, value!]),
+);
+
+/** vLLM's leaves these open and decides them later; here the table says what comes of it. */
+const DECIDED_LATER = {
+  'block-size': 16,
+  'enable-prefix-caching': true,
+  'distributed-executor-backend': 'uni',
+  'enable-chunked-prefill': true,
+  'async-scheduling': true,
+  'enable-lora': false,
+  'api-server-count': 1,
+};
+const OTHER_DEFAULTS = { model: 'demo', 'log-level': 'info' };
+const OWN_FLAGS = [
+  ...['allow-runtime-lora-updating', 'device', 'cpu-threads', 'request-timeout', 'request-body-timeout'],
+  ...['http-timeout-keep-alive', 'request-body-limit', 'server-dev-mode', 'log-slow-steps', 'log-format', 'plugin'],
+];
+
+/** A default as vLLM's help would show it; what is empty is None or '' there. */
+function inPython(value: unknown): string {
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  return Array.isArray(value) ? `[${value.map((member) => `'${member}'`).join(', ')}]` : String(value);
+}
+
+const isEmpty = (value: unknown) =>
+  value === null || (typeof value === 'object' && Object.keys(value as object).length === 0);
+
+describe('names and defaults are vLLM’s', () => {
+  test('the reference was read', () => {
+    expect(VLLM_DEFAULTS.size).toBeGreaterThan(300);
+  });
+
+  test('and the flags that vLLM does not have are these', () => {
+    expect(FLAGS.map(({ name }) => name).filter((name) => !VLLM_DEFAULTS.has(name))).toEqual(
+      expect.arrayContaining(OWN_FLAGS),
+    );
+    expect(FLAGS.filter(({ name }) => !VLLM_DEFAULTS.has(name))).toHaveLength(OWN_FLAGS.length);
+  });
+
+  test.each(FLAGS.filter(({ name }) => VLLM_DEFAULTS.has(name)).map(({ name, spec }) => [name, spec.default] as const))(
+    '--%s',
+    (name, value) => {
+      const theirs = VLLM_DEFAULTS.get(name)!;
+      if (Object.hasOwn(OTHER_DEFAULTS, name)) expect<unknown>(value).toBe(OTHER_DEFAULTS[name as 'model']);
+      else if (Object.hasOwn(DECIDED_LATER, name)) {
+        expect(theirs).toBe('None');
+        expect<unknown>(value).toBe(DECIDED_LATER[name as 'block-size']);
+      } else if (isEmpty(value)) expect(theirs).toMatch(/^(None|\{\}|\[\]|StructuredOutputsConfig\(.*\))?$/);
+      else if (typeof value === 'number') expect(value).toBe(Number(theirs));
+      else expect(inPython(value)).toBe(theirs);
+    },
+  );
 });
 
 test('docs/flags.md is what `bun run docs` writes', async () => {

@@ -53,6 +53,26 @@ kv-cache-memory-bytes: 1GiB
     });
   });
 
+  test('negates booleans and names members of JSON flags alone, as the command line does', async () => {
+    const path = yaml(`
+no-async-scheduling: true
+no_enable_prefix_caching: false
+hf-overrides.rope_theta: 5000
+hf-overrides.rope_scaling.factor: 2
+hf-overrides: { rope_scaling: { rope_type: linear } }
+hf_overrides.architectures+: LlamaForCausalLM
+`);
+    expect(await readConfigFile(path)).toEqual({
+      asyncScheduling: false,
+      enablePrefixCaching: true,
+      hfOverrides: {
+        rope_theta: 5000,
+        rope_scaling: { factor: 2, rope_type: 'linear' },
+        architectures: ['LlamaForCausalLM'],
+      },
+    });
+  });
+
   test('may be empty', async () => {
     expect(await readConfigFile(yaml('# nothing yet\n'))).toEqual({});
   });
@@ -63,6 +83,11 @@ kv-cache-memory-bytes: 1GiB
     ['port: [1]', 'port in FILE takes a whole number from 0 to 65535, not [1].'],
     ['max-num-seq: 1', 'Unknown option --max-num-seq (in FILE): did you mean --max-num-seqs?'],
     ['cpu-offload-gb: 4', "vLLM's --cpu-offload-gb is not supported by Bao (in FILE):"],
+    ['config: other.yaml', "config in FILE: a file can't name another one."],
+    ['no-port: true', 'Unknown option --no-port (in FILE): --help lists all.'],
+    ['port.a: 1', 'port.a in FILE: port has no members; it takes a whole number from 0 to 65535.'],
+    ['hf-overrides.: 1', 'hf-overrides. in FILE names an empty member.'],
+    ['tensor-parallel-size: 2', "vLLM's --tensor-parallel-size is not supported by Bao (in FILE):"],
     ['- a', '--config: FILE must map flag names to values.'],
     ['a: [', '--config: FILE is no YAML:'],
   ])('%s is refused', async (text, message) => {

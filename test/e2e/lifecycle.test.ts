@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { complete, post, startBao } from './bao-process.ts';
@@ -20,6 +20,10 @@ describe('start', () => {
     expect(status).toBe(200);
     expect((body as { model: string }).model).toBe('first');
     expect(await health(server.url)).toMatchObject({ status: 200 });
+    if (process.platform === 'linux') {
+      const shown = (file: string) => readFileSync(`/proc/${server.pid}/${file}`, 'utf8').replace(/[\n\0]+$/, '');
+      expect([shown('comm'), shown('cmdline')]).toEqual(['bao first', 'bao first']);
+    }
     expect(await server.stop()).toBe(0);
   });
 
@@ -99,7 +103,9 @@ describe('end', () => {
     const server = await startBao(['demo', '--shutdown-timeout', '60', '--enable-request-id-headers']);
     const running = complete(server, { model: 'demo', prompt: 'Hello', max_tokens: 3000, ignore_eos: true });
     await untilRunning(server.url, 1);
+    // `bun run` passes on a signal that the server has got too.
     server.kill('SIGTERM');
+    server.kill('SIGINT');
     await server.logged(/no new requests/);
     const refused = await fetch(`${server.url}/health`, { headers: { 'X-Request-Id': 'probe-7' } });
     expect(refused.status).toBe(503);
@@ -133,8 +139,9 @@ describe('end', () => {
     await untilRunning(server.url, 1);
     server.kill('SIGINT');
     await server.logged(/no new requests/);
-    server.kill('SIGINT');
+    const again = setInterval(() => server.kill('SIGINT'), 200);
     expect(await server.exited).toBe(130);
+    clearInterval(again);
   });
 });
 
@@ -145,6 +152,17 @@ describe('a core that fails', () => {
     });
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('injected fault while loading');
+  });
+
+  test('while it loads for too long: the deadline, in one sentence, exit code 1', async () => {
+    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'loading-forever'], {
+      waitUntilReady: false,
+      env: { BAO_ENGINE_READY_TIMEOUT_S: '1' },
+    });
+    expect(await server.exited).toBe(1);
+    // On a machine that is slow enough the libraries are late already.
+    expect(server.stderr()).toMatch(/^bao: Engine core 0 (is not ready|did not load its libraries) .*within 1 s\.$/m);
+    expect(server.stderr(), 'no stack').not.toContain('    at ');
   });
 
   test('in a step: running requests get an error, /health says why, the process ends with 1', async () => {
@@ -164,6 +182,22 @@ describe('a core that fails', () => {
     expect(text).toContain('injected fault in the step');
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('injected fault in the step');
+  });
+
+  test('while the server drains: what runs gets an error long before the deadline, and the process ends with 1', async () => {
+    const server = await startBao([
+      ...['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing-later'],
+      ...['--shutdown-timeout', '100', '--data-parallel-size', '2', '--api-server-count', '2'],
+    ]);
+    const running = post(`${server.url}/v1/completions`, {
+      ...{ model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true },
+    });
+    await untilRunning(server.url, 1);
+    server.kill('SIGTERM');
+    const { status, body } = await running;
+    expect(status).toBe(500);
+    expect(JSON.stringify(body)).toContain('injected fault in a later step');
+    expect(await server.exited).toBe(1);
   });
 
   test('by ending its thread: running requests get an error, the process ends with 1', async () => {

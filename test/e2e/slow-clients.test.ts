@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { connect } from 'node:net';
-import { type BaoProcess, startBao } from './bao-process.ts';
+import { type BaoProcess, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
 beforeAll(async () => {
-  server = await startBao([
-    ...['demo', '--server-dev-mode', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1'],
-  ]);
+  server = await startBao(
+    ['demo', '--server-dev-mode', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1'],
+    { env: { BAO_ENGINE_PROGRESS_TIMEOUT_S: '4' } },
+  );
 });
 afterAll(() => server.stop());
 
@@ -55,14 +56,34 @@ describe('the server closes', () => {
   });
 });
 
-test('an answer may be silent for longer than a connection may be idle', async () => {
+test('a body above the limit is refused with the reason, announced or not', async () => {
+  const bytes = new Uint8Array(33 * 2 ** 20);
+  const pieces = new ReadableStream({
+    start(controller) {
+      for (let at = 0; at < bytes.length; at += 2 ** 20) controller.enqueue(bytes.subarray(at, at + 2 ** 20));
+      controller.close();
+    },
+  });
+  for (const sent of [bytes, pieces]) {
+    const { status, body: answer } = await post(`${server.url}/v1/completions`, {}, { body: sent });
+    expect(status).toBe(413);
+    expect(answer).toMatchObject({ error: { code: 413, message: expect.stringContaining('--request-body-limit') } });
+  }
+});
+
+test('an answer may be silent for longer than a connection may be idle, or running requests without a token', async () => {
   const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
-  await call('/sleep?level=0');
+  const running = conversation(whole({ max_tokens: 1500, ignore_eos: true }));
+  const hasStarted = async () =>
+    /^vllm:num_requests_running\{.*\} 1$/m.test(await (await fetch(`${server.url}/metrics`)).text());
+  while (!(await hasStarted())) await Bun.sleep(5);
+  await call('/sleep?level=0&mode=keep');
   const answers = Promise.all([conversation(whole()), conversation(whole({ stream: true }))]);
   // Bun looks at idle connections every four seconds.
   await Bun.sleep(9000);
   await call('/wake_up');
   const [answer, stream] = await answers;
+  expect(await running).toStartWith('HTTP/1.1 200 OK');
   expect(answer).toStartWith('HTTP/1.1 200 OK');
   expect(stream).toContain('[DONE]');
 });

@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'bun:test';
 import { CoreStatus } from '../../src/engine/core-status.ts';
-import { EngineWatch, watchOptionsFromEnv } from '../../src/engine/engine-watch.ts';
+import { EngineWatch, type EngineWatchOptions, watchOptionsFromEnv } from '../../src/engine/engine-watch.ts';
 import type { CoreHandle } from '../../src/engine/launch-core-engines.ts';
 
 const OPTIONS = { loopTimeoutMs: 1000, progressTimeoutMs: 5000, intervalMs: 1_000_000 };
 
-function watched() {
+function watched(options: Partial<EngineWatchOptions> = {}) {
   const status = CoreStatus.create(1);
   const ended = Promise.withResolvers<string | null>();
   const core = {
@@ -16,16 +16,50 @@ function watched() {
     terminate() {},
   } satisfies CoreHandle;
   const failures: string[] = [];
-  const watch = new EngineWatch([core], OPTIONS, (reason) => failures.push(reason));
+  const watch = new EngineWatch([core], { ...OPTIONS, ...options }, (reason) => failures.push(reason));
   return { status, ended, watch, failures, start: performance.now() };
 }
 
 describe('engine watch', () => {
-  test('an idle core may stand still for ever', () => {
+  test('a core that loads may take as long as it likes', () => {
     const { status, watch, failures, start } = watched();
-    status.state = 'idle';
+    status.state = 'starting';
     for (let t = 0; t < 100; t++) watch.check(start + t * 1000);
     expect(failures).toEqual([]);
+  });
+
+  test('an idle core need not do anything but look around once in a while', () => {
+    const { status, watch, failures, start } = watched();
+    status.state = 'idle';
+    for (let t = 0; t <= 60_000; t += 1500) {
+      status.countLoopTurn();
+      watch.check(start + t);
+    }
+    expect(failures).toEqual([]);
+    for (let t = 60_000; t <= 63_000; t += 500) watch.check(start + t);
+    expect(failures).toEqual([expect.stringContaining('core 2 is stuck: its loop has not turned')]);
+  });
+
+  test('requests may sleep with their core for ever', () => {
+    const { status, watch, failures, start } = watched();
+    status.state = 'sleeping';
+    status.setLoad(3, 1, 0.5);
+    for (let t = 0; t <= 60_000; t += 500) {
+      status.countLoopTurn();
+      watch.check(start + t);
+    }
+    expect(failures).toEqual([]);
+  });
+
+  test('a process that was stopped for an hour was not hanging', () => {
+    const { status, watch, failures, start } = watched({ intervalMs: 200 });
+    status.state = 'busy';
+    status.setLoad(3, 0, 0);
+    watch.check(start + 400);
+    watch.check(start + 3_600_000);
+    expect(failures).toEqual([]);
+    watch.check(start + 3_600_400);
+    expect(failures).toHaveLength(1);
   });
 
   test('a busy loop that does not turn is found, once', () => {
@@ -80,5 +114,10 @@ describe('engine watch', () => {
   test('deadlines come from the environment', () => {
     expect(watchOptionsFromEnv({ BAO_ENGINE_STEP_TIMEOUT_S: '2' }).loopTimeoutMs).toBe(2000);
     expect(watchOptionsFromEnv({}).progressTimeoutMs).toBe(300_000);
+    for (const text of ['soon', '0', '-1', 'Infinity']) {
+      expect(() => watchOptionsFromEnv({ BAO_ENGINE_PROGRESS_TIMEOUT_S: text })).toThrow(
+        `BAO_ENGINE_PROGRESS_TIMEOUT_S takes a number of seconds above 0, not "${text}".`,
+      );
+    }
   });
 });

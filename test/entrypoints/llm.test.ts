@@ -28,6 +28,13 @@ describe('LLM', () => {
     expect(await llm.generate([])).toEqual([]);
   });
 
+  test('a text of any length that could fit is encoded, none without end', async () => {
+    expect(await llm.encode('a'.repeat(100_000))).toHaveLength(100_000);
+    const refused = llm.encode('a'.repeat(5_000_000)).catch((error: unknown) => error);
+    expect(await refused).toBeInstanceOf(ValidationError);
+    expect(String(await refused)).toContain('5000000 characters; at most 4194304 are tokenized');
+  });
+
   test('chat answers one conversation or several', async () => {
     const [alone] = await llm.chat(QUESTION, { temperature: 0, maxTokens: 16 });
     expect(alone!.outputs[0]!.text).toContain('Paris');

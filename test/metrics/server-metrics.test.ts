@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import type { SchedulerStats } from '../../src/engine/messages.ts';
 import { type FinishedSequence, SequenceTimes } from '../../src/engine/observer.ts';
-import { createMetrics, renderMerged, type ServerMetrics } from '../../src/metrics/server-metrics.ts';
+import { createMetrics, renderMerged, type ServerMetrics, tokenTotals } from '../../src/metrics/server-metrics.ts';
 import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 import { parseExposition, sampleOf } from './exposition.ts';
 import { metricsConfig } from './metrics-config.ts';
@@ -253,7 +253,7 @@ test('several front ends are shown together: what each counted is added, what a 
   const parts = [create(metricsConfig()), create(metricsConfig())];
   for (const part of parts) feed(part);
   const snapshots = await Promise.all(parts.map((part) => part.snapshot()));
-  const merged = create(metricsConfig(), async () => structuredClone(snapshots));
+  const merged = create(metricsConfig(), { collect: async () => structuredClone(snapshots), isFirst: true });
   const text = await merged.http.render();
   expect(text).toBe(await renderMerged(snapshots));
   expect(sampleOf(text, 'vllm:generation_tokens_total')).toBe(10);
@@ -263,6 +263,10 @@ test('several front ends are shown together: what each counted is added, what a 
   expect(sampleOf(text, 'vllm:num_requests_running')).toBe(3);
   expect(sampleOf(text, 'vllm:prefix_cache_hits_total')).toBe(40);
   expect(sampleOf(text, 'vllm:cache_config_info')).toBe(1);
+  expect(tokenTotals(snapshots, 2)).toEqual([
+    { promptTokens: sampleOf(text, 'vllm:prompt_tokens_total')!, generationTokens: 10 },
+    { promptTokens: 0, generationTokens: 0 },
+  ]);
   const own = await parts[0]!.http.render();
   expect([...parseExposition(text).keys()].sort()).toEqual([...parseExposition(own).keys()].sort());
 });

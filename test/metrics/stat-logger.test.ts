@@ -22,52 +22,62 @@ const STATS: SchedulerStats = {
 function start(numEngines = 1) {
   const clock = { ms: 5000 };
   const lines: string[] = [];
-  const statLogger = new StatLogger({ numEngines, now: () => clock.ms, log: (line) => lines.push(line) });
-  const tickAfter = (ms: number) => {
+  const totals = Array.from({ length: numEngines }, () => ({ promptTokens: 0, generationTokens: 0 }));
+  const statLogger = new StatLogger({
+    numEngines,
+    now: () => clock.ms,
+    log: (line) => lines.push(line),
+    tokenTotals: async () => structuredClone(totals),
+  });
+  const add = (engine: number, promptTokens: number, generationTokens: number) => {
+    totals[engine]!.promptTokens += promptTokens;
+    totals[engine]!.generationTokens += generationTokens;
+  };
+  const tickAfter = async (ms: number) => {
     clock.ms += ms;
-    statLogger.tick();
+    await statLogger.tick();
     return lines.splice(0);
   };
-  return { statLogger, tickAfter };
+  return { statLogger, add, tickAfter };
 }
 
-test('the line of a window', () => {
-  const { statLogger, tickAfter } = start();
-  statLogger.onStep(0, { numPromptTokens: 100, numGenerationTokens: 1 });
-  statLogger.onStep(0, { numPromptTokens: 0, numGenerationTokens: 24 });
+test('the line of a window', async () => {
+  const { statLogger, add, tickAfter } = start();
+  add(0, 100, 1);
+  add(0, 0, 24);
   statLogger.onStats(0, STATS);
-  expect(tickAfter(10_000)).toEqual([
+  expect(await tickAfter(10_000)).toEqual([
     'Engine 000: Avg prompt throughput: 10.0 tokens/s, Avg generation throughput: 2.5 tokens/s, Running: 2 reqs, Waiting: 1 reqs, KV cache usage: 12.3%, Prefix cache hit rate: 25.0%',
   ]);
 });
 
-test('silence while nothing happens, but one line after the last activity', () => {
-  const { statLogger, tickAfter } = start();
-  expect(tickAfter(10_000)).toEqual([]);
-  statLogger.onStep(0, { numPromptTokens: 5, numGenerationTokens: 1 });
-  expect(tickAfter(10_000)).toHaveLength(1);
-  expect(tickAfter(10_000)).toEqual([expect.stringContaining('Avg generation throughput: 0.0 tokens/s')]);
-  expect(tickAfter(10_000)).toEqual([]);
+test('silence while nothing happens, but one line after the last activity', async () => {
+  const { add, tickAfter } = start();
+  expect(await tickAfter(10_000)).toEqual([]);
+  add(0, 5, 1);
+  expect(await tickAfter(10_000)).toHaveLength(1);
+  expect(await tickAfter(10_000)).toEqual([expect.stringContaining('Avg generation throughput: 0.0 tokens/s')]);
+  expect(await tickAfter(10_000)).toEqual([]);
 });
 
-test('a request that runs without finishing a token is activity, as long as the core says so', () => {
+test('a request that runs without finishing a token is activity, as long as the core says so', async () => {
   const { statLogger, tickAfter } = start();
   for (let window = 0; window < 3; window++) {
     statLogger.onStats(0, STATS);
-    expect(tickAfter(10_000)).toHaveLength(1);
+    expect(await tickAfter(10_000)).toHaveLength(1);
   }
-  expect(tickAfter(10_000)).toHaveLength(1);
-  expect(tickAfter(10_000)).toEqual([]);
+  expect(await tickAfter(10_000)).toHaveLength(1);
+  expect(await tickAfter(10_000)).toEqual([]);
 });
 
-test('engines are told apart, and idle ones keep silent', () => {
-  const { statLogger, tickAfter } = start(12);
-  statLogger.onStep(11, { numPromptTokens: 10, numGenerationTokens: 10 });
-  expect(tickAfter(1000)).toEqual([expect.stringMatching(/^Engine 011: Avg prompt throughput: 10\.0 /)]);
+test('engines are told apart, and idle ones keep silent', async () => {
+  const { add, tickAfter } = start(12);
+  add(11, 10, 10);
+  expect(await tickAfter(1000)).toEqual([expect.stringMatching(/^Engine 011: Avg prompt throughput: 10\.0 /)]);
 });
 
-test('a window of no time is no division by zero', () => {
-  const { statLogger, tickAfter } = start();
-  statLogger.onStep(0, { numPromptTokens: 10, numGenerationTokens: 10 });
-  expect(tickAfter(0)).toEqual([expect.stringContaining('Avg prompt throughput: 0.0 tokens/s')]);
+test('a window of no time is no division by zero', async () => {
+  const { add, tickAfter } = start();
+  add(0, 10, 10);
+  expect(await tickAfter(0)).toEqual([expect.stringContaining('Avg prompt throughput: 0.0 tokens/s')]);
 });

@@ -101,6 +101,11 @@ const REFUSED: [SamplingFields, string, string | null][] = [
   [{ min_tokens: -1 }, 'min_tokens must be greater than or equal to 0, got -1.', null],
   [{ min_tokens: 17 }, 'min_tokens must be less than or equal to max_tokens=16, got 17.', null],
   [{ stop: ['a', ''] }, 'stop cannot contain an empty string.', null],
+  [
+    { bad_words: ['x'.repeat(1025)] },
+    'bad_words entries must have at most 1024 characters, got 1025. (parameter=bad_words)',
+    'bad_words',
+  ],
   [{ bad_words: [''] }, "bad_words cannot contain an empty string. Got bad_words=['']", null],
   [{ n: 2, temperature: 0 }, 'n must be 1 when using greedy sampling, got 2.', null],
   [

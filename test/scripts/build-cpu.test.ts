@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from 'bun:test';
-import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { compileJobs, ensureCpuLibrary, INSTRUCTION_SETS } from '../../scripts/build-cpu.ts';
@@ -38,6 +38,15 @@ describe('the CPU library', () => {
     expect(code).toBe(1);
     expect(stderr).toStartWith('no C++ compiler: no-such-compiler not found. Install one (');
     expect(stderr).not.toContain('\n');
+  });
+
+  test('tells a pipe too what it is at, and what the compiler says', () => {
+    const compiler = join(scratch, 'broken-compiler');
+    writeFileSync(compiler, '#!/bin/sh\necho "fatal: no headers" >&2\nexit 1\n', { mode: 0o755 });
+    const { code, stderr } = run({ CXX: compiler, BAO_CACHE_DIR: join(scratch, 'unbuilt') });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^building the CPU kernels with broken-compiler: 0 of \d+ files\n/);
+    expect(stderr).toContain('fatal: no headers');
   });
 
   test('says which folder it cannot write', () => {

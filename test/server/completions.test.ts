@@ -31,6 +31,20 @@ describe('prompts', () => {
     expect(await promptsOf([sky!, [5]])).toEqual([sky!, [5]]);
   });
 
+  test.each([
+    ['/v1/completions', { prompt: Array.from({ length: 1024 }, () => 'The') }],
+    ['/v1/chat/completions/batch', { messages: Array.from({ length: 1024 }, () => [{ role: 'user', content: 'Hi' }]) }],
+  ])('%s: prompts times n are bounded too', async (path, prompts) => {
+    const server = await testServer();
+    const request = { model: 'demo', ...prompts, max_tokens: 1, temperature: 1 };
+    for (const stream of path.endsWith('batch') ? [false] : [false, true]) {
+      const { status, body } = await server.postJson(path, { ...request, n: 17, stream });
+      expect([status, body.error.param]).toEqual([400, 'n']);
+      expect(body.error.message).toStartWith('1024 prompts with n=17 are 17408 sequences');
+    }
+    expect(server.engine.requests).toEqual([]);
+  });
+
   test('choices are indexed prompt * n + i, usage is summed', async () => {
     const { choices, body } = await complete({ prompt: ['The', 'The sky'], n: 2 }, (index) => ({
       tokenIds: [300 + index, 5, 5],

@@ -58,3 +58,24 @@ test('return_token_strs of /tokenize', async () => {
     expect((await server.postJson('/tokenize', request)).body.token_strs).toBeUndefined();
   }
 });
+
+test('add_special_tokens reaches the tokenizer, by default for texts and not for conversations, whose template has them', async () => {
+  const server = await testServer({ script });
+  const seen: boolean[] = [];
+  const encode = server.engine.encode.bind(server.engine);
+  server.engine.encode = (text, options) => {
+    seen.push(options.addSpecialTokens);
+    return encode(text, options);
+  };
+  for (const [path, request, byDefault] of [
+    [COMPLETIONS, { prompt: 'What is', max_tokens: 1 }, true],
+    [CHAT, { messages, max_tokens: 1 }, false],
+    ['/tokenize', { prompt: 'What is' }, true],
+    ['/tokenize', { messages }, false],
+  ] as const) {
+    for (const fields of [{}, { add_special_tokens: true }, { add_special_tokens: false }]) {
+      expect((await server.post(path, { ...request, ...fields })).status).toBe(200);
+    }
+    expect(seen.splice(0)).toEqual([byDefault, true, false]);
+  }
+});

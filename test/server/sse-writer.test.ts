@@ -58,3 +58,32 @@ test('a client that stops reading is found, one that goes on gets everything in 
     if (!event.startsWith(`data: ${i} `)) throw new Error(`event ${i} is ${event.slice(0, 20)}`);
   });
 });
+
+test('a stream without events shows life by comments, until it ends', async () => {
+  const writer = new SseWriter({ onCancel() {}, keepAliveMs: 1 });
+  const reader = writer.body.getReader();
+  let text = '';
+  while (text.split(': keep-alive\n\n').length <= 3) text += new TextDecoder().decode((await reader.read()).value);
+  writer.write(EVENT);
+  writer.end();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    text += new TextDecoder().decode(part.value);
+  }
+  expect(text.trimStart()).toMatch(/^(: keep-alive\n\n){3,}data: x+\n\n$/);
+});
+
+test('nor is there a comment between events that come often enough, or unless it is asked for', async () => {
+  for (const [keepAliveMs, pauseMs] of [
+    [1000, 1],
+    [0, 20],
+  ] as const) {
+    const writer = new SseWriter({ onCancel() {}, keepAliveMs });
+    const text = new Response(writer.body).text();
+    for (let i = 0; i < 5; i++) {
+      writer.write(EVENT);
+      await Bun.sleep(pauseMs);
+    }
+    writer.end();
+    expect((await text).trimStart()).toBe(EVENT.repeat(5));
+  }
+});

@@ -64,6 +64,13 @@ const listening = {
     metavar: 'SECONDS',
     help: 'How long a connection may stay open without a request.',
   },
+  'sse-keep-alive-interval': {
+    type: 'float',
+    default: 0,
+    min: 0,
+    metavar: 'SECONDS',
+    help: 'A stream that has no event for so long sends a comment, so that proxies do not take it for dead; 0: it stays silent.',
+  },
   'request-body-limit': {
     type: 'bytes',
     default: 32 * 2 ** 20,
@@ -200,7 +207,7 @@ const answers = {
   'enable-force-include-usage': {
     type: 'boolean',
     default: false,
-    help: 'Close every stream with its usage, asked for or not.',
+    help: 'Give every event of a stream its usage, and close the stream with it, asked for or not.',
   },
   'enable-server-load-tracking': {
     type: 'boolean',

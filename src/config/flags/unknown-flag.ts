@@ -1,6 +1,6 @@
 import { UsageError } from '../config-error.ts';
 import { type FlagSet, SERVE_FLAGS } from './index.ts';
-import { unsupportedReason } from './unsupported.ts';
+import { unsupportedName, unsupportedReason } from './unsupported.ts';
 
 /** Edits after which two names still are alike: two letters swapped in a short one, or this share of a longer one. */
 const MAX_EDITS = 2;
@@ -15,7 +15,7 @@ const MAX_SUGGESTIONS = 3;
  * @param flags those that are known there
  */
 export async function unknownFlag(name: string, where = '', flags: FlagSet = SERVE_FLAGS): Promise<UsageError> {
-  const flag = name.replaceAll('_', '-');
+  const flag = unsupportedName(name.replaceAll('_', '-'));
   const place = where === '' ? '' : ` (${where})`;
   const reason = unsupportedReason(flag);
   if (reason !== null) return new UsageError(`vLLM's --${flag} is not supported by Bao${place}: ${reason}.`);

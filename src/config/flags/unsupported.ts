@@ -54,6 +54,24 @@ const REASONS: Readonly<Record<string, string>> = {
   'use-v2-block-manager': 'there is one block manager',
 };
 
+/** vLLM's short spellings of them, without the dash. */
+const ALIASES: Readonly<Record<string, string>> = {
+  tp: 'tensor-parallel-size',
+  pp: 'pipeline-parallel-size',
+  ep: 'enable-expert-parallel',
+  dpa: 'data-parallel-address',
+  dpb: 'data-parallel-backend',
+  dpn: 'data-parallel-rank',
+  dpl: 'data-parallel-size-local',
+  sc: 'speculative-config',
+  cc: 'compilation-config',
+};
+
+/** The flag that a spelling of vLLM's, long or short and without dashes in front, means. */
+export function unsupportedName(spelling: string): string {
+  return Object.hasOwn(ALIASES, spelling) ? ALIASES[spelling]! : spelling;
+}
+
 /** Why Bao refuses a flag of vLLM's (without dashes in front); null for a flag that is not in the list. */
 export function unsupportedReason(flag: string): string | null {
   return Object.hasOwn(REASONS, flag) ? REASONS[flag]! : null;

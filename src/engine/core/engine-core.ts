@@ -8,7 +8,7 @@ import type { StructuredOutputManager } from '../../structured-output/structured
 import type { PendingStep } from '../../worker/pending-step.ts';
 import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
-import type { CoreStatus } from '../core-status.ts';
+import { type CoreStatus, MAX_IDLE_MS } from '../core-status.ts';
 import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats } from '../messages.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { SleepControl } from './sleep-control.ts';
@@ -19,7 +19,6 @@ const log = logger('core');
 
 /** Counters go to the client at most this often. */
 const STATS_INTERVAL_MS = 250;
-const IDLE_SLEEP_MS = 1000;
 /** While a client's ring is full. */
 const FLUSH_SLEEP_MS = 1;
 /** While nothing runs and a grammar is compiled. */
@@ -137,10 +136,10 @@ export class EngineCore {
       // Once is enough until something comes.
       this.statsSentMs = Number.POSITIVE_INFINITY;
     }
-    this.status.state = 'idle';
+    this.status.state = this.sleepControl.level === null ? 'idle' : 'sleeping';
     const flushing = this.connections.some((connection) => connection.hasPendingOutput);
     const compiling = (this.options.structuredOutputs?.numWaiting ?? 0) > 0;
-    const sleepMs = flushing ? FLUSH_SLEEP_MS : compiling ? GRAMMAR_SLEEP_MS : IDLE_SLEEP_MS;
+    const sleepMs = flushing ? FLUSH_SLEEP_MS : compiling ? GRAMMAR_SLEEP_MS : MAX_IDLE_MS;
     this.status.sleep(sleepMs, () => this.connections.some((connection) => connection.hasInput));
   }
 

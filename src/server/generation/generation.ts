@@ -10,7 +10,7 @@ import {
 import { ValidationError } from '../../errors/validation-error.ts';
 import { logger } from '../../logging/logger.ts';
 import type { LoRARequest } from '../../lora/lora-request.ts';
-import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
+import { MAX_SEQUENCES, resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
 import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../sampling/structured-outputs-params.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
@@ -126,6 +126,7 @@ export function startGeneration(
   signal: AbortSignal,
   handler: GenerationHandler,
 ): () => void {
+  checkNumSequences(requests);
   const { engine, load } = context;
   const tracks = context.config.frontend.enableServerLoadTracking;
   const running = new Set<string>();
@@ -171,6 +172,16 @@ export function startGeneration(
     throw error;
   }
   return cancel;
+}
+
+/** Prompts and n are bounded by themselves; it is their product that would keep the server from everybody else. */
+function checkNumSequences(requests: readonly GenerateRequest[]): void {
+  const numSequences = requests.reduce((sum, { params }) => sum + params.n, 0);
+  if (numSequences <= MAX_SEQUENCES) return;
+  throw new ValidationError(
+    `${requests.length} prompts with n=${requests[0]!.params.n} are ${numSequences} sequences; a request may have at most ${MAX_SEQUENCES}.`,
+    'n',
+  );
 }
 
 /** What to answer about a choice, or a request that is pooled, which did not come to an end of its own; null for one that did or goes on. */

@@ -10,6 +10,9 @@ const PRELUDE = '\n\n';
  */
 const MAX_UNREAD = 64 * 2 ** 20;
 
+/** A comment: no event to a client, a sign of life to whatever lies between. */
+const KEEP_ALIVE = ': keep-alive\n\n';
+
 /** By their bodies, for `beforeEnd`. */
 const writers = new WeakMap<ReadableStream, SseWriter>();
 
@@ -26,6 +29,8 @@ export interface SseWriterOptions {
   /** Called once when the client is more than `maxUnread` characters behind; what is written from here on is kept all the same, so stop. */
   onOverflow?(): void;
   maxUnread?: number;
+  /** A stream that has nothing to say for so long sends a comment; 0: it stays silent. */
+  keepAliveMs?: number;
 }
 
 /**
@@ -42,6 +47,8 @@ export class SseWriter {
   #hasOverflowed = false;
   #ended = false;
   #closed = false;
+  #hasWritten = false;
+  readonly #keepAlive: ReturnType<typeof setInterval> | undefined;
   readonly #done = Promise.withResolvers<void>();
   /** Called when all has been sent, before the body closes. */
   beforeEnd = () => {};
@@ -60,11 +67,13 @@ export class SseWriter {
     // The DOM's types, which come first, don't know Bun's direct streams.
     this.body = new ReadableStream(source as unknown as UnderlyingSource);
     writers.set(this.body, this);
+    if (options.keepAliveMs) this.#keepAlive = setInterval(() => this.#showLife(), options.keepAliveMs);
   }
 
   /** Complete events, each closed by an empty line. Ignored after the end or when the client has gone. */
   write(events: string): void {
     if (this.#ended || this.#closed) return;
+    this.#hasWritten = true;
     this.#pending += events;
     this.#markDirty();
     if (this.#hasOverflowed || this.#pending.length <= (this.options.maxUnread ?? MAX_UNREAD)) return;
@@ -76,6 +85,7 @@ export class SseWriter {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    clearInterval(this.#keepAlive);
     this.#markDirty();
   }
 
@@ -83,9 +93,15 @@ export class SseWriter {
   cancel(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearInterval(this.#keepAlive);
     this.#pending = '';
     this.#done.resolve();
     if (!this.#ended) this.options.onCancel();
+  }
+
+  #showLife(): void {
+    if (!this.#hasWritten && this.#pending === '') this.write(KEEP_ALIVE);
+    this.#hasWritten = false;
   }
 
   #markDirty(): void {

@@ -42,6 +42,7 @@ export function streamGeneration(
     writer.end();
   };
   const writer = new SseWriter({
+    keepAliveMs: context.config.frontend.sseKeepAliveInterval * 1000,
     onCancel: () => cancel(),
     onOverflow: () => {
       cancel();

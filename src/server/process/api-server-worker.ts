@@ -81,7 +81,7 @@ async function start({
   await loadPlugins(config.plugins.plugin);
   const shared = { load: new SharedLoad(load), adapters: new AdapterTable(adapters) };
   server = new ApiServer(config, { reusePort: true, port, ...shared });
-  await server.open(cores.promise, collect);
+  await server.open(cores.promise, { collect, isFirst: false });
   tell({ type: 'READY' });
 }
 

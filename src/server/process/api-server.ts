@@ -4,7 +4,7 @@ import type { CoreLinkEnd } from '../../engine/core-link.ts';
 import { EngineDeadError } from '../../engine/engine-client.ts';
 import { type EngineObserver, overrideObserver } from '../../engine/observer.ts';
 import type { AdapterTable } from '../../lora/adapter-table.ts';
-import { createMetrics, type ServerMetrics } from '../../metrics/server-metrics.ts';
+import { createMetrics, type MetricsPeers, type ServerMetrics } from '../../metrics/server-metrics.ts';
 import { addPluginRoutes } from '../../plugins/plugins.ts';
 import type { RequestTracer } from '../../tracing/request-tracer.ts';
 import { ApiError, errorResponse } from '../errors.ts';
@@ -55,22 +55,27 @@ export class ApiServer {
     return this.listener.url;
   }
 
+  /** null for a socket file. */
+  get port(): number | null {
+    return this.listener.port;
+  }
+
   /**
    * Loads tokenizer and app while the cores start, then lets requests in.
    *
    * @param cores settles when the engine cores are ready, with this front end's links to them and the configuration as they resolved it
-   * @param collect snapshots of all front ends' metrics, where there are several
+   * @param peers the metrics of all front ends, where there are several
    */
   async open(
     cores: Promise<{ config: BaoConfig; links: CoreLinkEnd[] }>,
-    collect: (() => Promise<unknown[]>) | null = null,
+    peers: MetricsPeers | null = null,
   ): Promise<AsyncLLM> {
     const [{ createApp }, preprocessing, { config, links }] = await Promise.all([
       import('../app.ts'),
       loadPreprocessing(this.config),
       cores,
     ]);
-    const metrics = createMetrics(config, collect);
+    const metrics = createMetrics(config, peers);
     this.tracer = await openTracer(config);
     const engine = new AsyncLLM(config, links, preprocessing, withTracing(metrics.observer, this.tracer));
     const { load, adapters } = this.options;

@@ -25,8 +25,12 @@ export class Certificates {
     const { sslCaCerts, sslCertReqs } = this.frontend;
     const key = readFileSync(this.keyfile, 'utf8');
     const cert = readFileSync(this.certfile, 'utf8');
-    if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
+    const privateKey = parsed(this.keyfile, 'private key', () => createPrivateKey(key));
+    if (!parsed(this.certfile, 'certificate', () => new X509Certificate(cert)).checkPrivateKey(privateKey)) {
       throw new Error(`the private key ${this.keyfile} is not that of the certificate ${this.certfile}`);
+    }
+    if (sslCaCerts !== null) {
+      parsed(sslCaCerts, 'certificate', () => new X509Certificate(readFileSync(sslCaCerts, 'utf8')));
     }
     return {
       key,
@@ -76,5 +80,14 @@ export class Certificates {
         return stat === undefined ? 'absent' : `${stat.ino} ${stat.size} ${stat.mtimeMs}`;
       })
       .join(', ');
+  }
+}
+
+/** What a file holds; the library's own errors don't name it. */
+function parsed<Content>(path: string, what: string, parse: () => Content): Content {
+  try {
+    return parse();
+  } catch (error) {
+    throw new Error(`${path} holds no ${what} in PEM format (${(error as Error).message})`);
   }
 }

@@ -32,11 +32,12 @@ export function listen(
       fetch: async (request: Request, server: Bun.Server<undefined>) => {
         // An answer may be silent for long while its request waits in the queue. The body has a deadline of its own.
         server.timeout(request, 0);
-        const response = await current(request, server);
+        const response = await current(withWholeUrl(request), server);
         beforeEnd(response, () => server.timeout(request, frontend.httpTimeoutKeepAlive));
         return response;
       },
-      maxRequestBodySize: frontend.requestBodyLimit,
+      // Bun would refuse a larger body without a word; the routes refuse it with the error of --request-body-limit.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
       tls,
     };
@@ -77,12 +78,16 @@ export function listen(
   }
 }
 
-/** The port that is free now for several listeners to share; fails like `listen` when it is taken. */
-export async function reservePort(frontend: FrontendConfig): Promise<number> {
-  const probe = listen(frontend, () => new Response(null, { status: 503 }), { reusePort: false });
-  const { port } = probe;
-  await probe.stop(true);
-  return port ?? frontend.port;
+/** Without a Host header (HTTP/1.0), or with an odd one, Bun's URL is a path or nothing that can be parsed. No route depends on the host. */
+function withWholeUrl(request: Request): Request {
+  const { url } = request;
+  if (URL.canParse(url)) return request;
+  return new Request(`http://localhost${url.replace(/^https?:\/\/[^/]*/, '')}`, request);
+}
+
+/** Fails like `listen` when somebody has the port, also where that server would share it. */
+export async function probePort(frontend: FrontendConfig): Promise<void> {
+  await listen(frontend, () => new Response(null, { status: 503 }), { reusePort: false }).stop(true);
 }
 
 /**

@@ -1,7 +1,8 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
+import { keepsAliveOnEngineDeath } from '../../config/engine-variables.ts';
 import type { AsyncLLM } from '../../engine/async-llm.ts';
 import type { CoreLinkEnd } from '../../engine/core-link.ts';
-import { EngineWatch, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
+import { EngineWatch, type EngineWatchOptions, watchOptionsFromEnv } from '../../engine/engine-watch.ts';
 import { type CoreEngines, launchCoreEngines, withCoreResults } from '../../engine/launch-core-engines.ts';
 import { logger } from '../../logging/logger.ts';
 import { AdapterTable } from '../../lora/adapter-table.ts';
@@ -11,13 +12,17 @@ import { canScore, type PoolingConfig } from '../../pooling/pooling-config.ts';
 import { SharedLoad } from '../shared-load.ts';
 import { ApiServer } from './api-server.ts';
 import { ApiServerWorker } from './api-server-process.ts';
-import { removeStaleSocket, reservePort } from './listener.ts';
+import { probePort, removeStaleSocket } from './listener.ts';
 
 const log = logger('server');
 
 /** After the engine's death: time for the errors of what was running to reach their clients, and for a probe to see /health say why. */
 const DEATH_GRACE_MS = 1000;
 const CORE_STOP_TIMEOUT_MS = 5000;
+/** Ctrl-C goes to all processes of a terminal, and `bun run` passes on what it gets: a signal that comes so soon after the first is the same one. */
+const SAME_SIGNAL_MS = 500;
+/** For answers that were finished or failed at the deadline to be written. */
+const DRAIN_GRACE_MS = 5000;
 
 /**
  * Serves until a signal or the engine's death, and gives the exit code. The socket is bound first, so that a port in use fails before anything is loaded.
@@ -39,29 +44,35 @@ class Server {
   private engines: CoreEngines | null = null;
   private watch: EngineWatch | null = null;
   private stopping = false;
+  private signalledMs = 0;
+  /** A thread has failed that the server can't do without. */
+  private isDead = false;
 
   private constructor(
     private readonly config: BaoConfig,
     private readonly apiServer: ApiServer,
     private readonly load: SharedLoad,
     private readonly adapters: AdapterTable,
+    private readonly watchOptions: EngineWatchOptions,
   ) {}
 
   static async start(config: BaoConfig): Promise<Server> {
     const startedMs = performance.now();
+    const watchOptions = watchOptionsFromEnv();
     if (config.frontend.uds !== null) await removeStaleSocket(config.frontend.uds);
     const { apiServerCount, enableSslRefresh } = config.frontend;
     const shared = apiServerCount > 1 || enableSslRefresh;
-    const port = shared ? await reservePort(config.frontend) : config.frontend.port;
+    // Of those that share a port the system gives a free one to the first; a port that was asked for may be another server's, shared or not.
+    if (shared && config.frontend.port !== 0) await probePort(config.frontend);
     const load = new SharedLoad();
     const adapters = AdapterTable.fromConfig(config);
-    const apiServer = new ApiServer(config, { reusePort: shared, port, load, adapters });
-    const server = new Server(config, apiServer, load, adapters);
+    const apiServer = new ApiServer(config, { reusePort: shared, load, adapters });
+    const server = new Server(config, apiServer, load, adapters, watchOptions);
     process.on('SIGINT', () => server.onSignal('SIGINT'));
     process.on('SIGTERM', () => server.onSignal('SIGTERM'));
     try {
       // A signal ends a start too: then there is nothing to wait for.
-      await Promise.race([server.open(port), server.done]);
+      await Promise.race([server.open(), server.done]);
     } catch (error) {
       await server.apiServer.drain(0);
       throw error;
@@ -74,7 +85,7 @@ class Server {
     return this.exit.promise;
   }
 
-  private async open(port: number): Promise<void> {
+  private async open(): Promise<void> {
     const numServers = this.config.frontend.apiServerCount;
     for (let i = 1; i < numServers; i++) {
       this.workers.push(
@@ -86,18 +97,18 @@ class Server {
       );
     }
     const cores = this.launchCores(numServers);
-    const collect = numServers > 1 ? () => this.collectMetrics() : null;
+    const peers = numServers > 1 ? { collect: () => this.collectMetrics(), isFirst: true } : null;
     const own = this.apiServer.open(
       cores.then(({ config, links }) => ({ config, links: links[0]! })),
-      collect,
+      peers,
     );
     const others = this.workers.map(async (worker, i) => {
-      await worker.start(this.config, port, this.load, this.adapters);
+      await worker.start(this.config, this.apiServer.port!, this.load, this.adapters);
       const { config, links } = await cores;
       await worker.connect(config, links[i + 1]!);
     });
     [this.engine] = await Promise.all([own, ...others]);
-    this.watch = new EngineWatch(this.engines!.cores, watchOptionsFromEnv(), (reason) => this.onDeath(reason));
+    this.watch = new EngineWatch(this.engines!.cores, this.watchOptions, (reason) => this.onDeath(reason));
     this.watch.start();
   }
 
@@ -123,34 +134,40 @@ class Server {
 
   private onSignal(signal: string): void {
     if (this.stopping) {
+      if (performance.now() - this.signalledMs < SAME_SIGNAL_MS) return;
       log.warn(`${signal} again: stopping at once`);
       process.exit(130);
     }
     this.stopping = true;
+    this.signalledMs = performance.now();
     const seconds = this.config.frontend.shutdownTimeout;
     log.info(
       this.engine === null
         ? `${signal} while starting`
         : `${signal}: no new requests; running ones have ${seconds} s to end`,
     );
-    this.stop(seconds * 1000).then(() => this.exit.resolve(0));
+    this.stop(seconds * 1000).then(() => this.exit.resolve(this.isDead ? 1 : 0));
   }
 
   private async stop(timeoutMs: number): Promise<void> {
-    await Promise.all([this.apiServer, ...this.workers].map((server) => server.drain(timeoutMs)));
+    const drained = Promise.all([this.apiServer, ...this.workers].map((server) => server.drain(timeoutMs)));
+    // A front end whose loop hangs never answers.
+    await Promise.race([drained, Bun.sleep(timeoutMs + DRAIN_GRACE_MS)]);
     this.watch?.stop();
-    if (this.engine === null || this.engines === null) return;
+    // Of several cores those that live are not asked any more either.
+    if (this.isDead || this.engine === null || this.engines === null) return;
     const stopped = this.engine.shutdownCores().then(() => Promise.all(this.engines!.cores.map((core) => core.ended)));
     await Promise.race([stopped, Bun.sleep(CORE_STOP_TIMEOUT_MS)]);
     log.info('Stopped');
   }
 
+  /** Also while the server drains: what runs then fails at once, and the drain has nothing left to wait for. */
   private onDeath(reason: string): void {
-    if (this.stopping) return;
+    if (this.isDead) return;
+    this.isDead = true;
     log.error(reason);
     for (const server of [this.apiServer, ...this.workers]) server.markDead(reason);
-    if (process.env.BAO_KEEP_ALIVE_ON_ENGINE_DEATH === '1') return;
-    this.stopping = true;
+    if (this.stopping || keepsAliveOnEngineDeath()) return;
     setTimeout(() => this.exit.resolve(1), DEATH_GRACE_MS);
   }
 }

@@ -16,6 +16,8 @@ export interface BackgroundOptions {
   input: readonly ConversationItem[];
   /** Whether its events are kept, so that clients can follow it. */
   keepsEvents: boolean;
+  /** Of those who follow it, as SseWriter's. */
+  keepAliveMs: number;
   /** Called once it has ended, in whatever way. */
   onEnd(response: BackgroundResponse): void;
 }
@@ -82,6 +84,7 @@ export class BackgroundResponse {
   follow(startingAfter: number, signal: AbortSignal): Response {
     const leave = () => this.#followers.delete(writer);
     const writer = new SseWriter({
+      keepAliveMs: this.options.keepAliveMs,
       onCancel: leave,
       onOverflow: () => {
         leave();

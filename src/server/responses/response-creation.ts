@@ -132,7 +132,12 @@ export class ResponseCreation {
       throw new ApiError(503, 'ServiceUnavailableError', message, null, { 'Retry-After': '1' });
     }
     const keepsEvents = this.request.stream === true;
-    const response = new BackgroundResponse(progress, { input, keepsEvents, onEnd: (ended) => this.store.put(ended) });
+    const response = new BackgroundResponse(progress, {
+      input,
+      keepsEvents,
+      keepAliveMs: this.context.config.frontend.sseKeepAliveInterval * 1000,
+      onEnd: (ended) => this.store.put(ended),
+    });
     this.store.addRunning(response);
     try {
       response.start(this.context, generate);

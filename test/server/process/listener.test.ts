@@ -1,11 +1,12 @@
 import { afterEach, describe, expect, test } from 'bun:test';
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect as connectPlainly } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { connect } from 'node:tls';
 import { EngineArgs } from '../../../src/config/engine-args.ts';
 import type { FlagValues } from '../../../src/config/flags/index.ts';
-import { type Listener, listen } from '../../../src/server/process/listener.ts';
+import { type FetchHandler, type Listener, listen } from '../../../src/server/process/listener.ts';
 
 const FIXTURES = resolve(import.meta.dir, '../../fixtures/tls');
 const open: Listener[] = [];
@@ -15,14 +16,14 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true });
 });
 
-async function listenWith(flags: Partial<FlagValues>): Promise<Listener> {
+async function listenWith(flags: Partial<FlagValues>, handler: FetchHandler = () => new Response('answer')) {
   const { frontend } = await new EngineArgs({
     model: 'demo',
     host: '127.0.0.1',
     port: 0,
     ...flags,
   }).createEngineConfig();
-  const listener = listen(frontend, () => new Response('answer'), { reusePort: frontend.enableSslRefresh });
+  const listener = listen(frontend, handler, { reusePort: frontend.enableSslRefresh });
   open.push(listener);
   return listener;
 }
@@ -55,6 +56,38 @@ function certificateOf({ port }: Listener): Promise<string> {
 const until = async (condition: () => Promise<boolean>) => {
   while (!(await condition())) await Bun.sleep(50);
 };
+
+test.each([
+  ['HTTP/1.0', ''],
+  ['HTTP/1.0', 'Host: \r\n'],
+  ['HTTP/1.1', 'Host: a b\r\n'],
+  ['HTTP/1.1', 'Host: [::1\r\n'],
+  ['HTTP/1.1', 'Host: x:99999\r\n'],
+])('%s with %j for a host: path, query and body are read all the same', async (version, host) => {
+  const { port } = await listenWith({}, async (request) => {
+    const { pathname, search } = new URL(request.url);
+    return new Response(`${pathname} ${search} ${await request.text()}`);
+  });
+  const heard = await new Promise<string>((resolve, reject) => {
+    const socket = connectPlainly(port!, '127.0.0.1', () => {
+      socket.write(`POST /v1/models?a=1 ${version}\r\n${host}Connection: close\r\nContent-Length: 4\r\n\r\nbody`);
+    });
+    let text = '';
+    socket.on('data', (data) => {
+      text += data;
+    });
+    socket.on('close', () => resolve(text));
+    socket.on('error', reject);
+  });
+  expect(heard).toStartWith('HTTP/1.1 200 OK');
+  expect(heard).toEndWith('/v1/models ?a=1 body');
+});
+
+test('a body above --request-body-limit reaches the handler, which has the words to refuse it', async () => {
+  const listener = await listenWith({ requestBodyLimit: 1000 });
+  const response = await fetch(listener.url, { method: 'POST', body: 'x'.repeat(100_000) });
+  expect([response.status, await response.text()]).toEqual([200, 'answer']);
+});
 
 describe('--enable-ssl-refresh', () => {
   test('gives new connections the changed certificate, and lets open ones go on', async () => {
@@ -96,4 +129,17 @@ test('a key that is not the certificate’s is the operator’s mistake, told at
   const files = tlsFolder('first');
   files.use('second', 'first');
   await expect(listenWith(files.flags)).rejects.toThrow('is not that of the certificate');
+});
+
+test.each([
+  ['tls.key', 'holds no private key'],
+  ['tls.crt', 'holds no certificate'],
+  ['ca.crt', 'holds no certificate'],
+])('%s that is no PEM is named', async (name, problem) => {
+  const files = tlsFolder('first');
+  const sslCaCerts = join(dirname(files.keyfile), 'ca.crt');
+  copyFileSync(files.certfile, sslCaCerts);
+  const path = join(dirname(files.keyfile), name);
+  writeFileSync(path, 'no PEM');
+  await expect(listenWith({ ...files.flags, sslCaCerts })).rejects.toThrow(`${path} ${problem} in PEM format`);
 });
