@@ -73,11 +73,13 @@ export class EngineWatch {
 
   private look({ status }: CoreHandle, seen: Observation, nowMs: number): string | null {
     const { loopTurns, progress, numRunning, state } = status;
-    if (loopTurns !== seen.loopTurns || state !== 'busy') {
+    // With requests that run a core is idle only when it has been paused.
+    const isBusy = state === 'busy';
+    if (loopTurns !== seen.loopTurns || !isBusy) {
       seen.loopTurns = loopTurns;
       seen.loopSinceMs = nowMs;
     }
-    if (progress !== seen.progress || numRunning === 0) {
+    if (progress !== seen.progress || numRunning === 0 || !isBusy) {
       seen.progress = progress;
       seen.progressSinceMs = nowMs;
     }
