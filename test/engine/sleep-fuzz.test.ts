@@ -178,14 +178,16 @@ class Simulation {
     const alone = generateAlone(request, DEFAULT_OPTIONS.maxModelLen);
     const isAborted = request.finishReason === 'abort';
     expect(output).toEqual(isAborted ? alone.output.slice(0, output.length) : alone.output);
-    if (!isAborted) expect(request.finishReason).toBe(alone.finishReason);
+    if (!isAborted) expect<string | null>(request.finishReason).toBe(alone.finishReason);
   }
 }
 
 test('whatever order they come in, calls to sleep and wake are answered, and every request ends as if there had been none', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.constantFrom('fcfs' as const, 'priority' as const), fc.array(event, { maxLength: 60 }), (policy, events) =>
-      new Simulation(policy).run(events),
+    fc.asyncProperty(
+      fc.constantFrom('fcfs' as const, 'priority' as const),
+      fc.array(event, { maxLength: 60 }),
+      (policy, events) => new Simulation(policy).run(events),
     ),
     { numRuns: 2000 },
   );
