@@ -6,7 +6,7 @@ import { ConfigError } from './config-error.ts';
 const SCALED_ALREADY: ReadonlySet<RopeParameters['ropeType']> = new Set(['default', 'llama3', 'longrope']);
 
 /** The longest sequence that config.json stands for, by vLLM's rule: the trained length times the rope scaling's factor. */
-export function deriveMaxModelLen({ maxPositionEmbeddings, firstPosition, rope }: HfConfig): number {
+function deriveMaxModelLen({ maxPositionEmbeddings, firstPosition, rope }: HfConfig): number {
   if (SCALED_ALREADY.has(rope.ropeType)) return maxPositionEmbeddings - firstPosition;
   const trained =
     rope.ropeType === 'yarn' ? (rope.originalMaxPositionEmbeddings ?? maxPositionEmbeddings) : maxPositionEmbeddings;

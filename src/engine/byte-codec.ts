@@ -98,7 +98,7 @@ export class ByteWriter {
 export class ByteReader {
   private readonly view: DataView;
   private at = 0;
-  private static readonly decoder = new TextDecoder();
+  private static readonly decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
   constructor(private readonly bytes: Uint8Array) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

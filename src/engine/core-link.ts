@@ -66,7 +66,7 @@ export class ClientConnection {
   }
 
   get hasPendingOutput(): boolean {
-    return this.writer.pendingBytes > 0;
+    return this.writer.hasPending;
   }
 
   /** The client has not taken everything that was sent. */
@@ -132,7 +132,7 @@ export class CoreConnection {
     if (message.type === 'add') this.numAdded++;
     this.writer.send(encodeClientMessage(message, this.encoder));
     this.status.ringDoorbell();
-    if (this.writer.pendingBytes > 0) this.flushLater();
+    if (this.writer.hasPending) this.flushLater();
   }
 
   /** Requests sent that the core has not taken from the ring yet. */

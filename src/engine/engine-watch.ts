@@ -82,8 +82,8 @@ export class EngineWatch {
   private look({ status }: CoreHandle, seen: Observation, elapsedMs: number): string | null {
     const { loopTurns, progress, numRunning, state } = status;
     const turns = loopTurns !== seen.loopTurns || !TURNING.includes(state);
-    // Requests that sleep with their core are none that run.
-    const isGettingOn = progress !== seen.progress || numRunning === 0 || state === 'sleeping';
+    // With requests that run, a core is idle or sleeping only when it has been paused.
+    const isGettingOn = progress !== seen.progress || numRunning === 0 || state !== 'busy';
     seen.loopTurns = loopTurns;
     seen.loopMs = turns ? 0 : seen.loopMs + elapsedMs;
     seen.progress = progress;

@@ -1,7 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { ValidationError } from '../errors/validation-error.ts';
 import { POOLING_SAMPLING_PARAMS } from '../pooling/pooling-params.ts';
-import type { SamplingParams } from '../sampling/sampling-params.ts';
 import { wallClockMs } from './clock.ts';
 import type { EngineRequest, GenerateRequest, PoolingRequest } from './engine-client.ts';
 import type { EngineCoreRequest } from './messages.ts';
@@ -24,7 +23,8 @@ export class InputProcessor {
     return Array.from({ length: params.n }, (_, index) => ({
       ...common,
       handle: this.newHandle(),
-      samplingParams: paramsOfSequence(params, index, Math.min(params.maxTokens, room)),
+      sequenceIndex: index,
+      samplingParams: { ...params, n: 1, maxTokens: Math.min(params.maxTokens, room) },
       poolingParams: null,
     }));
   }
@@ -38,6 +38,7 @@ export class InputProcessor {
     return {
       ...this.commonFields(request),
       handle: this.newHandle(),
+      sequenceIndex: 0,
       samplingParams: POOLING_SAMPLING_PARAMS,
       poolingParams: request.pooling,
     };
@@ -77,10 +78,4 @@ export class InputProcessor {
       if (id < 0 || id >= hf.vocabSize) throw new ValidationError(`Token id ${id} is out of vocabulary`);
     }
   }
-}
-
-/** The sequences of a seeded request draw differently, each reproducibly. */
-function paramsOfSequence(params: SamplingParams, index: number, maxTokens: number): SamplingParams {
-  const seed = params.seed === null ? null : params.seed + index;
-  return { ...params, n: 1, seed, maxTokens };
 }

@@ -13,6 +13,8 @@ import type { MemoryTag } from '../worker/memory-tags.ts';
 export interface EngineCoreRequest {
   /** u32 chosen by the client, unique among its live requests; answers carry it instead of the id. */
   handle: number;
+  /** Which of the n sequences of its request it is; the seed of each is the request's and this together. */
+  sequenceIndex: number;
   /** For logs and traces. */
   requestId: string;
   promptTokenIds: Int32Array;

@@ -1,6 +1,7 @@
 import type { FinishReason } from '../scheduler/finish-reason.ts';
 import { OutputText } from '../tokenizer/output-text.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { wallClockMs } from './clock.ts';
 import type {
   CompletionOutput,
   GenerateRequest,
@@ -116,7 +117,7 @@ export class OutputProcessor {
     this.parents.delete(requestId);
     const handles = parent.handles.filter((handle) => this.sequences.has(handle));
     for (const handle of handles) {
-      this.finishSequence(handle, this.sequences.get(handle)!, 'abort', 0, Date.now());
+      this.finishSequence(handle, this.sequences.get(handle)!, 'abort', 0, wallClockMs());
     }
     return { coreIndex: parent.coreIndex, handles };
   }

@@ -1,4 +1,5 @@
 import type { FinishReason } from '../scheduler/finish-reason.ts';
+import { wallClockMs } from './clock.ts';
 import { type PoolingRequest, type PoolingSink, RequestEndedError } from './engine-client.ts';
 import type { EngineCoreOutput, EngineCoreRequest } from './messages.ts';
 import { type EngineObserver, SequenceTimes } from './observer.ts';
@@ -41,7 +42,7 @@ export class PoolingOutputs {
   remove(requestId: string): { coreIndex: number; handle: number } | null {
     const pending = this.byId.get(requestId);
     if (pending === undefined) return null;
-    this.finish(pending, 'abort', 0, Date.now());
+    this.finish(pending, 'abort', 0, wallClockMs());
     return pending;
   }
 

@@ -9,6 +9,7 @@ import type { EngineCoreRequest } from './messages.ts';
 
 export function writeRequest(writer: ByteWriter, request: EngineCoreRequest): void {
   writer.u32(request.handle);
+  writer.u32(request.sequenceIndex);
   writer.string(request.requestId);
   writer.i32Array(request.promptTokenIds);
   writeSamplingParams(writer, request.samplingParams);
@@ -23,6 +24,7 @@ export function writeRequest(writer: ByteWriter, request: EngineCoreRequest): vo
 export function readRequest(reader: ByteReader): EngineCoreRequest {
   return {
     handle: reader.u32(),
+    sequenceIndex: reader.u32(),
     requestId: reader.string(),
     promptTokenIds: reader.i32Array(),
     samplingParams: readSamplingParams(reader),

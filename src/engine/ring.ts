@@ -12,6 +12,8 @@ const WRITE_POSITION = 0;
 /** In another cache line than the write position. */
 const READ_POSITION = 16;
 const MORE = 0x8000_0000;
+/** Pieces that have gone out before they are taken off the list of those that wait, many at once. */
+const MIN_COMPACTED = 64;
 
 export function createRing(capacityBytes: number): SharedArrayBuffer {
   if (capacityBytes < 1024 || (capacityBytes & (capacityBytes - 1)) !== 0) {
@@ -63,11 +65,11 @@ export class RingWriter extends RingView {
 
   /** Sends a message, or queues it behind what waits already. The bytes may be reused when this returns. */
   send(message: Uint8Array): void {
-    if (this.pendingTotal > 0) this.flush();
+    if (this.hasPending) this.flush();
     for (let start = 0; start === 0 || start < message.length; start += this.maxPiece) {
       const end = Math.min(start + this.maxPiece, message.length);
       const more = end < message.length;
-      if (this.pendingTotal > 0 || !this.tryWrite(message, start, end, more)) {
+      if (this.hasPending || !this.tryWrite(message, start, end, more)) {
         this.pending.push({ bytes: message.slice(start, end), more });
         this.pendingTotal += end - start;
       }
@@ -78,13 +80,25 @@ export class RingWriter extends RingView {
   flush(): boolean {
     while (this.pendingHead < this.pending.length) {
       const { bytes, more } = this.pending[this.pendingHead]!;
-      if (!this.tryWrite(bytes, 0, bytes.length, more)) return false;
+      if (!this.tryWrite(bytes, 0, bytes.length, more)) break;
       this.pendingHead++;
       this.pendingTotal -= bytes.length;
     }
-    this.pending.length = 0;
+    this.compact();
+    return !this.hasPending;
+  }
+
+  /** Whether anything waits for room, be it an empty message. */
+  get hasPending(): boolean {
+    return this.pendingHead < this.pending.length;
+  }
+
+  /** A reader that is always behind would otherwise have the writer keep all it ever sent. */
+  private compact(): void {
+    const half = this.pending.length / 2;
+    if (this.hasPending && (this.pendingHead < MIN_COMPACTED || this.pendingHead < half)) return;
+    this.pending.splice(0, this.pendingHead);
     this.pendingHead = 0;
-    return true;
   }
 
   private tryWrite(source: Uint8Array, start: number, end: number, more: boolean): boolean {

@@ -87,7 +87,7 @@ const STRIDE = 64;
  * Fills [positions, 2 * pairs] with cos | sin of position * frequency. A long table has millions of angles, so position p is split as
  * p = STRIDE * a + b, and cos(p f), sin(p f) follow from those of a and b in float64, well within float32's rounding.
  */
-export function fillCosSin(table: Float32Array, { inverseFrequencies, attentionFactor }: RopeFrequencies): void {
+function fillCosSin(table: Float32Array, { inverseFrequencies, attentionFactor }: RopeFrequencies): void {
   const pairs = inverseFrequencies.length;
   const positions = table.length / (2 * pairs);
   const near = (angle: (x: number) => number) =>

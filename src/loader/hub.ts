@@ -68,7 +68,7 @@ export async function downloadModel(id: string, options: HubOptions = {}): Promi
 }
 
 /** The files of a repository's root that a server reads: configuration, tokenizer, chat template, safetensors. */
-export function selectFiles(id: string, files: RepoFile[], weights: boolean): RepoFile[] {
+function selectFiles(id: string, files: RepoFile[], weights: boolean): RepoFile[] {
   const isText = (name: string) => /\.(?:json|jinja)$|^(?:merges|vocab)\.txt$|^tokenizer\.model$/.test(name);
   const texts = files.filter((file) => isText(file.name));
   if (!weights) return texts;

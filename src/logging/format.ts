@@ -42,7 +42,7 @@ export function formatJson(record: LogRecord): string {
 }
 
 /** True for a field or flag name whose value must never be shown. */
-export function isSecretName(name: string): boolean {
+function isSecretName(name: string): boolean {
   return SECRET_NAMES.has(name.replace(/[-_]/g, '').toLowerCase());
 }
 

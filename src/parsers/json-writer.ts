@@ -1,5 +1,5 @@
 /** Text as the inside of a JSON string, piece by piece: a character's two halves in two pieces are still one character. */
-export class JsonStringEscaper {
+class JsonStringEscaper {
   #half = '';
 
   push(text: string): string {

@@ -119,7 +119,7 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
   const badWords = [...new Set(fields.bad_words)];
   checkRanges(params);
   checkStops(params, badWords);
-  if (params.topK === -1) params.topK = 0;
+  if (params.topK === -1 || params.topK >= context.vocabSize) params.topK = 0;
   if (params.temperature === 0) makeGreedy(params);
   checkLogprobs(params, context);
   checkTokenIds(params, context.vocabSize);

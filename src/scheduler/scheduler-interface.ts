@@ -39,7 +39,7 @@ export interface SchedulerCounters {
   waitingLoraAdapters: string[];
 }
 
-/** What a step may hold: anything, only requests that run already, nothing. Names are vLLM's. */
+/** What a step may hold: anything, only requests that have started, nothing. Names are vLLM's. */
 export type PauseState = 'unpaused' | 'paused-new' | 'paused-all';
 
 /** Draft tokens proposed for a request, to be verified in its next step. */
@@ -76,6 +76,8 @@ export interface SchedulerInterface {
   canSchedule(): boolean;
   readonly numRunning: number;
   readonly numWaiting: number;
+  /** Those that run, and those that have run and were preempted. */
+  readonly numStarted: number;
   /**
    * Forgets all cached prefixes; false, and nothing done, while blocks are in use.
    *

@@ -84,6 +84,10 @@ export class Scheduler implements SchedulerInterface {
     return this.waiting.size;
   }
 
+  get numStarted(): number {
+    return this.running.length + this.waiting.numPreempted;
+  }
+
   hasRequests(): boolean {
     return this.requests.size > 0;
   }
@@ -94,7 +98,7 @@ export class Scheduler implements SchedulerInterface {
 
   canSchedule(): boolean {
     if (this.pauseState === 'paused-all') return false;
-    return this.pauseState === 'paused-new' ? this.running.length > 0 : this.requests.size > 0;
+    return this.pauseState === 'paused-new' ? this.numStarted > 0 : this.requests.size > 0;
   }
 
   addRequest(request: Request): void {
@@ -132,7 +136,7 @@ export class Scheduler implements SchedulerInterface {
     const numPreemptionsBefore = this.numPreemptions;
     if (this.pauseState !== 'paused-all') this.scheduleRunning(step);
     // Who joins now would only take the blocks that someone has just been preempted for.
-    if (this.pauseState === 'unpaused' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    if (this.pauseState !== 'paused-all' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
     step.releasedKeys = this.releasedKeys;
     this.releasedKeys = [];
     return step;
@@ -205,7 +209,7 @@ export class Scheduler implements SchedulerInterface {
   private scheduleWaiting(step: SchedulerOutput): void {
     while (this.running.length < this.options.maxNumSeqs) {
       const budget = this.budgetLeft(step);
-      const request = this.waiting.next();
+      const request = this.pauseState === 'paused-new' ? this.waiting.nextPreempted() : this.waiting.next();
       if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
       const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
       const numMissing = request.numTokens - (hit?.numTokens ?? 0);

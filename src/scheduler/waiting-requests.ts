@@ -11,6 +11,7 @@ export class WaitingRequests {
   /** By adapter; null: the base model. None is empty. */
   private readonly queues = new Map<number | null, RequestQueue>();
   private numRequests = 0;
+  private readonly preempted = new Set<Request>();
 
   constructor(
     private readonly order: RequestOrder,
@@ -22,6 +23,11 @@ export class WaitingRequests {
     return this.numRequests;
   }
 
+  /** Those that have run before. */
+  get numPreempted(): number {
+    return this.preempted.size;
+  }
+
   push(request: Request): void {
     const id = adapterOf(request);
     let queue = this.queues.get(id);
@@ -31,6 +37,7 @@ export class WaitingRequests {
     }
     queue.push(request);
     this.numRequests++;
+    if (request.status === 'preempted') this.preempted.add(request);
   }
 
   /** Takes a request out of wherever it is. */
@@ -40,6 +47,7 @@ export class WaitingRequests {
     if (queue === undefined) throw new Error(`request ${request.requestId} is not waiting`);
     queue.remove(request);
     this.numRequests--;
+    this.preempted.delete(request);
     if (queue.size === 0) this.queues.delete(id);
   }
 
@@ -51,7 +59,17 @@ export class WaitingRequests {
     return this.first((loraId) => this.adapters.hasRoomFor(loraId));
   }
 
-  /** Takes out a request that `next` gave. */
+  /** The same of those that have run before. */
+  nextPreempted(): Request | null {
+    let next: Request | null = null;
+    for (const request of this.preempted) {
+      if (!this.adapters.hasRoomFor(adapterOf(request))) continue;
+      if (next === null || this.order(request, next) < 0) next = request;
+    }
+    return next;
+  }
+
+  /** Takes out a request that `next` or `nextPreempted` gave. */
   admit(request: Request): void {
     this.remove(request);
     const first = this.first(() => true);

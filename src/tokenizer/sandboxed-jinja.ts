@@ -8,7 +8,7 @@ export interface RenderLimits {
   size: number;
 }
 
-export const DEFAULT_RENDER_LIMITS: RenderLimits = { timeMs: 5000, size: 64 * 1024 * 1024 };
+const DEFAULT_RENDER_LIMITS: RenderLimits = { timeMs: 5000, size: 64 * 1024 * 1024 };
 
 /** Largest source that is compiled: real chat templates have some 10 kB. */
 const MAX_SOURCE_LENGTH = 1024 * 1024;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Glob } from 'bun';
 import { FLAGS_PAGE, flagsPage } from '../../scripts/docs.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import type { FieldName } from '../../src/config/flags/flag.ts';
@@ -48,6 +49,19 @@ describe('the flag table', () => {
 
   test('does not hold what the list of unsupported flags refuses', () => {
     for (const name of unsupportedFlags()) expect(flagByName(name)).toBeUndefined();
+  });
+
+  test('holds no flag that nothing reads', async () => {
+    const root = join(import.meta.dir, '../../src');
+    const paths = [...new Glob('**/*.ts').scanSync(root)].filter((path) => !path.startsWith('config/flags/'));
+    const sources = await Promise.all(paths.map((path) => Bun.file(join(root, path)).text()));
+    // As a member, or taken out of an object.
+    const isRead = (field: string) => {
+      const read = new RegExp(`\\.${field}\\b|[{,]\\s*${field}\\b[^{}]*\\}\\s*[=:]`);
+      return sources.some((source) => read.test(source));
+    };
+    expect(FLAGS.map(({ field }) => field).filter((field) => !isRead(field))).toEqual([]);
+    expect(isRead('fieldOfNoFlag')).toBe(false);
   });
 
   test('gives every EngineArgs values of its own', () => {

@@ -16,7 +16,11 @@ import { GRAMMAR_KINDS } from '../../src/sampling/structured-outputs-params.ts';
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const i32 = fc.integer({ min: -0x8000_0000, max: 0x7fff_ffff });
 const f64 = fc.double({ noNaN: true }).filter((value) => !Object.is(value, -0));
-const text = fc.string({ unit: 'grapheme' });
+/** A byte order mark is a character like others. */
+const text = fc.oneof(
+  { weight: 9, arbitrary: fc.string({ unit: 'grapheme' }) },
+  { weight: 1, arbitrary: fc.string().map((rest) => `\uFEFF${rest}`) },
+);
 const tokenIds = fc.array(fc.integer({ min: 0, max: 0x7fff_ffff }), { maxLength: 20 });
 const nullable = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
 
@@ -79,6 +83,7 @@ const clientMessage: fc.Arbitrary<ClientMessage> = fc.oneof(
     type: fc.constant('add' as const),
     request: fc.record({
       handle: u32,
+      sequenceIndex: u32,
       requestId: text,
       promptTokenIds: tokenIds.map((ids) => Int32Array.from(ids)),
       samplingParams,

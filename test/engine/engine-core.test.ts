@@ -110,6 +110,7 @@ function setUp(maxInFlight: number) {
 function request(handle: number, promptLength: number, params: Partial<SamplingParams> = {}): EngineCoreRequest {
   return {
     handle,
+    sequenceIndex: 0,
     requestId: `r${handle}`,
     promptTokenIds: Int32Array.from({ length: promptLength }, (_, i) => handle * 1000 + i),
     samplingParams: { ...DEFAULT_SAMPLING_PARAMS, ...params },
@@ -215,15 +216,21 @@ describe('engine core', () => {
     clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 1 }) });
     clients[0]!.send({ type: 'add', request: request(2, 5, { maxTokens: 1 }) });
     clients[0]!.send({ type: 'add', request: request(3, 5, { maxTokens: 1, seed: 42 }) });
+    // The copies of one request differ, however large its seed is.
+    for (const sequenceIndex of [0, 1]) {
+      const copy = { ...request(4 + sequenceIndex, 5, { maxTokens: 1, seed: 2 ** 62 }), sequenceIndex };
+      clients[0]!.send({ type: 'add', request: copy });
+    }
     const execute = executor.execute.bind(executor);
     executor.execute = (scheduled) => {
       shutDown();
       return execute(scheduled);
     };
     await core.run();
-    const [first, second, third] = executor.steps[0]!.newRequests;
+    const [first, second, third, ...copies] = executor.steps[0]!.newRequests;
     expect(first!.seed).not.toBe(second!.seed);
     expect(third!.seed).toBe(42n);
+    expect(copies.map(({ seed }) => seed)).toEqual([2n ** 62n, 2n ** 62n + 1n]);
     close();
   });
 });

@@ -62,6 +62,25 @@ describe('engine watch', () => {
     expect(failures).toHaveLength(1);
   });
 
+  test('so may one whose requests are kept while it is paused', () => {
+    const { status, watch, failures, start } = watched();
+    status.setLoad(3, 0, 0);
+    status.state = 'busy';
+    watch.check(start);
+    status.state = 'idle';
+    for (let t = 0; t < 100; t++) {
+      status.countLoopTurn();
+      watch.check(start + t * 1000);
+    }
+    expect(failures).toEqual([]);
+    // Awake again, it has its whole time.
+    status.state = 'busy';
+    watch.check(start + 100_000);
+    status.countLoopTurn();
+    watch.check(start + 102_000);
+    expect(failures).toEqual([]);
+  });
+
   test('a busy loop that does not turn is found, once', () => {
     const { status, watch, failures, start } = watched();
     status.state = 'busy';

@@ -1,4 +1,4 @@
-import { expect, test } from 'bun:test';
+import { expect, setSystemTime, test } from 'bun:test';
 import type { PoolingRequest, PoolingRequestOutput } from '../../src/engine/engine-client.ts';
 import type { EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
 import { type FinishedSequence, NO_OBSERVER, overrideObserver } from '../../src/engine/observer.ts';
@@ -17,7 +17,7 @@ function scene() {
     const promptTokenIds = Int32Array.of(1, 2, 3);
     const request: PoolingRequest = { requestId: `r${handle}`, promptTokenIds, pooling: POOLING };
     const coreRequest: EngineCoreRequest = {
-      ...{ handle, requestId: request.requestId, promptTokenIds, arrivalTimeMs: 100, priority: 0 },
+      ...{ handle, sequenceIndex: 0, requestId: request.requestId, promptTokenIds, arrivalTimeMs: 100, priority: 0 },
       ...{ samplingParams: POOLING_SAMPLING_PARAMS, poolingParams: POOLING, eosTokenIds: [] },
       ...{ cacheSalt: null, lora: null },
     };
@@ -57,11 +57,15 @@ test('a request ends with its output, which is told once', () => {
 test('one that is taken back is told nothing, and gives what its core must drop', () => {
   const { outputs, finished, received, add } = scene();
   add(7);
+  setSystemTime(new Date(0));
   expect(outputs.remove('r7')).toMatchObject({ coreIndex: 1, handle: 7 });
+  setSystemTime();
   expect(outputs.remove('r7')).toBeNull();
   expect(outputs.process(outputOf(7), 200)).toBe(0);
   expect(received).toEqual([]);
   expect(finished.map(({ finishReason }) => finishReason)).toEqual(['abort']);
+  // By the clock that times its arrival, whatever is done to the system's.
+  expect(finished[0]!.finishedMs).toBeGreaterThan(100);
 });
 
 test('an end without an output, and the end of the engine, are errors', () => {

@@ -97,6 +97,37 @@ describe('ring', () => {
   });
 });
 
+test('an empty message keeps its place behind those that wait', () => {
+  const buffer = createRing(CAPACITY);
+  const writer = new RingWriter(buffer);
+  const reader = new RingReader(buffer);
+  // Fills the ring to the last byte: four bytes of each are its length.
+  for (let i = 0; i < 4; i++) writer.send(new Uint8Array(252));
+  writer.send(new Uint8Array(0));
+  const lengths = [reader.receive()!.length];
+  writer.send(new Uint8Array(1));
+  for (let message = reader.receive(); message !== null; message = reader.receive()) {
+    lengths.push(message.length);
+    writer.flush();
+  }
+  expect(lengths).toEqual([252, 252, 252, 252, 0, 1]);
+});
+
+test('what has gone out is not kept, even if the reader never catches up', () => {
+  const buffer = createRing(CAPACITY);
+  const writer = new RingWriter(buffer);
+  const reader = new RingReader(buffer);
+  for (let i = 0; i < 20; i++) writer.send(new Uint8Array(200));
+  for (let i = 0; i < 10_000; i++) {
+    writer.send(new Uint8Array(200));
+    expect(reader.receive()).not.toBeNull();
+    writer.flush();
+  }
+  expect(writer.pendingBytes).toBeGreaterThan(0);
+  // biome-ignore lint/complexity/useLiteralKeys: private fields are reached by name, which only brackets may
+  expect(writer['pending'].length).toBeLessThan(200);
+});
+
 test('the writer knows what the reader has not taken', () => {
   const buffer = createRing(1024);
   const writer = new RingWriter(buffer);

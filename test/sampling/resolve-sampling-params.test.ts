@@ -57,6 +57,9 @@ describe('defaults', () => {
     expect(resolve({ temperature: 1e-4 }).temperature).toBe(0.01);
     expect(resolve({ seed: -1 }).seed).toBeNull();
     expect(resolve({ top_k: -1 }).topK).toBe(0);
+    // As many as there are, or more, are all; the sampler's word has 32 bits.
+    for (const top_k of [2048, 2 ** 32 + 1, 1e300]) expect(resolve({ top_k }).topK).toBe(0);
+    expect(resolve({ top_k: 2047 }).topK).toBe(2047);
     expect(resolve({ stop: 'x' }).stop).toEqual(['x']);
     expect(resolve({ stop_token_ids: [4, 7, 4] }).stopTokenIds).toEqual([4, 7]);
     expect(resolve({ logit_bias: { '5': 1000, ' 6 ': -1000, '+7': 1 } }).logitBias).toEqual([

@@ -65,6 +65,11 @@ export class FakeWorker {
     return [...this.held.keys()];
   }
 
+  /** As if its memory had been freed and allocated anew. */
+  clearCache(): void {
+    this.cache.fill(0);
+  }
+
   execute(scheduled: SchedulerOutput): ModelRunnerOutput {
     this.numSteps++;
     const rows = this.updateStates(scheduled);

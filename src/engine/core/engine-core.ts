@@ -331,17 +331,21 @@ export class EngineCore {
 
   private addRequest(message: EngineCoreRequest, clientIndex: number): void {
     const key = this.nextKey++;
-    const { seed } = message.samplingParams;
     this.keys[clientIndex]!.set(message.handle, key);
     const request = new Request({
       ...message,
       key,
       clientIndex,
-      seed: seed === null ? this.seeds.next() : BigInt(seed),
+      seed: this.seedOf(message),
       positionOffset: this.executor.positionOffset(message.promptTokenIds.length),
     });
     if (message.samplingParams.structuredOutputs === null) this.scheduler.addRequest(request);
     else this.addConstrained(request);
+  }
+
+  /** The sequences of a seeded request draw differently, each reproducibly. */
+  private seedOf({ samplingParams: { seed }, sequenceIndex }: EngineCoreRequest): bigint {
+    return seed === null ? this.seeds.next() : BigInt(seed) + BigInt(sequenceIndex);
   }
 
   private addConstrained(request: Request): void {

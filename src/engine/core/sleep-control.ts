@@ -39,7 +39,8 @@ export class SleepControl {
     if (mode === 'abort') this.abortAll();
     const waits = mode === 'wait' && this.level === null;
     this.transitions.push({
-      isReady: () => !waits || this.scheduler.numRunning === 0,
+      // Who asked for another mode meanwhile has stopped what was waited for.
+      isReady: () => !waits || this.scheduler.pauseState === 'paused-all' || this.scheduler.numStarted === 0,
       run: () => this.fallAsleep(level),
       reply,
     });

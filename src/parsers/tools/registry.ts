@@ -38,7 +38,3 @@ export function findToolFormat(name: string): ToolFormat {
     `--tool-call-parser: there is no parser ${name}; it must be one of ${[...FORMATS.keys()].join(', ')}.`,
   );
 }
-
-export function toolParserNames(): string[] {
-  return [...FORMATS.keys()];
-}

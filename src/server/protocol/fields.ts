@@ -87,7 +87,7 @@ export function integerBetween(min: number, max = Number.POSITIVE_INFINITY) {
   });
 }
 
-export const INT64_MAX = 2 ** 63;
+const INT64_MAX = 2 ** 63;
 export const int64 = integerBetween(-INT64_MAX, INT64_MAX);
 
 export function list<Item extends v.GenericSchema>(item: Item) {
