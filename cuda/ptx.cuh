@@ -79,7 +79,7 @@ float element(uint32_t packed, int i) {
 template <class T>
 void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   MmaSlot slot{&c, &a, &b};
-  emulation::warp_collective("mma.m16n8k16", kFullWarp, &slot, [](void* const* slots, uint32_t) {
+  emulation::warp_collective("mma.m16n8k16", kFullWarp, &slot, [](void* const* slots, uint32_t) BAO_UNCHECKED {
     float left[16][16], right[16][8];
     for (int lane = 0; lane < 32; lane++) {
       const auto* s = static_cast<const MmaSlot*>(slots[lane]);
@@ -120,15 +120,18 @@ template <int N, bool Transposed>
 void ldmatrix(const char* what, uint32_t (&r)[N], const void* row) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) emulation::fault(std::string(what) + " of a row that is not aligned to 16 bytes");
   LdmatrixSlot<N> slot{&r, static_cast<const uint16_t*>(row)};
-  emulation::warp_collective(what, kFullWarp, &slot, [](void* const* slots, uint32_t) {
-    for (int lane = 0; lane < 32; lane++) {
-      auto* s = static_cast<LdmatrixSlot<N>*>(slots[lane]);
-      const int g = lane / 4, t = lane % 4;
-      for (int i = 0; i < N; i++) {
-        const auto at = [&](int matrix_row, int column) -> uint32_t {
-          return static_cast<const LdmatrixSlot<N>*>(slots[8 * i + matrix_row])->row[column];
-        };
-        (*s->r)[i] = Transposed ? at(2 * t, g) | at(2 * t + 1, g) << 16 : at(g, 2 * t) | at(g, 2 * t + 1) << 16;
+  emulation::warp_collective(what, kFullWarp, &slot, [](void* const* slots, uint32_t) BAO_UNCHECKED {
+    for (unsigned i = 0; i < N; i++) {
+      uint16_t matrix[8][8];
+      for (unsigned r = 0; r < 8; r++) {
+        const unsigned lane = 8 * i + r;
+        emulation::read_row(matrix[r], static_cast<const LdmatrixSlot<N>*>(slots[lane])->row, sizeof(matrix[r]), lane);
+      }
+      for (unsigned lane = 0; lane < 32; lane++) {
+        const unsigned g = lane / 4, t = lane % 4;
+        const uint32_t low = Transposed ? matrix[2 * t][g] : matrix[g][2 * t];
+        const uint32_t high = Transposed ? matrix[2 * t + 1][g] : matrix[g][2 * t + 1];
+        (*static_cast<LdmatrixSlot<N>*>(slots[lane])->r)[i] = low | high << 16;
       }
     }
   });

@@ -15,6 +15,9 @@ export const CUBLAS_SONAMES = ['libcublas.so.13', 'libcublas.so.12'] as const;
 const KERNELS = 'libbao-cuda.so';
 
 const EMULATION_FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wall', '-Wextra'];
+/** Every load and store of a kernel calls cuda/emulation/hooks.cpp; the sanitizer's own library is not used. */
+const CHECKED_FLAGS = ['-O1', '-fsanitize=thread', '-DBAO_EMULATION_CHECKED'];
+const CHECKED_LINK_FLAGS = ['-Wl,--wrap=memcpy,--wrap=memmove,--wrap=memset', '-Wl,--no-undefined'];
 const NVCC_FLAGS = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-Xcompiler', '-fPIC'];
 
 /** Paths of the three libraries that a CUDA device consists of. */
@@ -59,41 +62,92 @@ async function buildOnce(folder: string, build: (scratch: string) => Promise<voi
   }
 }
 
-/** The kernels and the stand-in libraries for `--device cuda-emulation`, built where this content has not been built yet. */
-export async function ensureCudaEmulation(options: { quiet?: boolean } = {}): Promise<CudaLibraries> {
-  if (!existsSync(EMULATION)) throw new Error('no CUDA emulation: it is a part of the checkout, not of the package');
-  const compiler = findCompiler();
-  const folder = join(cacheFolder('cuda-emulation'), contentHash(compiler, EMULATION_FLAGS));
-  await buildOnce(folder, async (scratch) => {
-    const progress = progressLine(options.quiet ?? false);
-    const jobs: CompileJob[] = [
-      ...filesWith(SOURCES, /\.cu$/).map((source) => ({ source, flags: [...EMULATION_FLAGS, '-x', 'c++'] })),
-      ...filesWith(EMULATION, /\.cpp$/).map((source) => ({ source, flags: EMULATION_FLAGS })),
-    ].map((job) => ({ ...job, object: join(scratch, `${basename(job.source)}.o`) }));
-    await compileAll(compiler, jobs, (done) =>
-      progress(`building the CUDA emulation: ${done} of ${jobs.length} files`),
-    );
+export interface EmulationOptions {
+  quiet?: boolean;
+  /** Kernels that tell the emulation of every access to memory: some times slower, and stopped by what cuda/emulation/checker.h describes. */
+  checked?: boolean;
+}
 
-    const objects = (matches: (source: string) => boolean) =>
-      jobs.filter(({ source }) => matches(source)).map(({ object }) => object);
+type Progress = ReturnType<typeof progressLine>;
+
+/** Stand-ins for NVIDIA's libraries, in a folder of their own; built where this content has not been built yet. */
+async function ensureStandIns(compiler: string, progress: Progress): Promise<{ cudart: string; cublas: string }> {
+  if (!existsSync(EMULATION)) throw new Error('no CUDA emulation: it is a part of the checkout, not of the package');
+  const hash = contentHash(compiler, [...EMULATION_FLAGS, ...CHECKED_FLAGS, ...CHECKED_LINK_FLAGS]);
+  const folder = join(cacheFolder('cuda-emulation'), hash);
+  await buildOnce(folder, async (scratch) => {
+    const sources = filesWith(EMULATION, /\.cpp$/);
+    const isCublas = (source: string) => basename(source) === 'cublas.cpp';
+    const objects = await compileInto(scratch, compiler, sources, EMULATION_FLAGS, progress);
     const link = (name: string, inputs: string[]) =>
       run(compiler, ['-shared', `-Wl,-soname,${name}`, '-Wl,-rpath,$ORIGIN', ...inputs, '-o', join(scratch, name)]);
-    const cudart = join(scratch, CUDART_SONAMES[0]);
-    const isCublas = (source: string) => basename(source) === 'cublas.cpp';
+    const objectsOf = (matches: (source: string) => boolean) => objects.filter((_, i) => matches(sources[i]!));
     await link(
       CUDART_SONAMES[0],
-      objects((source) => source.endsWith('.cpp') && !isCublas(source)),
+      objectsOf((source) => !isCublas(source)),
     );
-    await link(CUBLAS_SONAMES[0], [...objects(isCublas), cudart]);
-    await link(KERNELS, [...objects((source) => source.endsWith('.cu')), cudart]);
-    for (const { object } of jobs) rmSync(object);
-    progress('built the CUDA emulation', true);
+    await link(CUBLAS_SONAMES[0], [...objectsOf(isCublas), join(scratch, CUDART_SONAMES[0])]);
+    for (const object of objects) rmSync(object);
+    progress('built the stand-in CUDA libraries', true);
   });
-  return {
-    cudart: [join(folder, CUDART_SONAMES[0])],
-    cublas: [join(folder, CUBLAS_SONAMES[0])],
-    kernels: join(folder, KERNELS),
-  };
+  return { cudart: join(folder, CUDART_SONAMES[0]), cublas: join(folder, CUBLAS_SONAMES[0]) };
+}
+
+/** The kernels and the stand-in libraries for `--device cuda-emulation`, built where this content has not been built yet. */
+export async function ensureCudaEmulation(options: EmulationOptions = {}): Promise<CudaLibraries> {
+  const compiler = findCompiler();
+  const progress = progressLine(options.quiet ?? false);
+  const { cudart, cublas } = await ensureStandIns(compiler, progress);
+  const kernels = join(dirname(cudart), options.checked ? 'checked' : 'plain');
+  await buildOnce(kernels, async (scratch) => {
+    const sources = filesWith(SOURCES, /\.cu$/);
+    const flags = [...emulatedKernelFlags(options.checked), '-x', 'c++'];
+    const objects = await compileInto(scratch, compiler, sources, flags, progress);
+    await linkEmulated(compiler, objects, cudart, join(scratch, KERNELS), options.checked);
+    for (const object of objects) rmSync(object);
+    progress(`built the ${options.checked ? 'checked' : 'emulated'} CUDA kernels`, true);
+  });
+  return { cudart: [cudart], cublas: [cublas], kernels: join(kernels, KERNELS) };
+}
+
+const emulatedKernelFlags = (checked = false) => [...EMULATION_FLAGS, ...(checked ? CHECKED_FLAGS : [])];
+
+/** The objects of the sources, in their order. */
+async function compileInto(
+  folder: string,
+  compiler: string,
+  sources: readonly string[],
+  flags: readonly string[],
+  progress: Progress,
+): Promise<string[]> {
+  const jobs: CompileJob[] = sources.map((source) => ({
+    source,
+    flags: [...flags],
+    object: join(folder, `${basename(source)}.o`),
+  }));
+  await compileAll(compiler, jobs, (done) => progress(`building the CUDA emulation: ${done} of ${jobs.length} files`));
+  return jobs.map(({ object }) => object);
+}
+
+/** A library of emulated kernels, in a folder beside the stand-in libcudart. */
+function linkEmulated(compiler: string, objects: string[], cudart: string, library: string, checked = false) {
+  const flags = ['-shared', '-Wl,-rpath,$ORIGIN/..', ...(checked ? CHECKED_LINK_FLAGS : [])];
+  return run(compiler, [...flags, ...objects, cudart, '-o', library]);
+}
+
+/** A test's .cu file, compiled and linked as the emulated kernels are, with the stand-ins that it was built with. */
+export async function ensureEmulatedLibrary(source: string, checked: boolean): Promise<CudaLibraries> {
+  const compiler = findCompiler();
+  const progress = progressLine(true);
+  const { cudart, cublas } = await ensureStandIns(compiler, progress);
+  const hash = Bun.hash(readFileSync(source)).toString(16);
+  const folder = join(dirname(cudart), `${basename(source, '.cu')}-${checked ? 'checked' : 'plain'}-${hash}`);
+  await buildOnce(folder, async (scratch) => {
+    const flags = [...emulatedKernelFlags(checked), '-x', 'c++'];
+    const objects = await compileInto(scratch, compiler, [source], flags, progress);
+    await linkEmulated(compiler, objects, cudart, join(scratch, KERNELS), checked);
+  });
+  return { cudart: [cudart], cublas: [cublas], kernels: join(folder, KERNELS) };
 }
 
 /** Site-packages of the PATH's Python; null where there is none. */

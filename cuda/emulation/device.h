@@ -22,15 +22,18 @@
 #define blockDim (bao::emulation::builtins->block_dim)
 #define gridDim (bao::emulation::builtins->grid_dim)
 
+// Code whose accesses the checker is told of in another way, or need not know.
+#define BAO_UNCHECKED __attribute__((no_sanitize("thread")))
+
 using dim3 = bao::emulation::Dim3;
 
 namespace bao::emulation {
 
-inline std::string hex(const void* address) {
-  char buffer[24];
-  std::snprintf(buffer, sizeof(buffer), "%p", address);
-  return buffer;
-}
+#if defined(BAO_EMULATION_CHECKED)
+constexpr bool kChecked = true;
+#else
+constexpr bool kChecked = false;
+#endif
 
 // A pointer into one device allocation that checks each access.
 template <class T>
@@ -87,10 +90,14 @@ struct Exchange {
   int source;
 };
 
+// A lane whose source is out of the warp keeps its value; one whose source is not in the mask would get an undefined one.
 template <class T>
 T shuffle(const char* what, uint32_t mask, T value, int source) {
+  const int own = static_cast<int>(builtins->lane);
+  if (source < 0 || source >= static_cast<int>(kWarpSize)) source = own;
+  if (source != own && (mask >> own & 1) && !(mask >> source & 1)) fault(std::string(what) + " from lane " + std::to_string(source) + ", which is not in the mask");
   Exchange<T> slot{value, source};
-  warp_collective(what, mask, &slot, [](void* const* slots, uint32_t lanes) {
+  warp_collective(what, mask, &slot, [](void* const* slots, uint32_t lanes) BAO_UNCHECKED {
     T values[kWarpSize];
     for (unsigned lane = 0; lane < kWarpSize; lane++) {
       if (lanes >> lane & 1) values[lane] = static_cast<Exchange<T>*>(slots[lane])->value;
@@ -98,20 +105,24 @@ T shuffle(const char* what, uint32_t mask, T value, int source) {
     for (unsigned lane = 0; lane < kWarpSize; lane++) {
       if (!(lanes >> lane & 1)) continue;
       auto* each = static_cast<Exchange<T>*>(slots[lane]);
-      // A source lane outside of the mask gives no defined value: the lane keeps its own only where the source is out of the warp.
-      if (each->source >= 0 && each->source < static_cast<int>(kWarpSize) && (lanes >> each->source & 1)) {
-        each->value = values[each->source];
-      }
+      each->value = values[each->source];
     }
   });
   return slot.value;
 }
 
+// The lane that is so many away; the instruction looks at five bits of the distance.
+inline int lane_at(int sign, unsigned distance) { return static_cast<int>(builtins->lane) + sign * static_cast<int>(distance % kWarpSize); }
+
+struct Vote {
+  uint32_t value;
+};
+
 // As nvcc's <<<>>>: arguments are taken by value now, the grid runs when the stream gets to it.
 template <class... Params, class... Args>
 int32_t launch(const char* name, void (*kernel)(Params...), Dim3 grid, Dim3 block, size_t shared_bytes, cudaStream_t stream,
                Args... args) {
-  return enqueue_kernel(name, grid, block, shared_bytes, stream, [=]() -> std::function<void()> {
+  return enqueue_kernel(name, grid, block, shared_bytes, stream, kChecked, [=]() -> std::function<void()> {
     const std::tuple<Params...> params{Params(args)...};
     return [=] { std::apply(kernel, params); };
   });
@@ -120,17 +131,19 @@ int32_t launch(const char* name, void (*kernel)(Params...), Dim3 grid, Dim3 bloc
 }  // namespace bao::emulation
 
 inline void __syncthreads() { bao::emulation::block_barrier(); }
-inline void __syncwarp(uint32_t mask = 0xffffffffu) {
-  bao::emulation::warp_collective("__syncwarp", mask, nullptr, [](void* const*, uint32_t) {});
-}
+inline void __syncwarp(uint32_t mask = 0xffffffffu) { bao::emulation::warp_barrier(mask); }
 
 template <class T>
 T __shfl_xor_sync(uint32_t mask, T value, int lanes) {
-  return bao::emulation::shuffle("__shfl_xor_sync", mask, value, static_cast<int>(bao::emulation::builtins->lane) ^ lanes);
+  return bao::emulation::shuffle("__shfl_xor_sync", mask, value, static_cast<int>(bao::emulation::builtins->lane) ^ (lanes & 31));
 }
 template <class T>
 T __shfl_up_sync(uint32_t mask, T value, unsigned lanes) {
-  return bao::emulation::shuffle("__shfl_up_sync", mask, value, static_cast<int>(bao::emulation::builtins->lane) - static_cast<int>(lanes));
+  return bao::emulation::shuffle("__shfl_up_sync", mask, value, bao::emulation::lane_at(-1, lanes));
+}
+template <class T>
+T __shfl_down_sync(uint32_t mask, T value, unsigned lanes) {
+  return bao::emulation::shuffle("__shfl_down_sync", mask, value, bao::emulation::lane_at(1, lanes));
 }
 template <class T>
 T __shfl_sync(uint32_t mask, T value, int lane) {
@@ -138,10 +151,9 @@ T __shfl_sync(uint32_t mask, T value, int lane) {
 }
 
 inline uint32_t __ballot_sync(uint32_t mask, bool predicate) {
-  struct Vote {
-    uint32_t value;
-  } slot{predicate};
-  bao::emulation::warp_collective("__ballot_sync", mask, &slot, [](void* const* slots, uint32_t lanes) {
+  using bao::emulation::Vote;
+  Vote slot{predicate};
+  bao::emulation::warp_collective("__ballot_sync", mask, &slot, [](void* const* slots, uint32_t lanes) BAO_UNCHECKED {
     uint32_t votes = 0;
     for (unsigned lane = 0; lane < 32; lane++) {
       if ((lanes >> lane & 1) && static_cast<Vote*>(slots[lane])->value) votes |= 1u << lane;
@@ -152,6 +164,8 @@ inline uint32_t __ballot_sync(uint32_t mask, bool predicate) {
   });
   return slot.value;
 }
+inline int __any_sync(uint32_t mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
+inline int __all_sync(uint32_t mask, bool predicate) { return __ballot_sync(mask, predicate) == mask; }
 
 inline int __popc(uint32_t bits) { return std::popcount(bits); }
 inline int __ffs(uint32_t bits) { return bits == 0 ? 0 : std::countr_zero(bits) + 1; }
@@ -164,6 +178,20 @@ inline int __dp4a(int a, int b, int c) {
   return c;
 }
 
-inline uint32_t atomicAdd(uint32_t* address, uint32_t value) { return std::exchange(*address, *address + value); }
-inline int atomicAdd(int* address, int value) { return std::exchange(*address, *address + value); }
-inline int atomicOr(int* address, int value) { return std::exchange(*address, *address | value); }
+template <class T, class Change>
+BAO_UNCHECKED T atomic_change(T* address, Change change) {
+  if constexpr (bao::emulation::kChecked) bao::emulation::note_atomic(address, sizeof(T));
+  const T before = *address;
+  *address = change(before);
+  return before;
+}
+
+inline uint32_t atomicAdd(uint32_t* address, uint32_t value) {
+  return atomic_change(address, [=](uint32_t before) { return before + value; });
+}
+inline int atomicAdd(int* address, int value) {
+  return atomic_change(address, [=](int before) { return before + value; });
+}
+inline int atomicOr(int* address, int value) {
+  return atomic_change(address, [=](int before) { return before | value; });
+}

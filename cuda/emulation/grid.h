@@ -21,7 +21,8 @@ constexpr size_t kMaxSharedBytes = 227 * 1024;
 
 struct Builtins {
   Dim3 thread_idx, block_idx, block_dim, grid_dim;
-  unsigned lane = 0;
+  // Number in the block, and in the warp.
+  unsigned thread = 0, lane = 0;
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
 };
@@ -35,6 +36,9 @@ struct Grid {
   size_t shared_bytes;
   // The body of one thread.
   std::function<void()> thread_main;
+  // Compiled to tell the checker of every access to memory.
+  bool checked = false;
+  int device = 0;
 };
 
 // False where a thread did what a device would fault on; `report` then says kernel, block, thread and what.
@@ -47,6 +51,8 @@ bool run_grid(const Grid& grid, std::string& report);
 
 // __syncthreads(). Threads that have returned count as arrived.
 void block_barrier();
+// __syncwarp().
+void warp_barrier(uint32_t mask);
 
 // A step that all lanes of `mask` take together: each lends its slot, the last one to come runs `complete` over the lanes' slots.
 void warp_collective(const char* what, uint32_t mask, void* slot, void (*complete)(void* const* slots, uint32_t mask));
@@ -56,10 +62,22 @@ void async_copy(void* shared, const void* global, unsigned bytes, unsigned sourc
 void async_commit();
 void async_wait(unsigned groups_in_flight);
 
+// A row of shared memory for an instruction that gives it to other lanes too, named by this lane of the running warp.
+void read_row(void* to, const void* row, size_t bytes, unsigned lane);
+// Before an atomic access of a checked grid.
+void note_atomic(const void* address, size_t bytes);
+
 struct Allocation {
   uintptr_t begin = 0, end = 0;
 };
+// Where shared memory is, with what lies around it and belongs to nobody.
+Allocation shared_region();
+// Where all device memory is.
+Allocation device_region();
 // The device allocation that an address lies in (or is the end of); empty where there is none.
 Allocation find_allocation(const void* address);
+
+std::string text(Dim3 d);
+std::string hex(const void* address);
 
 }  // namespace bao::emulation

@@ -6,6 +6,7 @@
 //
 // BAO_CUDA_EMULATION_DEVICES: how many (2), BAO_CUDA_EMULATION_MEMORY: bytes of each (2 GiB).
 // BAO_CUDA_EMULATION_FAIL: "FUNCTION@CALL=CODE,…" makes that call (from 1 on) fail: "cudaMalloc@12=2,launch@100=719".
+// BAO_CUDA_EMULATION_FAIL_FILE: a file that may appear later with such a line; calls are counted from then on.
 //
 // This file: devices and errors; memory.cpp, streams.cpp, graphs.cpp: the rest; state.h: what they share.
 #include <cstdio>
@@ -42,12 +43,14 @@ constexpr ErrorName kErrors[] = {
 }  // namespace
 
 EXPORT int32_t cudaGetDeviceCount(int* count) {
+  if (const int32_t code = injected_failure("cudaGetDeviceCount")) return remember(code);
   const int devices = runtime().num_devices;
   *count = devices;
   return devices > 0 ? kSuccess : remember(kNoDevice);
 }
 
 EXPORT int32_t cudaSetDevice(int device) {
+  if (const int32_t code = injected_failure("cudaSetDevice")) return remember(code);
   if (device < 0 || device >= runtime().num_devices) return remember(kInvalidDevice);
   current_device = device;
   return kSuccess;
@@ -59,6 +62,7 @@ EXPORT int32_t cudaGetDevice(int* device) {
 }
 
 EXPORT int32_t cudaDeviceGetAttribute(int* value, int attribute, int device) {
+  if (const int32_t code = injected_failure("cudaDeviceGetAttribute")) return remember(code);
   if (device < 0 || device >= runtime().num_devices) return remember(kInvalidDevice);
   switch (attribute) {
     case 16:  // cudaDevAttrMultiProcessorCount
@@ -83,6 +87,7 @@ EXPORT int32_t cudaGetDeviceProperties(void* properties, int device) {
 }
 
 EXPORT int32_t cudaRuntimeGetVersion(int* version) {
+  if (const int32_t code = injected_failure("cudaRuntimeGetVersion")) return remember(code);
   *version = 13000;
   return kSuccess;
 }

@@ -15,7 +15,7 @@ namespace bao::emulation {
 int32_t enqueue(cudaStream_t stream, const char* name, std::function<int32_t()> work);
 
 // `prepare` gives the body of a thread once the grid runs. Returns a cudaError_t.
-int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes, cudaStream_t stream,
+int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes, cudaStream_t stream, bool checked,
                        std::function<std::function<void()>()> prepare);
 
 // The code that BAO_CUDA_EMULATION_FAIL asks of this call of `function`, else 0.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <utility>
 
 namespace bao::emulation {
@@ -27,12 +28,24 @@ std::vector<Injection> parse_injections(const std::string& list) {
   return injections;
 }
 
+// A file that appears is read, removed, and counts calls anew.
+void read_injections(Runtime& r) {
+  if (r.injections_file.empty()) return;
+  std::ifstream file(r.injections_file);
+  std::string list;
+  if (!std::getline(file, list)) return;
+  std::remove(r.injections_file.c_str());
+  r.injections = parse_injections(list);
+  r.calls.clear();
+}
+
 }  // namespace
 
 Runtime::Runtime() {
   if (const char* devices = std::getenv("BAO_CUDA_EMULATION_DEVICES")) num_devices = std::atoi(devices);
   if (const char* bytes = std::getenv("BAO_CUDA_EMULATION_MEMORY")) memory_bytes = std::strtoull(bytes, nullptr, 10);
   if (const char* list = std::getenv("BAO_CUDA_EMULATION_FAIL")) injections = parse_injections(list);
+  if (const char* file = std::getenv("BAO_CUDA_EMULATION_FAIL_FILE")) injections_file = file;
   used.resize(static_cast<size_t>(std::max(num_devices, 0)));
   sticky.resize(used.size());
 }
@@ -62,6 +75,12 @@ int32_t enter_unsafe(const char* function) {
 
 bool known(EmulatedStream* stream) { return stream && runtime().streams.count(stream) > 0; }
 
+int32_t failure_on(EmulatedStream& stream, const char* function) {
+  const int32_t code = injected_failure(function);
+  if (code != kSuccess) runtime().sticky_of(stream.device) = code;
+  return code;
+}
+
 void run_front(EmulatedStream& stream) {
   Operation operation = std::move(stream.queue.front());
   stream.queue.pop_front();
@@ -85,6 +104,7 @@ int32_t run_device(int device) {
 __attribute__((visibility("default"))) int32_t injected_failure(const char* function) {
   Runtime& r = runtime();
   const Lock lock(r.mutex);
+  read_injections(r);
   if (r.injections.empty()) return kSuccess;
   const int64_t call = ++r.calls[function];
   for (const Injection& each : r.injections) {
@@ -111,7 +131,7 @@ __attribute__((visibility("default"))) int32_t enqueue(cudaStream_t stream, cons
 }
 
 __attribute__((visibility("default"))) int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes,
-                                                             cudaStream_t stream,
+                                                             cudaStream_t stream, bool checked,
                                                              std::function<std::function<void()>()> prepare) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool empty = grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0;
@@ -123,9 +143,9 @@ __attribute__((visibility("default"))) int32_t enqueue_kernel(const char* name, 
     if (known(stream)) stream->broken = stream->capture != nullptr;
     return remember(code);
   }
-  return enqueue(stream, name, [=, kernel = std::string(name)]() -> int32_t {
+  return enqueue(stream, name, [=, kernel = std::string(name), device = known(stream) ? stream->device : 0]() -> int32_t {
     std::string report;
-    if (run_grid({kernel.c_str(), grid, block, shared_bytes, prepare()}, report)) return kSuccess;
+    if (run_grid({kernel.c_str(), grid, block, shared_bytes, prepare(), checked, device}, report)) return kSuccess;
     std::fprintf(stderr, "CUDA emulation: %s\n", report.c_str());
     return kIllegalAddress;
   });

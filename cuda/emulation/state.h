@@ -61,12 +61,17 @@ struct EmulatedEvent {
 
 namespace bao::emulation {
 
+struct Cell;
+
 // Bytes with a page behind them that nobody may touch.
 struct Block {
-  size_t bytes;
-  size_t mapped;
-  void* base;
-  int device;
+  uintptr_t begin = 0;
+  size_t bytes = 0;
+  size_t mapped = 0;
+  void* base = nullptr;
+  int device = 0;
+  // Of the checker, from the first time that it looks.
+  Cell* cells = nullptr;
 };
 
 using Blocks = std::map<uintptr_t, Block>;
@@ -83,6 +88,8 @@ struct Runtime {
   int num_devices = 2;
   size_t memory_bytes = size_t{2} << 30;
   std::vector<Injection> injections;
+  // Where injections will be, until they are there.
+  std::string injections_file;
   std::map<std::string, int64_t> calls;
   // By device.
   std::vector<size_t> used;
@@ -118,10 +125,17 @@ int32_t enter_unsafe(const char* function);
 
 bool known(EmulatedStream* stream);
 
+// An injected failure of a call that waits: what such a call reports has happened on the device, which does nothing any more.
+int32_t failure_on(EmulatedStream& stream, const char* function);
+
 // Does the stream's work up to a position. Returns the device's state.
 int32_t run_until(EmulatedStream& stream, int64_t position);
 void run_front(EmulatedStream& stream);
 // The same for all streams of a device.
 int32_t run_device(int device);
+
+// The allocation of device memory that holds an address, or null. For every access of a checked grid.
+Block* block_at_address(const void* address);
+Cell* cells_of(Block& block);
 
 }  // namespace bao::emulation

@@ -29,6 +29,7 @@ EXPORT int32_t cudaStreamSynchronize(cudaStream_t stream) {
     stream->broken = true;
     return remember(kStreamCaptureUnsupported);
   }
+  if (const int32_t code = failure_on(*stream, "cudaStreamSynchronize")) return remember(code);
   return remember(run_until(*stream, stream->enqueued));
 }
 
@@ -58,6 +59,7 @@ EXPORT int32_t cudaEventQuery(EmulatedEvent* event) {
   const Lock lock(runtime().mutex);
   if (!event) return remember(kInvalidResourceHandle);
   if (!known(event->stream)) return kSuccess;
+  if (const int32_t code = failure_on(*event->stream, "cudaEventQuery")) return remember(code);
   if (event->stream->done < event->position && !event->stream->queue.empty()) run_front(*event->stream);
   if (const int32_t code = runtime().sticky_of(event->stream->device)) return remember(code);
   return event->stream->done < event->position ? kNotReady : kSuccess;
@@ -66,6 +68,8 @@ EXPORT int32_t cudaEventQuery(EmulatedEvent* event) {
 EXPORT int32_t cudaEventSynchronize(EmulatedEvent* event) {
   const Lock lock(runtime().mutex);
   if (!event) return remember(kInvalidResourceHandle);
-  return known(event->stream) ? remember(run_until(*event->stream, event->position)) : kSuccess;
+  if (!known(event->stream)) return kSuccess;
+  if (const int32_t code = failure_on(*event->stream, "cudaEventSynchronize")) return remember(code);
+  return remember(run_until(*event->stream, event->position));
 }
 

@@ -3,18 +3,18 @@
  * synchronization gives, then what the first block wrote. A process of its own, since a device that faulted stays faulted.
  */
 import { dlopen, type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
-import { ensureCudaEmulation } from '../../scripts/build-cuda.ts';
+import { join } from 'node:path';
+import { ensureEmulatedLibrary } from '../../scripts/build-cuda.ts';
 import { CudaRuntime } from '../../src/device/cuda/cuda-runtime.ts';
-import { probeLibrary } from './probe-library.ts';
 
-const { cudart } = await ensureCudaEmulation({ quiet: true });
+const { cudart, kernels } = await ensureEmulatedLibrary(join(import.meta.dir, 'probe.cu'), false);
 const runtime = new CudaRuntime(cudart);
 runtime.selectDevice(0);
 const stream = runtime.createStream();
 const [data, out] = [runtime.malloc(64 * 4), runtime.malloc(64 * 4)];
 const zeros = new Float32Array(64);
 runtime.check('cudaMemcpyAsync', runtime.functions.cudaMemcpyAsync(data, ptr(zeros), 256, 1, stream));
-const { symbols } = dlopen(await probeLibrary(), {
+const { symbols } = dlopen(kernels, {
   probe_mistake: { args: ['ptr', 'ptr', 'ptr', 'i32'], returns: 'i32' },
 });
 runtime.check(

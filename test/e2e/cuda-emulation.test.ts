@@ -1,4 +1,7 @@
 import { describe, expect, test } from 'bun:test';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { complete, post, startBao } from './bao-process.ts';
 
 const EMULATION = ['demo', '--device', 'cuda-emulation', '--max-model-len', '256', '--max-num-seqs', '4'];
@@ -61,16 +64,23 @@ describe('the demo model on emulated CUDA devices', () => {
     expect(server.stderr()).toContain('no CUDA device:');
   });
 
-  // Loading launches some hundred kernels, a step about fifty: these calls are of the first steps or soon after.
-  for (const [what, injected, reason, flags] of [
-    ['a launch that is refused', 'launch@200=719', 'cudaErrorLaunchFailure', ['--enforce-eager']],
-    ['a graph that is refused', 'cudaGraphLaunch@3=719', 'cudaErrorLaunchFailure', []],
-    ['a device that faults in a copy', 'cudaMemcpyAsync@150=700', 'cudaErrorIllegalAddress', []],
+  // Each is the next call of its kind once the server is ready.
+  for (const [what, call, code, reason, flags] of [
+    ['a launch that is refused', 'launch', 719, 'cudaErrorLaunchFailure', ['--enforce-eager']],
+    ['a graph that is refused', 'cudaGraphLaunch', 719, 'cudaErrorLaunchFailure', []],
+    ['a copy on a device that faulted', 'cudaMemcpyAsync', 700, 'cudaErrorIllegalAddress', []],
+    ['an event that is refused', 'cudaEventRecord', 2, 'cudaErrorMemoryAllocation', []],
+    ['a fault that shows at a wait', 'cudaEventSynchronize', 719, 'cudaErrorLaunchFailure', []],
+    ['a product that fails', 'cublasGemmEx', 13, 'CUBLAS_STATUS_EXECUTION_FAILED', ['--enforce-eager']],
   ] as const) {
     test(`${what}: the request gets an error, and /health says why`, async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'bao-failures-'));
+      const file = join(folder, 'failures');
       const server = await startBao([...EMULATION, ...flags], {
-        env: { BAO_CUDA_EMULATION_FAIL: injected, BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' },
+        env: { BAO_CUDA_EMULATION_FAIL_FILE: file, BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' },
       });
+      expect((await fetch(`${server.url}/health`)).status).toBe(200);
+      writeFileSync(file, `${call}@1=${code}\n`);
       const { status } = await post(`${server.url}/v1/completions`, { ...REQUEST, max_tokens: 100, ignore_eos: true });
       expect(status).toBe(500);
       const health = await fetch(`${server.url}/health`);
@@ -78,6 +88,7 @@ describe('the demo model on emulated CUDA devices', () => {
       expect(await health.text()).toContain(reason);
       server.kill('SIGKILL');
       await server.exited;
+      rmSync(folder, { recursive: true });
     });
   }
 });

@@ -37,6 +37,8 @@ export interface CudaDeviceOptions {
   kernels: (computeCapability: string) => Promise<string>;
   /** Check pointers and integers of every op. */
   debug: boolean;
+  /** See CudaMemory. */
+  exactMemory?: boolean;
 }
 
 /** What NVIDIA recommends for Hopper; half of it would do before. */
@@ -107,7 +109,7 @@ export class CudaDevice implements Device {
     this.#kernels = openCudaKernels(kernelsPath);
     this.#stream = runtime.createStream();
     this.#events = new StreamEvents(runtime, this.#stream);
-    this.#memory = new CudaMemory(runtime, this.#stream, this.#events);
+    this.#memory = new CudaMemory(runtime, this.#stream, this.#events, options.exactMemory ?? false);
     this.#handle = this.#kernels.bao_stream_create(this.#stream, DTYPE_CODES[activationDtype], numMultiprocessors);
     const bytes = type === 'cuda' ? CUBLAS_WORKSPACE_BYTES : EMULATED_CUBLAS_WORKSPACE_BYTES;
     this.#cublas = new Cublas(options.cublas, this.#stream, { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes });

@@ -49,12 +49,14 @@ export class CudaMemory {
     private readonly runtime: CudaRuntime,
     private readonly stream: number,
     private readonly clock: StreamClock,
+    /** Takes exactly what is asked for, so that an access past it can be seen. */
+    private readonly exact: boolean,
   ) {}
 
   /** Memory that reads as zeros for what is enqueued from now on. Throws an Error with the purpose where there is none left. */
   alloc(bytes: number, purpose: string): DevicePtr {
     if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new Error(`can't allocate ${bytes} bytes for ${purpose}`);
-    const size = sizeClass(bytes);
+    const size = this.#sizeOf(bytes);
     // On one stream a block is free for the next user as soon as its last user is enqueued.
     const address = this.#freeBlocks.get(size)?.pop() ?? this.#malloc(size, purpose);
     this.#allocations.set(address, { bytes, size, purpose });
@@ -72,7 +74,7 @@ export class CudaMemory {
 
   /** A zero-filled pair. */
   allocStaging(bytes: number, purpose: string): StagingPair {
-    const size = sizeClass(bytes);
+    const size = this.#sizeOf(bytes);
     const reusable = this.#freeStaging.findIndex(({ pair, event }) => pair.size === size && this.clock.query(event));
     if (reusable >= 0) {
       const { pair } = this.#freeStaging.splice(reusable, 1)[0]!;
@@ -131,6 +133,10 @@ export class CudaMemory {
     this.#freeBlocks.clear();
     this.#freeStaging.length = 0;
     this.#pinned.clear();
+  }
+
+  #sizeOf(bytes: number): number {
+    return this.exact ? bytes : sizeClass(bytes);
   }
 
   #keep(size: number, address: DevicePtr): void {

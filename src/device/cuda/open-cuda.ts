@@ -18,6 +18,7 @@ export interface OpenCudaOptions {
 }
 
 const isDebug = () => process.env.BAO_DEBUG_KERNELS === '1';
+const isChecked = () => process.env.BAO_CUDA_EMULATION_CHECK === '1';
 
 /** Opens a real device; its kernels are built by nvcc where they have not been. Throws "no CUDA device: …". */
 export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
@@ -31,9 +32,12 @@ export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
   });
 }
 
-/** Opens an emulated device: the same kernels, compiled for the CPU, and stand-ins for NVIDIA's libraries. Only in a checkout. */
-export async function openCudaEmulation(options: OpenCudaOptions): Promise<CudaDevice> {
-  const { cudart, cublas, kernels } = await ensureCudaEmulation({ quiet: true });
+/**
+ * Opens an emulated device: the same kernels, compiled for the CPU, and stand-ins for NVIDIA's libraries. Only in a checkout.
+ * @param checked every access of a kernel to memory is checked, many times slower; by default where BAO_CUDA_EMULATION_CHECK is 1
+ */
+export async function openCudaEmulation(options: OpenCudaOptions, checked = isChecked()): Promise<CudaDevice> {
+  const { cudart, cublas, kernels } = await ensureCudaEmulation({ quiet: true, checked });
   return CudaDevice.open({
     ...options,
     type: 'cuda-emulation',
@@ -41,5 +45,6 @@ export async function openCudaEmulation(options: OpenCudaOptions): Promise<CudaD
     cublas,
     kernels: () => Promise.resolve(kernels),
     debug: isDebug(),
+    exactMemory: checked,
   });
 }

@@ -1,2 +1,14 @@
+import { createDevice } from '../../../src/device/create-device.ts';
+import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
+import type { Device } from '../../../src/device/device.ts';
+import type { FloatDType } from '../../../src/device/dtype.ts';
+
 /** The CUDA device of the tests: the emulation, or the GPU of the machine where scripts/gpu-verify runs them. */
 export const CUDA_DEVICE = process.env.BAO_TEST_CUDA_DEVICE === 'cuda' ? 'cuda' : 'cuda-emulation';
+
+/** @param checked every access of a kernel to memory is checked, where the device is emulated */
+export function openDeviceUnderTest(options: { activationDtype?: FloatDType; checked: boolean }): Promise<Device> {
+  const { activationDtype = 'bfloat16', checked } = options;
+  if (CUDA_DEVICE === 'cuda') return createDevice(CUDA_DEVICE, { activationDtype });
+  return openCudaEmulation({ index: 0, activationDtype, replaySizes: [] }, checked);
+}

@@ -6,8 +6,8 @@ const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values })
 const i32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'i32', values });
 const zeros = (length: number) => new Float32Array(Math.max(1, length));
 
-function layerNormCases(): OpCase[] {
-  return [1, 31, 64, 1000].flatMap((n) =>
+export function layerNormCases(sizes: readonly number[] = [1, 31, 64, 1000]): OpCase[] {
+  return sizes.flatMap((n) =>
     [true, false].map((biased) => {
       const bias: Record<string, BufferSpec> = biased ? { bias: f32(randomFloats(n, n + 3)) } : {};
       const args = { x: 'x', weight: 'weight', bias: biased ? 'bias' : 0, out: 'out', rows: 5, n, eps: 1e-5 };
@@ -54,7 +54,7 @@ function rowCases(): OpCase[] {
   return cases;
 }
 
-interface EncoderShape {
+export interface EncoderShape {
   heads: number;
   kvHeads: number;
   headDim: number;

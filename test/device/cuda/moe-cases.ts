@@ -7,7 +7,7 @@ const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values })
 const i32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'i32', values });
 const zeros = (length: number) => new Float32Array(Math.max(1, length));
 
-interface Routing {
+export interface Routing {
   experts: number;
   topK: number;
   scoring: 0 | 1;
@@ -24,8 +24,8 @@ const ROUTINGS: readonly Routing[] = [
   { experts: 6, topK: 3, scoring: 0, groups: [6, 3] },
 ];
 
-function routeCases(): OpCase[] {
-  return ROUTINGS.flatMap(({ experts, topK, scoring, groups = [1, 1], renormalize = false }) =>
+export function routeCases(routings = ROUTINGS): OpCase[] {
+  return routings.flatMap(({ experts, topK, scoring, groups = [1, 1], renormalize = false }) =>
     [false, true].map((biased) => {
       const tokens = 9;
       const logits = randomFloats(tokens * experts, experts).map((value) => value * 6);
@@ -68,20 +68,21 @@ function routeCases(): OpCase[] {
 }
 
 /** Ids of `tokens * topK` pairs; experts from `used` on have none. */
-function pairsOf(tokens: number, topK: number, used: number): number[] {
+export function pairsOf(tokens: number, topK: number, used: number): number[] {
   const next = randomSource(tokens + used);
   return Array.from({ length: tokens * topK }, () => Math.min(used - 1, Math.floor(((next() + 1) / 2) * used)));
 }
 
-function permuteCases(): OpCase[] {
-  return (
-    [
-      ['one token', pairsOf(1, 2, 5), 2, 5],
-      ['all tokens to one expert', new Array(40).fill(2), 1, 4],
-      ['more pairs than threads', pairsOf(150, 4, 50), 4, 60],
-      ['more experts than threads', pairsOf(30, 8, 300), 8, 300],
-    ] as const
-  ).map(([name, ids, topK, experts]): OpCase => {
+type Permutation = readonly [name: string, ids: readonly number[], topK: number, experts: number];
+const PERMUTATIONS: readonly Permutation[] = [
+  ['one token', pairsOf(1, 2, 5), 2, 5],
+  ['all tokens to one expert', new Array(40).fill(2), 1, 4],
+  ['more pairs than threads', pairsOf(150, 4, 50), 4, 60],
+  ['more experts than threads', pairsOf(30, 8, 300), 8, 300],
+];
+
+export function permuteCases(permutations = PERMUTATIONS): OpCase[] {
+  return permutations.map(([name, ids, topK, experts]): OpCase => {
     const [pairs, n] = [ids.length, 37];
     const tokens = pairs / topK;
     return {
@@ -126,16 +127,17 @@ function permuteCases(): OpCase[] {
   });
 }
 
-function groupedCases(): OpCase[] {
-  return (
-    [
-      ['one row', [0, 1, 0], 40, 64],
-      ['rows of several tiles, an expert without any', [70, 0, 1, 65], 72, 96],
-      ['what no tile divides', [3, 20], 33, 50],
-    ] as const
-  ).flatMap(([name, counts, n, k]) =>
+type Grouping = readonly [name: string, rowsOfExperts: readonly number[], n: number, k: number];
+const GROUPINGS: readonly Grouping[] = [
+  ['one row', [0, 1, 0], 40, 64],
+  ['rows of several tiles, an expert without any', [70, 0, 1, 65], 72, 96],
+  ['what no tile divides', [3, 20], 33, 50],
+];
+
+export function groupedCases(groupings = GROUPINGS): OpCase[] {
+  return groupings.flatMap(([name, counts, n, k]) =>
     [false, true].map((biased) => {
-      const rows = counts.reduce((sum: number, count) => sum + count, 0);
+      const rows = counts.reduce((sum, count) => sum + count, 0);
       const offsets = [0];
       for (const count of counts) offsets.push(offsets.at(-1)! + count);
       const [ldX, ldOut] = [k + 8, n + 3];

@@ -12,9 +12,9 @@ const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values })
 const i32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'i32', values });
 const zeros = (length: number) => new Float32Array(Math.max(1, length));
 
-function normCases(): OpCase[] {
-  return [1, 2, 31, 33, 64, 257, 1000].flatMap((n) => {
-    const rows = 5;
+/** @param sizes of rows */
+export function normCases(sizes: readonly number[] = [1, 2, 31, 33, 64, 257, 1000], rows = 5): OpCase[] {
+  return sizes.flatMap((n) => {
     const buffers = {
       x: act(randomFloats(rows * n, n)),
       residual: act(randomFloats(rows * n, n + 1)),
@@ -45,13 +45,15 @@ function normCases(): OpCase[] {
   });
 }
 
-function linearCases(): OpCase[] {
-  const shapes = [
-    [1, 1, 1],
-    [1, 40, 33],
-    [7, 65, 128],
-    [40, 24, 256],
-  ] as const;
+const LINEAR_SHAPES = [
+  [1, 1, 1],
+  [1, 40, 33],
+  [7, 65, 128],
+  [40, 24, 256],
+] as const;
+
+/** @param shapes [m, n, k] */
+export function linearCases(shapes: readonly (readonly [number, number, number])[] = LINEAR_SHAPES): OpCase[] {
   return shapes.flatMap(([m, n, k]) =>
     (['linear', 'linear_f32'] as const).flatMap((op) =>
       [true, false].map((biased) => {
@@ -72,12 +74,14 @@ function linearCases(): OpCase[] {
   );
 }
 
-function loraCases(): OpCase[] {
-  const shapes: [rows: number, k: number, columns: number[], ranks: (number | null)[]][] = [
-    [2, 1, [1], [1]],
-    [5, 33, [9, 2, 5], [3, null, 1]],
-    [40, 70, [300, 17], [8, 16]],
-  ];
+type LoraShape = readonly [rows: number, k: number, columns: number[], ranks: (number | null)[]];
+const LORA_SHAPES: readonly LoraShape[] = [
+  [2, 1, [1], [1]],
+  [5, 33, [9, 2, 5], [3, null, 1]],
+  [40, 70, [300, 17], [8, 16]],
+];
+
+export function loraCases(shapes: readonly LoraShape[] = LORA_SHAPES): OpCase[] {
   return shapes.map(([numRows, k, columns, ranks]) => {
     const problem = loraProblem(numRows, k, columns, ranks);
     const starts = [0];
@@ -122,15 +126,16 @@ function loraCases(): OpCase[] {
   });
 }
 
-function ropeCases(): OpCase[] {
+/** Each head size without rotation, with one of 8 elements and with one of all. */
+export function ropeCases(headDims: readonly number[] = [16, 24, 80, 256], tokens = 4): OpCase[] {
   const cases: OpCase[] = [];
-  for (const headDim of [16, 24, 80, 256]) {
+  for (const headDim of headDims) {
     for (const rotaryDim of [0, 8, headDim]) {
       for (const [interleaved, normed] of [
         [0, true],
         [1, false],
       ] as const) {
-        const [heads, kvHeads, tokens, maxPosition] = [3, 2, 4, 20];
+        const [heads, kvHeads, maxPosition] = [3, 2, 20];
         const ld = (heads + 2 * kvHeads) * headDim + 8;
         const norms: Record<string, BufferSpec> = normed
           ? { qw: f32(randomFloats(headDim, 1)), kw: f32(randomFloats(headDim, 2)) }
@@ -152,7 +157,7 @@ function ropeCases(): OpCase[] {
         };
         const buffers = {
           qkv: act(randomFloats(tokens * ld, headDim)),
-          positions: i32([0, 19, 7, 7]),
+          positions: i32(Array.from({ length: tokens }, (_, token) => (token * 19) % maxPosition)),
           cosSin: f32(randomFloats(maxPosition * Math.max(1, rotaryDim), 5)),
           ...norms,
         };
@@ -164,13 +169,14 @@ function ropeCases(): OpCase[] {
   return cases;
 }
 
-function rowCases(): OpCase[] {
+/** @param sizes of what act_and_mul gives for a row */
+export function rowCases(sizes: readonly number[] = [1, 7, 300], rows = 3): OpCase[] {
   const cases: OpCase[] = [];
-  for (const n of [1, 7, 300]) {
+  for (const n of sizes) {
     for (const kind of [0, 1, 2]) {
-      const values = randomFloats(3 * 2 * n, n).map((value, i) => (i % (2 * n) < n ? value * 6 : value));
-      const args = { gate_up: 'in', out: 'out', rows: 3, n, kind };
-      const buffers = { in: act(values), out: act(zeros(3 * n)) };
+      const values = randomFloats(rows * 2 * n, n).map((value, i) => (i % (2 * n) < n ? value * 6 : value));
+      const args = { gate_up: 'in', out: 'out', rows, n, kind };
+      const buffers = { in: act(values), out: act(zeros(rows * n)) };
       cases.push({
         name: `act_and_mul ${n}, kind ${kind}`,
         buffers,
@@ -412,8 +418,8 @@ function attentionCases(storage: FloatDType): OpCase[] {
   ];
 }
 
-function logprobsCases(): OpCase[] {
-  return [1, 5, 64, 1500].map((vocab) => {
+export function logprobsCases(vocabularies: readonly number[] = [1, 5, 64, 1500]): OpCase[] {
+  return vocabularies.map((vocab) => {
     const rows = 6;
     const logits = randomFloats(rows * vocab, vocab).map((value) => value * 8);
     // Ties, and what is no number.

@@ -40,7 +40,8 @@ interface Placed {
   read(): Float32Array;
 }
 
-const toBits: Record<FloatDType, (values: Float32Array) => Uint8Array> = {
+/** The bytes of values, rounded to the type. */
+export const toBytes: Record<FloatDType, (values: Float32Array) => Uint8Array> = {
   float32: (values) => new Uint8Array(values.slice().buffer),
   float16: (values) => new Uint8Array(new Float16Array(values).buffer),
   bfloat16: (values) => {
@@ -73,7 +74,7 @@ function packed(device: Device, shape: { n: number; k: number }, values: ArrayLi
 }
 
 function matrixSource(device: Device, { n, k }: { n: number; k: number }, values: Float32Array) {
-  const { host } = uploaded(device, toBits.float32(values));
+  const { host } = uploaded(device, toBytes.float32(values));
   return { ptr: ptr(host), dtype: 'float32', rows: n, cols: k, ld: k } as const;
 }
 
@@ -99,7 +100,7 @@ function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   }
   const dtype = spec.type === 'act' ? device.activationDtype : 'float32';
   const values = spec.type === 'act' ? rounded(spec.values, storage) : Float32Array.from(spec.values);
-  const staging = uploaded(device, toBits[dtype](values));
+  const staging = uploaded(device, toBytes[dtype](values));
   return { ptr: staging.ptr, read: () => download(staging, () => fromBits(staging.host, dtype, length)) };
 
   function download(from: StagingBuffer, decode: () => Float32Array): Float32Array {
@@ -124,4 +125,23 @@ export function runCase(device: Device, testCase: OpCase, storage: FloatDType): 
     device.ops[op](...values);
   }
   return testCase.outputs.map((name) => placed.get(name)!.read());
+}
+
+/** Share of a value, and share of the greatest value of its buffer, by which the devices may differ: rounding of stored activations. */
+const TOLERANCE: Record<FloatDType, { relative: number; absolute: number }> = {
+  float32: { relative: 1e-5, absolute: 4e-6 },
+  float16: { relative: 2 ** -9, absolute: 2 ** -10 },
+  bfloat16: { relative: 2 ** -6, absolute: 2 ** -7 },
+};
+
+/** The first index where the buffers differ by more than the tolerance, with both values. */
+export function firstDifference(actual: Float32Array, expected: Float32Array, dtype: FloatDType): string | null {
+  const { relative, absolute } = TOLERANCE[dtype];
+  const greatest = expected.reduce((max, value) => (Number.isFinite(value) ? Math.max(max, Math.abs(value)) : max), 0);
+  for (let i = 0; i < expected.length; i++) {
+    const [a, e] = [actual[i]!, expected[i]!];
+    if (Object.is(a, e) || a === e) continue;
+    if (!(Math.abs(a - e) <= relative * Math.abs(e) + absolute * greatest)) return `[${i}]: ${a}, not ${e}`;
+  }
+  return actual.length === expected.length ? null : `${actual.length} values, not ${expected.length}`;
 }

@@ -1,30 +1,10 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { CUDA_KERNEL_OPS } from '../../../src/device/cuda/cuda-kernels.ts';
-import type { FloatDType } from '../../../src/device/dtype.ts';
 import { randomFloats } from '../harness.ts';
-import { CUDA_DEVICE } from './device-under-test.ts';
+import { CUDA_DEVICE, openDeviceUnderTest } from './device-under-test.ts';
 import { attentionCase, opCases } from './op-cases.ts';
-import { runCase } from './op-runner.ts';
-
-/** Share of a value, and share of the greatest value of its buffer, by which the devices may differ: rounding of stored activations. */
-const TOLERANCE: Record<FloatDType, { relative: number; absolute: number }> = {
-  float32: { relative: 1e-5, absolute: 1e-6 },
-  float16: { relative: 2 ** -9, absolute: 2 ** -10 },
-  bfloat16: { relative: 2 ** -6, absolute: 2 ** -7 },
-};
-
-/** The first index where the buffers differ by more than the tolerance, with both values. */
-function firstDifference(actual: Float32Array, expected: Float32Array, dtype: FloatDType): string | null {
-  const { relative, absolute } = TOLERANCE[dtype];
-  const greatest = expected.reduce((max, value) => (Number.isFinite(value) ? Math.max(max, Math.abs(value)) : max), 0);
-  for (let i = 0; i < expected.length; i++) {
-    const [a, e] = [actual[i]!, expected[i]!];
-    if (Object.is(a, e) || a === e) continue;
-    if (!(Math.abs(a - e) <= relative * Math.abs(e) + absolute * greatest)) return `[${i}]: ${a}, not ${e}`;
-  }
-  return actual.length === expected.length ? null : `${actual.length} values, not ${expected.length}`;
-}
+import { firstDifference, runCase } from './op-runner.ts';
 
 const cpu = await createDevice('cpu', { threads: 2 });
 afterAll(() => cpu.close());
@@ -36,7 +16,8 @@ test('every op that CUDA has is compared here, but for sample', () => {
 
 for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
   describe(`CUDA kernels equal the CPU's, ${CUDA_DEVICE}, ${dtype}`, async () => {
-    const cuda = await createDevice(CUDA_DEVICE, { activationDtype: dtype });
+    // Two types with every access checked, and one as the server runs it.
+    const cuda = await openDeviceUnderTest({ activationDtype: dtype, checked: dtype !== 'float16' });
     afterAll(() => cuda.close());
 
     for (const testCase of opCases(dtype)) {

@@ -11,8 +11,8 @@ const SHAPES = [
 ] as const;
 
 /** Products with quantized weights, with a row of zeros and a weight that is not finite among them. */
-export function quantCases(): OpCase[] {
-  return SHAPES.flatMap(([m, n, k]) =>
+export function quantCases(shapes: readonly (readonly [number, number, number])[] = SHAPES): OpCase[] {
+  return shapes.flatMap(([m, n, k]) =>
     (['int8', 'int4'] as const).flatMap((scheme) =>
       (['quantized_linear', 'quantized_linear_f32'] as const).map((op): OpCase => {
         const [ldX, ldOut] = [k + 3, n + 5];

@@ -5,7 +5,7 @@ import { SamplingBatch } from '../../../src/sampling/sampling-batch.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../../src/sampling/sampling-params.ts';
 import { prepareSampling } from '../../../src/sampling/sampling-request.ts';
 import { normals } from '../../sampling/reference-sampler.ts';
-import { CUDA_DEVICE } from './device-under-test.ts';
+import { openDeviceUnderTest } from './device-under-test.ts';
 
 const VOCAB = 1500;
 const LD_TABLE = 16;
@@ -77,7 +77,7 @@ function sample(device: Device, seed: bigint): Sampled {
 }
 
 const cpu = await createDevice('cpu', { threads: 1 });
-const cuda = await createDevice(CUDA_DEVICE);
+const cuda = await openDeviceUnderTest({ checked: true });
 afterAll(() => {
   cpu.close();
   cuda.close();
