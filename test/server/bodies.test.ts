@@ -110,7 +110,6 @@ describe('what is not there is refused by name', () => {
   test.each([
     ['watermarking', true],
     ['thinking_token_budget', 5],
-    ['logprob_token_ids', [1]],
     ['kv_transfer_params', {}],
     ['ec_transfer_params', {}],
     ['vllm_xargs', { a: 1 }],
@@ -134,6 +133,7 @@ describe('what is not there is refused by name', () => {
     expect(await paramOf({ tools, tool_choice: 'maybe' })).toBe('tool_choice');
     expect(await paramOf({ tools, tool_choice: { function: { name: 'g' } } })).toBe('tool_choice');
     expect(await paramOf({ tools, tool_choice: { function: {} } })).toBe('tool_choice.function.name');
+    expect(await paramOf({ tools, tool_choice: { type: 'custom', function: { name: 'f' } } })).toBe('tool_choice.type');
     expect(await paramOf({ tool_choice: 'auto' })).toBe('tool_choice');
     expect(await paramOf({ tools: [] })).toBe('tools');
     const image = [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }];
