@@ -1,6 +1,7 @@
 import type { DType } from '../device/dtype.ts';
 import type { LayerContext } from '../layers/layer-context.ts';
 import type { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { HfConfig } from './hf-config.ts';
 import type { CausalLM, PoolingModel } from './model.ts';
 
@@ -22,5 +23,8 @@ export interface ModelContext extends LayerContext {
 /** Builds a model and reads its weights. Throws an Error that names a tensor that is missing or misshapen. */
 export type ModelFactory = (context: ModelContext) => CausalLM;
 
+/** What a model that is pooled is to make of its hidden states. */
+export type PooledAs = Pick<PoolingConfig, 'convert' | 'labels' | 'scoreTokens'>;
+
 /** The same for a model that is pooled. */
-export type PoolingModelFactory = (context: ModelContext, task: 'embed' | 'classify') => PoolingModel;
+export type PoolingModelFactory = (context: ModelContext, pooledAs: PooledAs) => PoolingModel;

@@ -7,6 +7,24 @@ export type SeqPoolingType = (typeof SEQ_POOLING_TYPES)[number];
 /** What logits of classes become. */
 export type ClassActivation = 'softmax' | 'sigmoid' | 'identity';
 
+/** A head for classes made of the LM head's rows of some tokens, by vLLM's names of ways. */
+export interface ScoreTokens {
+  /** One class, the second token's probability beside the first's; or a class for each token. */
+  method: 'from_2_way_softmax' | 'no_post_processing';
+  ids: number[];
+}
+
+/** A `Dense` module of Sentence Transformers, which changes the size of embeddings. */
+export interface DenseModule {
+  /** Its folder within the model's. */
+  path: string;
+  inFeatures: number;
+  outFeatures: number;
+  bias: boolean;
+  /** By transformers' name; null: none. */
+  act: string | null;
+}
+
 /** How the model's hidden states are pooled, as the checkpoint's files and `--pooler-config` say together. Plain data. */
 export interface PoolingConfig {
   /** What the model makes: embeddings, or classes by its classification head. */
@@ -26,6 +44,16 @@ export interface PoolingConfig {
   logitSigma: number;
   /** Names of the classes; empty for embeddings. */
   labels: string[];
+  /** null: the head for classes is the checkpoint's own. */
+  scoreTokens: ScoreTokens | null;
+  /** What embeddings go through after pooling, one after another. */
+  dense: DenseModule[];
+  /** The two texts of a pair are put together as the tokenizer says, with what it puts between them; false: as they are, one behind the other. */
+  usesSepToken: boolean;
+  /** Texts are made lower case before they are tokenized. */
+  lowerCases: boolean;
+  /** What goes before a text by what the text is for (`input_type` of `/v2/embed`); null: the model names none. */
+  prompts: Record<string, string> | null;
   /** Tokens see those behind them: a prompt is computed in one step, and no prefix of it can be reused. */
   isEncoder: boolean;
 }
