@@ -93,6 +93,10 @@ export class AsyncLLM implements EngineClient {
     return this.requirePreprocessing().pool.encode(text, options);
   }
 
+  get hasChatTemplate(): boolean {
+    return this.preprocessing !== null && this.preprocessing.chatTemplate.source !== null;
+  }
+
   renderChat(input: ChatTemplateInput): string {
     return this.requirePreprocessing().chatTemplate.render(input);
   }

@@ -15,6 +15,7 @@ import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerClassify } from './routes/classify.ts';
+import { registerCohereEmbed } from './routes/cohere-embed.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerEmbeddings } from './routes/embeddings.ts';
@@ -97,8 +98,10 @@ function registerGeneration(app: ServerApp, context: ServerContext): void {
 
 function registerPoolingTasks(app: ServerApp, context: ServerContext, pooling: PoolingConfig): void {
   registerPooling(app, context);
-  if (pooling.convert === 'embed') registerEmbeddings(app, context);
-  else registerClassify(app, context);
+  if (pooling.convert === 'embed') {
+    registerEmbeddings(app, context);
+    registerCohereEmbed(app, context);
+  } else registerClassify(app, context);
   if (canScore(pooling)) registerScore(app, context);
 }
 

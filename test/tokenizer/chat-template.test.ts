@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'bun:test';
-import { join } from 'node:path';
 import { ValidationError } from '../../src/errors/validation-error.ts';
 import { LoadError } from '../../src/loader/load-error.ts';
 import { ChatTemplate, type ChatTemplateOptions } from '../../src/tokenizer/chat-template.ts';
@@ -271,7 +270,8 @@ describe('where the template comes from', () => {
       await withTokenizerFolder(Object.fromEntries(order.slice(first)), (folder) => {
         expect(rendered(folder)).toBe(['from jinja', 'from json', 'from config'][first]!);
         expect(rendered(folder, '{{ "inline" }}')).toBe('inline');
-        expect(rendered(folder, join(folder, order[first]![0]))).toContain('from');
+        // Longer than a file's name may be.
+        expect(rendered(folder, `{# ${'x'.repeat(300)} #}long\n`)).toBe('long');
       });
     }
   });
@@ -300,7 +300,7 @@ describe('where the template comes from', () => {
   });
 
   test.each([
-    ['a file that is not there', {}, '/no/such.jinja', '--chat-template /no/such.jinja: the file does not exist'],
+    ['a broken override', {}, '{% for %}', '--chat-template: the chat template can'],
     ['broken Jinja', { 'chat_template.jinja': '{% for %}' }, null, 'chat_template.jinja: the chat template can'],
     ['broken JSON', { 'tokenizer_config.json': '{' }, null, 'tokenizer_config.json: not valid JSON'],
     ['a number', { 'tokenizer_config.json': { chat_template: 1 } }, null, 'neither a text nor a list'],

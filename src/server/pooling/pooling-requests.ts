@@ -66,7 +66,7 @@ export function textLimits({ engine, config }: PoolingContext, origin: PoolingOr
   };
 }
 
-/** The prompts of texts or of a conversation. Throws ValidationError. */
+/** The prompts of texts or of conversations. Throws ValidationError. */
 export async function preparePrompts(
   context: PoolingContext,
   input: PoolingInput,
@@ -76,8 +76,12 @@ export async function preparePrompts(
   if (input.kind === 'texts') {
     return Promise.all(input.texts.map((text) => preparePrompt(context, text, input.addSpecialTokens, limits)));
   }
-  const text = renderChatPrompt(context.engine, input.chat);
-  return [await preparePrompt(context, text, input.chat.add_special_tokens, limits)];
+  return Promise.all(
+    input.chats.map((chat) => {
+      const text = renderChatPrompt(context.engine, chat);
+      return preparePrompt(context, text, chat.add_special_tokens, limits);
+    }),
+  );
 }
 
 /** A text as the model was trained to read it. */
