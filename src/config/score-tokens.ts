@@ -1,5 +1,5 @@
 import type { HfConfig } from '../models/hf-config.ts';
-import type { ScoreTokens } from '../pooling/pooling-config.ts';
+import type { ScoreTokens } from '../models/model-context.ts';
 import { readTokenizerFiles, type TokenizerJson } from '../tokenizer/tokenizer-files.ts';
 import { ConfigError } from './config-error.ts';
 

@@ -1,5 +1,3 @@
-import type { LoRAModules } from './adapter-weights.ts';
-
 /** How an adapter's names of modules and the model's become each other. */
 export interface ModuleNames {
   toModel(adapterName: string): string;
@@ -14,7 +12,7 @@ const SAME: ModuleNames = { toModel: (name) => name, toAdapter: (name) => name }
  *
  * @param adapterNames modules that the adapter changes
  */
-export function moduleNames(adapterNames: readonly string[], modules: LoRAModules): ModuleNames {
+export function moduleNames(adapterNames: readonly string[], modules: ReadonlyMap<string, unknown>): ModuleNames {
   for (const name of adapterNames) {
     if (modules.has(name)) return SAME;
     const base = baseOf(name);

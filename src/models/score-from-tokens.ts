@@ -1,8 +1,8 @@
 import { ptr } from 'bun:ffi';
 import { readVector } from '../layers/host-vector.ts';
 import type { TensorView, WeightSource } from '../loader/weight-source.ts';
-import type { ScoreTokens } from '../pooling/pooling-config.ts';
 import type { HfConfig } from './hf-config.ts';
+import type { ScoreTokens } from './model-context.ts';
 
 export const SCORE_WEIGHT = 'score.weight';
 

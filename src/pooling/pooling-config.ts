@@ -1,3 +1,5 @@
+import type { DenseLayer } from '../layers/dense-head.ts';
+import type { PooledAs } from '../models/model-context.ts';
 import type { PoolingTask } from './pooling-params.ts';
 
 /** Which tokens' hidden states make the sequence's: the first, the last, or all by their mean. */
@@ -7,28 +9,14 @@ export type SeqPoolingType = (typeof SEQ_POOLING_TYPES)[number];
 /** What logits of classes become. */
 export type ClassActivation = 'softmax' | 'sigmoid' | 'identity';
 
-/** A head for classes made of the LM head's rows of some tokens, by vLLM's names of ways. */
-export interface ScoreTokens {
-  /** One class, the second token's probability beside the first's; or a class for each token. */
-  method: 'from_2_way_softmax' | 'no_post_processing';
-  ids: number[];
-}
-
 /** A `Dense` module of Sentence Transformers, which changes the size of embeddings. */
-export interface DenseModule {
+export interface DenseModule extends DenseLayer {
   /** Its folder within the model's. */
   path: string;
-  inFeatures: number;
-  outFeatures: number;
-  bias: boolean;
-  /** By transformers' name; null: none. */
-  act: string | null;
 }
 
 /** How the model's hidden states are pooled, as the checkpoint's files and `--pooler-config` say together. Plain data. */
-export interface PoolingConfig {
-  /** What the model makes: embeddings, or classes by its classification head. */
-  convert: 'embed' | 'classify';
+export interface PoolingConfig extends PooledAs {
   /** What `/pooling` does with a request that names no task. */
   task: PoolingTask;
   seqPoolingType: SeqPoolingType;
@@ -42,10 +30,6 @@ export interface PoolingConfig {
   /** Logits become (logit - mean) / sigma before the activation (Platt scaling). */
   logitMean: number;
   logitSigma: number;
-  /** Names of the classes; empty for embeddings. */
-  labels: string[];
-  /** null: the head for classes is the checkpoint's own. */
-  scoreTokens: ScoreTokens | null;
   /** What embeddings go through after pooling, one after another. */
   dense: DenseModule[];
   /** The two texts of a pair are put together as the tokenizer says, with what it puts between them; false: as they are, one behind the other. */

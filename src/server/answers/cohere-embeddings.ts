@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import type { CohereEmbeddingType } from '../protocol/cohere-embed.ts';
 import { vectorBytes } from './vector-bytes.ts';
 

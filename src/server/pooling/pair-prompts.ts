@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { applyTemplate, numSpecialTokens, type TextTemplate } from '../../tokenizer/text-template.ts';
 import { promptFromIds } from '../generation/prompt.ts';
 import type { ScoreFields } from '../protocol/score.ts';

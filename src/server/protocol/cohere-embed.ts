@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { notSupported } from '../errors.ts';
 import { describedAs } from './field-metadata.ts';
 import { int64, integer, integerBetween, list, literal, string } from './fields.ts';

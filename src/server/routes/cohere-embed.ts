@@ -1,4 +1,4 @@
-import { ValidationError } from '../../engine/engine-client.ts';
+import { ValidationError } from '../../errors/validation-error.ts';
 import { typedEmbeddings } from '../answers/cohere-embeddings.ts';
 import { numPromptTokens } from '../answers/pooling-answer.ts';
 import { renderChatPrompt } from '../generation/prompt.ts';
