@@ -11,6 +11,7 @@ import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
 import { requireApiKey } from './middleware/auth.ts';
 import { cors } from './middleware/cors.ts';
+import { limitConcurrency } from './middleware/limit-concurrency.ts';
 import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
@@ -60,6 +61,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
       observeHttp: options.metrics?.observeHttp?.bind(options.metrics),
     }),
   );
+  if (frontend.limitConcurrency !== null) app.use(limitConcurrency(frontend.limitConcurrency));
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
   if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 

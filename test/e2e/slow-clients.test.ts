@@ -55,6 +55,36 @@ describe('the server closes', () => {
   });
 });
 
+test('more requests than may be under way are refused unread, and the operator is not; those that end make room', async () => {
+  const limited = await startBao(['demo', '--limit-concurrency', '3', '--request-body-timeout', '1']);
+  const port = Number(new URL(limited.url).port);
+  // Bodies that never come: whichever of them are taken fill all places.
+  const sockets = Array.from({ length: 8 }, () => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(`${head(200_000)}{"prompt":`));
+    return socket.on('error', () => {});
+  });
+  try {
+    const complete = () =>
+      fetch(`${limited.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: body(),
+      });
+    let refused = await complete();
+    while (refused.status === 200) {
+      await Bun.sleep(20);
+      refused = await complete();
+    }
+    expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '1']);
+    expect(await refused.text()).toContain('--limit-concurrency 3');
+    for (const path of ['/health', '/metrics']) expect((await fetch(limited.url + path)).status, path).toBe(200);
+    while ((await complete()).status !== 200) await Bun.sleep(20);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    await limited.stop();
+  }
+});
+
 test('an answer may be silent for longer than a connection may be idle', async () => {
   const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
   await call('/sleep?level=0');
