@@ -118,6 +118,19 @@ describe('the same without a template', () => {
     }
   });
 
+  test('a score of one token, with no_post_processing', async () => {
+    const flags = overrides({ classifier_from_token: ['yes'], method: 'no_post_processing' });
+    const server = await startBao([FOLDER, ...flags]);
+    try {
+      expectNear(
+        (await scores(server)).values,
+        pairs.map(({ logits }) => 1 / (1 + Math.exp(-logits[classes.indexOf('yes')]!))),
+      );
+    } finally {
+      await server.stop();
+    }
+  });
+
   test('a class for each token, with no_post_processing', async () => {
     const flags = overrides({ classifier_from_token: classes, method: 'no_post_processing' });
     const server = await startBao([FOLDER, ...flags]);
