@@ -17,6 +17,7 @@ export type {
   EmbeddingRequestOutput,
   EmbedOptions,
   PoolingOptions,
+  ScoreOptions,
   ScoringRequestOutput,
 } from './entrypoints/pooling.ts';
 export type { ChatMessage, ChatOptions, ChatTool, Prompt } from './entrypoints/request-builder.ts';

@@ -1,7 +1,7 @@
 import type { Device, DevicePtr, OpArgs } from '../../src/device/device.ts';
 import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
+import { uploadBytes } from '../../src/device/upload-bytes.ts';
 import { packBlock } from '../../src/lora/adapter-block.ts';
-import { uploadBytes } from '../../src/lora/upload-bytes.ts';
 
 /** Adapters that are measured: so many of one rank, in the batch at once. */
 export interface LoraShape {

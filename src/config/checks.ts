@@ -90,7 +90,7 @@ function checkFrontend(values: FlagValues): void {
 }
 
 /** The resolved configuration against the model. Throws ConfigError. */
-export function checkConfig({ scheduler, model, lora }: BaoConfig): void {
+export function checkConfig({ scheduler, model }: BaoConfig): void {
   const { maxNumBatchedTokens, maxNumSeqs, enableChunkedPrefill, longPrefillTokenThreshold } = scheduler;
   if (maxNumBatchedTokens < model.maxModelLen && !enableChunkedPrefill) {
     throw new ConfigError(
@@ -105,11 +105,6 @@ export function checkConfig({ scheduler, model, lora }: BaoConfig): void {
   if (longPrefillTokenThreshold > model.maxModelLen) {
     throw new ConfigError(
       `--long-prefill-token-threshold ${longPrefillTokenThreshold} is more than --max-model-len ${model.maxModelLen}, so that it would never count.`,
-    );
-  }
-  if (lora.enableLora && model.pooling !== null) {
-    throw new ConfigError(
-      '--enable-lora: adapters are served beside models that generate; this one is pooled (--runner pooling).',
     );
   }
 }

@@ -108,7 +108,7 @@ export class EngineArgs {
 
   private async resolveModel(environment: ModelEnvironment): Promise<ModelConfig> {
     const {
-      tokenizer,
+      tokenizer: _,
       hfToken,
       hfOverrides,
       dtype,
@@ -129,21 +129,14 @@ export class EngineArgs {
       });
       const hf = await readHfConfig(folder, hfOverrides, environment);
       const sentenceTransformers = await readSentenceTransformers(folder);
-      const pooling = resolvePooling({ runner, convert, poolerConfig }, hf, sentenceTransformers);
+      const tokenizerFolder = await this.resolveTokenizerFolder(environment, folder);
+      const pooling = resolvePooling({ runner, convert, poolerConfig }, hf, sentenceTransformers, tokenizerFolder);
       const defaults = await readGenerationDefaults(folder, generationConfig, overrideGenerationConfig);
       return {
         ...asGiven,
         servedModelName: asGiven.servedModelName.length > 0 ? asGiven.servedModelName : [asGiven.model],
         folder,
-        tokenizerFolder: asGiven.skipTokenizerInit
-          ? null
-          : tokenizer === null
-            ? folder
-            : await environment.resolveModelFolder(tokenizer, {
-                ...hub,
-                revision: asGiven.tokenizerRevision,
-                weights: false,
-              }),
+        tokenizerFolder,
         hf,
         pooling,
         dtype: resolveDtype(dtype, hf.torchDtype),
@@ -157,6 +150,19 @@ export class EngineArgs {
         defaultSamplingParams: defaults.samplingParams,
         maxTokensLimit: defaults.maxTokensLimit,
       };
+    });
+  }
+
+  /** The model's own, unless another is named; null with `--skip-tokenizer-init`. */
+  private async resolveTokenizerFolder(environment: ModelEnvironment, modelFolder: string): Promise<string | null> {
+    const { skipTokenizerInit, tokenizer, tokenizerRevision, downloadDir, hfToken } = this.values;
+    if (skipTokenizerInit) return null;
+    if (tokenizer === null) return modelFolder;
+    return environment.resolveModelFolder(tokenizer, {
+      downloadDir,
+      hfToken,
+      revision: tokenizerRevision,
+      weights: false,
     });
   }
 

@@ -11,19 +11,22 @@ import { ConfigError } from './config-error.ts';
 import type { FlagValues } from './flags/index.ts';
 import { isJsonObject } from './parse-value.ts';
 import { type PoolerFlags, readPoolerConfig } from './pooler-config.ts';
-import type { SentenceTransformers } from './sentence-transformers.ts';
+import { type NamedScoreTokens, readScoreTokens, resolveScoreTokens } from './score-tokens.ts';
+import { readTextMembers, type SentenceTransformers } from './sentence-transformers.ts';
 
 type Runner = Pick<FlagValues, 'runner' | 'convert' | 'poolerConfig'>;
 
 /**
  * How the model is pooled, by vLLM's rules: `--runner` and `--convert`, else its files and its architecture; null: it generates.
  *
+ * @param tokenizerFolder null: there is no tokenizer
  * @throws ConfigError for a runner that the model isn't made for, UsageError for a wrong `--pooler-config`
  */
 export function resolvePooling(
   flags: Runner,
   hf: HfConfig,
   sentenceTransformers: SentenceTransformers | null,
+  tokenizerFolder: string | null,
 ): PoolingConfig | null {
   const pooler = readPoolerConfig(flags.poolerConfig);
   // What isn't known here may be a plugin's model, and plugins come later: it generates, as theirs do.
@@ -36,7 +39,8 @@ export function resolvePooling(
   }
   const isEncoder = architecture?.kind === 'encoder';
   const convert = chooseConvert(flags, architecture);
-  const labels = convert === 'classify' ? labelsOf(hf) : [];
+  const named = convert === 'classify' && !isEncoder ? readScoreTokens(hf) : null;
+  const labels = convert === 'classify' ? labelsFor(hf, named) : [];
   const config: PoolingConfig = {
     convert,
     task: pooler.task ?? convert,
@@ -48,6 +52,11 @@ export function resolvePooling(
     logitMean: pooler.logitMean,
     logitSigma: pooler.logitSigma,
     labels,
+    scoreTokens: named && resolveScoreTokens(named, tokenizerFolder),
+    dense: convert === 'embed' ? (sentenceTransformers?.dense ?? []) : [],
+    usesSepToken: usesSepToken(hf, named !== null),
+    lowerCases: sentenceTransformers?.lowerCases ?? false,
+    prompts: convert === 'embed' ? promptsOf(hf, sentenceTransformers) : null,
     isEncoder,
   };
   checkPooling(config, pooler);
@@ -91,6 +100,21 @@ function defaultPooling(
   if (convert === 'embed' && sentenceTransformers !== null) return sentenceTransformers.seqPoolingType;
   if (convert === 'classify' && isEncoder && raw.classifier_pooling === 'mean') return 'MEAN';
   return isEncoder ? 'CLS' : 'LAST';
+}
+
+function labelsFor(hf: HfConfig, named: NamedScoreTokens | null): string[] {
+  if (named === null) return labelsOf(hf);
+  return named.method === 'from_2_way_softmax' ? ['LABEL_0'] : named.tokens.map((_, i) => `LABEL_${i}`);
+}
+
+/** Cross encoders are trained with what the tokenizer puts between two texts, generating models with the prompt that a template makes. */
+function usesSepToken({ raw }: HfConfig, isGenerating: boolean): boolean {
+  return typeof raw.use_sep_token === 'boolean' ? raw.use_sep_token : !isGenerating;
+}
+
+/** The model's own word before Sentence Transformers' file. */
+function promptsOf({ raw }: HfConfig, sentenceTransformers: SentenceTransformers | null): PoolingConfig['prompts'] {
+  return readTextMembers(raw.task_instructions) ?? sentenceTransformers?.prompts ?? null;
 }
 
 function matryoshkaOf({ raw }: HfConfig): PoolingConfig['matryoshka'] {

@@ -102,6 +102,10 @@ export class AsyncLLM implements EngineClient {
     return pool.encode(text, options);
   }
 
+  get hasChatTemplate(): boolean {
+    return this.preprocessing !== null && this.preprocessing.chatTemplate.source !== null;
+  }
+
   renderChat(input: ChatTemplateInput): string {
     return this.requirePreprocessing().chatTemplate.render(input);
   }

@@ -15,6 +15,8 @@ export interface EngineClient {
 
   /** Text to ids, off the main thread when long. Throws ValidationError when there is no tokenizer. */
   encode(text: string, options: { addSpecialTokens: boolean }): Promise<Int32Array>;
+  /** Whether conversations can be rendered without a template of their own. */
+  readonly hasChatTemplate: boolean;
   /** Conversation to prompt text by the model's chat template. Throws ValidationError for what the template refuses. */
   renderChat(input: ChatTemplateInput): string;
 

@@ -15,6 +15,7 @@ import {
   type EmbedOptions,
   PoolingBuilder,
   type PoolingOptions,
+  type ScoreOptions,
   type ScoringRequestOutput,
 } from './pooling.ts';
 import {
@@ -147,7 +148,7 @@ export class LLM extends EngineOwner {
   async score(
     texts1: string | readonly string[],
     texts2: string | readonly string[],
-    options: PoolingOptions = {},
+    options: ScoreOptions = {},
   ): Promise<ScoringRequestOutput[]> {
     const [first, second] = [[texts1].flat(), [texts2].flat()];
     if (first.length !== 1 && first.length !== second.length) {
@@ -189,9 +190,11 @@ export class LLM extends EngineOwner {
     options: EmbedOptions,
   ): Promise<PoolingRequestOutput[]> {
     const params = this.pooling.params(task, options);
-    const requests = prompts.map(({ ids, firstTypeOne }) => ({
+    const loras = await resolveLoras(this.engine.adapters, options.loraRequest, prompts.length);
+    const requests = prompts.map(({ ids, firstTypeOne }, i) => ({
       promptTokenIds: ids,
       pooling: { ...params, firstTypeOne },
+      lora: loras[i]!,
     }));
     const progress = await showGenerationProgress(prompts.length, options.progress ?? true);
     try {

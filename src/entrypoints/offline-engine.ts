@@ -27,6 +27,8 @@ export interface OfflineRequest {
 export interface OfflinePoolingRequest {
   promptTokenIds: Int32Array;
   pooling: PoolingParams;
+  /** Absent or null: the base model. */
+  lora?: LoRARequest | null;
 }
 
 /** The engine without HTTP, in the process of its caller: the cores are the same Workers that a server has. */

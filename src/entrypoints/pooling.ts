@@ -9,6 +9,7 @@ import {
 } from '../server/pooling/pooling-requests.ts';
 import { type PairScoring, preparePairs } from '../server/pooling/score-pairs.ts';
 import type { PoolingText } from '../server/protocol/pooling-fields.ts';
+import type { LoRAInput, LoRARequest } from './lora-request.ts';
 import type { Prompt } from './request-builder.ts';
 
 /** How texts are pooled; what is left out is as the model's files and the engine's options say. */
@@ -19,8 +20,17 @@ export interface PoolingOptions {
   truncationSide?: 'left' | 'right';
   /** Make embeddings length 1, logits probabilities. */
   useActivation?: boolean;
+  /** An adapter for all prompts, or one for each. */
+  loraRequest?: LoRAInput;
   /** A progress bar where standard error is a terminal. Default true. */
   progress?: boolean;
+}
+
+export interface ScoreOptions extends Omit<PoolingOptions, 'loraRequest'> {
+  /** An adapter for all pairs. */
+  loraRequest?: LoRARequest | null;
+  /** Variables of the score template (`chatTemplate`), such as `instruction`. */
+  chatTemplateKwargs?: Record<string, unknown>;
 }
 
 export interface EmbedOptions extends PoolingOptions {
@@ -58,9 +68,9 @@ export class PoolingBuilder {
     return preparePrompts(this.context, { kind: 'texts', texts, addSpecialTokens: true }, originOf(options));
   }
 
-  preparePairs(texts1: readonly string[], texts2: readonly string[], options: PoolingOptions): Promise<PairScoring> {
-    const limits = { max_tokens_per_query: 0, max_tokens_per_doc: 0 };
-    return preparePairs(this.context, { texts1, texts2 }, { ...originOf(options), ...limits });
+  preparePairs(texts1: readonly string[], texts2: readonly string[], options: ScoreOptions): Promise<PairScoring> {
+    const asPair = { max_tokens_per_query: 0, max_tokens_per_doc: 0, chat_template_kwargs: options.chatTemplateKwargs };
+    return preparePairs(this.context, { texts1, texts2 }, { ...originOf(options), ...asPair });
   }
 
   params(task: 'embed' | 'classify', options: EmbedOptions): Omit<PoolingParams, 'firstTypeOne'> {

@@ -1,10 +1,10 @@
 import type { DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import { type Activation, activation } from './activation.ts';
+import { HeadLinear } from './head-linear.ts';
 import type { LayerContext } from './layer-context.ts';
 import { LayerNorm } from './layer-norm.ts';
-import { ColumnParallelLinear } from './linear.ts';
-import { type LinearKernel, unquantizedLinearMethod } from './linear-method.ts';
+import { countRows, type HeadRows, type PoolerHead } from './pooler-head.ts';
 import type { WorkspaceBuffer } from './workspace.ts';
 
 export interface ClassificationHeadOptions {
@@ -25,48 +25,51 @@ export interface ClassificationHeadOptions {
 }
 
 /** Pooled hidden states to logits of classes. */
-export class ClassificationHead {
-  readonly numLabels: number;
+export class ClassificationHead implements PoolerHead {
+  readonly width: number;
   private readonly hiddenSize: number;
-  private readonly dense: ColumnParallelLinear | null;
+  private readonly dense: HeadLinear | null;
   private readonly activate: Activation | null;
   private readonly norm: LayerNorm | null;
-  private readonly classifier: LinearKernel;
+  private readonly classifier: HeadLinear;
   private readonly inner: WorkspaceBuffer;
   private readonly logits: WorkspaceBuffer;
 
   constructor(context: LayerContext, options: ClassificationHeadOptions) {
     const { hiddenSize, numLabels, dense, maxRows } = options;
-    const { device, weights, workspace } = context;
+    const { device, workspace } = context;
     this.hiddenSize = hiddenSize;
-    this.numLabels = numLabels;
-    this.dense = dense && new ColumnParallelLinear(context, dense.prefix, hiddenSize, hiddenSize, dense.bias);
+    this.width = numLabels;
+    this.dense = dense && new HeadLinear(context, squareLayer(dense, hiddenSize));
     this.activate = dense && activation(device, dense.act);
     this.norm = dense?.norm
       ? new LayerNorm(context, dense.norm.prefix, hiddenSize, dense.norm.eps, dense.norm.bias)
       : null;
-    const shape = [numLabels, hiddenSize] as const;
-    const whole = { firstRow: 0, numRows: numLabels, firstCol: 0, numCols: hiddenSize };
-    // A few rows of weights, on which the answer hangs: they are not worth quantizing.
-    this.classifier = unquantizedLinearMethod.load(device, weights, context.dtype, {
-      shards: [{ prefix: options.classifier, shape, ...whole }],
+    this.classifier = new HeadLinear(context, {
+      prefix: options.classifier,
+      inFeatures: hiddenSize,
+      outFeatures: numLabels,
       bias: options.classifierBias,
-      purpose: 'weights',
+      isAdapted: false,
     });
     this.inner = workspace.scratch('logits', 'class_hidden', maxRows * hiddenSize * dtypeBytes(device.activationDtype));
     this.logits = workspace.scratch('logits', 'class_logits', maxRows * numLabels * dtypeBytes('float32'));
   }
 
-  /** act pooled [rows, hiddenSize] to float32 logits [rows, numLabels], whose address it returns; valid until the next forward. */
-  forward(pooled: DevicePtr, rows: number): DevicePtr {
+  forward(pooled: DevicePtr, groups: readonly HeadRows[]): DevicePtr {
+    const rows = countRows(groups);
     let hidden = pooled;
     if (this.dense !== null) {
       hidden = this.inner.ptr;
-      this.dense.forward(pooled, hidden, rows);
+      this.dense.forward(pooled, hidden, groups);
       this.activate?.(hidden, rows * this.hiddenSize);
       this.norm?.forward(hidden, hidden, rows);
     }
-    this.classifier.applyFloat32(hidden, this.hiddenSize, this.logits.ptr, this.numLabels, rows);
+    this.classifier.forwardFloat32(hidden, this.logits.ptr, groups);
     return this.logits.ptr;
   }
+}
+
+function squareLayer({ prefix, bias }: { prefix: string; bias: boolean }, size: number) {
+  return { prefix, inFeatures: size, outFeatures: size, bias, isAdapted: true };
 }

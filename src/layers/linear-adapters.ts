@@ -1,5 +1,6 @@
 import type { DevicePtr } from '../device/device.ts';
-import type { LinearShard } from './linear-method.ts';
+import type { FloatDType } from '../device/dtype.ts';
+import type { LinearKernel, LinearShard } from './linear-method.ts';
 
 /** What adapters add to one linear layer. */
 export interface LinearAdapter {
@@ -10,7 +11,24 @@ export interface LinearAdapter {
   apply(x: DevicePtr, ldX: number, out: DevicePtr, ldOut: number): void;
 }
 
+/** A linear layer in whose place an adapter may bring its own: PEFT's `modules_to_save`. */
+export interface ReplaceableLinear {
+  /** Module name in the checkpoint. */
+  prefix: string;
+  /** Of its matrix. */
+  shape: readonly [rows: number, cols: number];
+  bias: boolean;
+  /** Type that its weights are kept in. */
+  dtype: FloatDType;
+}
+
+export interface ReplacedLinear {
+  /** The layer of the adapter in a slot; null: it has none of its own. */
+  kernelOf(slot: number): LinearKernel | null;
+}
+
 /** The adapters of a model (src/lora): a linear layer registers while it is built, and asks for its part in each step. */
 export interface LinearAdapters {
   add(shards: readonly LinearShard[]): LinearAdapter;
+  addReplaceable(layer: ReplaceableLinear): ReplacedLinear;
 }

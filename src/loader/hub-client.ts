@@ -25,8 +25,9 @@ export interface RepoListing {
   files: RepoFile[];
 }
 
-/** The folder of the module of a Sentence Transformers model that says how it pools. */
-const POOLING_MODULE = /^\d+_Pooling$/;
+/** Folders of the modules of a Sentence Transformers model that say how it pools and what follows. */
+const MODULE_FOLDER = /^\d+_(?:Pooling|Dense)$/;
+const MODULE_FILES = ['config.json', 'model.safetensors'];
 
 function addFile(files: RepoFile[], entry: ListFileEntry): void {
   const etag = entry.lfs?.oid ?? entry.oid ?? '';
@@ -43,7 +44,7 @@ export class HubClient {
     private readonly token: string | null,
   ) {}
 
-  /** The commit of the revision and the files at its root, with the configuration of a Sentence Transformers pooling module (1_Pooling/config.json). */
+  /** The commit of the revision and the files at its root, with those of a Sentence Transformers model's modules (1_Pooling/config.json, 2_Dense/model.safetensors). */
   async list(): Promise<RepoListing> {
     const fetch = ((url: string | URL, init?: RequestInit) =>
       this.request(String(url), init)) as typeof globalThis.fetch;
@@ -54,13 +55,13 @@ export class HubClient {
     const files: RepoFile[] = [];
     const folders: string[] = [];
     for await (const entry of listFiles(listed)) {
-      if (entry.type === 'directory' && POOLING_MODULE.test(entry.path)) folders.push(entry.path);
+      if (entry.type === 'directory' && MODULE_FOLDER.test(entry.path)) folders.push(entry.path);
       // A name from the network becomes a path: nothing but plain files of the root.
       if (/^[^/\\.][^/\\]*$/.test(entry.path)) addFile(files, entry);
     }
     for (const folder of folders) {
       for await (const entry of listFiles({ ...listed, path: folder })) {
-        if (entry.path === `${folder}/config.json`) addFile(files, entry);
+        if (MODULE_FILES.some((name) => entry.path === `${folder}/${name}`)) addFile(files, entry);
       }
     }
     return { commit: sha, files };

@@ -73,14 +73,16 @@ function selectFiles(id: string, files: RepoFile[], weights: boolean): RepoFile[
   const texts = files.filter((file) => isText(file.name));
   if (!weights) return texts;
   const tensors = files.filter((file) => file.name.endsWith('.safetensors'));
-  if (tensors.length === 0) {
+  const isOfModule = (file: RepoFile) => file.name.includes('/');
+  const ofModel = tensors.filter((file) => !isOfModule(file));
+  if (ofModel.length === 0) {
     const others = files.filter((file) => /\.(?:bin|gguf|pth|pt)$/.test(file.name)).map((file) => file.name);
     const found = others.length > 0 ? `; it has ${others.slice(0, 4).join(', ')}` : '';
     throw new LoadError(`Model "${id}" has no *.safetensors weights${found}.`);
   }
   // Some repositories hold the weights a second time under another name (consolidated.safetensors).
-  const named = tensors.filter((file) => file.name.startsWith('model'));
-  return [...texts, ...(named.length > 0 ? named : tensors)];
+  const named = ofModel.filter((file) => file.name.startsWith('model'));
+  return [...texts, ...(named.length > 0 ? named : ofModel), ...tensors.filter(isOfModule)];
 }
 
 async function fetchMissing(

@@ -1,9 +1,19 @@
+import type { ReplaceableLinear } from '../layers/linear-adapters.ts';
 import { LoadError } from '../loader/load-error.ts';
 import type { TensorView, WeightSource } from '../loader/weight-source.ts';
+import { moduleNames } from './module-names.ts';
 import type { PeftConfig } from './peft-config.ts';
 
 /** Linear layers that adapters may change: module name to the shape of its matrix. */
 export type LoRAModules = ReadonlyMap<string, readonly [rows: number, cols: number]>;
+
+/** What of a model an adapter may change. */
+export interface AdaptableModules {
+  /** Layers that it may add to. */
+  linear: LoRAModules;
+  /** Layers in whose place it may bring its own: those of a head for classes. */
+  replaceable: ReadonlyMap<string, Pick<ReplaceableLinear, 'shape' | 'bias'>>;
+}
 
 /** What an adapter adds to one module: scale * B · A. */
 export interface ModuleWeights {
@@ -15,7 +25,28 @@ export interface ModuleWeights {
   b: TensorView;
 }
 
+/** A layer that an adapter was saved with, in place of the model's. */
+export interface SavedWeights {
+  weight: TensorView;
+  bias: TensorView | null;
+}
+
+/** By module, in the model's names. */
+export interface AdapterWeights {
+  linear: ReadonlyMap<string, ModuleWeights>;
+  saved: ReadonlyMap<string, SavedWeights>;
+}
+
+/** Names of tensors by what they are for. */
+interface TensorNames {
+  linear: Map<string, { A?: string; B?: string }>;
+  saved: Map<string, { weight?: string; bias?: string }>;
+}
+
 const TENSOR = /^(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight$/;
+const SAVED_TENSOR = /^(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?)?\.(weight|bias)$/;
+/** Behind BERT, and run only in front of its classes: where there are none it changes nothing. */
+const POOLER = /(?:^|\.)pooler\.dense$/;
 const MAX_NAMED = 8;
 
 /**
@@ -27,45 +58,90 @@ const MAX_NAMED = 8;
 export function collectAdapterWeights(
   source: WeightSource,
   config: PeftConfig,
-  modules: LoRAModules,
+  modules: AdaptableModules,
   maxRank: number,
-): Map<string, ModuleWeights> {
-  const names = tensorNames(source, modules);
+): AdapterWeights {
+  const { names, linear, saved } = sortTensors(source, config, modules);
+  const savedWeights = new Map(
+    [...saved].map(([module, pair]) => [module, savedLayer(source, config, module, pair, modules)]),
+  );
   const collected = new Map<string, ModuleWeights>();
-  for (const [module, [rows, cols]] of modules) {
-    const { A, B } = names.get(module) ?? {};
+  for (const [module, [rows, cols]] of modules.linear) {
+    const { A, B } = linear.get(module) ?? {};
+    const adapterName = names.toAdapter(module);
     if (A === undefined && B === undefined) {
-      if (config.targets?.(module))
+      if (config.targets?.(adapterName) && !saved.has(module))
         throw new LoadError(`${module}: the adapter targets it, but has no lora_A and lora_B for it.`);
       continue;
     }
     if (A === undefined || B === undefined) {
       throw new LoadError(`${module}: lora_${A === undefined ? 'A' : 'B'} is missing beside ${A ?? B}.`);
     }
-    const rank = config.rankOf(module);
+    const rank = config.rankOf(adapterName);
     if (rank > maxRank) throw new LoadError(`LoRA rank ${rank} is greater than max_lora_rank ${maxRank}.`);
     collected.set(module, {
       rank,
-      scale: config.scaleOf(module),
+      scale: config.scaleOf(adapterName),
       a: matching(source, A, [rank, cols], config),
       b: matching(source, B, [rows, rank], config),
     });
   }
   if (collected.size === 0) throw new LoadError('The adapter has no weights.');
-  return collected;
+  return { linear: collected, saved: savedWeights };
 }
 
-/** Each module's tensors by their letter. Throws LoadError for a tensor without a place in the model. */
-function tensorNames(source: WeightSource, modules: LoRAModules): Map<string, { A?: string; B?: string }> {
-  const found = new Map<string, { A?: string; B?: string }>();
-  for (const name of source.names()) {
+/** Throws LoadError for a tensor without a place in the model. */
+function sortTensors(source: WeightSource, config: PeftConfig, modules: AdaptableModules) {
+  const tensors = source.names().map((name) => {
     const [, module, letter] = TENSOR.exec(name) ?? [];
-    if (module === undefined || !modules.has(module)) throw new LoadError(withoutPlace(name, module, modules));
-    const pair = found.get(module) ?? {};
-    pair[letter as 'A' | 'B'] = name;
-    found.set(module, pair);
+    return { name, module, letter };
+  });
+  const names = moduleNames(
+    tensors.flatMap(({ module }) => module ?? []),
+    modules.linear,
+  );
+  const sorted: TensorNames = { linear: new Map(), saved: new Map() };
+  for (const { name, module, letter } of tensors) {
+    if (module === undefined) addSaved(sorted.saved, name, config, modules);
+    else if (modules.linear.has(names.toModel(module))) add(sorted.linear, names.toModel(module), letter!, name);
+    else if (!POOLER.test(module)) throw new LoadError(withoutPlace(name, module, modules.linear));
   }
-  return found;
+  return { names, ...sorted };
+}
+
+function add<Key extends string>(
+  to: Map<string, Partial<Record<Key, string>>>,
+  module: string,
+  key: string,
+  name: string,
+): void {
+  to.set(module, { ...to.get(module), [key]: name } as Partial<Record<Key, string>>);
+}
+
+function addSaved(saved: TensorNames['saved'], name: string, config: PeftConfig, modules: AdaptableModules): void {
+  const [, module, kind] = SAVED_TENSOR.exec(name) ?? [];
+  const isSaved = config.modulesToSave.some((each) => module === each || module?.startsWith(`${each}.`));
+  if (module === undefined || !isSaved) throw new LoadError(withoutPlace(name, undefined, modules.linear));
+  if (!modules.replaceable.has(module)) {
+    throw new LoadError(`tensor "${name}": the model has no layer ${module} that an adapter may bring in its place.`);
+  }
+  add(saved, module, kind!, name);
+}
+
+function savedLayer(
+  source: WeightSource,
+  config: PeftConfig,
+  module: string,
+  { weight, bias }: { weight?: string; bias?: string },
+  { replaceable }: AdaptableModules,
+): SavedWeights {
+  const { shape, bias: hasBias } = replaceable.get(module)!;
+  if (weight === undefined) throw new LoadError(`${module}.weight is missing beside ${bias}.`);
+  if (bias === undefined && hasBias) throw new LoadError(`${module}.bias is missing beside ${weight}.`);
+  return {
+    weight: matching(source, weight, shape, config),
+    bias: bias === undefined ? null : matching(source, bias, [shape[0]], config),
+  };
 }
 
 function withoutPlace(name: string, module: string | undefined, modules: LoRAModules): string {
@@ -84,12 +160,7 @@ function withoutPlace(name: string, module: string | undefined, modules: LoRAMod
   return `tensor "${name}": ${place}. Please verify that the adapter was made for this model.`;
 }
 
-function matching(
-  source: WeightSource,
-  name: string,
-  shape: readonly [number, number],
-  { baseModel }: PeftConfig,
-): TensorView {
+function matching(source: WeightSource, name: string, shape: readonly number[], { baseModel }: PeftConfig): TensorView {
   const tensor = source.get(name);
   if (String(tensor.shape) === String(shape)) return tensor;
   const made = baseModel === null ? '' : ` It was made for ${baseModel.slice(0, 200)}.`;

@@ -1,12 +1,13 @@
 import type { Device, DevicePtr, StagingBuffer } from '../device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../device/dtype.ts';
-import type { LinearAdapter, LinearAdapters } from '../layers/linear-adapters.ts';
+import { uploadBytes } from '../device/upload-bytes.ts';
+import type { LinearAdapter, LinearAdapters, ReplaceableLinear, ReplacedLinear } from '../layers/linear-adapters.ts';
 import type { LinearShard } from '../layers/linear-method.ts';
 import { blockLayout, MAX_SLICES, packBlock } from './adapter-block.ts';
-import type { ModuleWeights } from './adapter-weights.ts';
+import type { AdaptableModules, AdapterWeights, ModuleWeights } from './adapter-weights.ts';
 import { hostMatrix } from './host-matrix.ts';
 import type { LoRABatch } from './lora-batch.ts';
-import { uploadBytes } from './upload-bytes.ts';
+import { ReplacedLayer } from './replaced-layer.ts';
 
 const PURPOSE = 'LoRA weights';
 
@@ -21,6 +22,8 @@ export interface LoRALayersOptions {
 export class LoRALayers implements LinearAdapters {
   /** By the parts of checkpoint matrices that they are made of. */
   private readonly byShards = new Map<string, LoRALayer>();
+  /** By module name. */
+  private readonly replaceable = new Map<string, ReplacedLayer>();
   private batch: LoRABatch | null = null;
 
   constructor(
@@ -42,9 +45,22 @@ export class LoRALayers implements LinearAdapters {
     return layer;
   }
 
-  /** Module name to the shape of its whole matrix. */
-  modules(): Map<string, readonly [rows: number, cols: number]> {
-    return new Map(this.layers.flatMap((layer) => layer.slices.map(({ prefix, shape }) => [prefix, shape] as const)));
+  addReplaceable(layer: ReplaceableLinear): ReplacedLinear {
+    const known = this.replaceable.get(layer.prefix);
+    if (known !== undefined) return known;
+    const replaced = new ReplacedLayer(this.device, PURPOSE, layer);
+    this.replaceable.set(layer.prefix, replaced);
+    return replaced;
+  }
+
+  /** The model's layers with the shapes of their whole matrices. */
+  modules(): AdaptableModules {
+    return {
+      linear: new Map(
+        this.layers.flatMap((layer) => layer.slices.map(({ prefix, shape }) => [prefix, shape] as const)),
+      ),
+      replaceable: new Map([...this.replaceable].map(([prefix, { layer }]) => [prefix, layer])),
+    };
   }
 
   /** Bytes of an adapter of that rank which changes every layer. */
@@ -62,14 +78,16 @@ export class LoRALayers implements LinearAdapters {
   }
 
   /** Puts an adapter into a free slot. What it is read from may be closed afterwards. */
-  fill(slot: number, weights: ReadonlyMap<string, ModuleWeights>): void {
-    for (const layer of this.layers) layer.fill(slot, weights);
+  fill(slot: number, { linear, saved }: AdapterWeights): void {
+    for (const layer of this.layers) layer.fill(slot, linear);
+    for (const [module, weights] of saved) this.replaceable.get(module)!.fill(slot, weights);
   }
 
   /** Frees a slot, once the steps that are enqueued are done with it. */
   clear(slot: number): void {
     this.device.wait(this.device.record());
     for (const layer of this.layers) layer.clear(slot);
+    for (const layer of this.replaceable.values()) layer.clear(slot);
   }
 
   close(): void {

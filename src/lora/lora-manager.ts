@@ -1,7 +1,7 @@
 import { LoadError } from '../loader/load-error.ts';
 import { logger } from '../logging/logger.ts';
 import { openAdapterWeights } from './adapter-folder.ts';
-import { collectAdapterWeights, type ModuleWeights } from './adapter-weights.ts';
+import { type AdapterWeights, collectAdapterWeights } from './adapter-weights.ts';
 import type { LoRASlot } from './lora-batch.ts';
 import { LoRALoadError, readingAdapter } from './lora-error.ts';
 import type { LoRALayers } from './lora-layers.ts';
@@ -105,7 +105,7 @@ export class LoRAManager {
     }
   }
 
-  private read<Result>(request: LoRARequest, use: (weights: Map<string, ModuleWeights>) => Result): Result {
+  private read<Result>(request: LoRARequest, use: (weights: AdapterWeights) => Result): Result {
     return readingAdapter(request, () => {
       const config = readPeftConfig(request.path);
       const source = openAdapterWeights(request.path);
@@ -118,17 +118,17 @@ export class LoRAManager {
   }
 
   /** null where every place is in use. */
-  private place(id: number, weights: Map<string, ModuleWeights>): ResidentAdapter | null {
+  private place(id: number, weights: AdapterWeights): ResidentAdapter | null {
     const slot = this.freeSlots.pop() ?? this.evictOldest();
     if (slot === null) return null;
     this.fill(slot, weights);
-    const rank = Math.max(...[...weights.values()].map((module) => module.rank));
+    const rank = Math.max(...[...weights.linear.values()].map((module) => module.rank));
     const resident = { slot, rank, numUsers: 0, isRemoved: false };
     this.residents.set(id, resident);
     return resident;
   }
 
-  private fill(slot: number, weights: Map<string, ModuleWeights>): void {
+  private fill(slot: number, weights: AdapterWeights): void {
     try {
       this.layers.fill(slot, weights);
     } catch (error) {

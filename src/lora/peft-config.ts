@@ -14,12 +14,13 @@ export interface PeftConfig {
   scaleOf(module: string): number;
   /** Whether a linear layer is to be changed; null where that can't be told from here, so that the tensors decide. */
   targets: ((module: string) => boolean) | null;
+  /** Modules that the adapter brings in place of the model's. */
+  modulesToSave: string[];
 }
 
 /** Members that change what an adapter computes in ways that are not served. An absent, empty or false one changes nothing. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
   use_dora: 'weight-decomposed adapters (DoRA) are not served',
-  modules_to_save: 'whole modules beside the adapter are not served',
   lora_bias: 'biases of B are not served',
   target_parameters: 'adapters of parameters that are no linear layers are not served',
   trainable_token_indices: 'retrained embeddings are not served',
@@ -51,6 +52,7 @@ export function parsePeftConfig(raw: JsonObject, source: string): PeftConfig {
     rankOf,
     scaleOf: (module) => (alphas(module) ?? alpha) / (isRankStabilized ? Math.sqrt(rankOf(module)) : rankOf(module)),
     targets: targetsOf(fields),
+    modulesToSave: modulesToSaveOf(fields),
   };
 }
 
@@ -75,6 +77,17 @@ function refuseUnsupported(fields: ConfigFields): void {
     const isOff = value === undefined || value === null || value === false || isEmpty(value);
     if (!isOff) throw fields.error(name, `is ${show(value)}: ${why}`);
   }
+}
+
+/** What PEFT saves beside adapters for classes, whichever of the two the model has. */
+const HEADS = ['classifier', 'score'];
+
+function modulesToSaveOf(fields: ConfigFields): string[] {
+  if (!fields.has('modules_to_save')) return [];
+  const modules = fields.strings('modules_to_save');
+  const other = modules.find((module) => !HEADS.includes(module));
+  if (other === undefined) return modules;
+  throw fields.error('modules_to_save', `has ${show(other)}; beside the adapter only ${HEADS.join(' or ')} is served`);
 }
 
 function isEmpty(value: unknown): boolean {

@@ -313,6 +313,12 @@ export class EngineMetrics implements EngineObserver {
     define('vllm:prefix_cache_hits_total', 'Tokens found in the prefix cache.', ofCore, (e) => [
       [{}, e.stats.prefixCacheHits],
     ]);
+    define(
+      'vllm:prompt_tokens_cached_by_source_total',
+      'Tokens found in the prefix cache by where it lies.',
+      { ...ofCore, labelNames: ['source'] },
+      (e) => [[{ source: 'device' }, e.stats.prefixCacheHits]],
+    );
     define('vllm:num_preemptions_total', 'Preempted requests.', ofCore, (e) => [[{}, e.stats.numPreemptions]]);
     define('vllm:prompt_tokens_total', 'Prompt tokens.', {}, (e) => [[{}, e.promptTokens]]);
     define(

@@ -5,31 +5,30 @@ import { EncoderSelfAttention } from '../layers/encoder-attention.ts';
 import type { ForwardContext } from '../layers/forward-context.ts';
 import { LayerNorm } from '../layers/layer-norm.ts';
 import { separateSources } from '../layers/linear.ts';
+import type { PoolerHead } from '../layers/pooler-head.ts';
 import { VocabEmbedding } from '../layers/vocab-embedding.ts';
 import type { WorkspaceBuffer } from '../layers/workspace.ts';
 import { ConfigFields } from './config-fields.ts';
 import { type EncoderEmbeddings, type EncoderLayer, EncoderModel, hiddenBytes, ResidualSum } from './encoder.ts';
-import { numLabelsOf } from './labels.ts';
-import type { Classifier } from './model.ts';
-import type { ModelContext, PoolingModelFactory } from './model-context.ts';
+import type { ModelContext, PooledAs, PoolingModelFactory } from './model-context.ts';
 
 /** Where BERT and its descendants differ. */
 export interface BertVariant {
   /** Module of the encoder in a checkpoint that has a head beside it. */
   baseModule: string;
-  createClassifier(context: ModelContext, prefix: string): Classifier;
+  createClassifier(context: ModelContext, prefix: string, numLabels: number): PoolerHead;
 }
 
 /** BERT: learned positions, token types, a norm behind each addition. */
 const BERT: BertVariant = {
   baseModule: 'bert',
-  createClassifier: (context, prefix) =>
-    createHead(context, { dense: `${prefix}pooler.dense`, classifier: 'classifier' }),
+  createClassifier: (context, prefix, numLabels) =>
+    createHead(context, numLabels, { dense: `${prefix}pooler.dense`, classifier: 'classifier' }),
 };
 
-export const createModel: PoolingModelFactory = (context, task) => createBert(context, task, BERT);
+export const createModel: PoolingModelFactory = (context, pooledAs) => createBert(context, pooledAs, BERT);
 
-export function createBert(context: ModelContext, task: 'embed' | 'classify', variant: BertVariant): EncoderModel {
+export function createBert(context: ModelContext, pooledAs: PooledAs, variant: BertVariant): EncoderModel {
   const { config, weights } = context;
   const fields = new ConfigFields(config.raw, 'config.json');
   checkVariant(fields);
@@ -43,16 +42,20 @@ export function createBert(context: ModelContext, task: 'embed' | 'classify', va
       (_, index) => new BertLayer(context, `${prefix}encoder.layer.${index}`, eps),
     ),
     finalNorm: null,
-    classifier: task === 'classify' ? variant.createClassifier(context, prefix) : null,
+    head: pooledAs.convert === 'classify' ? variant.createClassifier(context, prefix, pooledAs.labels.length) : null,
     usesTokenTypes: true,
   });
 }
 
 /** dense, tanh, classes: over the first token's hidden state. */
-export function createHead(context: ModelContext, modules: { dense: string; classifier: string }): ClassificationHead {
+export function createHead(
+  context: ModelContext,
+  numLabels: number,
+  modules: { dense: string; classifier: string },
+): ClassificationHead {
   return new ClassificationHead(context, {
     hiddenSize: context.config.hiddenSize,
-    numLabels: numLabelsOf(context.config),
+    numLabels,
     dense: { prefix: modules.dense, bias: true, act: 'tanh', norm: null },
     classifier: modules.classifier,
     classifierBias: true,

@@ -1,17 +1,20 @@
 import { ClassificationHead } from '../layers/classification-head.ts';
 import type { TensorView, WeightSource } from '../loader/weight-source.ts';
 import { ConfigFields } from './config-fields.ts';
-import { numLabelsOf } from './labels.ts';
 import type { PoolingModel } from './model.ts';
-import type { ModelContext, ModelFactory, PoolingModelFactory } from './model-context.ts';
+import type { ModelContext, ModelFactory, PooledAs, PoolingModelFactory } from './model-context.ts';
+import { withScoreFromTokens } from './score-from-tokens.ts';
 
-/** A decoder as an embedding model or, with a `score` head in the checkpoint, as a classifier; its LM head is not loaded. */
+/**
+ * A decoder as an embedding model or as a classifier: by a `score` head in the checkpoint, or by its answers' tokens. Its LM head is not loaded.
+ */
 export function poolDecoder(createDecoder: ModelFactory): PoolingModelFactory {
-  return (context, task): PoolingModel => {
+  return (context, pooledAs): PoolingModel => {
     checkCausal(context);
-    const decoder = createDecoder({ ...context, weights: baseModelWeights(context.weights), lmHead: false });
+    const weights = baseModelWeights(context.weights);
+    const decoder = createDecoder({ ...context, weights, lmHead: false });
     return {
-      classifier: task === 'classify' ? createScoreHead(context) : null,
+      head: pooledAs.convert === 'classify' ? createScoreHead({ ...context, weights }, pooledAs) : null,
       kvCacheSpecs: () => decoder.kvCacheSpecs(),
       bindKvCache: (caches) => decoder.bindKvCache(caches),
       positionOffset: (numPromptTokens) => decoder.positionOffset?.(numPromptTokens) ?? 0,
@@ -20,15 +23,20 @@ export function poolDecoder(createDecoder: ModelFactory): PoolingModelFactory {
   };
 }
 
-function createScoreHead(context: ModelContext): ClassificationHead {
-  return new ClassificationHead(context, {
-    hiddenSize: context.config.hiddenSize,
-    numLabels: numLabelsOf(context.config),
-    dense: null,
-    classifier: 'score',
-    classifierBias: false,
-    maxRows: context.maxLogitRows,
-  });
+function createScoreHead(context: ModelContext, { labels, scoreTokens }: PooledAs): ClassificationHead {
+  const weights =
+    scoreTokens === null ? context.weights : withScoreFromTokens(context.weights, context.config, scoreTokens);
+  return new ClassificationHead(
+    { ...context, weights },
+    {
+      hiddenSize: context.config.hiddenSize,
+      numLabels: labels.length,
+      dense: null,
+      classifier: 'score',
+      classifierBias: scoreTokens === null && weights.has('score.bias'),
+      maxRows: context.maxLogitRows,
+    },
+  );
 }
 
 /** Some embedding models are decoders whose attention was opened to both sides. */

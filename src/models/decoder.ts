@@ -65,10 +65,10 @@ export class DecoderForCausalLM implements CausalLM {
     this.layers = Array.from({ length: config.numHiddenLayers }, (_, index) =>
       createLayer(context, `model.layers.${index}`, index),
     );
-    // The final norm has no consumer but the LM head, so a factor on the logits is a factor on its weights.
+    // Beside the LM head the final norm has no consumer, so a factor on the logits is a factor on its weights.
     this.norm = new RMSNorm(context, 'model.norm', hiddenSize, options.rmsNormEps ?? config.rmsNormEps, {
       offset: options.normOffset,
-      scale: options.logitScale,
+      scale: context.lmHead ? options.logitScale : undefined,
     });
     this.lmHead = context.lmHead ? createLmHead(context, this.embedTokens) : null;
     const bytes = maxNumTokens * hiddenSize * dtypeBytes(context.device.activationDtype);

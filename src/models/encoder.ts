@@ -3,8 +3,9 @@ import { dtypeBytes } from '../device/dtype.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { ForwardContext } from '../layers/forward-context.ts';
 import type { LayerNorm } from '../layers/layer-norm.ts';
+import type { PoolerHead } from '../layers/pooler-head.ts';
 import type { WorkspaceBuffer } from '../layers/workspace.ts';
-import type { Classifier, PoolingModel } from './model.ts';
+import type { PoolingModel } from './model.ts';
 import type { ModelContext } from './model-context.ts';
 
 /** What ids become before the first layer. */
@@ -23,13 +24,13 @@ export interface EncoderParts {
   layers: readonly EncoderLayer[];
   /** null where each layer ends with its own. */
   finalNorm: LayerNorm | null;
-  classifier: Classifier | null;
+  head: PoolerHead | null;
   usesTokenTypes: boolean;
 }
 
 /** A stack of layers in which every token sees its whole sequence: it keeps no cache, and a sequence is computed in one step. */
 export class EncoderModel implements PoolingModel {
-  readonly classifier: Classifier | null;
+  head: PoolerHead | null;
   readonly usesTokenTypes: boolean;
   private readonly firstPosition: number;
   private readonly hidden: WorkspaceBuffer;
@@ -39,7 +40,7 @@ export class EncoderModel implements PoolingModel {
     private readonly parts: EncoderParts,
   ) {
     this.firstPosition = context.config.firstPosition;
-    this.classifier = parts.classifier;
+    this.head = parts.head;
     this.usesTokenTypes = parts.usesTokenTypes;
     this.hidden = context.workspace.persistent('hidden', hiddenBytes(context));
   }

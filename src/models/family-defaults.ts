@@ -145,6 +145,7 @@ const FAMILIES: Readonly<Record<string, FamilyDefaults>> = {
     bosTokenId: 128_000,
     eosTokenIds: [128_001],
   },
+  gemma: { ...GEMMA, numKeyValueHeads: null, slidingWindow: null },
   gemma2: { ...GEMMA, isSlidingLayer: (layer) => layer % 2 === 0 },
   gemma3_text: {
     ...GEMMA,

@@ -1,17 +1,14 @@
 import type { DevicePtr } from '../device/device.ts';
-import type { FloatDType } from '../device/dtype.ts';
 import type { Attention } from '../layers/attention.ts';
 import type { ForwardContext } from '../layers/forward-context.ts';
 import type { GatedMLP } from '../layers/mlp.ts';
 import { RMSNorm } from '../layers/rms-norm.ts';
 import type { SelfAttention } from '../layers/self-attention.ts';
 import { DecoderForCausalLM, type DecoderLayer, type DecoderOptions } from './decoder.ts';
+import { gemmaEmbeddingScale, NORM_OFFSET } from './gemma.ts';
 import { type AttentionVariant, createMLP, createSelfAttention } from './llama.ts';
 import type { ModelContext, ModelFactory } from './model-context.ts';
 import { multiplier, multiplierOrZero } from './multiplier.ts';
-
-/** Gemma keeps norm weights around 0: the norm multiplies by 1 + weight. */
-export const NORM_OFFSET = 1;
 
 /** Attention and MLP between two norms each, the second before the addition to the residual stream. */
 class Gemma2DecoderLayer implements DecoderLayer {
@@ -55,7 +52,7 @@ export function createGemma(
   variant: AttentionVariant = {},
   options: DecoderOptions = {},
 ): DecoderForCausalLM {
-  const { config, dtype } = context;
+  const { config } = context;
   const scale = multiplier(config, 'query_pre_attn_scalar', 256) ** -0.5;
   return new DecoderForCausalLM(
     context,
@@ -66,7 +63,7 @@ export function createGemma(
         createSelfAttention(layerContext, `${prefix}.self_attn`, index, { scale, ...variant }),
         createMLP(layerContext, `${prefix}.mlp`),
       ),
-    { embeddingScale: roundTo(Math.sqrt(config.hiddenSize), dtype), normOffset: NORM_OFFSET, ...options },
+    { embeddingScale: gemmaEmbeddingScale(context), normOffset: NORM_OFFSET, ...options },
   );
 }
 
@@ -79,14 +76,3 @@ export const createModel: ModelFactory = (context) => {
     { logitSoftCap: multiplierOrZero(config, 'final_logit_softcapping', 30) },
   );
 };
-
-/** The reference keeps its embedding scale in the weights' type, which shows in bfloat16: sqrt(2560) is 50.5 there. */
-function roundTo(value: number, dtype: FloatDType): number {
-  if (dtype === 'float16') return Math.f16round(value);
-  const single = new Float32Array([value]);
-  if (dtype === 'bfloat16') {
-    const bits = new Uint32Array(single.buffer);
-    bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
-  }
-  return single[0]!;
-}

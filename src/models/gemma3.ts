@@ -1,4 +1,5 @@
-import { createGemma, NORM_OFFSET } from './gemma2.ts';
+import { NORM_OFFSET } from './gemma.ts';
+import { createGemma } from './gemma2.ts';
 import type { ModelFactory } from './model-context.ts';
 
 /** Gemma 3, text: sliding and full layers with a rotary embedding of their own each, norms of q and k. */

@@ -13,7 +13,3 @@ export function labelsOf({ raw }: Pick<HfConfig, 'raw'>): string[] {
   }
   return Array.from({ length: Object.keys(id2label).length }, (_, i) => String(id2label[i] ?? `LABEL_${i}`));
 }
-
-export function numLabelsOf(config: Pick<HfConfig, 'raw'>): number {
-  return labelsOf(config).length;
-}

@@ -75,11 +75,13 @@ export class LlamaDecoderLayer implements DecoderLayer {
     private readonly selfAttn: AttentionBlock,
     private readonly mlp: FeedForward,
     eps = context.config.rmsNormEps,
+    normOffset = 0,
   ) {
     const { hiddenSize } = context.config;
     this.attention = selfAttn.attention;
-    this.inputLayernorm = new RMSNorm(context, `${prefix}.input_layernorm`, hiddenSize, eps);
-    this.postAttentionLayernorm = new RMSNorm(context, `${prefix}.post_attention_layernorm`, hiddenSize, eps);
+    const norm = (name: string) => new RMSNorm(context, `${prefix}.${name}`, hiddenSize, eps, { offset: normOffset });
+    this.inputLayernorm = norm('input_layernorm');
+    this.postAttentionLayernorm = norm('post_attention_layernorm');
   }
 
   forward(hidden: DevicePtr, residual: DevicePtr, context: ForwardContext, isFirst: boolean): void {

@@ -1,5 +1,6 @@
 import type { Device } from '../device/device.ts';
 import type { DType, FloatDType } from '../device/dtype.ts';
+import { DenseHead, type DenseLayer } from '../layers/dense-head.ts';
 import type { TensorParallel } from '../layers/layer-context.ts';
 import type { LinearAdapters } from '../layers/linear-adapters.ts';
 import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
@@ -11,7 +12,7 @@ import { quantizationMethod } from '../quantization/registry.ts';
 import { isJsonObject, show } from './config-fields.ts';
 import type { HfConfig } from './hf-config.ts';
 import type { CausalLM, Model, PoolingModel } from './model.ts';
-import type { ModelContext } from './model-context.ts';
+import type { ModelContext, PooledAs } from './model-context.ts';
 import { modelFactory, poolingModelFactory } from './registry.ts';
 
 const log = logger('models');
@@ -47,10 +48,21 @@ export async function loadModel(options: LoadModelOptions): Promise<CausalLM> {
   return build(options, createModel);
 }
 
+/** What embeddings go through after pooling, with its weights. */
+export type DenseModuleWeights = DenseLayer & { weights: WeightSource };
+
 /** The same for a model whose hidden states are pooled. */
-export async function loadPoolingModel(options: LoadModelOptions, task: 'embed' | 'classify'): Promise<PoolingModel> {
+export async function loadPoolingModel(
+  options: LoadModelOptions,
+  pooledAs: PooledAs,
+  dense: readonly DenseModuleWeights[] = [],
+): Promise<PoolingModel> {
   const createModel = await poolingModelFactory(options.config.architectures);
-  return build(options, (context) => createModel(context, task));
+  return build(options, (context) => {
+    const model = createModel(context, pooledAs);
+    if (dense.length > 0) model.head = new DenseHead(context, dense, context.maxLogitRows);
+    return model;
+  });
 }
 
 function build<M extends Model>(options: LoadModelOptions, createModel: (context: ModelContext) => M): M {

@@ -1,6 +1,7 @@
 import type { DevicePtr } from '../device/device.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { ForwardContext } from '../layers/forward-context.ts';
+import type { PoolerHead } from '../layers/pooler-head.ts';
 
 /** Tokens in, hidden states out, on one device. Forward calls only enqueue; results are valid on the same stream. */
 export interface Model {
@@ -28,15 +29,8 @@ export interface CausalLM extends Model {
   computeLogits(hidden: DevicePtr, rows: number): DevicePtr;
 }
 
-/** Makes class logits of pooled hidden states. */
-export interface Classifier {
-  readonly numLabels: number;
-  /** act pooled [rows, hiddenSize] to float32 logits [rows, numLabels], valid until the next forward. */
-  forward(pooled: DevicePtr, rows: number): DevicePtr;
-}
-
 /** A model whose hidden states become one vector for a sequence: an embedding, or logits of classes. */
 export interface PoolingModel extends Model {
   /** null: the pooled hidden state itself is the answer. */
-  readonly classifier: Classifier | null;
+  head: PoolerHead | null;
 }

@@ -5,12 +5,11 @@ import type { ForwardContext } from '../layers/forward-context.ts';
 import { LayerNorm } from '../layers/layer-norm.ts';
 import { fusedSources } from '../layers/linear.ts';
 import { GatedMLP } from '../layers/mlp.ts';
+import type { PoolerHead } from '../layers/pooler-head.ts';
 import { VocabEmbedding } from '../layers/vocab-embedding.ts';
 import type { WorkspaceBuffer } from '../layers/workspace.ts';
 import { ConfigFields } from './config-fields.ts';
 import { type EncoderEmbeddings, type EncoderLayer, EncoderModel, hiddenBytes, ResidualSum } from './encoder.ts';
-import { numLabelsOf } from './labels.ts';
-import type { Classifier } from './model.ts';
 import type { ModelContext, PoolingModelFactory } from './model-context.ts';
 
 /** Of config.json beyond the common fields. */
@@ -24,7 +23,7 @@ interface ModernBertConfig {
 }
 
 /** ModernBERT: rotary positions, norms before the sublayers, gated feed-forward; most layers see only their neighbourhood. */
-export const createModel: PoolingModelFactory = (context, task) => {
+export const createModel: PoolingModelFactory = (context, { convert, labels }) => {
   const { config, weights } = context;
   const fields = new ConfigFields(config.raw, 'config.json');
   const own: ModernBertConfig = {
@@ -44,15 +43,15 @@ export const createModel: PoolingModelFactory = (context, task) => {
       (_, index) => new ModernBertLayer(context, `${prefix}layers.${index}`, index, own),
     ),
     finalNorm: norm('final_norm'),
-    classifier: task === 'classify' ? createClassifier(context, own) : null,
+    head: convert === 'classify' ? createClassifier(context, own, labels.length) : null,
     usesTokenTypes: false,
   });
 };
 
-function createClassifier(context: ModelContext, own: ModernBertConfig): Classifier {
+function createClassifier(context: ModelContext, own: ModernBertConfig, numLabels: number): PoolerHead {
   return new ClassificationHead(context, {
     hiddenSize: context.config.hiddenSize,
-    numLabels: numLabelsOf(context.config),
+    numLabels,
     dense: {
       prefix: 'head.dense',
       bias: own.classifierBias,

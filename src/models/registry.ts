@@ -3,6 +3,7 @@ import type { ModelFactory, PoolingModelFactory } from './model-context.ts';
 /** Decoder architectures by the name in config.json. A model file is imported when it is asked for. */
 const DECODERS = new Map<string, () => Promise<{ createModel: ModelFactory }>>([
   ['DeepseekV3ForCausalLM', () => import('./deepseek-v3.ts')],
+  ['GemmaForCausalLM', () => import('./gemma.ts')],
   ['Gemma2ForCausalLM', () => import('./gemma2.ts')],
   ['Gemma3ForCausalLM', () => import('./gemma3.ts')],
   ['GptOssForCausalLM', () => import('./gpt-oss.ts')],

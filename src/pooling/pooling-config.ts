@@ -1,3 +1,5 @@
+import type { DenseLayer } from '../layers/dense-head.ts';
+import type { PooledAs } from '../models/model-context.ts';
 import type { PoolingTask } from './pooling-params.ts';
 
 /** Which tokens' hidden states make the sequence's: the first, the last, or all by their mean. */
@@ -7,10 +9,14 @@ export type SeqPoolingType = (typeof SEQ_POOLING_TYPES)[number];
 /** What logits of classes become. */
 export type ClassActivation = 'softmax' | 'sigmoid' | 'identity';
 
+/** A `Dense` module of Sentence Transformers, which changes the size of embeddings. */
+export interface DenseModule extends DenseLayer {
+  /** Its folder within the model's. */
+  path: string;
+}
+
 /** How the model's hidden states are pooled, as the checkpoint's files and `--pooler-config` say together. Plain data. */
-export interface PoolingConfig {
-  /** What the model makes: embeddings, or classes by its classification head. */
-  convert: 'embed' | 'classify';
+export interface PoolingConfig extends PooledAs {
   /** What `/pooling` does with a request that names no task. */
   task: PoolingTask;
   seqPoolingType: SeqPoolingType;
@@ -24,8 +30,14 @@ export interface PoolingConfig {
   /** Logits become (logit - mean) / sigma before the activation (Platt scaling). */
   logitMean: number;
   logitSigma: number;
-  /** Names of the classes; empty for embeddings. */
-  labels: string[];
+  /** What embeddings go through after pooling, one after another. */
+  dense: DenseModule[];
+  /** The two texts of a pair are put together as the tokenizer says, with what it puts between them; false: as they are, one behind the other. */
+  usesSepToken: boolean;
+  /** Texts are made lower case before they are tokenized. */
+  lowerCases: boolean;
+  /** What goes before a text by what the text is for (`input_type` of `/v2/embed`); null: the model names none. */
+  prompts: Record<string, string> | null;
   /** Tokens see those behind them: a prompt is computed in one step, and no prefix of it can be reused. */
   isEncoder: boolean;
 }

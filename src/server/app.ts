@@ -11,10 +11,12 @@ import { systemFingerprint } from './answers/fingerprint.ts';
 import { CLIENT_CLOSED_REQUEST, detailResponse, errorResponse, isUnexpected, toApiError } from './errors.ts';
 import { requireApiKey } from './middleware/auth.ts';
 import { cors } from './middleware/cors.ts';
+import { limitConcurrency } from './middleware/limit-concurrency.ts';
 import { observe } from './middleware/observe.ts';
 import { requestId } from './middleware/request-id.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerClassify } from './routes/classify.ts';
+import { registerCohereEmbed } from './routes/cohere-embed.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerEmbeddings } from './routes/embeddings.ts';
@@ -59,6 +61,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
       observeHttp: options.metrics?.observeHttp?.bind(options.metrics),
     }),
   );
+  if (frontend.limitConcurrency !== null) app.use(limitConcurrency(frontend.limitConcurrency));
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
   if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 
@@ -97,8 +100,10 @@ function registerGeneration(app: ServerApp, context: ServerContext): void {
 
 function registerPoolingTasks(app: ServerApp, context: ServerContext, pooling: PoolingConfig): void {
   registerPooling(app, context);
-  if (pooling.convert === 'embed') registerEmbeddings(app, context);
-  else registerClassify(app, context);
+  if (pooling.convert === 'embed') {
+    registerEmbeddings(app, context);
+    registerCohereEmbed(app, context);
+  } else registerClassify(app, context);
   if (canScore(pooling)) registerScore(app, context);
 }
 

@@ -40,7 +40,7 @@ export interface AppOptions {
 
 /** What Hono hands to handlers: the listening server (second argument of `app.fetch`), the request's id among the variables. */
 export interface ServerEnv {
-  Bindings: { server?: Pick<Bun.Server<undefined>, 'requestIP'> } | undefined;
+  Bindings: { server?: Pick<Bun.Server<undefined>, 'requestIP' | 'pendingRequests'> } | undefined;
   Variables: {
     requestId: string;
     /** How an endpoint's clients expect errors; by default OpenAI's way. */

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ValidationError } from '../errors/validation-error.ts';
 import { LoadError } from '../loader/load-error.ts';
@@ -24,7 +24,7 @@ const RESERVED = new Set([
 export interface ChatTemplateOptions {
   /** Whose special tokens the template may name (`bos_token`, …). */
   tokenizer: Tokenizer;
-  /** `--chat-template`: Jinja text, or a file that holds it. Default: the model's own. */
+  /** Jinja text of `--chat-template`. Default: the model's own. */
   override?: string | null;
   contentFormat?: 'auto' | ContentFormat;
   /** `--default-chat-template-kwargs`, under those of the request. */
@@ -180,7 +180,7 @@ interface Sources {
 }
 
 function findSources(folder: string, override: string | null): Sources {
-  if (override !== null) return { sources: new Map([['default', readOverride(override)]]), origin: '--chat-template' };
+  if (override !== null) return { sources: new Map([['default', override]]), origin: '--chat-template' };
   const jinjaPath = join(folder, 'chat_template.jinja');
   if (existsSync(jinjaPath)) {
     return { sources: new Map([['default', readFileSync(jinjaPath, 'utf8')]]), origin: jinjaPath };
@@ -191,14 +191,6 @@ function findSources(folder: string, override: string | null): Sources {
     if (sources.size > 0) return { sources, origin: path };
   }
   return { sources: new Map(), origin: folder };
-}
-
-/** A text with Jinja's braces or several lines is the template itself, anything else a file's path. */
-function readOverride(override: string): string {
-  // Asked for as a path, a long text is an error.
-  if (/[{}\n]/.test(override)) return override;
-  if (statSync(override, { throwIfNoEntry: false })?.isFile()) return readFileSync(override, 'utf8');
-  throw new LoadError(`--chat-template ${override}: the file does not exist, and the value is not a Jinja template.`);
 }
 
 /** `chat_template` is a text or a list of { name, template }. */

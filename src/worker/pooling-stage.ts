@@ -1,22 +1,27 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import { StagedArray } from '../device/staged-array.ts';
+import type { PoolerHead } from '../layers/pooler-head.ts';
+import { loraGroupWords, writeLoRAGroups } from '../lora/lora-batch.ts';
+import type { LoRALayers } from '../lora/lora-layers.ts';
 import type { PoolingModel } from '../models/model.ts';
 import { finishPooling, type PoolerOutput } from '../pooling/finish-pooling.ts';
-import type { PoolingConfig, SeqPoolingType } from '../pooling/pooling-config.ts';
-import { isTokenwise, type PoolingParams } from '../pooling/pooling-params.ts';
+import type { PoolingConfig } from '../pooling/pooling-config.ts';
+import { isTokenwise } from '../pooling/pooling-params.ts';
 import type { ModelRunnerOutput } from '../scheduler/scheduler-output.ts';
 import type { ForwardResult, OutputStage } from './output-stage.ts';
-import type { StepRow } from './step-inputs.ts';
+import { PooledRows } from './pooled-rows.ts';
 
 export interface PoolingStageOptions {
   config: PoolingConfig;
   hiddenSize: number;
   maxNumBatchedTokens: number;
+  /** null: there are none. */
+  adapters: Pick<LoRALayers, 'setBatch'> | null;
 }
 
-/** Pooled rows of one step on their way to the host. */
-interface PooledRows {
+/** What a step has pooled, on its way to the host. */
+interface PooledValues {
   values: StagedArray;
   width: number;
   ready: DeviceEvent;
@@ -28,9 +33,9 @@ const AS_FLOAT32 = 1;
 /** Hidden states to embeddings or class logits: of each sequence when its last token is computed, or of each token. */
 export class PoolingStage implements OutputStage {
   /** A step's own until it has been collected: two steps may be in flight. */
-  private readonly spans: readonly [StagedArray, StagedArray];
+  private readonly inputs: readonly [StagedArray, StagedArray];
   private readonly outputs: readonly [StagedArray, StagedArray];
-  /** act [rows, hiddenSize], for the classifier. */
+  /** act [rows, hiddenSize], for the head. */
   private readonly pooled: DevicePtr;
   private step = 0;
 
@@ -40,102 +45,85 @@ export class PoolingStage implements OutputStage {
     private readonly options: PoolingStageOptions,
   ) {
     const pair = () => [new StagedArray(device, 'pooling'), new StagedArray(device, 'pooling')] as const;
-    this.spans = pair();
+    this.inputs = pair();
     this.outputs = pair();
     const { maxNumBatchedTokens, hiddenSize } = options;
     const bytes = maxNumBatchedTokens * hiddenSize * dtypeBytes(device.activationDtype);
-    this.pooled = model.classifier === null ? 0 : device.alloc(bytes, 'pooling');
+    this.pooled = model.head === null ? 0 : device.alloc(bytes, 'pooling');
   }
 
   enqueue({ rows, hidden }: ForwardResult): () => ModelRunnerOutput {
-    const counts = rows.map(numPooledRows);
-    const pooled = this.enqueuePooling(rows, counts, hidden);
-    return () => this.collect(rows, counts, pooled);
+    const pooledRows = new PooledRows(rows);
+    const values = this.enqueuePooling(pooledRows, hidden);
+    return () => this.collect(pooledRows, values);
   }
 
   close(): void {
-    for (const array of [...this.spans, ...this.outputs]) array.free();
+    for (const array of [...this.inputs, ...this.outputs]) array.free();
     if (this.pooled !== 0) this.device.free(this.pooled);
   }
 
-  private enqueuePooling(rows: readonly StepRow[], counts: readonly number[], hidden: DevicePtr): PooledRows {
-    const { hiddenSize, config } = this.options;
+  private enqueuePooling(rows: PooledRows, hidden: DevicePtr): PooledValues {
+    const { hiddenSize } = this.options;
     const { ops } = this.device;
-    const { classifier } = this.model;
-    const spans = this.spans[this.step % 2]!;
+    const { head } = this.model;
+    const inputs = this.inputs[this.step % 2]!;
     const values = this.outputs[this.step++ % 2]!;
-    const numRows = counts.reduce((sum, count) => sum + count, 0);
-    const width = classifier?.numLabels ?? hiddenSize;
+    const { numRows } = rows;
+    const width = head?.width ?? hiddenSize;
     if (numRows > 0) {
-      writeSpans(spans, rows, config.seqPoolingType, numRows);
+      this.uploadInputs(rows, inputs, head !== null);
       values.reserve(numRows * width);
-      if (classifier === null) {
-        ops.mean_rows(hidden, spans.ptr, values.ptr, numRows, hiddenSize, AS_FLOAT32);
-      } else {
-        ops.mean_rows(hidden, spans.ptr, this.pooled, numRows, hiddenSize, AS_ACT);
-        ops.copy_bytes(classifier.forward(this.pooled, numRows), values.ptr, numRows * width * 4);
+      if (head === null) ops.mean_rows(hidden, inputs.ptr, values.ptr, numRows, hiddenSize, AS_FLOAT32);
+      else {
+        ops.mean_rows(hidden, inputs.ptr, this.pooled, numRows, hiddenSize, AS_ACT);
+        this.runHead(head, rows, values);
       }
       values.download(numRows * width);
     }
     return { values, width, ready: this.device.record() };
   }
 
-  private collect(
-    rows: readonly StepRow[],
-    counts: readonly number[],
-    { values, width, ready }: PooledRows,
-  ): ModelRunnerOutput {
+  /** Where each row comes from, and, for a head, which adapter it has. */
+  private uploadInputs(rows: PooledRows, inputs: StagedArray, hasHead: boolean): void {
+    const { config, adapters } = this.options;
+    const adaptersAt = 2 * rows.numRows;
+    const groups = hasHead && adapters !== null ? rows.adapterGroups() : null;
+    const total = adaptersAt + (groups === null ? 0 : loraGroupWords(groups));
+    inputs.reserve(total);
+    rows.writeSpans(inputs.i32, config.seqPoolingType);
+    adapters?.setBatch(groups && writeLoRAGroups(groups, inputs.i32, adaptersAt, inputs.ptr));
+    inputs.upload(total);
+  }
+
+  private runHead(head: PoolerHead, { groups, numRows }: PooledRows, values: StagedArray): void {
+    const bytes = numRows * head.width * dtypeBytes('float32');
+    this.device.ops.copy_bytes(head.forward(this.pooled, groups), values.ptr, bytes);
+  }
+
+  private collect({ parts }: PooledRows, { values, width, ready }: PooledValues): ModelRunnerOutput {
     this.device.wait(ready);
-    let first = 0;
-    const poolerOutputs = rows.map((row, i) => {
-      const piece = values.f32.slice(first * width, (first + counts[i]!) * width);
-      first += counts[i]!;
-      const params = row.state.pooling!;
-      row.state.pooledPieces.push(piece);
+    const poolerOutputs = parts.map(({ row, firstRow, numRows }) => {
+      const { state } = row;
+      state.pooledPieces.push(values.f32.slice(firstRow * width, (firstRow + numRows) * width));
       if (!row.samples) return null;
-      const whole = { ...joinPieces(row.state.pooledPieces, width), isTokenwise: isTokenwise(params) };
-      row.state.pooledPieces.length = 0;
+      const params = state.pooling!;
+      const whole = { ...joinPieces(state.pooledPieces, width), isTokenwise: isTokenwise(params) };
+      state.pooledPieces.length = 0;
       return finishPooling(whole, params, this.options.config);
     });
-    const nothing = rows.map(() => null);
+    const nothing = parts.map(() => null);
     return {
-      keys: rows.map((row) => row.state.key),
-      sampledTokenIds: rows.map(() => []),
+      keys: parts.map(({ row }) => row.state.key),
+      sampledTokenIds: parts.map(() => []),
       logprobs: nothing,
       promptLogprobs: nothing,
       poolerOutputs,
-      failures: [],
+      failures: parts.flatMap(({ row: { state } }) =>
+        state.error === null ? [] : [{ key: state.key, message: state.error }],
+      ),
     };
   }
-}
-
-/** Rows that a request gets of this step. */
-function numPooledRows({ state, numScheduledTokens, samples }: StepRow): number {
-  if (isTokenwise(paramsOf(state))) return numScheduledTokens;
-  return samples ? 1 : 0;
-}
-
-function paramsOf({ pooling }: StepRow['state']): PoolingParams {
-  if (pooling === null) throw new Error('a request without pooling parameters has come to a model that is pooled');
-  return pooling;
-}
-
-/** Uploads i32 [numRows, 2]: first token and number of tokens of each row's mean. */
-function writeSpans(spans: StagedArray, rows: readonly StepRow[], type: SeqPoolingType, numRows: number): void {
-  spans.reserve(2 * numRows);
-  let [at, token] = [0, 0];
-  const write = (start: number, count: number) => {
-    spans.i32[at++] = start;
-    spans.i32[at++] = count;
-  };
-  for (const row of rows) {
-    const count = row.numScheduledTokens;
-    if (isTokenwise(paramsOf(row.state))) for (let i = 0; i < count; i++) write(token + i, 1);
-    else if (row.samples && type === 'MEAN') write(token, count);
-    else if (row.samples) write(type === 'CLS' ? token : token + count - 1, 1);
-    token += count;
-  }
-  spans.upload(2 * numRows);
 }
 
 function joinPieces(pieces: readonly Float32Array[], width: number): Omit<PoolerOutput, 'isTokenwise'> {

@@ -1,15 +1,17 @@
+import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
+import type { WeightSource } from '../loader/weight-source.ts';
 import { logger } from '../logging/logger.ts';
 import { LoRALoadError } from '../lora/lora-error.ts';
 import { LoRALayers } from '../lora/lora-layers.ts';
 import { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
-import { type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
+import { type DenseModuleWeights, type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
 import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
 import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
@@ -54,19 +56,19 @@ export class Worker {
   }
 
   async loadModel(): Promise<void> {
-    const { model, load, cache, scheduler, lora } = this.config;
+    const { model, cache, scheduler, lora } = this.config;
     if (lora.enableLora) {
       this.loraLayers ??= new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
     }
     const started = performance.now();
     const memory = new MemoryScope(this.requireDevice());
-    const weights = await openWeights(model.folder, {
-      loadFormat: load.loadFormat,
-      seed: model.seed,
-      dtype: model.dtype,
-    });
+    const weights = await this.openWeights('');
+    const dense: DenseModuleWeights[] = [];
     try {
-      this.model = await loadFor(model.pooling, {
+      for (const { path, ...layer } of model.pooling?.dense ?? []) {
+        dense.push({ ...layer, weights: await this.openWeights(path) });
+      }
+      const options: LoadModelOptions = {
         device: memory,
         config: model.hf,
         weights,
@@ -79,16 +81,24 @@ export class Worker {
         maxModelLen: model.maxModelLen,
         tensorParallel: { rank: 0, size: 1 },
         adapters: this.loraLayers,
-      });
+      };
+      this.model = await loadFor(model.pooling, options, dense);
       this.weights = memory;
     } catch (error) {
       memory.freeAll();
       throw error;
     } finally {
-      weights.close();
+      for (const source of [weights, ...dense.map((module) => module.weights)]) source.close();
     }
     const seconds = ((performance.now() - started) / 1000).toFixed(2);
     log.info(`Loading weights took ${seconds} seconds`, { bytes: weights.totalBytes });
+  }
+
+  /** Of the model, or of a part of it that lies in a folder of its own. */
+  private openWeights(subfolder: string): Promise<WeightSource> {
+    const { model, load } = this.config;
+    const { loadFormat } = load;
+    return openWeights(join(model.folder, subfolder), { loadFormat, seed: model.seed, dtype: model.dtype });
   }
 
   kvCacheSpecs(): Map<string, KvCacheSpec> {
@@ -186,7 +196,8 @@ export class Worker {
     const { hiddenSize } = config.hf;
     if (this.model?.kind === 'pooling') {
       const { maxNumBatchedTokens } = scheduler;
-      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens });
+      const adapters = this.loraLayers;
+      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens, adapters });
     }
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
     return new SamplingStage(device, this.model.model, tokens, {
@@ -223,7 +234,11 @@ type LoadedModel =
   | { kind: 'causal'; model: CausalLM }
   | { kind: 'pooling'; model: PoolingModel; config: PoolingConfig };
 
-async function loadFor(pooling: PoolingConfig | null, options: LoadModelOptions): Promise<LoadedModel> {
+async function loadFor(
+  pooling: PoolingConfig | null,
+  options: LoadModelOptions,
+  dense: readonly DenseModuleWeights[],
+): Promise<LoadedModel> {
   if (pooling === null) return { kind: 'causal', model: await loadModel(options) };
-  return { kind: 'pooling', model: await loadPoolingModel(options, pooling.convert), config: pooling };
+  return { kind: 'pooling', model: await loadPoolingModel(options, pooling, dense), config: pooling };
 }

@@ -188,6 +188,13 @@ export const EMBEDDING_ROUTES: RouteCases = {
       for (const { embedding } of data) expect(Math.hypot(...embedding)).toBeCloseTo(1, 3);
     },
   },
+  'POST /v2/embed': {
+    shows: 'each text has a vector in the answer of Cohere',
+    check: async (client) => {
+      const { embeddings } = good(await client.post('/v2/embed', { texts: TEXTS, input_type: 'query' }));
+      expect(embeddings.float.map((vector: number[]) => vector.length)).toEqual([256, 256]);
+    },
+  },
   'POST /pooling': {
     shows: 'each text has a vector',
     check: async (client) => {

@@ -34,6 +34,11 @@ test('bao serve --help=max-model-len', async () => {
   expect(stdout).toContain('--max-model-len TOKENS');
 });
 
+test('a reader that has had enough ends it without a word', async () => {
+  const child = Bun.spawn(['sh', '-c', `"${process.execPath}" "${MAIN}" collect-env | true`], { stderr: 'pipe' });
+  expect(await new Response(child.stderr).text()).toBe('');
+});
+
 describe('an operator’s mistake is one sentence and no stack', () => {
   test.each<[string[], number, string]>([
     [['servr'], 2, 'bao: Unknown command "servr": did you mean bao serve?\n'],

@@ -166,7 +166,6 @@ describe('adapters', () => {
       '--lora-modules: base_model_name b of a is not served; demo is.',
     ],
     [{ loraModules: ['a=./nowhere'] }, 1, 'nowhere'],
-    [{ runner: 'pooling' }, 1, '--enable-lora: adapters are served beside models that generate'],
   ])('%j', async (given, exitCode, message) => {
     const error = await refusal({ enableLora: true, ...given });
     expect(error.message).toContain(message);

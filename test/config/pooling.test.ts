@@ -134,9 +134,47 @@ describe('Sentence Transformers files', () => {
     expect(await poolingOf({ model: recent })).toMatchObject({ seqPoolingType: 'LAST', useActivation: true });
   });
 
+  test('say what an embedding goes through, whether texts are made lower case, and what goes before them', async () => {
+    const path = modelWith('dense', { pooling_mode_cls_token: true }, ['Transformer', 'Pooling', 'Dense', 'Normalize']);
+    const write = (file: string, value: object) => writeFileSync(join(path, file), JSON.stringify(value));
+    mkdirSync(join(path, '2_Dense'));
+    const sizes = { in_features: 48, out_features: 16 };
+    const activation = (name: string) =>
+      write('2_Dense/config.json', {
+        ...sizes,
+        bias: false,
+        activation_function: `torch.nn.modules.activation.${name}`,
+      });
+    activation('Tanh');
+    write('sentence_roberta_config.json', { max_seq_length: 17, do_lower_case: true });
+    write('config_sentence_transformers.json', {
+      prompts: { query: 'query: ', document: '' },
+      default_prompt_name: null,
+    });
+    const { model } = await configOf({ model: path });
+    expect(model.maxModelLen).toBe(17);
+    expect(model.pooling).toMatchObject({
+      dense: [{ path: '2_Dense', inFeatures: 48, outFeatures: 16, bias: false, act: 'tanh' }],
+      lowerCases: true,
+      prompts: { query: 'query: ', document: '' },
+    });
+    activation('Softshrink');
+    expect(String(await refusal({ model: path }))).toContain('Softshrink');
+    write('2_Dense/config.json', { in_features: 0 });
+    expect(String(await refusal({ model: path }))).toContain('in_features must be a whole number');
+    write('2_Dense/config.json', { ...sizes, module_input_name: 'token_embeddings' });
+    expect(String(await refusal({ model: path }))).toContain('module_input_name');
+  });
+
   test('a module or mode that is not served is an error that names it', async () => {
-    const dense = modelWith('dense', { pooling_mode_cls_token: true }, ['Transformer', 'Pooling', 'Dense']);
-    expect(String(await refusal({ model: dense }))).toContain('models.Dense');
+    const modules = {
+      norm: ['Transformer', 'Pooling', 'LayerNorm'],
+      order: ['Transformer', 'Pooling', 'Normalize', 'Dense'],
+    };
+    const norm = modelWith('norm', { pooling_mode_cls_token: true }, modules.norm);
+    expect(String(await refusal({ model: norm }))).toContain('models.LayerNorm');
+    const order = modelWith('order', { pooling_mode_cls_token: true }, modules.order);
+    expect(String(await refusal({ model: order }))).toContain('in the order Transformer, Pooling, Normalize, Dense');
     const max = modelWith('max', { pooling_mode_max_tokens: true }, ['Transformer', 'Pooling']);
     expect(String(await refusal({ model: max }))).toContain('pooling_mode_max_tokens');
   });

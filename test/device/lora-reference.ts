@@ -1,10 +1,10 @@
 import { ptr } from 'bun:ffi';
 import type { Device } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
+import { uploadBytes } from '../../src/device/upload-bytes.ts';
 import type { TensorView } from '../../src/loader/weight-source.ts';
 import { packBlock } from '../../src/lora/adapter-block.ts';
 import { hostMatrix } from '../../src/lora/host-matrix.ts';
-import { uploadBytes } from '../../src/lora/upload-bytes.ts';
 import { randomFloats, rounded } from './harness.ts';
 
 /** A layer, adapters for it (null: one that leaves the layer alone), and which rows of a batch are whose. */

@@ -76,6 +76,42 @@ describe('a Sentence Transformers model', () => {
   });
 });
 
+describe('a Sentence Transformers model with dense layers, whose texts are made lower case', () => {
+  const { texts } = golden('sentence_dense') as {
+    texts: { text: string; ids: number[]; embedding: number[]; query: number[] }[];
+  };
+  const input = texts.map(({ text }) => text);
+  let server: BaoProcess;
+  beforeAll(async () => {
+    server = await startBao([join(GOLDENS, 'sentence_dense'), '--dtype', 'float32']);
+  });
+  afterAll(() => server.stop());
+
+  test("embeddings are sentence-transformers'", async () => {
+    const { data, usage } = await embed(server, { input });
+    texts.forEach(({ embedding }, i) => {
+      expect(maxDifference(data[i]!.embedding, embedding)).toBeLessThan(1e-4);
+    });
+    expect(usage.prompt_tokens).toBe(texts.reduce((sum, { ids }) => sum + ids.length, 0));
+  });
+
+  test("what a text is for goes before it as the model's files say", async () => {
+    const { status, body } = await post(`${server.url}/v2/embed`, { texts: input, input_type: 'query' });
+    expect(status).toBe(200);
+    const { embeddings } = body as { embeddings: { float: number[][] } };
+    texts.forEach(({ query }, i) => {
+      expect(maxDifference(embeddings.float[i]!, query)).toBeLessThan(1e-4);
+    });
+  });
+
+  test('tokens go through the dense layers too', async () => {
+    const { body } = await post(`${server.url}/pooling`, { input: 'an owl', task: 'token_embed' });
+    const [{ data }] = (body as { data: [{ data: number[][] }] }).data;
+    expect(data.map((vector) => vector.length)).toEqual(new Array(4).fill(20));
+    for (const vector of data) expect(Math.hypot(...vector)).toBeCloseTo(1, 4);
+  });
+});
+
 describe('a cross encoder', () => {
   const { pairs, truncated } = golden('bert_reranker') as {
     pairs: { query: string; document: string; ids: number[]; score: number }[];

@@ -71,6 +71,34 @@ test('a body above the limit is refused with the reason, announced or not', asyn
   }
 });
 
+test('more requests than may be under way are refused unread, and the operator is not; those that end make room', async () => {
+  const limited = await startBao(['demo', '--limit-concurrency', '3', '--request-body-timeout', '1']);
+  const port = Number(new URL(limited.url).port);
+  // Bodies that never come: three are waited for, and the fourth is refused.
+  const refusal = Promise.withResolvers<string>();
+  const sockets = Array.from({ length: 4 }, () => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(`${head(200_000)}{"prompt":`));
+    return socket.on('error', () => {}).once('data', (data) => refusal.resolve(String(data)));
+  });
+  try {
+    const complete = () =>
+      fetch(`${limited.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: body(),
+      });
+    expect(await refusal.promise).toStartWith('HTTP/1.1 503 ');
+    const refused = await complete();
+    expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '1']);
+    expect(await refused.text()).toContain('--limit-concurrency 3');
+    for (const path of ['/health', '/metrics']) expect((await fetch(limited.url + path)).status, path).toBe(200);
+    while ((await complete()).status !== 200) await Bun.sleep(20);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    await limited.stop();
+  }
+});
+
 test('an answer may be silent for longer than a connection may be idle, or running requests without a token', async () => {
   const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
   const running = conversation(whole({ max_tokens: 1500, ignore_eos: true }));

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { LLM, ValidationError } from '../../src/index.ts';
+import { LLM, LoRARequest, ValidationError } from '../../src/index.ts';
 
 const GOLDENS = join(import.meta.dir, '../goldens');
 const golden = (name: string) => JSON.parse(readFileSync(join(GOLDENS, name, 'golden.json'), 'utf8'));
@@ -93,6 +93,24 @@ test.each(['sentence_bert', 'demo'])('%s sleeps and wakes; what is kept is poole
   expect(await llm.isSleeping()).toBe(true);
   await llm.sleep(1, 'abort');
   expect(String(await ended)).toContain('has ended without an output (abort)');
+});
+
+test('an adapter changes what a text is embedded as, the base model beside it stays', async () => {
+  const options = { logLevel: 'error', cpuThreads: 1, runner: 'pooling' } as const;
+  await using llm = await LLM.create({
+    model: 'demo',
+    ...options,
+    enableLora: true,
+    loraModules: ['pirate=demo-pirate'],
+  });
+  const pirate = new LoRARequest({ loraName: 'pirate' });
+  const prompts = ['an owl', 'an owl', 'an owl'];
+  const [adapted, base, again] = await llm.embed(prompts, { loraRequest: [pirate, null, pirate] });
+  expect(again!.outputs).toEqual(adapted!.outputs);
+  expect(base!.outputs).not.toEqual(adapted!.outputs);
+  expect((await llm.embed('an owl'))[0]!.outputs).toEqual(base!.outputs);
+  const [same] = await llm.score('an owl', 'an owl', { loraRequest: pirate });
+  expect(same!.outputs.score).toBeCloseTo(1, 5);
 });
 
 test('a model that generates is not pooled', async () => {

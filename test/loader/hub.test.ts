@@ -55,12 +55,21 @@ async function withHub(options: Partial<FakeHubOptions>, run: (scene: Scene) => 
 }
 
 describe('download', () => {
-  test('fetches how a Sentence Transformers model pools, and nothing else from folders', async () => {
-    const pooling = { '1_Pooling/config.json': '{"b": 2}', '1_Pooling/notes.json': '{}', 'onnx/config.json': '{}' };
+  test('fetches how a Sentence Transformers model pools and what follows, and nothing else from folders', async () => {
+    const pooling = {
+      '1_Pooling/config.json': '{"b": 2}',
+      '1_Pooling/notes.json': '{}',
+      '2_Dense/config.json': '{"c": 3}',
+      '2_Dense/model.safetensors': 'dense',
+      '2_Dense/pytorch_model.bin': 'dense',
+      'onnx/config.json': '{}',
+    };
     await withHub({ files: { ...FILES, 'modules.json': '[]', ...pooling } }, async ({ download }) => {
       const folder = await download();
       expect(readFileSync(join(folder, '1_Pooling/config.json'), 'utf8')).toBe('{"b": 2}');
       expect(readdirSync(join(folder, '1_Pooling'))).toEqual(['config.json']);
+      expect(readdirSync(join(folder, '2_Dense')).sort()).toEqual(['config.json', 'model.safetensors']);
+      expect(readdirSync(folder)).toContain('model.safetensors');
       expect(existsSync(join(folder, 'onnx'))).toBe(false);
     });
   });

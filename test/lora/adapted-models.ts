@@ -105,7 +105,7 @@ export async function withAdapters(
   const layers = new LoRALayers(device, { numSlots: 2, dtype: 'float32' });
   const runner = await build(device, golden, source, layers, quantization);
   const base = await build(device, golden, source, null, quantization);
-  const tensors = [1, 2].map((seed) => adapterTensors(layers.modules(), 4, seed));
+  const tensors = [1, 2].map((seed) => adapterTensors(layers.modules().linear, 4, seed));
   const manager = new LoRAManager(layers, 16);
   const slots: LoRASlot[] = [];
   for (const [i, each] of tensors.entries()) {

@@ -13,6 +13,11 @@ const MODULES: LoRAModules = new Map([
   [Q, [6, 5]],
   [DOWN, [5, 7]],
 ]);
+const REPLACEABLE = new Map([
+  ['classifier.dense', { shape: [5, 5] as const, bias: true }],
+  ['classifier.out_proj', { shape: [3, 5] as const, bias: true }],
+  ['score', { shape: [2, 5] as const, bias: false }],
+]);
 const A = `base_model.model.${Q}.lora_A.weight`;
 const B = `base_model.model.${Q}.lora_B.weight`;
 const tensor = (...shape: number[]) => ({ shape, values: new Array(shape.reduce((a, b) => a * b, 1)).fill(1) });
@@ -22,13 +27,17 @@ function collect(tensors: Tensors, config: object = {}, maxRank = 16) {
   return withFolder(adapterFiles(tensors), (folder) => {
     const source = openSafetensorsFiles([join(folder, 'adapter_model.safetensors')]);
     try {
-      const weights = collectAdapterWeights(
+      const modules = { linear: MODULES, replaceable: REPLACEABLE };
+      const { linear, saved } = collectAdapterWeights(
         source,
         parsePeftConfig({ ...CONFIG, ...config }, 'config'),
-        MODULES,
+        modules,
         maxRank,
       );
-      return [...weights].map(([module, { rank, scale, a, b }]) => [module, rank, scale, a.name, b.name]);
+      return [
+        ...[...linear].map(([module, { rank, scale, a, b }]) => [module, rank, scale, a.name, b.name]),
+        ...[...saved].map(([module, { weight, bias }]) => [module, weight.name, bias?.name ?? null]),
+      ];
     } finally {
       source.close();
     }
@@ -55,6 +64,37 @@ test('ranks and scales may differ by module', async () => {
     [2, 4],
     [4, 2],
   ]);
+});
+
+test('finds modules by the names of a model without a head, and with one', async () => {
+  const renamed = (from: string, to: string) =>
+    Object.fromEntries(Object.entries(all()).map(([name, value]) => [name.replace(from, to), value]));
+  for (const tensors of [renamed('model.layers', 'layers'), renamed('model.layers', 'bert.model.layers')]) {
+    expect((await collect(tensors)).map(([module]) => module)).toEqual([Q, DOWN]);
+  }
+  // An expression is about the adapter's own names.
+  const found = await collect(renamed('model.layers', 'layers'), { target_modules: 'layers\\.0\\..*' });
+  expect(found).toHaveLength(2);
+});
+
+test('finds what the adapter has in place of a head', async () => {
+  const head = {
+    'base_model.model.classifier.dense.weight': tensor(5, 5),
+    'base_model.model.classifier.dense.bias': tensor(5),
+    'base_model.model.classifier.modules_to_save.default.out_proj.weight': tensor(3, 5),
+  };
+  const saved = { modules_to_save: ['classifier', 'score'] };
+  expect((await collect({ ...all(), 'base_model.model.score.weight': tensor(2, 5) }, saved)).at(-1)).toEqual([
+    'score',
+    'base_model.model.score.weight',
+    null,
+  ]);
+  expect(collect({ ...all(), ...head }, saved)).rejects.toThrow('classifier.modules_to_save.default.out_proj');
+});
+
+test("BERT's pooler, which is run only in front of classes, changes nothing elsewhere", async () => {
+  const pooler = { 'base_model.model.pooler.dense.lora_A.weight': tensor(4, 5) };
+  expect(await collect({ ...all(), ...pooler })).toHaveLength(2);
 });
 
 describe('refused', () => {
@@ -110,6 +150,24 @@ describe('refused', () => {
       { ...all(), 'model.norm.weight': tensor(4) },
       {},
       'expected the lora_A or lora_B of a linear layer',
+    ],
+    [
+      'a head that the model has not',
+      { ...all(), 'base_model.model.classifier.weight': tensor(3, 5) },
+      { modules_to_save: ['classifier'] },
+      'the model has no layer classifier that an adapter may bring in its place',
+    ],
+    [
+      'a head of more classes',
+      { ...all(), 'base_model.model.score.weight': tensor(3, 5) },
+      { modules_to_save: ['score'] },
+      'has shape [3, 5], expected [2, 5]',
+    ],
+    [
+      'a head without its bias',
+      { ...all(), 'base_model.model.classifier.dense.weight': tensor(5, 5) },
+      { modules_to_save: ['classifier'] },
+      'classifier.dense.bias is missing',
     ],
     ['nothing at all', {}, { target_modules: [] }, 'The adapter has no weights.'],
   ];

@@ -60,7 +60,7 @@ describe('refused by name', () => {
     [{ use_dora: true }, 'use_dora is true: weight-decomposed adapters (DoRA) are not served'],
     [
       { modules_to_save: ['lm_head'] },
-      'modules_to_save is ["lm_head"]: whole modules beside the adapter are not served',
+      'modules_to_save has "lm_head"; beside the adapter only classifier or score is served',
     ],
     [{ lora_bias: true }, 'lora_bias is true'],
     [{ trainable_token_indices: [1] }, 'trainable_token_indices is [1]'],

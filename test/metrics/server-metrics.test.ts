@@ -97,7 +97,6 @@ const ABSENT = [
   'vllm:external_prefix_cache_hits_total',
   'vllm:mm_cache_queries_total',
   'vllm:mm_cache_hits_total',
-  'vllm:prompt_tokens_cached_by_source_total',
 ];
 
 describe('names, types, labels and buckets are those of vLLM', async () => {
@@ -163,6 +162,7 @@ test('values of one request', async () => {
   expect(value('vllm:iteration_tokens_total_bucket', { le: '16.0' })).toBe(1);
   expect(value('vllm:num_requests_running', engine)).toBe(3);
   expect(value('vllm:num_requests_waiting_by_reason', { reason: 'capacity' })).toBe(2);
+  expect(value('vllm:prompt_tokens_cached_by_source_total', { source: 'device' })).toBe(STATS.prefixCacheHits);
   expect(value('vllm:kv_cache_usage_perc', engine)).toBe(0.25);
   expect(value('vllm:num_preemptions_total', engine)).toBe(7);
   expect(value('vllm:engine_sleep_state', { sleep_state: 'awake' })).toBe(1);

@@ -139,6 +139,7 @@ export const GOLDENS = [
   'phi3',
   'phi3_longrope',
   'smollm3',
+  'gemma',
   'gemma2',
   'gemma3_text',
   'olmo2',

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Device, DevicePtr } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
 import { openSafetensors } from '../../src/loader/safetensors.ts';
+import { labelsOf } from '../../src/models/labels.ts';
 import { loadPoolingModel } from '../../src/models/load-model.ts';
 import type { PoolingModel } from '../../src/models/model.ts';
 import { parseHfConfig } from '../../src/models/parse-hf-config.ts';
@@ -57,8 +58,9 @@ class PoolingGoldenRunner {
     const config = parseHfConfig(readJson(name, 'config.json'), `${name}/config.json`);
     const weights = openSafetensors(join(FOLDER, name));
     const options = { device, config, weights, dtype, kvCacheDtype: dtype, ...LIMITS };
+    const pooledAs = { convert: task, labels: task === 'classify' ? labelsOf(config) : [], scoreTokens: null };
     try {
-      const model = await loadPoolingModel({ ...options, tensorParallel: { rank: 0, size: 1 } }, task);
+      const model = await loadPoolingModel({ ...options, tensorParallel: { rank: 0, size: 1 } }, pooledAs);
       const { hiddenSize } = config;
       const runner = new GoldenRunner(device, model, { ...LIMITS, hiddenSize, maxNumSeqs: 3 });
       return new PoolingGoldenRunner(device, runner, hiddenSize);
@@ -84,7 +86,7 @@ class PoolingGoldenRunner {
 
   private pool(hidden: DevicePtr, lengths: readonly number[], span: Span): Float32Array[] {
     const { hiddenSize } = this;
-    const { classifier } = this.runner.model;
+    const { head } = this.runner.model;
     const rows = lengths.length;
     const pooled = this.device.alloc(rows * hiddenSize * 4, 'test');
     const bounds = this.device.staging(rows * 8, 'test');
@@ -95,10 +97,10 @@ class PoolingGoldenRunner {
     });
     bounds.upload();
     const [asAct, asFloat32] = [0, 1];
-    this.device.ops.mean_rows(hidden, bounds.ptr, pooled, rows, hiddenSize, classifier === null ? asFloat32 : asAct);
-    const values = classifier?.forward(pooled, rows) ?? pooled;
+    this.device.ops.mean_rows(hidden, bounds.ptr, pooled, rows, hiddenSize, head === null ? asFloat32 : asAct);
+    const values = head?.forward(pooled, [{ slot: null, numRows: rows }]) ?? pooled;
     this.device.wait(this.device.record());
-    const width = classifier?.numLabels ?? hiddenSize;
+    const width = head?.width ?? hiddenSize;
     return Array.from({ length: rows }, (_, row) => floats(values + row * width * 4, width).slice());
   }
 }

@@ -14,6 +14,11 @@ const CONFIG: PoolingConfig = {
   logitMean: 0,
   logitSigma: 1,
   labels: ['a', 'b'],
+  scoreTokens: null,
+  dense: [],
+  usesSepToken: true,
+  lowerCases: false,
+  prompts: null,
   isEncoder: true,
 };
 const PARAMS: PoolingParams = { task: 'embed', dimensions: null, useActivation: true, firstTypeOne: null };

@@ -89,6 +89,8 @@ export class FakeEngine implements EngineClient {
     return this.tokenizer.encode(text, options);
   }
 
+  readonly hasChatTemplate = true;
+
   renderChat(input: ChatTemplateInput): string {
     return this.template.render(input);
   }

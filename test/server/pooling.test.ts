@@ -314,3 +314,106 @@ test('random bodies never give a 5xx', async () => {
   expect(statuses).toContain(200);
   expect(statuses).toContain(400);
 });
+
+describe('/v2/embed', () => {
+  const EMBED = '/v2/embed';
+  const VECTOR = [1, -2, 0, 0.5, -1, -1, 3, -0.25];
+  const cohere = () => testServer({ flags: { runner: 'pooling' }, pool: () => VECTOR });
+
+  test("answers with Cohere's shape, in every type that is asked for", async () => {
+    const server = await cohere();
+    const { status, body } = await server.postJson(EMBED, {
+      model: 'demo',
+      texts: ['one', 'two and more'],
+      embedding_types: ['float', 'binary', 'ubinary', 'base64'],
+    });
+    expect(status).toBe(200);
+    const { float, binary, ubinary, base64 } = body.embeddings;
+    expect(float).toEqual([VECTOR, VECTOR]);
+    // 1 0 1 1 0 0 1 0
+    expect(ubinary).toEqual([[178], [178]]);
+    expect(binary).toEqual([[50], [50]]);
+    expect([...new Float32Array(Uint8Array.from(Buffer.from(base64[1], 'base64')).buffer)]).toEqual(VECTOR);
+    expect(body.id).toStartWith('embd-');
+    expect(body.texts).toEqual(['one', 'two and more']);
+    expect(body.response_type).toBe('embeddings_by_type');
+    const tokens = promptsOf(server).flat().length;
+    expect(body.meta).toEqual({
+      api_version: { version: '2' },
+      billed_units: { input_tokens: tokens, image_tokens: 0 },
+    });
+    expect(Object.keys((await server.postJson(EMBED, { texts: ['x'] })).body.embeddings)).toEqual(['float']);
+  });
+
+  test('texts are cut at their end or beginning, or refused', async () => {
+    const server = await cohere();
+    const texts = ['one two three four five six'];
+    const [whole] = await promptsOfBody(server, { texts, truncate: 'NONE' });
+    expect(await promptsOfBody(server, { texts, max_tokens: 3 })).toEqual([whole!.slice(0, 3)]);
+    expect(await promptsOfBody(server, { texts, max_tokens: 3, truncate: 'START' })).toEqual([whole!.slice(-3)]);
+    const refused = await server.postJson(EMBED, { texts, max_tokens: 3, truncate: 'NONE' });
+    expect([refused.status, refused.body.error.param]).toEqual([400, 'max_tokens']);
+    const long = ['owl '.repeat(10_000)];
+    expect((await server.postJson(EMBED, { texts: long })).status).toBe(200);
+    expect((await server.postJson(EMBED, { texts: long, truncate: 'NONE' })).status).toBe(400);
+  });
+
+  test('parts of a message are a conversation; what a text is for is told where the model knows it', async () => {
+    const server = await testServer({
+      flags: { runner: 'pooling', hfOverrides: { task_instructions: { query: 'Find: ' } } },
+      pool: () => VECTOR,
+    });
+    const [plain] = await promptsOfBody(server, { texts: ['an owl'] });
+    const inputs = [{ content: [{ type: 'text', text: 'an owl' }] }];
+    const [message] = await promptsOfBody(server, { inputs });
+    const [told] = await promptsOfBody(server, { inputs, input_type: 'query' });
+    expect(message!.length).toBeGreaterThan(plain!.length);
+    expect(told!.length).toBeGreaterThan(message!.length);
+    expect(await promptsOfBody(server, { texts: ['an owl'], input_type: 'query' })).toEqual([told!]);
+    const { body } = await server.postJson(EMBED, { texts: ['x'], input_type: 'clustering' });
+    expect(body.error.message).toContain('Supported values: query');
+    const unknown = await (await cohere()).postJson(EMBED, { texts: ['x'], input_type: 'query' });
+    expect([unknown.status, unknown.body.error.param]).toEqual([400, 'input_type']);
+  });
+
+  test.each([
+    [{}, 'texts'],
+    [{ texts: [] }, 'texts'],
+    [{ texts: ['x'], inputs: [{ content: [] }] }, 'texts'],
+    [{ images: ['data:image/png;base64,AA=='] }, 'images'],
+    [{ inputs: [{ content: [{ type: 'image_url', image_url: { url: 'x' } }] }] }, 'inputs'],
+    [{ inputs: [{ content: [{ type: 'text' }] }] }, 'inputs'],
+    [{ texts: ['x'], output_dimension: 4 }, 'dimensions'],
+    [{ texts: ['x'], embedding_types: ['int8'] }, 'body.embedding_types.0'],
+    [{ texts: new Array(2049).fill('x') }, 'texts'],
+  ])('%# is refused by name', async (given, param) => {
+    const { status, body } = await (await cohere()).postJson(EMBED, given);
+    expect(status).toBe(400);
+    expect(`${body.error.param} ${body.error.message}`).toContain(param);
+  });
+
+  test('bits need whole bytes', async () => {
+    const server = await testServer({ flags: { runner: 'pooling' }, pool: () => [1, 2, 3] });
+    const { status, body } = await server.postJson(EMBED, { texts: ['x'], embedding_types: ['binary'] });
+    expect([status, body.error.param]).toEqual([400, 'embedding_types']);
+  });
+
+  async function promptsOfBody(server: TestServer, given: object): Promise<number[][]> {
+    const before = server.engine.poolingRequests.length;
+    const { status, body } = await server.postJson(EMBED, given);
+    if (status !== 200) throw new Error(JSON.stringify(body));
+    return promptsOf(server).slice(before);
+  }
+});
+
+test('conversations are embedded one by one or several at once, in `messages` or in `input`', async () => {
+  const server = await embedder();
+  const [one, two] = ['hello', 'good day'].map((content) => [{ role: 'user', content }]);
+  for (const body of [{ messages: one }, { messages: [one, two] }, { input: two }, { input: [two, one] }]) {
+    expect((await server.postJson(EMBEDDINGS, body)).status).toBe(200);
+  }
+  const [first, , second] = promptsOf(server);
+  expect(promptsOf(server)).toEqual([first!, first!, second!, second!, second!, first!]);
+  const broken = await server.postJson(EMBEDDINGS, { messages: [one, [{ role: 'user', content: 5 }]] });
+  expect(broken.status).toBe(400);
+});

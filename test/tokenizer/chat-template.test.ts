@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'bun:test';
-import { join } from 'node:path';
 import { ValidationError } from '../../src/errors/validation-error.ts';
 import { LoadError } from '../../src/loader/load-error.ts';
 import { ChatTemplate, type ChatTemplateOptions } from '../../src/tokenizer/chat-template.ts';
@@ -273,7 +272,6 @@ describe('where the template comes from', () => {
         expect(rendered(folder, '{{ "inline" }}')).toBe('inline');
         const long = 'x'.repeat(5000);
         expect(rendered(folder, `${long}{{ 1 }}`)).toBe(`${long}1`);
-        expect(rendered(folder, join(folder, order[first]![0]))).toContain('from');
       });
     }
   });
@@ -302,7 +300,7 @@ describe('where the template comes from', () => {
   });
 
   test.each([
-    ['a file that is not there', {}, '/no/such.jinja', '--chat-template /no/such.jinja: the file does not exist'],
+    ['a broken override', {}, '{% for %}', '--chat-template: the chat template can'],
     ['broken Jinja', { 'chat_template.jinja': '{% for %}' }, null, 'chat_template.jinja: the chat template can'],
     ['broken JSON', { 'tokenizer_config.json': '{' }, null, 'tokenizer_config.json: not valid JSON'],
     ['a number', { 'tokenizer_config.json': { chat_template: 1 } }, null, 'neither a text nor a list'],

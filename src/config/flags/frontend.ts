@@ -71,6 +71,13 @@ const listening = {
     metavar: 'SECONDS',
     help: 'A stream that has no event for so long sends a comment, so that proxies do not take it for dead; 0: it stays silent.',
   },
+  'limit-concurrency': {
+    type: 'int',
+    default: null,
+    min: 1,
+    metavar: 'N',
+    help: "Most requests that an API server reads and answers at once, streams included; more are answered 503 before their bodies are read. The operator's paths (/health, /metrics, …) don't wait. By default there is no limit.",
+  },
   'request-body-limit': {
     type: 'bytes',
     default: 32 * 2 ** 20,

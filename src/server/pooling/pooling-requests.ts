@@ -1,8 +1,7 @@
-import type { EngineClient, PoolingRequest } from '../../engine/engine-client.ts';
+import type { PoolingRequest } from '../../engine/engine-client.ts';
 import { ValidationError } from '../../errors/validation-error.ts';
 import { type PoolingConfig, supportedPoolingTasks } from '../../pooling/pooling-config.ts';
 import { POOLING_TASKS, type PoolingParams, type PoolingTask } from '../../pooling/pooling-params.ts';
-import { applyTemplate } from '../../tokenizer/text-template.ts';
 import { engineRequestId, logPooling, placement } from '../generation/generation.ts';
 import { checkTextLength, promptFromIds, renderChatPrompt } from '../generation/prompt.ts';
 import type { PoolingFields, PoolingInput, PoolingText } from '../protocol/pooling-fields.ts';
@@ -67,7 +66,7 @@ export function textLimits({ engine, config }: PoolingContext, origin: PoolingOr
   };
 }
 
-/** The prompts of texts or of a conversation. Throws ValidationError. */
+/** The prompts of texts or of conversations. Throws ValidationError. */
 export async function preparePrompts(
   context: PoolingContext,
   input: PoolingInput,
@@ -77,23 +76,34 @@ export async function preparePrompts(
   if (input.kind === 'texts') {
     return Promise.all(input.texts.map((text) => preparePrompt(context, text, input.addSpecialTokens, limits)));
   }
-  const text = renderChatPrompt(context.engine, input.chat);
-  return [await preparePrompt(context, text, input.chat.add_special_tokens, limits)];
+  return Promise.all(
+    input.chats.map((chat) => {
+      const text = renderChatPrompt(context.engine, chat);
+      return preparePrompt(context, text, chat.add_special_tokens, limits);
+    }),
+  );
+}
+
+/** A text as the model was trained to read it. */
+export function textOf(context: PoolingContext, text: string): string {
+  return poolingConfigOf(context).lowerCases ? text.toLowerCase() : text;
 }
 
 /** The prompt of one text or its ids. Throws ValidationError. */
 export async function preparePrompt(
-  { engine, config }: PoolingContext,
-  text: PoolingText,
+  context: PoolingContext,
+  input: PoolingText,
   addSpecialTokens: boolean,
   limits: TextLimits,
 ): Promise<PoolingPrompt> {
+  const { engine, config } = context;
   const fits = { maxModelLen: limits.maxModelLen, maxOutputTokens: 0, maxOutputField: 'max_tokens' } as const;
   const whole = { ...fits, truncate: null, truncationSide: limits.side };
-  if (typeof text !== 'string') {
-    const ids = cutIds(Int32Array.from(text), limits);
+  if (typeof input !== 'string') {
+    const ids = cutIds(Int32Array.from(input), limits);
     return { ids: promptFromIds([...ids], config.model.hf.vocabSize, whole), firstTypeOne: null, text: null };
   }
+  const text = textOf(context, input);
   if (limits.keep === null && engine.tokenizer !== null) checkTextLength(text, engine.tokenizer, whole);
   const ids = await encodeText(engine, text, addSpecialTokens, limits);
   return { ids: promptFromIds([...ids], config.model.hf.vocabSize, whole), firstTypeOne: null, text };
@@ -162,7 +172,7 @@ export function poolingHead(
 }
 
 function checkDimensions(context: PoolingContext, dimensions: number): void {
-  const { matryoshka } = poolingConfigOf(context);
+  const { matryoshka, dense } = poolingConfigOf(context);
   const { hf, servedModelName } = context.config.model;
   const model = `Model "${servedModelName[0]}"`;
   if (matryoshka === null) {
@@ -179,22 +189,12 @@ function checkDimensions(context: PoolingContext, dimensions: number): void {
       dimensions,
     );
   }
-  if (dimensions < 1 || dimensions > hf.hiddenSize) {
+  const size = dense.at(-1)?.outFeatures ?? hf.hiddenSize;
+  if (dimensions < 1 || dimensions > size) {
     throw new ValidationError(
-      `Dimensions must be greater than 0 and at most ${hf.hiddenSize}, not ${dimensions}.`,
+      `Dimensions must be greater than 0 and at most ${size}, not ${dimensions}.`,
       'dimensions',
       dimensions,
     );
   }
-}
-
-/** Two texts as one prompt. Throws ValidationError where the tokenizer does not say how. */
-export function pairPrompt(engine: EngineClient, texts: readonly [Int32Array, Int32Array]) {
-  const template = engine.tokenizer?.textTemplate ?? null;
-  if (template === null) {
-    throw new ValidationError(
-      "The model's tokenizer does not say how two texts become one prompt, so pairs can't be scored.",
-    );
-  }
-  return applyTemplate(template.pair, texts);
 }

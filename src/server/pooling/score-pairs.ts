@@ -1,18 +1,15 @@
 import type { PoolingRequestOutput } from '../../engine/engine-client.ts';
 import { ValidationError } from '../../errors/validation-error.ts';
-import { numSpecialTokens } from '../../tokenizer/text-template.ts';
-import { promptFromIds } from '../generation/prompt.ts';
-import type { ScoreFields } from '../protocol/score.ts';
+import { type PairOptions, pairMaker } from './pair-prompts.ts';
 import {
   type PoolingContext,
   type PoolingOrigin,
   type PoolingPrompt,
-  pairPrompt,
   poolingConfigOf,
   preparePrompt,
   textLimits,
 } from './pooling-requests.ts';
-import { pairLengths, type TextLimits } from './text-limits.ts';
+import type { TextLimits } from './text-limits.ts';
 
 /** One text for all of texts2, or as many. */
 export interface TextPairs {
@@ -34,7 +31,7 @@ export interface PairScoring {
 }
 
 /** What of a request says how pairs are scored. */
-export type ScoreOptions = PoolingOrigin & Pick<ScoreFields, 'max_tokens_per_query' | 'max_tokens_per_doc'>;
+export type ScoreOptions = PoolingOrigin & PairOptions;
 
 /**
  * How well the texts of each pair go together: what the model's one class says to both as one prompt (cross encoder), or the cosine of their
@@ -60,13 +57,10 @@ async function prepareForClass(
   options: ScoreOptions,
   limits: TextLimits,
 ): Promise<PairScoring> {
-  const [ids1, ids2] = await Promise.all([
-    encodeAll(context, texts1, options.max_tokens_per_query),
-    encodeAll(context, texts2, options.max_tokens_per_doc),
-  ]);
+  const makePair = pairMaker(context, options, limits);
   return {
     task: 'classify',
-    prompts: ids2.map((second, i) => pairOf(context, ids1[ids1.length === 1 ? 0 : i]!, second, limits)),
+    prompts: await Promise.all(texts2.map((second, i) => makePair(texts1[texts1.length === 1 ? 0 : i]!, second))),
     scoresOf: (outputs) =>
       outputs.map(({ output, promptTokenIds }) => ({ score: output.values[0]!, promptTokens: promptTokenIds.length })),
   };
@@ -78,6 +72,10 @@ async function prepareForCosine(
   options: ScoreOptions,
   limits: TextLimits,
 ): Promise<PairScoring> {
+  for (const name of ['instruction', 'chat_template_kwargs'] as const) {
+    if (options[name] == null) continue;
+    throw new ValidationError(`${name} is for models that read both texts as one prompt.`, name);
+  }
   const prepare = (text: string, most: number) => {
     const keep = most === 0 ? limits.keep : Math.min(most, limits.keep ?? most);
     return preparePrompt(context, text, true, { ...limits, keep });
@@ -95,41 +93,6 @@ async function prepareForCosine(
       };
     });
   return { task: 'embed', prompts, scoresOf };
-}
-
-/** Ids without special tokens, at most `most` of each text; 0: all. */
-function encodeAll({ engine }: PoolingContext, texts: readonly string[], most: number): Promise<Int32Array[]> {
-  return Promise.all(
-    texts.map(async (text) => {
-      const ids = await engine.encode(text, { addSpecialTokens: false });
-      return most === 0 ? ids : ids.subarray(0, most);
-    }),
-  );
-}
-
-function pairOf(
-  { engine, config }: PoolingContext,
-  first: Int32Array,
-  second: Int32Array,
-  { keep, side, maxModelLen }: TextLimits,
-): PoolingPrompt {
-  let texts: [Int32Array, Int32Array] = [first, second];
-  if (keep !== null) {
-    const numSpecial = numSpecialTokens(engine.tokenizer?.textTemplate?.pair ?? []);
-    const [length1, length2] = pairLengths(first.length, second.length, Math.max(0, keep - numSpecial));
-    const cut = (ids: Int32Array, length: number) =>
-      side === 'left' ? ids.subarray(ids.length - length) : ids.subarray(0, length);
-    texts = [cut(first, length1), cut(second, length2)];
-  }
-  const { ids, firstTypeOne } = pairPrompt(engine, texts);
-  const whole = {
-    maxModelLen,
-    maxOutputTokens: 0,
-    maxOutputField: 'max_tokens',
-    truncate: null,
-    truncationSide: side,
-  } as const;
-  return { ids: promptFromIds([...ids], config.model.hf.vocabSize, whole), firstTypeOne, text: null };
 }
 
 /** @throws ValidationError for a text length that leaves no room for the other */

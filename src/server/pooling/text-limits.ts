@@ -33,6 +33,20 @@ export async function encodeText(
   return Int32Array.of(...ids.subarray(0, before), ...cut, ...ids.subarray(before + plain.length));
 }
 
+/** The beginning of a text that is at most `most` tokens; 0: all of it. */
+export async function cutText(engine: EngineClient, text: string, most: number): Promise<string> {
+  const fits = async (part: string) => (await engine.encode(part, { addSpecialTokens: false })).length <= most;
+  if (most === 0 || (await fits(text))) return text;
+  let [low, high] = [0, text.length - 1];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (await fits(text.slice(0, middle))) low = middle;
+    else high = middle - 1;
+  }
+  const part = text.slice(0, low);
+  return part.isWellFormed() ? part : part.slice(0, -1);
+}
+
 /** Where `part` lies in `whole`, which has a few tokens more at its ends; null: it doesn't. */
 function findInside(whole: Int32Array, part: Int32Array): number | null {
   for (let start = 0; start + part.length <= whole.length; start++) {

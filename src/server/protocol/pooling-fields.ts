@@ -48,7 +48,7 @@ export type PoolingFields = v.InferOutput<typeof poolingSchema>;
 /** A text or ids of one, as in /v1/completions. */
 export type PoolingText = string | number[];
 
-/** What is pooled: texts, or a conversation. */
+/** What is pooled: texts, or conversations. */
 const INPUT = {
   anyOf: [
     { type: 'string' },
@@ -82,10 +82,10 @@ export function poolingBodies<const Entries extends v.ObjectEntries>(name: strin
   };
 }
 
-/** The input of a request: texts with their special tokens wanted or not, or a conversation. */
+/** The input of a request: texts with their special tokens wanted or not, or conversations. */
 export type PoolingInput =
   | { kind: 'texts'; texts: PoolingText[]; addSpecialTokens: boolean }
-  | { kind: 'chat'; chat: PoolingChat };
+  | { kind: 'chats'; chats: PoolingChat[] };
 
 /**
  * Parses a body of either form by the fields that an endpoint has beside its input.
@@ -98,18 +98,11 @@ export function parsePoolingBody<const Entries extends v.ObjectEntries>(
   entries: Entries,
 ): { request: v.InferOutput<v.ObjectSchema<Entries, undefined>>; input: PoolingInput } {
   refuseRemoved(body);
-  if (isObject(body) && 'messages' in body) {
-    const request = parseBody(v.object(entries), body);
-    const chat = parseBody(chatSchema, body);
-    if (chat.continue_final_message && chat.add_generation_prompt) {
-      throw new ValidationError(
-        'Cannot set both `continue_final_message` and `add_generation_prompt` to True.',
-        'continue_final_message',
-      );
-    }
-    return { request, input: { kind: 'chat', chat } };
-  }
   const request = parseBody(v.object(entries), body);
+  if (isObject(body)) {
+    const conversations = 'messages' in body ? body.messages : isConversation(body.input) ? body.input : undefined;
+    if (conversations !== undefined) return { request, input: parseChats(body, conversations) };
+  }
   const { input, add_special_tokens: addSpecialTokens } = parseBody(v.object(textFields), body);
   return { request, input: { kind: 'texts', texts: toTexts(input), addSpecialTokens } };
 }
@@ -147,6 +140,30 @@ export function checkNumInputs(count: number, field: string): void {
   throw new ValidationError(
     `\`${field}\` has ${count} items; a request may have at most ${MAX_INPUTS}. (parameter=${field})`,
     field,
+  );
+}
+
+/** One conversation or a list of them, all with the body's other fields. */
+function parseChats(body: Record<string, unknown>, conversations: unknown): PoolingInput {
+  const areMany = Array.isArray(conversations) && conversations.length > 0 && conversations.every(Array.isArray);
+  const list: unknown[] = areMany ? conversations : [conversations];
+  checkNumInputs(list.length, 'messages');
+  const chats = list.map((messages) => parseBody(chatSchema, { ...body, messages }));
+  if (chats[0]!.continue_final_message && chats[0]!.add_generation_prompt) {
+    throw new ValidationError(
+      'Cannot set both `continue_final_message` and `add_generation_prompt` to True.',
+      'continue_final_message',
+    );
+  }
+  return { kind: 'chats', chats };
+}
+
+/** Messages, or lists of such, where others have texts. */
+function isConversation(input: unknown): boolean {
+  if (!Array.isArray(input) || input.length === 0) return false;
+  const isMessage = (item: unknown) => isObject(item) && typeof item.role === 'string';
+  return (
+    input.every(isMessage) || input.every((item) => Array.isArray(item) && item.length > 0 && item.every(isMessage))
   );
 }
 

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { ValidationError } from '../../errors/validation-error.ts';
 import { bodyError } from './body-error.ts';
 import { describedAs } from './field-metadata.ts';
-import { integerBetween, isObject } from './fields.ts';
+import { anyObject, integerBetween, isObject, string } from './fields.ts';
 import { parseBody } from './parse-body.ts';
 import { checkNumInputs, poolingFields, refuseRemoved, refuseUnsupportedPooling } from './pooling-fields.ts';
 
@@ -10,6 +10,8 @@ const scoreFields = {
   ...poolingFields,
   max_tokens_per_query: v.optional(integerBetween(0), 0),
   max_tokens_per_doc: v.optional(integerBetween(0), 0),
+  instruction: v.nullish(string),
+  chat_template_kwargs: v.nullish(anyObject),
 };
 const TEXT = {
   anyOf: [{ type: 'string' }, { type: 'object', properties: { text: { type: 'string' } }, required: ['text'] }],

@@ -1,4 +1,4 @@
-import type { Device, DevicePtr } from '../device/device.ts';
+import type { Device, DevicePtr } from './device.ts';
 
 /** A copy of bytes in the device's memory. */
 export function uploadBytes(device: Device, bytes: Uint8Array, purpose: string): DevicePtr {

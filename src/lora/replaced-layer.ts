@@ -1,0 +1,35 @@
+import type { Device } from '../device/device.ts';
+import { MemoryScope } from '../device/memory-scope.ts';
+import { readVector } from '../layers/host-vector.ts';
+import type { ReplaceableLinear, ReplacedLinear } from '../layers/linear-adapters.ts';
+import { type LinearKernel, UnquantizedLinear } from '../layers/linear-method.ts';
+import type { SavedWeights } from './adapter-weights.ts';
+
+/** A layer in whose place adapters have their own, by slot. */
+export class ReplacedLayer implements ReplacedLinear {
+  private readonly bySlot = new Map<number, { kernel: LinearKernel; memory: MemoryScope }>();
+
+  constructor(
+    private readonly device: Device,
+    private readonly purpose: string,
+    readonly layer: ReplaceableLinear,
+  ) {}
+
+  kernelOf(slot: number): LinearKernel | null {
+    return this.bySlot.get(slot)?.kernel ?? null;
+  }
+
+  fill(slot: number, { weight, bias }: SavedWeights): void {
+    const { shape, dtype } = this.layer;
+    const memory = new MemoryScope(this.device);
+    const matrix = { ptr: weight.ptr, dtype: weight.dtype, rows: shape[0], cols: shape[1], ld: shape[1] };
+    const packed = memory.packLinear([matrix], dtype, this.purpose);
+    const biasPtr = bias === null ? 0 : memory.uploadVector(readVector(bias, 0, shape[0]), this.purpose);
+    this.bySlot.set(slot, { kernel: new UnquantizedLinear(memory, packed, biasPtr), memory });
+  }
+
+  clear(slot: number): void {
+    this.bySlot.get(slot)?.memory.freeAll();
+    this.bySlot.delete(slot);
+  }
+}
