@@ -1,7 +1,10 @@
 /** The most that the machine gives, in GB/s (10^9) and GFLOP/s. */
 export interface Limits {
   read_gbps: number;
+  /** Of what the kernels multiply with. */
   gflops: number;
+  /** Of bfloat16 dot products, where the processor has them and float32 is faster. */
+  bf16_dot_gflops?: number;
 }
 
 /** Measures limits whenever asked. */

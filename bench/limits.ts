@@ -48,10 +48,16 @@ export class CpuLimitMeter implements LimitMeter {
 
   measure(): Limits {
     const reads = Array.from({ length: READ_ROUNDS }, () => this.probe.readBandwidth(this.threads, 1));
+    const limits = { read_gbps: Math.max(...reads) / 1e9, gflops: this.peak(this.isa) };
+    const highest = this.probe.highestIsa;
+    return highest === this.isa ? limits : { ...limits, bf16_dot_gflops: this.peak(highest) };
+  }
+
+  private peak(isa: CpuIsa): number {
     const peaks = Array.from({ length: MULTIPLY_ROUNDS }, () =>
-      this.probe.multiplyPeak(this.isa, this.threads, MULTIPLY_SECONDS),
+      this.probe.multiplyPeak(isa, this.threads, MULTIPLY_SECONDS),
     );
-    return { read_gbps: Math.max(...reads) / 1e9, gflops: Math.max(...peaks) / 1e9 };
+    return Math.max(...peaks) / 1e9;
   }
 
   close(): void {
@@ -61,7 +67,9 @@ export class CpuLimitMeter implements LimitMeter {
 
 /** Limits of two moments: the higher ones. */
 export function higherLimits(a: Limits, b: Limits): Limits {
-  return { read_gbps: Math.max(a.read_gbps, b.read_gbps), gflops: Math.max(a.gflops, b.gflops) };
+  const limits = { read_gbps: Math.max(a.read_gbps, b.read_gbps), gflops: Math.max(a.gflops, b.gflops) };
+  const dots = [a.bf16_dot_gflops, b.bf16_dot_gflops].filter((rate) => rate !== undefined);
+  return dots.length === 0 ? limits : { ...limits, bf16_dot_gflops: Math.max(...dots) };
 }
 
 /** Limits around an action: measured right before and right after it. */

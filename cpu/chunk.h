@@ -11,8 +11,6 @@ struct ChunkContext {
   // 0 (the caller) to num_threads - 1.
   int32_t thread;
   int32_t num_threads;
-  // This is the thread's first chunk of the task. What it leaves in its scratch is there in its later ones.
-  bool first_of_thread;
   // This thread's own scratch, Stream::reserve's `scratch_bytes`, 64-byte aligned.
   void* scratch;
   // Shared by all chunks, Stream::reserve's `workspace_bytes`, 64-byte aligned; keeps its contents from one task to the next
@@ -24,5 +22,19 @@ struct ChunkContext {
   // 0, 1, 2, ... over all chunks of the task.
   __attribute__((always_inline)) int64_t next_item() const { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 };
+
+// Shares out pieces of a task among its chunks, which are no more than the pieces: chunk i begins with piece i, and takes one
+// after another as it goes on. `run(piece, claim_next)` calls claim_next once, when it nears its end: the piece after it, or -1.
+template <class Run>
+__attribute__((always_inline)) inline void for_each_piece(const ChunkContext& c, int64_t pieces, Run run) {
+  for (int64_t piece = c.chunk; piece >= 0;) {
+    int64_t next = -1;
+    run(piece, [&] {
+      const int64_t claimed = c.num_chunks + c.next_item();
+      return next = claimed < pieces ? claimed : -1;
+    });
+    piece = next;
+  }
+}
 
 }  // namespace bao

@@ -38,9 +38,10 @@ struct LinearArgs {
   int32_t w_dtype;
   // x lies packed in the workspace (see pack_activations).
   int32_t packed;
-  // A chunk is rows_per_chunk rows (a multiple of tile_rows) by panels_per_chunk panels; chunks of the same panels are neighbours.
-  int32_t rows_per_chunk;
-  int32_t panels_per_chunk;
+  // A piece (see for_each_piece) is rows_per_piece rows (a multiple of tile_rows) by panels_per_piece panels; pieces of the same
+  // panels are neighbours.
+  int32_t rows_per_piece;
+  int32_t panels_per_piece;
 };
 
 // Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. x lies packed in the

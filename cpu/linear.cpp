@@ -9,20 +9,20 @@ using namespace bao;
 namespace {
 
 // Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
-constexpr int64_t kRowsPerChunk = 96;
-constexpr int64_t kMaxPanelsPerChunk = 8;
-// Enough chunks that the last one is a small part of the work.
-constexpr int64_t kChunksPerThread = 8;
+constexpr int64_t kRowsPerPiece = 96;
+constexpr int64_t kMaxPanelsPerPiece = 8;
+// Enough pieces that the last one is a small part of the work.
+constexpr int64_t kPiecesPerThread = 8;
 
 int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
   const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows, args.w_dtype};
   return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
 }
 
-// How many of `panels` pieces of work of a panel each make a chunk.
-int32_t panels_per_chunk(const Stream& stream, int64_t panels) {
-  const int64_t share = panels / (stream.num_threads() * kChunksPerThread);
-  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+// How many of `panels` panels make a piece.
+int32_t panels_per_piece(const Stream& stream, int64_t panels) {
+  const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
+  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
 }
 
 }  // namespace
@@ -41,16 +41,20 @@ BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const 
   const int64_t panels = ceil_div(n, kPanelColumns);
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
                   dot || m > kernels.thin_rows, m, 1};
-  args.rows_per_chunk = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerChunk)), args.tile_rows));
-  const int64_t row_chunks = ceil_div(m, args.rows_per_chunk);
-  args.panels_per_chunk = panels_per_chunk(*stream, panels * row_chunks);
+  args.rows_per_piece = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerPiece)), args.tile_rows));
+  const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
+  args.panels_per_piece = panels_per_piece(*stream, panels * row_pieces);
   if (args.packed) {
     const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    const int64_t scratch_bytes = linear_scratch_bytes(args.rows_per_chunk);
+    const int64_t scratch_bytes = linear_scratch_bytes(args.rows_per_piece);
     if (const int32_t error = stream->reserve(static_cast<size_t>(scratch_bytes), packed_bytes)) return error;
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
-  return stream->enqueue(kernels.linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
+  const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
+  const int64_t piece_bytes = args.panels_per_piece * round_up(k, 2) * kPanelColumns * float_dtype_bytes(w_dtype);
+  // Many rows compute longer than the weights take to come.
+  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, piece_bytes} : StreamedInput{};
+  return stream->enqueue(kernels.linear, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
 }
 
 // Activations are float32 here, and so are the outputs of `linear`.
@@ -73,7 +77,7 @@ BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x
   const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
   const int64_t panels = ceil_div(n, kPanelColumns);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int32_t per_chunk = panels_per_chunk(*stream, panels * busy_experts);
+  const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   // So few rows are read in place, whosever they are.
   if (dot || rows > kernels.thin_rows) {

@@ -1,5 +1,7 @@
 #include "platform.h"
 
+#include <unistd.h>
+
 namespace bao {
 
 Isa detect_isa() {
@@ -25,6 +27,15 @@ Isa preferred_isa() {
   if (highest == kAvx512Bf16 && __builtin_cpu_is("intel")) return kAvx512Vnni;
 #endif
   return highest;
+}
+
+int64_t second_level_cache_bytes() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  const int64_t bytes = 0;
+#endif
+  return bytes > 0 ? bytes : 1 << 20;
 }
 
 }  // namespace bao

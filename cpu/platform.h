@@ -11,4 +11,7 @@ Isa detect_isa();
 // The one whose kernels are fastest here.
 Isa preferred_isa();
 
+// The size of a core's second-level cache, or a common one where the system doesn't tell.
+int64_t second_level_cache_bytes();
+
 }  // namespace bao

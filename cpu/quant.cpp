@@ -11,11 +11,11 @@ using namespace bao;
 namespace {
 
 // Rows of x that share a pass over a part of the weights; a multiple of every kernel's tile.
-constexpr int64_t kRowsPerChunk = 96;
-constexpr int64_t kMaxPanelsPerChunk = 8;
-// Enough chunks that the last one is a small part of the work.
-constexpr int64_t kChunksPerThread = 8;
-// Up to that many rows, each thread quantizes all of them for itself: cheaper than a task that all threads must wait for.
+constexpr int64_t kRowsPerPiece = 96;
+constexpr int64_t kMaxPanelsPerPiece = 8;
+// Enough pieces that the last one is a small part of the work.
+constexpr int64_t kPiecesPerThread = 8;
+// Up to that many rows, each chunk quantizes all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 4;
 
 }  // namespace
@@ -36,15 +36,19 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
     if (const int32_t error = stream->reserve(0, bytes)) return error;
     const QuantizeActivationsArgs quantize{x, ld_x, m, k, bits};
     if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(m, kQuantizeRows))) return error;
-    args.rows_per_chunk = static_cast<int32_t>(std::min<int64_t>(m, kRowsPerChunk));
+    args.rows_per_piece = static_cast<int32_t>(std::min<int64_t>(m, kRowsPerPiece));
   } else if (const int32_t error = stream->reserve(bytes, 0)) {
     return error;
   }
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const int64_t row_chunks = ceil_div(m, args.rows_per_chunk);
-  const int64_t share = panels * row_chunks / (stream->num_threads() * kChunksPerThread);
-  args.panels_per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
-  return stream->enqueue(kernels.quantized_linear, args, row_chunks * ceil_div(panels, args.panels_per_chunk));
+  const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
+  const int64_t share = panels * row_pieces / (stream->num_threads() * kPiecesPerThread);
+  args.panels_per_piece = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
+  const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
+  const int64_t piece_bytes = args.panels_per_piece * quant_column_words(k, bits) * kPanelColumns * 4;
+  // Many rows compute longer than the weights take to come.
+  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, piece_bytes} : StreamedInput{};
+  return stream->enqueue(kernels.quantized_linear, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
 }
 
 // Activations are float32 here.

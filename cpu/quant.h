@@ -27,11 +27,11 @@ struct QuantizedLinearArgs {
   int64_t ld_out;
   int64_t m, n, k;
   int32_t bits;
-  // x lies quantized in the workspace; else each thread quantizes it for itself.
+  // x lies quantized in the workspace; else each chunk quantizes it for itself.
   int32_t shared;
-  // A chunk is rows_per_chunk rows by panels_per_chunk panels; chunks of the same panels are neighbours.
-  int32_t rows_per_chunk;
-  int32_t panels_per_chunk;
+  // A piece (see for_each_piece) is rows_per_piece rows by panels_per_piece panels; pieces of the same panels are neighbours.
+  int32_t rows_per_piece;
+  int32_t panels_per_piece;
 };
 
 // x [m, k] -> workspace, rows quantized_row_bytes apart. A chunk is kQuantizeRows rows.

@@ -40,6 +40,12 @@ namespace bao {
 
 struct KernelTable;
 
+// Memory that a task reads once, chunk by chunk: chunk i from data + i * chunk_bytes on.
+struct StreamedInput {
+  const void* data = nullptr;
+  int64_t chunk_bytes = 0;
+};
+
 struct alignas(64) Task {
   static constexpr size_t kArgBytes = 240;
 
@@ -48,6 +54,11 @@ struct alignas(64) Task {
   std::atomic<uint64_t> ticket{0};
   std::atomic<int32_t> unfinished{0};
   int32_t num_chunks = 0;
+  // Threads that have nothing to do read a later task's chunks ahead, each one of its own: from the second on, since the thread
+  // that makes the task begin takes the first. (Atomics, because a late reader may see the slot's next task.)
+  std::atomic<const char*> input{nullptr};
+  std::atomic<int64_t> input_chunk_bytes{0};
+  std::atomic<int32_t> chunks_read_ahead{0};
   int64_t counter = 0;
   void (*invoke)(const Task&, const ChunkContext&) = nullptr;
   void (*run)() = nullptr;
@@ -69,7 +80,7 @@ class Stream {
   void close();
 
   template <class Args>
-  int32_t enqueue(void (*run)(const Args&, const ChunkContext&), const Args& args, int64_t num_chunks) {
+  int32_t enqueue(void (*run)(const Args&, const ChunkContext&), const Args& args, int64_t num_chunks, StreamedInput input = {}) {
     static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= Task::kArgBytes);
     if (num_chunks <= 0) return kOk;
     if (num_chunks > INT32_MAX) return kBadShape;
@@ -79,6 +90,8 @@ class Stream {
     task.invoke = [](const Task& t, const ChunkContext& c) {
       reinterpret_cast<void (*)(const Args&, const ChunkContext&)>(t.run)(*reinterpret_cast<const Args*>(t.args), c);
     };
+    task.input.store(static_cast<const char*>(input.data), std::memory_order_relaxed);
+    task.input_chunk_bytes.store(input.chunk_bytes, std::memory_order_relaxed);
     publish(task, static_cast<int32_t>(num_chunks));
     return kOk;
   }
@@ -99,9 +112,18 @@ class Stream {
  private:
   static constexpr int64_t kCapacity = 1024;
 
+  // What an idle thread reads ahead: of task number `task`, from `next` to `end`.
+  struct ReadAhead {
+    int64_t task = -1;
+    const char* next = nullptr;
+    const char* end = nullptr;
+  };
+
   Task& acquire_slot();
   void publish(Task& task, int32_t num_chunks);
   bool claimable() const;
+  bool read_ahead(ReadAhead& ahead);
+  bool begin_read_ahead(ReadAhead& ahead);
   bool run_one_chunk(int32_t thread);
   void pool_thread(int32_t thread);
   void stop_threads();
@@ -116,7 +138,7 @@ class Stream {
   // Only its own thread touches it while tasks run.
   struct alignas(64) ThreadState {
     Buffer scratch;
-    int64_t last_task = -1;
+    ReadAhead ahead;
   };
   static bool grow(Buffer& buffer, size_t bytes);
 

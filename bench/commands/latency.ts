@@ -27,6 +27,7 @@ export interface LatencyFigures {
   prefill_tokens_per_s: number;
   prefill_gflops: number;
   limit_gflops: number;
+  limit_bf16_dot_gflops?: number;
   decode_tokens_per_s: number;
   decode_read_gbps: number;
   limit_read_gbps: number;
@@ -56,6 +57,7 @@ export function latencyFigures(
     prefill_tokens_per_s: median(rates.map((rate) => rate.prefillTokensPerS)),
     prefill_gflops: median(rates.map((rate) => rate.prefillGflops)),
     limit_gflops: limits.gflops,
+    ...(limits.bf16_dot_gflops !== undefined && { limit_bf16_dot_gflops: limits.bf16_dot_gflops }),
     decode_tokens_per_s: median(rates.map((rate) => rate.decodeTokensPerS)),
     decode_read_gbps: median(rates.map((rate) => rate.decodeReadGbps)),
     limit_read_gbps: limits.read_gbps,
@@ -73,6 +75,9 @@ export function latencyTable(figures: LatencyFigures): string {
     ['Prefill', `${shortNumber(figures.prefill_tokens_per_s)} tok/s`],
     ['  GFLOP/s (of peak)', withShare(figures.prefill_gflops, figures.limit_gflops)],
     ['  peak of products', `${shortNumber(figures.limit_gflops)} GFLOP/s`],
+    ...(figures.limit_bf16_dot_gflops === undefined
+      ? []
+      : [['  peak of bfloat16 dot products', `${shortNumber(figures.limit_bf16_dot_gflops)} GFLOP/s`] as const]),
     ['Decode', `${shortNumber(figures.decode_tokens_per_s)} tok/s`],
     ['  GB/s (of limit)', withShare(figures.decode_read_gbps, figures.limit_read_gbps)],
     ['  read bandwidth', `${shortNumber(figures.limit_read_gbps)} GB/s`],

@@ -30,6 +30,9 @@ export const limits = defineCommand({
         formatPairs([
           ['Memory read', `${shortNumber(figures.read_gbps)} GB/s`],
           ['Products', `${shortNumber(figures.gflops)} GFLOP/s`],
+          ...(figures.bf16_dot_gflops === undefined
+            ? []
+            : [['Dot products of bfloat16', `${shortNumber(figures.bf16_dot_gflops)} GFLOP/s`] as const]),
         ]),
       );
       await writeResult(values.outputJson, 'limits', { device: values.device, ...figures });

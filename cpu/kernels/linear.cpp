@@ -28,11 +28,13 @@ class Blocks {
         panels_(panel_end - panel_begin),
         partial_(static_cast<float*>(scratch)) {}
 
-  void multiply() const {
+  template <class ClaimNext>
+  void multiply(ClaimNext claim_next) const {
     for (int64_t panel = 0; panel < panels_; panel++) {
       for (int64_t k0 = 0; k0 < a_.k; k0 += kDepth) {
-        const bool last = k0 + kDepth >= a_.k;
-        multiply_block(panel, k0, weights(last ? panel + 1 : panel, last ? 0 : k0 + kDepth));
+        const W* next = weights(panel, k0 + kDepth);
+        if (k0 + kDepth >= a_.k) next = panel + 1 < panels_ ? weights(panel + 1, 0) : claim_next();
+        multiply_block(panel, k0, next ? next : weights(panel, k0));
       }
     }
   }
@@ -153,22 +155,54 @@ BAO_INLINE void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count
   }
 }
 
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end): read from `packed`, or in place where that is nullptr.
 template <class W>
+BAO_INLINE const W* panel_weights(const void* w, int64_t k, int64_t panel) {
+  return static_cast<const W*>(w) + panel * round_up(k, 2) * kPanelColumns;
+}
+
+// `k` k of one panel by a tile's rows or fewer, packed or in place.
+template <class W>
+BAO_INLINE void few_rows(bool packed, int64_t count, const Rows& rows, const W* w, int64_t k, Streamed source, const Sums& sums) {
+  if (packed) {
+    panel_rows<kTileRows, true>(count, rows, w, k, source, sums);
+  } else if constexpr (!uses_dot<W>) {
+    panel_rows<kThinRows, false>(count, rows, w, k, source, sums);
+  }
+}
+
+// The last panel of a piece, in two parts: while the second one is multiplied, the next piece's begin is asked for.
+template <class W, class ClaimNext>
+static void last_panel(bool packed, int64_t count, const Rows& rows, const W* w, int64_t k, const Sums& sums, ClaimNext claim_next) {
+  constexpr int64_t kTail = kFarBytes / (kPanelColumns * static_cast<int64_t>(sizeof(W)));
+  const int64_t head = k > kTail ? (k - kTail) / 2 * 2 : 0;
+  float partial[kTileRows * kPanelColumns];
+  if (head > 0) {
+    few_rows(packed, count, rows, w, head, Streamed{}, Sums{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns});
+  }
+  const Rows rest{rows.a + steps_of<W>(head) * (packed ? count : 1), rows.row_stride};
+  const W* tail = w + head * kPanelColumns;
+  few_rows(packed, count, rest, tail, k - head, Streamed::towards(claim_next(), tail),
+           Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
+}
+
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end): read from `packed`, or in place where that is nullptr.
+// `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
+template <class W, class ClaimNext>
 static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
-                            int64_t panel_end, void* scratch) {
+                            int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
-    return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply();
+    return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(claim_next);
   }
+  const Rows rows = packed ? Rows{packed + row_begin * steps_of<W>(a.k), 0} : Rows{a.x + row_begin * a.ld_x, a.ld_x};
   for (int64_t panel = panel_begin; panel < panel_end; panel++) {
     const int64_t column = panel * kPanelColumns;
-    const W* w = static_cast<const W*>(a.w) + panel * round_up(a.k, 2) * kPanelColumns;
+    const W* w = panel_weights<W>(a.w, a.k, panel);
     const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
-    if (packed) {
-      panel_rows<kTileRows, true>(count, Rows{packed + row_begin * steps_of<W>(a.k), 0}, w, a.k, Streamed{}, sums);
-    } else if constexpr (!uses_dot<W>) {
-      panel_rows<kThinRows, false>(count, Rows{a.x + row_begin * a.ld_x, a.ld_x}, w, a.k, Streamed{}, sums);
+    if (panel + 1 < panel_end) {
+      few_rows(packed, count, rows, w, a.k, Streamed{}, sums);
+    } else {
+      last_panel(packed, count, rows, w, a.k, sums, claim_next);
     }
   }
 }
@@ -176,13 +210,18 @@ static void multiply_panels(const LinearArgs& a, const float* packed, int64_t ro
 template <class W>
 static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
-  const int64_t row_blocks = ceil_div(a.m, a.rows_per_chunk);
-  const int64_t row_begin = c.chunk % row_blocks * a.rows_per_chunk;
-  const int64_t row_end = min(a.m, row_begin + a.rows_per_chunk);
-  const int64_t panel_begin = c.chunk / row_blocks * a.panels_per_chunk;
-  const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
+  const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
   const float* packed = a.packed ? static_cast<const float*>(c.workspace) : nullptr;
-  multiply_panels<W>(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch);
+  for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
+    const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
+    const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
+    const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
+    const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
+    multiply_panels<W>(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch, [&] {
+      const int64_t next = claim_next();
+      return next < 0 ? nullptr : panel_weights<W>(a.w, a.k, next / row_blocks * a.panels_per_piece);
+    });
+  });
 }
 
 template <class W>
@@ -199,7 +238,8 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
-    multiply_panels<W>(part, in_place ? nullptr : packed, begin, end, panel_begin, panel_end, c.scratch);
+    const auto none = []() -> const W* { return nullptr; };
+    multiply_panels<W>(part, in_place ? nullptr : packed, begin, end, panel_begin, panel_end, c.scratch, none);
   }
 }
 

@@ -63,14 +63,6 @@ struct Sums {
   }
 };
 
-// Each weight is used once.
-struct Streamed {
-  template <int64_t Bytes>
-  BAO_INLINE_MEMBER void step(const char* b) {
-    prefetch_stream<Bytes>(b);
-  }
-};
-
 // Several tiles share the weights, which are in the first-level cache. Meanwhile each asks for its part of the next block, a line
 // every `period` steps.
 struct Shared {

@@ -9,17 +9,30 @@ namespace {
 BAO_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 BAO_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 
-// For `Bytes` bytes of a stream that is read once, at p now: far ahead into the second-level cache, where more requests can wait
-// than in the first, and from there into the first.
-template <int64_t Bytes>
-BAO_INLINE void prefetch_stream(const void* p) {
-  constexpr int64_t kFarBytes = 16384, kNearBytes = 2048;
-  BAO_UNROLL
-  for (int64_t line = 0; line < Bytes; line += 64) {
-    prefetch_far(static_cast<const char*>(p) + kFarBytes + line);
-    prefetch_near(static_cast<const char*>(p) + kNearBytes + line);
+// How far ahead of its use a stream is asked for: into the second-level cache, where more requests can wait than in the first,
+// and from there into the first.
+constexpr int64_t kFarBytes = 16384, kNearBytes = 2048;
+
+// Weights that are used once, in pieces that lie apart: near the end of one, the next is what comes `far` bytes later.
+struct Streamed {
+  int64_t far = kFarBytes;
+  int64_t near = kNearBytes;
+
+  // For `Bytes` bytes at p.
+  template <int64_t Bytes>
+  BAO_INLINE_MEMBER void step(const void* p) const {
+    BAO_UNROLL
+    for (int64_t line = 0; line < Bytes; line += 64) {
+      prefetch_far(static_cast<const char*>(p) + far + line);
+      prefetch_near(static_cast<const char*>(p) + near + line);
+    }
   }
-}
+
+  // For the last kFarBytes of a piece, from p on; the next piece begins at `next` (nullptr: there is none).
+  static Streamed towards(const void* next, const void* p) {
+    return {next ? static_cast<const char*>(next) - static_cast<const char*>(p) : 0, 0};
+  }
+};
 
 }  // namespace
 }  // namespace bao::BAO_ISA

@@ -138,14 +138,20 @@ BAO_INLINE T read(const char* p, int64_t index) {
   return value;
 }
 
+// Weights that several tiles share, which are in the first-level cache.
+struct Resident {
+  template <int64_t Bytes>
+  BAO_INLINE_MEMBER void step(const void*) const {}
+};
+
 // The integer products of R rows with `count` words of NV vectors of columns.
-template <int Bits, int R, int NV, bool Ahead>
-BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count) {
+template <int Bits, int R, int NV, class Source>
+BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
   for (int64_t i = 0; i < count; i++) {
     U word[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) word[v] = load_bits<U>(w + v * kLanes);
-    if constexpr (Ahead) prefetch_stream<NV * kLanes * 4>(w);
+    source.template step<NV * kLanes * 4>(w);
     BAO_UNROLL
     for (int piece = 0; piece < kPieces<Bits>; piece++) {
       U numbers[NV];
@@ -163,15 +169,14 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
   }
 }
 
-template <int Bits, int R, int NV, bool Ahead>
-BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count) {
+template <int Bits, int R, int NV, class Source>
+BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
   if constexpr (!kShort<Bits>) {
-    multiply_words<Bits, R, NV, Ahead>(total, x, stride, w, count);
+    multiply_words<Bits>(total, x, stride, w, count, source);
   } else {
     for (int64_t i = 0; i < count; i += kShortWords) {
       I part[R][NV] = {};
-      multiply_words<Bits, R, NV, Ahead>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns,
-                                         min(kShortWords, count - i));
+      multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kShortWords, count - i), source);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         BAO_UNROLL
@@ -191,8 +196,8 @@ BAO_INLINE void store_columns(float* p, F v, int64_t columns) {
 }
 
 // c[R][NV vectors] (+)= rows · `words` words of the columns at w, whose first group's scales w points to.
-template <int Bits, int R, int NV, bool Ahead>
-static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, int64_t words, const Output& out) {
+template <int Bits, int R, int NV, class Source>
+static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, int64_t words, Source source, const Output& out) {
   F acc[R][NV];
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
@@ -205,7 +210,7 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
   for (int64_t group = 0; words > 0; group++) {
     const int64_t count = min(words, kGroupWords<Bits>);
     I total[R][NV] = {};
-    multiply_group<Bits, R, NV, Ahead>(total, x, rows.stride, w + kPanelColumns, count);
+    multiply_group<Bits>(total, x, rows.stride, w + kPanelColumns, count, source);
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
       const U packed = load_bits<U>(w + v * kLanes);
@@ -233,23 +238,43 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
 }
 
 // `num_vectors` vectors of a panel's columns, w at the first of them, for `count` <= R rows.
-template <int Bits, int R, bool Thin>
-static void panel_rows(int64_t count, const Rows& rows, const uint32_t* w, int64_t words, const Output& out, int num_vectors) {
+template <int Bits, int R, class Source>
+static void panel_rows(int64_t count, const Rows& rows, const uint32_t* w, int64_t words, Source source, const Output& out,
+                       int num_vectors) {
   if constexpr (R > 1) {
-    if (count < R) return panel_rows<Bits, R - 1, Thin>(count, rows, w, words, out, num_vectors);
+    if (count < R) return panel_rows<Bits, R - 1>(count, rows, w, words, source, out, num_vectors);
   }
-  constexpr int NV = Thin && R == 1 ? kPanelVectors : kTileVectors;
+  constexpr int NV = std::is_same_v<Source, Streamed> && R == 1 ? kPanelVectors : kTileVectors;
   for (int v = 0; v < num_vectors && v * kLanes < out.columns; v += NV) {
     const int64_t column = v * kLanes;
     const Output part{out.c + column, out.ld, out.bias ? out.bias + column : nullptr, out.columns - column, out.first};
-    tile<Bits, R, NV, Thin>(rows, w + column, words, part);
+    tile<Bits, R, NV>(rows, w + column, words, source, part);
   }
 }
 
-// One tile of rows: each weight is used once.
+// Rows of x from group `group` on.
 template <int Bits>
-static void few_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, const Output& out) {
-  panel_rows<Bits, kTileRows, true>(a.m, rows, w, ceil_div(a.k, quant_word(Bits)), out, kPanelVectors);
+BAO_INLINE Rows rows_from(const Rows& rows, int64_t group) {
+  return {rows.words + group * kGroupWords<Bits> * kPieces<Bits> * 4, rows.scales + group * 4, rows.sums + group * 4, rows.stride};
+}
+
+// One tile of rows: each weight is used once. Where the panel is the last one of a piece, the next piece's begin is asked for
+// while its last part is multiplied.
+template <int Bits, class ClaimNext>
+static void few_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, const Output& out, bool last,
+                     ClaimNext claim_next) {
+  constexpr int64_t kGroupBytes = (kGroupWords<Bits> + 1) * kPanelColumns * 4;
+  const int64_t words = ceil_div(a.k, quant_word(Bits));
+  if (!last) return panel_rows<Bits, kTileRows>(a.m, rows, w, words, Streamed{}, out, kPanelVectors);
+  const int64_t head = max(ceil_div(a.k, quant_group(Bits)) - ceil_div(kFarBytes, kGroupBytes), int64_t{0});
+  if (head > 0) {
+    const Output part{out.c, out.ld, nullptr, out.columns, true};
+    panel_rows<Bits, kTileRows>(a.m, rows, w, head * kGroupWords<Bits>, Streamed{}, part, kPanelVectors);
+  }
+  const uint32_t* tail = w + head * kGroupBytes / 4;
+  const Output part{out.c, out.ld, out.bias, out.columns, head == 0};
+  panel_rows<Bits, kTileRows>(a.m, rows_from<Bits>(rows, head), tail, words - head * kGroupWords<Bits>,
+                              Streamed::towards(claim_next(), tail), part, kPanelVectors);
 }
 
 // Blocks of k by part of a panel stay in the L1 cache while all row tiles pass over them.
@@ -266,12 +291,11 @@ static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint
       const int64_t column = v * kLanes;
       for (int64_t row = row_begin; row < row_end; row += tile_rows) {
         const int64_t offset = row * rows.stride;
-        const Rows part{rows.words + offset + word * kPieces<Bits> * 4, rows.scales + offset + group * 4,
-                        rows.sums + offset + group * 4, rows.stride};
+        const Rows part = rows_from<Bits>({rows.words + offset, rows.scales + offset, rows.sums + offset, rows.stride}, group);
         const Output tile_out{out.c + row * out.ld + column, out.ld, last && out.bias ? out.bias + column : nullptr,
                               out.columns - column, word == 0};
-        panel_rows<Bits, kTileRows, false>(min(tile_rows, row_end - row), part, block + column,
-                                           min(kBlockWords, words - word), tile_out, kTileVectors);
+        panel_rows<Bits, kTileRows>(min(tile_rows, row_end - row), part, block + column, min(kBlockWords, words - word), Resident{},
+                                    tile_out, kTileVectors);
       }
     }
   }
@@ -354,26 +378,33 @@ template <int Bits>
 static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkContext& c) {
   const RowLayout<Bits> layout(a.k);
   const int64_t panels = ceil_div(a.n, kPanelColumns);
-  const int64_t row_blocks = ceil_div(a.m, a.rows_per_chunk);
-  const int64_t row_begin = c.chunk % row_blocks * a.rows_per_chunk;
-  const int64_t row_end = min(a.m, row_begin + a.rows_per_chunk);
-  const int64_t panel_begin = c.chunk / row_blocks * a.panels_per_chunk;
-  const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
+  const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
   char* x = static_cast<char*>(a.shared ? c.workspace : c.scratch);
-  if (!a.shared && c.first_of_thread) {
+  if (!a.shared) {
     for (int64_t row = 0; row < a.m; row++) quantize_row<Bits>(a.x + row * a.ld_x, a.k, x + row * layout.stride);
   }
   const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
-  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-    const uint32_t* w = a.w + panel * (layout.words + layout.groups) * kPanelColumns;
-    const int64_t column = panel * kPanelColumns;
-    const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
-    if (a.m > kTileRows) {
-      many_rows<Bits>(a, rows, w, row_begin, row_end, out);
-    } else {
-      few_rows<Bits>(a, rows, w, out);
+  const auto weights = [&](int64_t panel) { return a.w + panel * (layout.words + layout.groups) * kPanelColumns; };
+  for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
+    const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
+    const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
+    const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
+    const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
+    const auto claim_weights = [&] {
+      const int64_t next = claim_next();
+      return next < 0 ? nullptr : weights(next / row_blocks * a.panels_per_piece);
+    };
+    for (int64_t panel = panel_begin; panel < panel_end; panel++) {
+      const int64_t column = panel * kPanelColumns;
+      const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
+      if (a.m <= kTileRows) {
+        few_rows<Bits>(a, rows, weights(panel), out, panel + 1 == panel_end, claim_weights);
+      } else {
+        many_rows<Bits>(a, rows, weights(panel), row_begin, row_end, out);
+      }
     }
-  }
+    if (a.m > kTileRows) claim_next();
+  });
 }
 
 // The nearest bfloat16 that is not below a positive x.

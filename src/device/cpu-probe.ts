@@ -3,6 +3,7 @@ import { type CpuIsa, ISA_CODES } from './cpu-library.ts';
 
 /** The functions of cpu/probe.cpp, which belong to no device. */
 const SYMBOLS = {
+  bao_detect_isa: { args: [], returns: 'i32' },
   bao_preferred_isa: { args: [], returns: 'i32' },
   bao_memory_alloc: { args: ['i64'], returns: 'ptr' },
   bao_memory_free: { args: ['ptr'], returns: 'i32' },
@@ -35,8 +36,12 @@ export class CpuProbe {
 
   /** The instruction set whose kernels are fastest here. */
   get isa(): CpuIsa {
-    const code = this.library.symbols.bao_preferred_isa();
-    return (Object.keys(ISA_CODES) as CpuIsa[])[code]!;
+    return isaOf(this.library.symbols.bao_preferred_isa());
+  }
+
+  /** The highest instruction set that runs here: another one where a lower one's kernels are faster. */
+  get highestIsa(): CpuIsa {
+    return isaOf(this.library.symbols.bao_detect_isa());
   }
 
   /** Bytes per second that `threads` threads read together, over `passes` passes of the buffer. */
@@ -60,4 +65,8 @@ export class CpuProbe {
       new Uint8Array(toArrayBuffer(this.buffer, at, Math.min(FILL_CHUNK, this.bufferBytes - at))).fill(1);
     }
   }
+}
+
+function isaOf(code: number): CpuIsa {
+  return (Object.keys(ISA_CODES) as CpuIsa[])[code]!;
 }
