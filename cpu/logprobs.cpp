@@ -16,6 +16,7 @@ struct LogprobsArgs {
   const float* logits;
   int64_t vocab_size;
   const int32_t* targets;
+  const int32_t* named;
   int64_t top_n;
   int32_t* ids;
   float* values;
@@ -87,15 +88,19 @@ void logprobs_row(const LogprobsArgs& a, const ChunkContext& c) {
 
   int32_t* ids = a.ids + c.chunk * (a.top_n + 1);
   float* values = a.values + c.chunk * (a.top_n + 1);
+  const auto logit_of = [&](int32_t id) { return id >= 0 && id < a.vocab_size ? logit_key(x.x[id]) : kMinusInfinity; };
   const int32_t target = a.targets[c.chunk];
-  const bool known = target >= 0 && target < a.vocab_size;
-  const float target_logit = known ? logit_key(x.x[target]) : kMinusInfinity;
+  const float target_logit = logit_of(target);
   ids[0] = target;
   values[0] = value_of(target_logit);
   a.ranks[c.chunk] = static_cast<int32_t>(1 + a.kernels->count_above(x.x, x.n, target_logit));
   if (a.top_n == 0) return;
-  best_ids(x, a.top_n, s, ids + 1);
-  for (int64_t i = 1; i <= a.top_n; i++) values[i] = value_of(logit_key(x.x[ids[i]]));
+  if (a.named) {
+    std::copy_n(a.named + c.chunk * a.top_n, a.top_n, ids + 1);
+  } else {
+    best_ids(x, a.top_n, s, ids + 1);
+  }
+  for (int64_t i = 1; i <= a.top_n; i++) values[i] = value_of(logit_of(ids[i]));
 }
 
 }  // namespace
@@ -105,12 +110,12 @@ void logprobs_row(const LogprobsArgs& a, const ChunkContext& c) {
 using namespace bao;
 
 BAO_EXPORT int32_t bao_logprobs(void* stream, const float* logits, int32_t rows, int32_t vocab_size, const int32_t* targets,
-                                int32_t top_n, int32_t* ids, float* values, int32_t* ranks, int32_t as_logits) {
+                                const int32_t* named, int32_t top_n, int32_t* ids, float* values, int32_t* ranks, int32_t as_logits) {
   Stream* s = Stream::from(stream);
   if (!s) return kStreamClosed;
   if (rows < 0 || vocab_size <= 0 || top_n < 0 || top_n > vocab_size) return kBadShape;
   if (!logits || !targets || !ids || !values || !ranks) return kNullPointer;
   if (const int32_t error = s->reserve(LogprobsScratch::bytes(vocab_size), 0)) return error;
-  const LogprobsArgs args{logits, vocab_size, targets, top_n, ids, values, ranks, as_logits, s->kernels().rows};
+  const LogprobsArgs args{logits, vocab_size, targets, named, top_n, ids, values, ranks, as_logits, s->kernels().rows};
   return s->enqueue(logprobs_row, args, rows);
 }

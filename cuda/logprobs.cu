@@ -8,7 +8,7 @@ namespace {
 constexpr int kMaxBlocks = 64;
 
 struct LogprobsArgs {
-  int32_t rows, vocab_size, top_n, as_logits;
+  int32_t rows, vocab_size, top_n, as_logits, named;
   int64_t segments;
 };
 
@@ -52,7 +52,7 @@ __device__ void store_best(int vocab_size, int n, F key, Global<int32_t> candida
 }
 
 __global__ void __launch_bounds__(kRowThreads)
-    logprobs_kernel(Global<const float> logits, Global<const int32_t> targets, Global<int32_t> ids, Global<float> values,
+    logprobs_kernel(Global<const float> logits, Global<const int32_t> targets, Global<const int32_t> named, Global<int32_t> ids, Global<float> values,
                     Global<int32_t> ranks, Global<double> sums, Global<int32_t> candidates, LogprobsArgs a) {
   RowScratch& s = *shared_memory<RowScratch>();
   sums = sums + blockIdx.x * a.segments;
@@ -64,8 +64,9 @@ __global__ void __launch_bounds__(kRowThreads)
     if (!value_of.as_logits && value_of.maximum - value_of.maximum == 0) {
       value_of.log_sum = log(block_sum(a.vocab_size, [&](int id) { return expf(key(id) - value_of.maximum); }, sums, s));
     }
+    const auto logit_of = [&](int id) { return id >= 0 && id < a.vocab_size ? key(id) : kMinusInfinity; };
     const int target = targets[row];
-    const float target_logit = target >= 0 && target < a.vocab_size ? key(target) : kMinusInfinity;
+    const float target_logit = logit_of(target);
     const int greater = block_count(a.vocab_size, [&](int id) { return key(id) > target_logit; }, s);
     const Global<int32_t> row_ids = ids + static_cast<int64_t>(row) * (a.top_n + 1);
     const Global<float> row_values = values + static_cast<int64_t>(row) * (a.top_n + 1);
@@ -75,8 +76,13 @@ __global__ void __launch_bounds__(kRowThreads)
       ranks[row] = 1 + greater;
     }
     if (a.top_n > 0) {
-      store_best(a.vocab_size, a.top_n, key, candidates, row_ids + 1, s);
-      for (int i = 1 + thread_id(); i <= a.top_n; i += kRowThreads) row_values[i] = value_of(key(row_ids[i]));
+      if (a.named) {
+        for (int i = thread_id(); i < a.top_n; i += kRowThreads) row_ids[1 + i] = named[static_cast<int64_t>(row) * a.top_n + i];
+        __syncthreads();
+      } else {
+        store_best(a.vocab_size, a.top_n, key, candidates, row_ids + 1, s);
+      }
+      for (int i = 1 + thread_id(); i <= a.top_n; i += kRowThreads) row_values[i] = value_of(logit_of(row_ids[i]));
     }
     __syncthreads();
   }
@@ -96,7 +102,7 @@ BAO_EXPORT int64_t bao_logprobs_workspace_bytes(int32_t rows, int32_t vocab_size
 }
 
 BAO_EXPORT int32_t bao_logprobs(const Stream* stream, const float* logits, int32_t rows, int32_t vocab_size, const int32_t* targets,
-                                int32_t top_n, int32_t* ids, float* values, int32_t* ranks, int32_t as_logits) {
+                                const int32_t* named, int32_t top_n, int32_t* ids, float* values, int32_t* ranks, int32_t as_logits) {
   if (!stream) return kStreamClosed;
   if (rows < 0 || vocab_size <= 0 || top_n < 0 || top_n > vocab_size) return kBadShape;
   if (rows == 0) return kOk;
@@ -105,7 +111,7 @@ BAO_EXPORT int32_t bao_logprobs(const Stream* stream, const float* logits, int32
   const int32_t blocks = rows < kMaxBlocks ? rows : kMaxBlocks;
   auto* sums = static_cast<double*>(stream->workspace);
   auto* candidates = reinterpret_cast<int32_t*>(static_cast<char*>(stream->workspace) + sums_bytes(blocks, vocab_size));
-  const LogprobsArgs args{rows, vocab_size, top_n, as_logits, ceil_div(vocab_size, kSegment)};
+  const LogprobsArgs args{rows, vocab_size, top_n, as_logits, named != nullptr, ceil_div(vocab_size, kSegment)};
   return launched(launch("logprobs", logprobs_kernel, static_cast<unsigned>(blocks), kRowThreads, sizeof(RowScratch), stream->stream,
-                         logits, targets, ids, values, ranks, sums, candidates, args));
+                         logits, targets, named, ids, values, ranks, sums, candidates, args));
 }

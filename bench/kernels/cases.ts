@@ -345,6 +345,7 @@ export class KernelCases {
       rows,
       vocab_size: vocabSize,
       targets: this.zeros,
+      named: 0,
       top_n: 5,
       ids: this.out,
       values: this.out + rows * 6 * F32,

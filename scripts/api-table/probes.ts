@@ -134,6 +134,8 @@ const NUMBERS = /^(max|min|top|stream_interval|prompt_logprobs|truncate|routed|s
 /** What a field needs beside it. */
 const COMPANIONS: Readonly<Record<string, Body>> = {
   top_logprobs: { logprobs: true },
+  logprob_token_ids: { logprobs: true },
+  'CompletionRequest.logprob_token_ids': { logprobs: 1 },
   'ResponsesRequest.top_logprobs': { include: ['message.output_text.logprobs'] },
   stream_options: { stream: true },
   tool_choice: { tools: TOOLS },

@@ -308,12 +308,13 @@ export const OPS = {
     },
   },
   logprobs: {
-    doc: 'Log probabilities (nats) of logits rows: for row i the entry 0 is the token targets[i] (i32), entries 1..top_n the top_n best, descending, ties by lower id. ids i32 and values float32 are [rows, top_n + 1]; ranks i32 [rows] is the 1-based rank of the target (1 + number of tokens with a greater logit). as_logits 1: logits instead of log probabilities.',
+    doc: 'Log probabilities (nats) of logits rows: for row i the entry 0 is the token targets[i] (i32), entries 1..top_n the tokens named[i] (i32 [rows, top_n], a token that there is not has -infinity) where named is not null, else the top_n best, descending, ties by lower id. ids i32 and values float32 are [rows, top_n + 1]; ranks i32 [rows] is the 1-based rank of the target (1 + number of tokens with a greater logit). as_logits 1: logits instead of log probabilities.',
     args: {
       logits: 'ptr',
       rows: 'i32',
       vocab_size: 'i32',
       targets: 'ptr',
+      named: 'ptr?',
       top_n: 'i32',
       ids: 'ptr',
       values: 'ptr',

@@ -69,6 +69,8 @@ function writeSamplingParams(writer: ByteWriter, params: SamplingParams): void {
   writer.bool(params.includeStopStrInOutput);
   writer.optionalF64(params.logprobs);
   writer.optionalF64(params.promptLogprobs);
+  writer.bool(params.logprobTokenIds !== null);
+  if (params.logprobTokenIds !== null) writer.i32Array(params.logprobTokenIds);
   writer.u32(params.logitBias.length);
   for (const [id, bias] of params.logitBias) {
     writer.i32(id);
@@ -109,6 +111,7 @@ function readSamplingParams(reader: ByteReader): SamplingParams {
     includeStopStrInOutput: reader.bool(),
     logprobs: reader.optionalF64(),
     promptLogprobs: reader.optionalF64(),
+    logprobTokenIds: reader.bool() ? reader.i32List() : null,
     logitBias: reader.list(() => [reader.i32(), reader.f64()]),
     allowedTokenIds: reader.bool() ? reader.i32List() : null,
     badWordsTokenIds: reader.list(() => reader.i32List()),

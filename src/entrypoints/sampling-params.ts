@@ -56,6 +56,8 @@ export interface SamplingOptions {
   /** Best tokens to tell log probabilities of, beside the chosen one; -1: all; null: none at all. */
   logprobs?: number | null;
   promptLogprobs?: number | null;
+  /** Tokens to tell log probabilities of instead of the best ones. */
+  logprobTokenIds?: number[] | null;
   /** Token id to bias. */
   logitBias?: Record<number, number>;
   allowedTokenIds?: number[] | null;
@@ -93,6 +95,7 @@ const API_FIELDS = {
   includeStopStrInOutput: 'include_stop_str_in_output',
   logitBias: 'logit_bias',
   allowedTokenIds: 'allowed_token_ids',
+  logprobTokenIds: 'logprob_token_ids',
   badWords: 'bad_words',
   skipSpecialTokens: 'skip_special_tokens',
   spacesBetweenSpecialTokens: 'spaces_between_special_tokens',

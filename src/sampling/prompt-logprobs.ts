@@ -60,6 +60,7 @@ export class PromptLogprobs {
       rows,
       this.options.vocabSize,
       this.targets.ptr + positions * 4,
+      0,
       this.options.topN,
       this.ids.ptr + positions * this.width * 4,
       this.values.ptr + positions * this.width * 4,

@@ -36,6 +36,7 @@ export interface SamplingFields {
   include_stop_str_in_output?: boolean | null;
   logit_bias?: Record<string, number> | null;
   allowed_token_ids?: number[] | null;
+  logprob_token_ids?: number[] | null;
   bad_words?: string[] | null;
   skip_special_tokens?: boolean | null;
   spaces_between_special_tokens?: boolean | null;
@@ -72,6 +73,8 @@ export interface SamplingContext {
 /** Below it, logits divided by the temperature overflow; vLLM raises what is above zero to it. */
 const MIN_TEMPERATURE = 1e-2;
 const MAX_SEQUENCES = 16384;
+/** Tokens that `logprob_token_ids` may name, as in vLLM. */
+const MAX_NAMED_LOGPROBS = 128;
 /** Token sequences, both spellings of a word counted (VLLM_MAX_NUM_BAD_WORDS). */
 const MAX_BAD_WORDS = 128;
 
@@ -98,8 +101,9 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
     stop: typeof fields.stop === 'string' ? [fields.stop] : (fields.stop ?? []),
     stopTokenIds: [...new Set(fields.stop_token_ids)],
     includeStopStrInOutput: fields.include_stop_str_in_output ?? false,
-    logprobs: context.logprobs,
+    logprobs: context.logprobs ?? (fields.logprob_token_ids == null ? null : 0),
     promptLogprobs: context.promptLogprobs,
+    logprobTokenIds: fields.logprob_token_ids == null ? null : [...new Set(fields.logprob_token_ids)],
     logitBias: resolveLogitBias(fields.logit_bias ?? {}),
     allowedTokenIds: fields.allowed_token_ids ?? null,
     badWordsTokenIds: [],
@@ -264,8 +268,13 @@ function checkLogprobs(params: SamplingParams, context: SamplingContext): void {
     const sentence = `Requested ${kind} logprobs of ${pythonInt(requested)}, which is greater than max allowed: ${max}`;
     throw parameterError(sentence, name, requested);
   };
-  check('sample', 'logprobs', params.logprobs);
+  if (params.logprobTokenIds === null) check('sample', 'logprobs', params.logprobs);
   check('prompt', 'prompt_logprobs', params.promptLogprobs);
+  const named = params.logprobTokenIds?.length ?? 0;
+  if (named > MAX_NAMED_LOGPROBS) {
+    const sentence = `Requested logprob_token_ids of length ${named}, which is greater than max allowed: ${MAX_NAMED_LOGPROBS}`;
+    throw parameterError(sentence, 'logprob_token_ids', named);
+  }
 }
 
 function checkTokenIds(params: SamplingParams, vocabSize: number): void {
@@ -281,6 +290,7 @@ function checkTokenIds(params: SamplingParams, vocabSize: number): void {
     params.logitBias.map(([id]) => id),
   );
   check('stop_token_ids', params.stopTokenIds);
+  check('logprob_token_ids', params.logprobTokenIds ?? []);
   const allowed = params.allowedTokenIds;
   if (allowed === null) return;
   if (allowed.length === 0) {

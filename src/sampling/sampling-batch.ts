@@ -30,17 +30,22 @@ export interface SamplingResult {
   readonly rows: number;
   /** The token chosen for row i. */
   sampled(i: number): number;
-  /** One position: the sampled token and the best ones that row i's request asked for; null where it asked for none. */
+  /** One position: the sampled token and the best or named ones that row i's request asked for; null where it asked for none. */
   logprobs(i: number): LogprobsTensors | null;
 }
 
-/** Consecutive rows with log probabilities: one call of the op, with the largest number of best tokens among them. */
+/**
+ * Consecutive rows with log probabilities: one call of the op, with the largest number of best tokens among them. A row that names
+ * its tokens has a call of its own.
+ */
 interface LogprobsRun {
   firstRow: number;
   rows: number;
   topN: number;
   /** First entry of ids and values. */
   offset: number;
+  /** First word of their named tokens in the lists; null: the best ones. */
+  named: number | null;
 }
 
 const WORD = {
@@ -63,6 +68,8 @@ class StepBuffers {
   readonly ranks: StagedArray;
   /** Best tokens wanted by row, -1: none. */
   readonly topLogprobs: Int32Array;
+  /** Offset in the lists of the tokens that a row names, -1: it names none. */
+  readonly namedIds: Int32Array;
   readonly runs: LogprobsRun[] = [];
   listWords = 0;
   bitmaskWords = 0;
@@ -81,6 +88,7 @@ class StepBuffers {
     this.values = array();
     this.ranks = array();
     this.topLogprobs = new Int32Array(maxRows);
+    this.namedIds = new Int32Array(maxRows);
     this.params.reserve(maxRows * ROW_WORDS);
     this.sampled.reserve(maxRows);
     this.ranks.reserve(maxRows);
@@ -175,6 +183,7 @@ export class SamplingBatch {
       words[base + WORD.bitmask] = current.pushBitmask(state.bitmask.subarray(0, this.maskWords));
     }
     current.topLogprobs[i] = request.topLogprobs;
+    current.namedIds[i] = request.namedIds === null ? -1 : current.pushList(request.namedIds);
   }
 
   /**
@@ -227,17 +236,16 @@ export class SamplingBatch {
 
   /** Groups the rows that want log probabilities. */
   private planLogprobs(): void {
-    const { runs, topLogprobs } = this.current;
+    const { runs, topLogprobs, namedIds } = this.current;
     let entries = 0;
     for (let row = 0; row < this.rows; ) {
-      if (topLogprobs[row]! < 0) {
-        row++;
-        continue;
-      }
-      const firstRow = row;
-      let topN = 0;
-      for (; row < this.rows && topLogprobs[row]! >= 0; row++) topN = Math.max(topN, topLogprobs[row]!);
-      runs.push({ firstRow, rows: row - firstRow, topN, offset: entries });
+      const firstRow = row++;
+      let topN = topLogprobs[firstRow]!;
+      if (topN < 0) continue;
+      const named = namedIds[firstRow]! < 0 ? null : namedIds[firstRow]!;
+      const joins = (next: number) => named === null && topLogprobs[next]! >= 0 && namedIds[next]! < 0;
+      for (; row < this.rows && joins(row); row++) topN = Math.max(topN, topLogprobs[row]!);
+      runs.push({ firstRow, rows: row - firstRow, topN, offset: entries, named });
       entries += (row - firstRow) * (topN + 1);
     }
     this.current.ids.reserve(entries);
@@ -254,6 +262,7 @@ export class SamplingBatch {
         run.rows,
         vocabSize,
         current.sampled.ptr + run.firstRow * 4,
+        run.named === null ? 0 : current.lists.ptr + run.named * 4,
         run.topN,
         current.ids.ptr + run.offset * 4,
         current.values.ptr + run.offset * 4,

@@ -23,6 +23,8 @@ export interface SamplingParams {
   /** Number of best tokens with log probabilities; null: none, 0: only the sampled one's, -1: the whole vocabulary. */
   logprobs: number | null;
   promptLogprobs: number | null;
+  /** Tokens whose log probabilities are given instead of the best ones', with `logprobs`; null: the best ones. At least one, none twice. */
+  logprobTokenIds: number[] | null;
   /** Token id to bias. */
   logitBias: [id: number, bias: number][];
   allowedTokenIds: number[] | null;
@@ -85,6 +87,7 @@ export const DEFAULT_SAMPLING_PARAMS: SamplingParams = {
   includeStopStrInOutput: false,
   logprobs: null,
   promptLogprobs: null,
+  logprobTokenIds: null,
   logitBias: [],
   allowedTokenIds: null,
   badWordsTokenIds: [],

@@ -18,8 +18,10 @@ export interface SamplingRequest {
   /** Ids that must not be drawn before `minTokens` tokens are there: EOS (also with ignoreEos, as in vLLM) and stop ids. */
   readonly stopIds: Int32Array;
   readonly minTokens: number;
-  /** Best tokens wanted beside the sampled one; -1: no log probabilities at all. */
+  /** Tokens wanted beside the sampled one: the best ones, or those of `namedIds`; -1: no log probabilities at all. */
   readonly topLogprobs: number;
+  /** null: the best ones. */
+  readonly namedIds: Int32Array | null;
 }
 
 /** List fields whose contents stay the same for the whole life of a request. */
@@ -78,21 +80,23 @@ export function prepareSampling(
     offset += contents[name].length;
   }
 
+  const namedIds = params.logprobTokenIds === null ? null : Int32Array.from(params.logprobTokenIds);
   return {
     template,
     lists,
     stopIds: params.minTokens > 0 ? Int32Array.from(new Set([...options.eosTokenIds, ...params.stopTokenIds])) : NO_IDS,
     minTokens: params.minTokens,
-    topLogprobs: topLogprobs(params.logprobs, options.vocabSize),
+    topLogprobs: namedIds?.length ?? topLogprobs(params.logprobs, options.vocabSize),
+    namedIds,
   };
 }
 
 /** The same request where nothing but one token may be drawn. */
-export function forceToken({ template, topLogprobs }: SamplingRequest, tokenId: number): SamplingRequest {
+export function forceToken({ template, topLogprobs, namedIds }: SamplingRequest, tokenId: number): SamplingRequest {
   const forced = template.slice();
   for (const name of CONSTANT_LISTS) forced.fill(0, rowWord(name), rowWord(name) + 2);
   forced[rowWord('allowedIds') + 1] = 1;
-  return { template: forced, lists: Int32Array.of(tokenId), stopIds: NO_IDS, minTokens: 0, topLogprobs };
+  return { template: forced, lists: Int32Array.of(tokenId), stopIds: NO_IDS, minTokens: 0, topLogprobs, namedIds };
 }
 
 const NO_IDS = new Int32Array(0);

@@ -38,6 +38,7 @@ const samplingParams = fc.record({
   includeStopStrInOutput: fc.boolean(),
   logprobs: nullable(i32),
   promptLogprobs: nullable(i32),
+  logprobTokenIds: nullable(fc.array(i32)),
   logitBias: fc.array(fc.tuple(i32, f64)),
   allowedTokenIds: nullable(tokenIds),
   badWordsTokenIds: fc.array(tokenIds),

@@ -78,6 +78,31 @@ describe('of the sampled token', () => {
     }
   });
 
+  test.each<LogprobsMode>(['raw_logprobs', 'processed_logits'])(
+    'rows that name their tokens, between rows that want the best ones (%s)',
+    (mode) => {
+      const harness = new SamplingHarness(device, vocabSize, mode, 8);
+      const named = [null, [1499, 3], [7], null, [0, 1, 2, 3, 4], null];
+      const rows = named.map((logprobTokenIds, i) => ({
+        logits: normals(vocabSize, 80 + i, 2),
+        params: { temperature: 0.5, logprobs: i === 5 ? null : 2, logprobTokenIds },
+      }));
+      const result = harness.sample(rows);
+      expect(result.logprobs[5]).toBeNull();
+      for (const [i, ids] of named.slice(0, 5).entries()) {
+        const { width, tokenIds, logprobs, ranks } = result.logprobs[i]!;
+        const raw = Array.from(rows[i]!.logits);
+        const target = result.tokens[i]!;
+        const best = raw.map((_, id) => id).sort((a, b) => raw[b]! - raw[a]!);
+        expect([...tokenIds]).toEqual([target, ...(ids ?? best.slice(0, 2))]);
+        expect(width).toBe(tokenIds.length);
+        expect([...ranks]).toEqual([1 + best.indexOf(target)]);
+        const values = mode === 'raw_logprobs' ? logSoftmax(raw) : raw.map((logit) => logit / 0.5);
+        for (const [k, id] of tokenIds.entries()) expect(logprobs[k]!).toBeCloseTo(values[id]!, 4);
+      }
+    },
+  );
+
   test('ties go to the lower id and share the rank', () => {
     const harness = new SamplingHarness(device, 600, 'raw_logprobs', 2);
     const flat = new Float32Array(600).map((_, id) => (id === 599 ? 1 : 0));

@@ -110,7 +110,6 @@ describe('what is not there is refused by name', () => {
   test.each([
     ['watermarking', true],
     ['thinking_token_budget', 5],
-    ['logprob_token_ids', [1]],
     ['kv_transfer_params', {}],
     ['ec_transfer_params', {}],
     ['vllm_xargs', { a: 1 }],

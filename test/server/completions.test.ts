@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import type { Script } from './fake-engine.ts';
-import { COMPLETIONS, type Json, sseEvents, testServer } from './http.ts';
+import { CHAT, COMPLETIONS, type Json, messages, sseEvents, testServer } from './http.ts';
 import { type CompletionChoice, completionSchemaErrors } from './openai-schema.ts';
 
 const script = (): Script => ({ tokenIds: [298, 454, 304] });
@@ -20,6 +20,63 @@ async function stream(fields: Json): Promise<Json[]> {
   for (const event of events) expect(completionSchemaErrors(event)).toBe('');
   return events;
 }
+
+describe('logprob_token_ids', () => {
+  const logprobs = [454, 298, 300].map((id) => [
+    { tokenId: id, logprob: -0.5, rank: 1, decodedToken: `t${id}` },
+    { tokenId: 300, logprob: -4, rank: 1, decodedToken: 't300' },
+    { tokenId: 7, logprob: -9, rank: 2, decodedToken: 't7' },
+  ]);
+
+  test('say which tokens the answer has log probabilities of, however many `logprobs` are wanted', async () => {
+    const { choices, requests } = await complete(
+      { prompt: 'x', logprobs: 0, logprob_token_ids: [300, 7, 300] },
+      () => ({ tokenIds: [454, 298, 300], logprobs }),
+    );
+    expect(requests[0]!.params.logprobTokenIds).toEqual([300, 7]);
+    expect(choices[0]!.logprobs!.top_logprobs).toEqual([
+      { t454: -0.5, t300: -4, t7: -9 },
+      { t298: -0.5, t300: -4, t7: -9 },
+      { t300: -0.5, t7: -9 },
+    ]);
+  });
+
+  test.each([
+    [{}, '`logprobs` must be set'],
+    [{ logprobs: 1, logprob_token_ids: [] }, 'must not be an empty list'],
+    [{ logprobs: 1, use_beam_search: true }, 'is not supported with beam search'],
+    [{ logprobs: 1, echo: true, max_tokens: 0 }, 'no output tokens are generated'],
+    [
+      { logprobs: 1, logprob_token_ids: [5, 2048] },
+      'token_id(s) [2048] in logprob_token_ids contain out-of-vocab token ids',
+    ],
+    [
+      { logprobs: 1, logprob_token_ids: Array.from({ length: 129 }, (_, i) => i) },
+      'of length 129, which is greater than max allowed: 128',
+    ],
+  ])('%j is refused', async (fields, message) => {
+    const { status, body } = await complete({ prompt: 'x', logprob_token_ids: [1], ...fields });
+    expect(status).toBe(400);
+    expect(body.error.param).toBe('logprob_token_ids');
+    expect(body.error.message).toContain(message);
+  });
+
+  test('a chat needs `logprobs: true`', async () => {
+    const server = await testServer({ script: () => ({ tokenIds: [454], logprobs: logprobs.slice(0, 1) }) });
+    const ask = (fields: Json) =>
+      server.postJson(CHAT, { messages, max_tokens: 1, logprob_token_ids: [300, 7], ...fields });
+    const { body } = await ask({ logprobs: true });
+    const [position] = body.choices[0].logprobs.content;
+    expect(position.top_logprobs.map(({ token, logprob }: Json) => [token, logprob])).toEqual([
+      ['t454', -0.5],
+      ['t300', -4],
+      ['t7', -9],
+    ]);
+    const refused = await ask({});
+    expect(refused.status).toBe(400);
+    expect(refused.body.error.message).toContain('`logprobs` must be set to true');
+  });
+});
 
 describe('prompts', () => {
   test('string, strings, ids, lists of ids', async () => {

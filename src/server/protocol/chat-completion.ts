@@ -3,7 +3,12 @@ import { ValidationError } from '../../errors/validation-error.ts';
 import { chatMessages, toolDefinitions } from './chat-messages.ts';
 import { MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, integer, list, literal, string } from './fields.ts';
-import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
+import {
+  checkGenerationFields,
+  checkLogprobsCount,
+  checkLogprobTokenIds,
+  generationFields,
+} from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
 
@@ -75,6 +80,7 @@ export function parseChatCompletionBatch(body: unknown): ChatCompletionRequest[]
 function checkChatCompletion(request: ChatCompletionRequest): ChatCompletionRequest {
   checkGenerationFields(request);
   checkTopLogprobs(request);
+  checkLogprobTokenIds(request, request.logprobs === true, 'set to true');
   refuseUnsupported(request);
   return request;
 }

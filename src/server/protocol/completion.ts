@@ -3,7 +3,12 @@ import { ValidationError } from '../../errors/validation-error.ts';
 import { notSupported } from '../errors.ts';
 import { describedAs } from './field-metadata.ts';
 import { boolean, integer, string } from './fields.ts';
-import { checkGenerationFields, checkLogprobsCount, generationFields } from './generation-fields.ts';
+import {
+  checkGenerationFields,
+  checkLogprobsCount,
+  checkLogprobTokenIds,
+  generationFields,
+} from './generation-fields.ts';
 import { parseBody } from './parse-body.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
 
@@ -49,6 +54,13 @@ export function parseCompletion(body: unknown): CompletionRequest {
   const { prompt, prompt_embeds: promptEmbeds, ...request } = parseBody(completionSchema, body);
   checkGenerationFields(request);
   checkLogprobsCount('logprobs', request.logprobs);
+  checkLogprobTokenIds(request, request.logprobs != null, 'set');
+  if (request.logprob_token_ids != null && request.echo && request.max_tokens === 0) {
+    throw new ValidationError(
+      '`logprob_token_ids` is not supported when `echo=True` and `max_tokens=0` because no output tokens are generated. (parameter=logprob_token_ids)',
+      'logprob_token_ids',
+    );
+  }
   if (promptEmbeds != null) throw notSupported('prompt_embeds');
   if (request.suffix != null) throw new ValidationError('suffix is not currently supported', 'suffix');
   refuseUnsupported(request);

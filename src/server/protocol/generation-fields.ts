@@ -130,6 +130,25 @@ export function checkGenerationFields(request: GenerationFields): void {
   checkLogprobsCount('prompt_logprobs', promptLogprobs);
 }
 
+/**
+ * `logprob_token_ids` say which log probabilities the answer has, not that it has some.
+ *
+ * @param asked whether `logprobs` asks for them
+ * @param value what `logprobs` should be
+ * @throws ValidationError
+ */
+export function checkLogprobTokenIds(request: GenerationFields, asked: boolean, value: string): void {
+  const field = 'logprob_token_ids';
+  const fail = (sentence: string) => {
+    throw new ValidationError(`${sentence} (parameter=${field})`, field);
+  };
+  const ids = request[field] ?? null;
+  if (ids === null) return;
+  if (ids.length === 0) fail(`\`${field}\` must not be an empty list.`);
+  if (request.use_beam_search) fail(`\`${field}\` is not supported with beam search.`);
+  if (!asked) fail(`when using \`${field}\`, \`logprobs\` must be ${value}.`);
+}
+
 /** @throws ValidationError for a number of log probabilities below -1 */
 export function checkLogprobsCount(name: string, value: number | null | undefined): void {
   if (value == null || value >= -1) return;

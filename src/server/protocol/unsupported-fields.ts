@@ -8,6 +8,6 @@ import type { GenerationFields } from './generation-fields.ts';
  */
 export function refuseUnsupported(request: GenerationFields): void {
   if (request.watermarking) throw notSupported('watermarking');
-  const absent = ['logprob_token_ids', 'kv_transfer_params', 'ec_transfer_params'] as const;
+  const absent = ['kv_transfer_params', 'ec_transfer_params'] as const;
   for (const field of absent) if (request[field] != null) throw notSupported(field);
 }

@@ -114,7 +114,13 @@ function answerFormat(
     role,
     n,
     echo: request.echo && last.role === role ? contentText(last.content) : '',
-    logprobs: request.logprobs ? { topN: request.top_logprobs ?? 0, asTokenIds, tokenizer: engine.tokenizer } : null,
+    logprobs: request.logprobs
+      ? {
+          topN: request.logprob_token_ids == null ? (request.top_logprobs ?? 0) : -1,
+          asTokenIds,
+          tokenizer: engine.tokenizer,
+        }
+      : null,
     returnTokenIds: request.return_token_ids ?? false,
     promptText: request.return_prompt_text ? promptText : null,
     reportCachedTokens: frontend.enablePromptTokensDetails,

@@ -135,7 +135,10 @@ function answerFormat(
     n: request.n ?? 1,
     echo: request.echo ? request.prompts.map(textOf) : null,
     promptOnly,
-    logprobs: request.logprobs == null ? null : { topN: request.logprobs, asTokenIds, tokenizer },
+    logprobs:
+      request.logprobs == null
+        ? null
+        : { topN: request.logprob_token_ids == null ? request.logprobs : -1, asTokenIds, tokenizer },
     returnTokenIds: request.return_token_ids ?? false,
     reportCachedTokens: frontend.enablePromptTokensDetails,
   };

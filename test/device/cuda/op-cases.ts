@@ -413,7 +413,7 @@ function attentionCases(storage: FloatDType): OpCase[] {
 }
 
 function logprobsCases(): OpCase[] {
-  return [1, 5, 64, 1500].map((vocab) => {
+  return [1, 5, 64, 1500].flatMap((vocab) => {
     const rows = 6;
     const logits = randomFloats(rows * vocab, vocab).map((value) => value * 8);
     // Ties, and what is no number.
@@ -423,36 +423,43 @@ function logprobsCases(): OpCase[] {
     }
     logits[3 * vocab] = Number.NaN;
     logits[4 * vocab] = Number.POSITIVE_INFINITY;
-    const topN = Math.min(vocab, 20);
-    const width = topN + 1;
     const targets = [0, vocab - 1, 0, vocab - 1, 0, Math.floor(vocab / 2)];
-    return {
-      name: `logprobs of ${vocab}`,
-      buffers: {
-        logits: f32(logits),
-        targets: i32(targets),
-        ids: i32(zeros(rows * width)),
-        values: f32(zeros(rows * width)),
-        ranks: i32(zeros(rows)),
-      },
-      steps: [
-        {
-          op: 'logprobs' as const,
-          args: {
-            logits: 'logits',
-            rows,
-            vocab_size: vocab,
-            targets: 'targets',
-            top_n: topN,
-            ids: 'ids',
-            values: 'values',
-            ranks: 'ranks',
-            as_logits: 0,
-          },
+    return [false, true].map((isNamed) => {
+      const topN = Math.min(vocab, isNamed ? 3 : 20);
+      const width = topN + 1;
+      const named = Array.from({ length: rows * topN }, (_, i) => (i * 7) % vocab);
+      // No token has this id.
+      named[0] = vocab;
+      return {
+        name: `logprobs of ${vocab}${isNamed ? ', named tokens' : ''}`,
+        buffers: {
+          logits: f32(logits),
+          targets: i32(targets),
+          named: i32(named),
+          ids: i32(zeros(rows * width)),
+          values: f32(zeros(rows * width)),
+          ranks: i32(zeros(rows)),
         },
-      ],
-      outputs: ['ids', 'values', 'ranks'],
-    };
+        steps: [
+          {
+            op: 'logprobs' as const,
+            args: {
+              logits: 'logits',
+              rows,
+              vocab_size: vocab,
+              targets: 'targets',
+              named: isNamed ? 'named' : 0,
+              top_n: topN,
+              ids: 'ids',
+              values: 'values',
+              ranks: 'ranks',
+              as_logits: 0,
+            },
+          },
+        ],
+        outputs: ['ids', 'values', 'ranks'],
+      };
+    });
   });
 }
 
