@@ -1,9 +1,13 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
+import { configureLogging } from '../../src/logging/logger.ts';
 import type { GrammarBackend, GrammarMatcher } from '../../src/structured-output/grammar.ts';
 import { grammarSpec } from '../../src/structured-output/grammar-spec.ts';
 import { GuidanceBackend } from '../../src/structured-output/guidance-backend.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { isSet } from '../grammars/mask.ts';
+import { type InstanceFigures, measureInstances } from '../grammars/measure-instances.ts';
+import { randomSchema } from '../grammars/random-schema.ts';
 import { type Random, randomInt, seededRandom } from '../random.ts';
 import { writeResult } from '../results.ts';
 import { median, percentile } from '../statistics.ts';
@@ -12,7 +16,8 @@ import { formatPairs, shortNumber } from '../table.ts';
 const OPTIONS = { disableAnyWhitespace: true, disableAdditionalProperties: false, whitespacePattern: null };
 /** Longer walks through a grammar are given up. */
 const MAX_TOKENS = 200;
-const MAX_FIELDS = 20;
+const DEFAULT_SCHEMAS = 200;
+const BACKENDS = ['auto', 'guidance', 'xgrammar'] as const;
 
 /** The JSON of `bun bench grammars`. */
 export interface GrammarFigures {
@@ -72,33 +77,6 @@ function walk(backend: GrammarBackend, matcher: GrammarMatcher, random: Random):
   return times;
 }
 
-function isSet(mask: Int32Array, id: number): boolean {
-  return ((mask[id >> 5]! >> (id & 31)) & 1) === 1;
-}
-
-/** An object of 1 to 20 fields of the kinds that clients ask for; `index` makes it one that no cache has. */
-function randomSchema(random: Random, index: number): object {
-  const kinds: (() => object)[] = [
-    () => ({ type: 'string' }),
-    () => ({ type: 'string', maxLength: randomInt(random, 1, 100) }),
-    () => ({ type: 'integer', minimum: randomInt(random, -100, 0), maximum: randomInt(random, 1, 10_000) }),
-    () => ({ type: 'number' }),
-    () => ({ type: 'boolean' }),
-    () => ({ enum: Array.from({ length: randomInt(random, 1, 12) }, (_, i) => `value ${i}`) }),
-    () => ({ type: 'string', pattern: `^[A-Z]{${randomInt(random, 1, 4)}}-[0-9]{1,6}$` }),
-    () => ({ type: 'string', format: 'date-time' }),
-    () => ({ type: 'array', items: { type: 'string' }, maxItems: randomInt(random, 1, 10) }),
-    () => ({ anyOf: [{ type: 'null' }, { type: 'object', properties: { id: { type: 'integer' } } }] }),
-  ];
-  const names = Array.from({ length: randomInt(random, 1, MAX_FIELDS) }, (_, i) => `field_${index}_${i}`);
-  return {
-    type: 'object',
-    properties: Object.fromEntries(names.map((name) => [name, kinds[randomInt(random, 0, kinds.length - 1)]!()])),
-    required: names.filter(() => random() < 0.7),
-    additionalProperties: false,
-  };
-}
-
 function grammarTable(figures: GrammarFigures): string {
   const ms = (value: number) => `${shortNumber(value)} ms`;
   const us = (value: number) => `${shortNumber(value)} µs`;
@@ -110,19 +88,69 @@ function grammarTable(figures: GrammarFigures): string {
   ]);
 }
 
+function instanceTable(figures: InstanceFigures): string {
+  const ms = (value: number) => `${shortNumber(value)} ms`;
+  const us = (value: number) => `${shortNumber(value)} µs`;
+  const share = (value: number, of: number) => `${(100 * value).toFixed(2)} % of ${of}`;
+  return formatPairs([
+    ['Engine', `${figures.backend}${figures.strict ? ', strict' : ''}`],
+    ['Vocabulary', `${figures.vocab_size} tokens`],
+    ['Schemas', `${figures.num_schemas}: ${figures.num_accepted} accepted, ${figures.num_refused} refused`],
+    ['Of those accepted', `${figures.num_loose} read loosely, ${figures.num_xgrammar} by XGrammar`],
+    [
+      'Compile',
+      `p50 ${ms(figures.compile_p50_ms)}, p99 ${ms(figures.compile_p99_ms)}, worst ${ms(figures.compile_max_ms)}`,
+    ],
+    [
+      `Mask and step, ${figures.num_masks} tokens`,
+      `p50 ${us(figures.mask_p50_us)}, p99 ${us(figures.mask_p99_us)}, worst ${us(figures.mask_max_us)}`,
+    ],
+    ['Valid instances accepted', share(figures.valid_accepted, figures.num_valid)],
+    ['Invalid instances rejected', share(figures.invalid_rejected, figures.num_invalid)],
+    ...Object.entries(figures.refusals).map(([reason, count]) => [`Refused, ${count}`, reason] as const),
+  ]);
+}
+
 export const grammars = defineCommand({
   name: 'grammars',
-  doc: 'Compiles random JSON schemas one after another and makes the masks of random walks through them.',
+  doc: 'Compiles JSON schemas one after another and makes the masks of walks through them: random schemas and walks, or those of a folder.',
   flags: {
     model: { type: 'string', default: 'demo', help: 'Whose vocabulary.' },
-    'num-schemas': { type: 'int', default: 200, min: 1, help: 'Schemas, after one that warms up.' },
-    seed: { type: 'int', default: 0, help: 'Of schemas and walks.' },
+    instances: {
+      type: 'string',
+      default: null,
+      metavar: 'FOLDER',
+      help: 'JSON files of {"schema", "tests": [{"valid", "data"}]}, as those of MaskBench.',
+    },
+    backend: {
+      type: 'string',
+      choices: BACKENDS,
+      default: 'auto',
+      help: 'Of --instances: the engine, as in --structured-outputs-config.',
+    },
+    strict: { type: 'boolean', default: false, help: 'Of --instances: schemas are as with "strict": true.' },
+    'num-schemas': {
+      type: 'int',
+      default: null,
+      min: 1,
+      help: `Schemas, after one that warms up: ${DEFAULT_SCHEMAS} random ones, or of a folder all, where it is not given.`,
+    },
+    seed: { type: 'int', default: 0, help: 'Of random schemas and walks, and of the choice among files.' },
     ...OUTPUT_JSON,
   },
   takesEngineFlags: false,
   async run(values) {
-    const figures = await measureGrammars(values.model, values.numSchemas, values.seed);
-    process.stdout.write(grammarTable(figures));
+    const { model, instances: folder, backend, strict, numSchemas, seed } = values;
+    configureLogging({ level: 'error' });
+    if (folder === null) {
+      const figures = await measureGrammars(model, numSchemas ?? DEFAULT_SCHEMAS, seed);
+      process.stdout.write(grammarTable(figures));
+      await writeResult(values.outputJson, 'grammars', figures);
+      return;
+    }
+    const config = await new EngineArgs({ model }).createEngineConfig();
+    const figures = await measureInstances(config, { folder, backend, strict, numSchemas, seed });
+    process.stdout.write(instanceTable(figures));
     await writeResult(values.outputJson, 'grammars', figures);
   },
 });

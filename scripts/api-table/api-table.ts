@@ -5,8 +5,9 @@ import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { createApp } from '../../src/server/app.ts';
 import type { ServerApp } from '../../src/server/server-context.ts';
+import { FIELD_CASES } from '../../test/api-fields/registry.ts';
+import { CLASSIFICATION_ROUTES, EMBEDDING_ROUTES, ROUTE_CASES } from '../../test/api-fields/route-cases.ts';
 import { probe } from './probes.ts';
-import { TestIndex } from './tests-of-fields.ts';
 import { parseVllmApi, type VllmRoute } from './vllm-api.ts';
 
 const ROOT = resolve(import.meta.dir, '../..');
@@ -37,12 +38,14 @@ const NOT_APPLICABLE: Readonly<Record<string, string>> = {
   'ChatCompletionToolsParam.defer_loading': 'all tools are in the prompt',
 };
 
+const ALL_ROUTES = { ...ROUTE_CASES, ...EMBEDDING_ROUTES, ...CLASSIFICATION_ROUTES };
+
 export type Verdict = 'works' | 'refused' | 'not applicable';
 
 export interface Row {
   name: string;
   verdict: Verdict;
-  /** Test file for what works, else the reason or the server's own words. */
+  /** What the test of what works shows, else the reason or the server's own words. */
   note: string;
 }
 
@@ -59,7 +62,7 @@ type OpenApi = {
   };
 };
 
-/** Asks for everything. Throws Error for a field that is neither obeyed nor refused by name, and for one that works and has no test. */
+/** What works is what test/api-fields has a case of; of all else the server is asked. Throws Error for what is neither shown to work, nor refused by name, nor known to mean nothing here. */
 export async function apiTable(): Promise<{ title: string; rows: Row[] }[]> {
   const api = parseVllmApi(readFileSync(resolve(ROOT, 'test/reference/requests.md'), 'utf8'));
   const engine = await OfflineEngine.start(
@@ -130,7 +133,6 @@ async function readAnswer(response: Response): Promise<Answer> {
 /** Makes the rows, and collects what is wrong with the server or the tests. */
 class TableMaker {
   readonly problems: string[] = [];
-  private readonly tests = new TestIndex();
 
   constructor(
     private readonly openApi: OpenApi,
@@ -148,8 +150,7 @@ class TableMaker {
     );
     for (const [key, path] of served) if (!names.has(key)) names.set(key, `${key.split(' ')[0]} ${path}`);
     return [...names].map(([key, name]) => {
-      const path = served.get(key);
-      if (path !== undefined) return { name, verdict: 'works', note: this.testOf(name, this.tests.ofRoute(path)) };
+      if (served.has(key)) return { name, verdict: 'works', note: this.shown(name) };
       const reason = ABSENT_ROUTES[name.split(' ')[1]!];
       return {
         name,
@@ -160,30 +161,26 @@ class TableMaker {
   }
 
   async fieldRow(schema: string, field: string): Promise<Row> {
+    const shown = FIELD_CASES[schema]?.cases[field];
+    if (shown !== undefined) return { name: field, verdict: 'works', note: shown.shows };
     const name = `${schema}.${field}`;
     const answer = await this.ask(schema, field);
-    const works = (): Row => ({
-      name: field,
-      verdict: 'works',
-      note: this.testOf(name, this.tests.ofField(schema, field)),
-    });
-    if (answer.status >= 500) this.wrong(`${name}: status ${answer.status}, ${answer.message}`);
     if (answer.status >= 400) {
+      if (answer.status >= 500) this.wrong(`${name}: status ${answer.status}, ${answer.message}`);
       if (/^\d+ validation error/.test(answer.message)) this.wrong(`${name}: the probe is wrong: ${answer.message}`);
       if (!names(answer, field)) this.wrong(`${name} is refused, but not by its name: ${answer.message}`);
-      // What a valid value names is not there.
-      return answer.status === 404 ? works() : { name: field, verdict: 'refused', note: answer.message };
+      return { name: field, verdict: 'refused', note: answer.message };
     }
     const property = this.openApi.components.schemas[schema]?.properties?.[field];
     const reason = NOT_APPLICABLE[name] ?? (property?.['x-effect'] === 'none' ? property.description : undefined);
-    if (reason !== undefined) return { name: field, verdict: 'not applicable', note: reason };
-    const isDescribed = schema in this.openApi.components.schemas;
-    if (isDescribed && property === undefined) this.wrong(`${name} is neither obeyed nor refused`);
-    return works();
+    const note = reason ?? this.wrong(`${name} is taken, and no case in test/api-fields shows that it is obeyed`);
+    return { name: field, verdict: 'not applicable', note };
   }
 
-  private testOf(name: string, path: string | null): string {
-    return path ?? this.wrong(`${name} works, and no test speaks of it`);
+  private shown(route: string): string {
+    return (
+      ALL_ROUTES[route]?.shows ?? this.wrong(`${route} is served, and no case in test/api-fields shows what it does`)
+    );
   }
 
   private wrong(problem: string): string {
@@ -206,13 +203,12 @@ export function withTable(page: string, sections: readonly { title: string; rows
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
   if (begin < 0 || end < begin) throw new Error(`docs/api.md has no lines "${BEGIN}" and "${END}"`);
   const text = sections.map(({ title, rows }) => {
-    const lines = rows.map(({ name, verdict, note }) => `| \`${name}\` | ${verdict} | ${cell(note, verdict)} |`);
+    const lines = rows.map(({ name, verdict, note }) => `| \`${name}\` | ${verdict} | ${cell(note)} |`);
     return `### ${title}\n\n| | | |\n| --- | --- | --- |\n${lines.join('\n')}\n`;
   });
   return `${page.slice(0, begin)}${BEGIN}\n\n${text.join('\n')}\n${page.slice(end)}`;
 }
 
-function cell(note: string, verdict: Verdict): string {
-  const escaped = note.replaceAll('|', '\\|').replaceAll('\n', ' ');
-  return verdict === 'works' ? `\`${escaped}\`` : escaped;
+function cell(text: string): string {
+  return text.replaceAll('|', '\\|').replaceAll('\n', ' ');
 }

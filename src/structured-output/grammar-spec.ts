@@ -10,6 +10,7 @@ export type Constraint =
   | { kind: 'grammar'; lark: string }
   | { kind: 'ebnf'; ebnf: string }
   | { kind: 'structural_tag'; tags: StructuralTag[] }
+  | { kind: 'tag_format'; format: TagFormat }
   /** One of the pieces and nothing else; or several, a line each. */
   | { kind: 'framed'; pieces: FramedJson[]; repeats: boolean };
 
@@ -26,6 +27,31 @@ export interface StructuralTag {
   begin: string;
   schema: unknown;
   end: string;
+}
+
+/** A node of a structural tag's newer form, as XGrammar takes it; its documentation says what each means. */
+export type TagFormat =
+  | { type: 'const_string'; value: string }
+  | { type: 'json_schema' | 'qwen_xml_parameter'; json_schema: boolean | Record<string, unknown> }
+  | { type: 'any_text' }
+  | { type: 'regex'; pattern: string }
+  /** EBNF. */
+  | { type: 'grammar'; grammar: string }
+  | { type: 'sequence' | 'or'; elements: TagFormat[] }
+  | TagNode
+  | ({ type: 'triggered_tags'; triggers: string[]; tags: TagNode[] } & TagCounts)
+  | ({ type: 'tags_with_separator'; tags: TagNode[]; separator: string } & TagCounts);
+
+interface TagNode {
+  type: 'tag';
+  begin: string;
+  content: TagFormat;
+  end: string;
+}
+
+interface TagCounts {
+  at_least_one: boolean;
+  stop_after_first: boolean;
 }
 
 export interface JsonOptions {
@@ -55,7 +81,9 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
     case 'ebnf':
       throw new ValidationError('Grammar error: a grammar in EBNF needs XGrammar; llguidance takes Lark');
     case 'framed':
-      return { kind: 'lark', text: framedGrammar(constraint.pieces, constraint.repeats) };
+      return { kind: 'lark', text: framedGrammar(constraint.pieces, constraint.repeats, options) };
+    case 'tag_format':
+      throw new ValidationError(`Grammar error: a structural tag of type ${constraint.format.type} needs XGrammar`);
     case 'structural_tag':
       return { kind: 'lark', text: structuralTagGrammar(constraint.tags, options) };
   }
@@ -92,10 +120,10 @@ function closeObjects(schema: unknown): unknown {
   return isOpen ? { ...closed, additionalProperties: false } : closed;
 }
 
-function framedGrammar(pieces: readonly FramedJson[], repeats: boolean): string {
+function framedGrammar(pieces: readonly FramedJson[], repeats: boolean, options: JsonOptions): string {
   const rules = pieces.map(
     ({ begin, schema, end }, i) =>
-      `piece_${i}: ${JSON.stringify(begin)} %json ${JSON.stringify(schema)} ${JSON.stringify(end)}`,
+      `piece_${i}: ${JSON.stringify(begin)} %json ${JSON.stringify(preparedSchema(schema, options))} ${JSON.stringify(end)}`,
   );
   const piece = `piece: ${pieces.map((_, i) => `piece_${i}`).join(' | ')}`;
   return [repeats ? 'start: piece ("\\n" piece)*' : 'start: piece', piece, ...rules].join('\n');

@@ -9,7 +9,7 @@ import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
 import { inexactKeyword } from './xgrammar/inexact-keyword.ts';
-import { xgrammarSpec } from './xgrammar/xgrammar-spec.ts';
+import { schemasOf, xgrammarSpec } from './xgrammar/xgrammar-spec.ts';
 
 const log = logger('structured-output');
 
@@ -17,7 +17,8 @@ const log = logger('structured-output');
 const COMPILE_DEADLINE_MS = 5000;
 const POLL_MS = 1;
 /** llguidance's words for a schema that says more than it can keep to; `lenient` makes it drop those keywords. */
-const NOT_EXACT = /^Unimplemented keys|oneOf|not supported|[Uu]nsupported/;
+const NOT_EXACT =
+  /^Unimplemented keys|^Unknown format|oneOf|not supported|only supported|[Uu]nsupported|not disjoint|level exceeded|Unable to determine/;
 
 /** What a request asks its output to match. */
 export interface StructuredOutputsRequest {
@@ -60,7 +61,7 @@ export class StructuredOutputs {
   private async chooseEngine({ constraint }: StructuredOutputsRequest): Promise<GrammarBackendName> {
     const { backend } = this.config.structuredOutputs;
     if (backend !== 'auto') return backend;
-    if (constraint.kind === 'ebnf') return 'xgrammar';
+    if (constraint.kind === 'ebnf' || constraint.kind === 'tag_format') return 'xgrammar';
     // Nothing else takes Lark, so it is for llguidance to say why it is not there.
     if (constraint.kind === 'grammar') return 'guidance';
     return this.backend('guidance').then(
@@ -74,14 +75,19 @@ export class StructuredOutputs {
     const exact = grammarSpec(constraint, options);
     const message = await this.compile(exact);
     if (message === null) return accepted(exact);
-    if (strict || !NOT_EXACT.test(message)) throw refusal(message);
+    if (!NOT_EXACT.test(message)) throw refusal(message);
+    const { backend } = this.config.structuredOutputs;
+    if (strict) {
+      if (backend === 'guidance') throw refusal(message);
+      return this.withXGrammar(request, message);
+    }
     const loose = grammarSpec(constraint, { ...options, lenient: true });
     const looseMessage = await this.compile(loose);
     if (looseMessage === null) {
       log.warn(`A schema is kept to only loosely: ${message}`);
       return accepted(loose);
     }
-    if (this.config.structuredOutputs.backend === 'guidance') throw refusal(looseMessage);
+    if (backend === 'guidance') throw refusal(looseMessage);
     return this.withXGrammar(request, looseMessage);
   }
 
@@ -92,7 +98,10 @@ export class StructuredOutputs {
   ): Promise<StructuredOutputsParams> {
     const spec = xgrammarSpec(constraint, options);
     checkGrammarLimits(spec);
-    const inexact = constraint.kind === 'json' ? inexactKeyword(constraint.schema) : null;
+    const inexact =
+      schemasOf(constraint)
+        .map(inexactKeyword)
+        .find((keyword) => keyword !== null) ?? null;
     if (inexact !== null && strict) {
       throw refusal(instead ?? `XGrammar can not keep to "${inexact}" exactly, which strict asks for`);
     }

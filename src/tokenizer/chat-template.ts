@@ -195,8 +195,9 @@ function findSources(folder: string, override: string | null): Sources {
 
 /** A text with Jinja's braces or several lines is the template itself, anything else a file's path. */
 function readOverride(override: string): string {
-  if (statSync(override, { throwIfNoEntry: false })?.isFile()) return readFileSync(override, 'utf8');
+  // Asked for as a path, a long text is an error.
   if (/[{}\n]/.test(override)) return override;
+  if (statSync(override, { throwIfNoEntry: false })?.isFile()) return readFileSync(override, 'utf8');
   throw new LoadError(`--chat-template ${override}: the file does not exist, and the value is not a Jinja template.`);
 }
 

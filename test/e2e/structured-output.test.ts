@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import Ajv2020 from 'ajv/dist/2020';
 import fc from 'fast-check';
 import config from '../../models/demo/config.json';
+import tokenizer from '../../models/demo/tokenizer.json';
 import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
@@ -86,6 +87,86 @@ test.each(Object.entries(SCHEMAS))('%s: every output is valid at every temperatu
     }),
   );
   for (const { choices } of await Promise.all(answers)) expectValid(json, choices);
+});
+
+const NUMBER_TAG = {
+  begin: '<n>',
+  content: { type: 'json_schema', json_schema: { type: 'integer', maximum: 99, minimum: 0 } },
+  end: '</n>',
+};
+const PARAMETERS = {
+  type: 'object',
+  properties: { city: { enum: ['Oslo', 'Rome'] } },
+  required: ['city'],
+  additionalProperties: false,
+};
+
+/** Tokens that are nothing but white space, as byte-level vocabularies write it. */
+const NO_SPACE = Object.fromEntries(
+  Object.entries(tokenizer.model.vocab)
+    .filter(([token]) => /^[ĠĊĉč]+$/.test(token))
+    .map(([, id]) => [id, -100]),
+);
+
+/** A format of structural tags, and what all its outputs match. */
+const FORMATS: [object, RegExp][] = [
+  [{ type: 'const_string', value: 'so be it' }, /^so be it$/],
+  [{ type: 'json_schema', json_schema: { enum: [1, 'two'] } }, /^(1|"two")$/],
+  [{ type: 'qwen_xml_parameter', json_schema: PARAMETERS }, /^<parameter=city>\s*(Oslo|Rome)\s*<\/parameter>$/],
+  [{ type: 'regex', pattern: '[0-9]{4}' }, /^\d{4}$/],
+  [{ type: 'grammar', grammar: 'root ::= "a" | "b" root "c"' }, /^b*ac*$/],
+  [{ type: 'any_text' }, /^/],
+  [
+    {
+      type: 'sequence',
+      elements: [
+        { type: 'const_string', value: 'It is ' },
+        { type: 'regex', pattern: '[0-9]+' },
+      ],
+    },
+    /^It is \d+$/,
+  ],
+  [
+    {
+      type: 'or',
+      elements: [
+        { type: 'const_string', value: 'left' },
+        { type: 'regex', pattern: 'r[a-z]{4}' },
+      ],
+    },
+    /^(left|r[a-z]{4})$/,
+  ],
+  [{ type: 'tag', begin: '<a>', content: { type: 'regex', pattern: '[a-z]{3}' }, end: '</a>' }, /^<a>[a-z]{3}<\/a>$/],
+  [
+    { type: 'triggered_tags', triggers: ['<n>'], tags: [NUMBER_TAG], at_least_one: true, stop_after_first: true },
+    /^<n>\d{1,2}<\/n>$/,
+  ],
+  [
+    { type: 'tags_with_separator', separator: ', ', tags: [NUMBER_TAG], at_least_one: true, stop_after_first: true },
+    /^<n>\d{1,2}<\/n>$/,
+  ],
+];
+
+test.each(FORMATS)('a structural tag: %j', async (format, pattern) => {
+  const asField = { structured_outputs: { structural_tag: JSON.stringify({ format }), disable_any_whitespace: true } };
+  const asFormat = { response_format: { type: 'structural_tag', format } };
+  const isBounded = !/any_text|"grammar"|\+/.test(JSON.stringify(format));
+  for (const form of [asField, isBounded ? asFormat : asField]) {
+    const { choices } = await complete(server, {
+      prompt: 'Say:',
+      max_tokens: 40,
+      n: 3,
+      temperature: 1,
+      seed: 5,
+      // This model would go on with white space.
+      logit_bias: NO_SPACE,
+      ...form,
+    });
+    for (const { text, finish_reason: reason } of choices) {
+      if (isBounded && form === asField) expect(reason, text).toBe('stop');
+      if (reason === 'stop') expect(text).toMatch(pattern);
+    }
+  }
 });
 
 test('allowed_token_ids narrow the grammar further', async () => {

@@ -133,6 +133,7 @@ describe('what is not there is refused by name', () => {
     expect(await paramOf({ tools, tool_choice: 'maybe' })).toBe('tool_choice');
     expect(await paramOf({ tools, tool_choice: { function: { name: 'g' } } })).toBe('tool_choice');
     expect(await paramOf({ tools, tool_choice: { function: {} } })).toBe('tool_choice.function.name');
+    expect(await paramOf({ tools, tool_choice: { type: 'custom', function: { name: 'f' } } })).toBe('tool_choice.type');
     expect(await paramOf({ tool_choice: 'auto' })).toBe('tool_choice');
     expect(await paramOf({ tools: [] })).toBe('tools');
     const image = [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }];

@@ -19,15 +19,60 @@ describe('structural tags', () => {
     expect(constraintOf({ structured_outputs: { structural_tag: JSON.stringify(form) } })).toEqual(TAGS);
   });
 
+  const formatOf = (format: object) => constraintOf({ response_format: { type: 'structural_tag', format } });
+
+  test.each<object>([
+    { type: 'const_string', value: 'a' },
+    { type: 'any_text' },
+    { type: 'regex', pattern: 'a+' },
+    { type: 'grammar', grammar: 'root ::= "a"' },
+    { type: 'json_schema', json_schema: schema },
+    { type: 'qwen_xml_parameter', json_schema: schema },
+    { type: 'sequence', elements: [{ type: 'any_text' }] },
+    { type: 'or', elements: [{ type: 'any_text' }] },
+    { type: 'tag', begin: '<', content: { type: 'any_text' }, end: '>' },
+    {
+      ...{ type: 'triggered_tags', triggers: ['<'], at_least_one: true, stop_after_first: false },
+      tags: [{ type: 'tag', ...tag }],
+    },
+    {
+      ...{ type: 'tags_with_separator', separator: ', ', at_least_one: false, stop_after_first: true },
+      tags: [{ type: 'tag', ...tag }],
+    },
+  ])('%j goes to XGrammar as it is', (format) => {
+    expect(formatOf(format)).toEqual({ kind: 'tag_format', format } as never);
+  });
+
+  test('the style qwen_xml is another name', () => {
+    expect(formatOf({ type: 'json_schema', json_schema: schema, style: 'qwen_xml' })).toEqual(
+      formatOf({ type: 'qwen_xml_parameter', json_schema: schema })!,
+    );
+  });
+
   test.each<[object, string]>([
-    [{ type: 'sequence' }, 'response_format.format.type'],
-    [{ at_least_one: true }, 'response_format.format.at_least_one'],
-    [{ tags: 3 }, 'response_format.format.tags'],
-    [{ tags: [{ ...tag, content: { type: 'any_text' } }] }, 'response_format.format.tags[0].content.type'],
-    [{ triggers: ['{'] }, 'response_format.structures[0].begin'],
-  ])('%j is refused by name', (extra, field) => {
-    const given = { response_format: { type: 'structural_tag', ...newer(extra) } };
-    expect(() => constraintOf(given)).toThrow(field);
+    ...['optional', 'plus', 'star', 'repeat', 'dispatch', 'token', 'any_tokens', 'token_triggered_tags'].map(
+      (type): [object, string] => [{ type }, `"${type}" is not there`],
+    ),
+    [{ type: 'no_such_type' }, '`response_format.format.type` must be one of const_string, json_schema'],
+    [{ type: 'sequence' }, 'response_format.format.elements'],
+    [{ type: 'or', elements: [{ type: 'star' }] }, 'response_format.format.elements[0].type'],
+    [{ type: 'const_string', value: '' }, 'response_format.format.value'],
+    [{ type: 'json_schema', json_schema: 3 }, 'response_format.format.json_schema'],
+    [{ type: 'json_schema', json_schema: schema, style: 'glm_xml' }, 'response_format.format.style'],
+    [{ type: 'json_schema', json_schema: schema, any_order: true }, 'response_format.format.any_order'],
+    [{ type: 'any_text', excludes: ['x'] }, 'response_format.format.excludes'],
+    [{ type: 'any_text', max_tokens: 3 }, 'response_format.format.max_tokens'],
+    [
+      { type: 'tag', begin: { type: 'token' }, content: { type: 'any_text' }, end: '>' },
+      'response_format.format.begin',
+    ],
+    [{ type: 'tag', begin: '<', content: { type: 'any_text' }, end: ['>', ')'] }, 'response_format.format.end'],
+    [{ type: 'tag', begin: '<', content: 'any_text', end: '>' }, 'response_format.format.content'],
+    [newer({ tags: 3 }).format, 'response_format.format.tags'],
+    [newer({ triggers: ['{'] }).format, 'response_format.format.tags[0].begin'],
+    [newer({ at_least_one: 'yes' }).format, 'response_format.format.at_least_one'],
+  ])('%j is refused by name', (format, message) => {
+    expect(() => formatOf(format)).toThrow(message);
   });
 });
 

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import type { Grammar, GrammarMatcher } from '../../src/structured-output/grammar.ts';
-import type { Constraint, JsonOptions } from '../../src/structured-output/grammar-spec.ts';
+import type { Constraint, JsonOptions, TagFormat } from '../../src/structured-output/grammar-spec.ts';
 import { XGrammarBackend } from '../../src/structured-output/xgrammar/xgrammar-backend.ts';
 import { xgrammarSpec } from '../../src/structured-output/xgrammar/xgrammar-spec.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
@@ -26,8 +26,8 @@ async function compiled(constraint: Constraint, options = OPTIONS): Promise<Gram
   return grammar;
 }
 
-async function ready(constraint: Constraint): Promise<Grammar> {
-  const grammar = await compiled(constraint);
+async function ready(constraint: Constraint, options = OPTIONS): Promise<Grammar> {
+  const grammar = await compiled(constraint, options);
   expect(grammar.message()).toBe('');
   expect(grammar.status).toBe('ready');
   return grammar;
@@ -60,6 +60,16 @@ function follows(grammar: Grammar, text: string): boolean {
 
 const CITY = { type: 'object', properties: { city: { type: 'string' }, n: { type: 'integer' } }, required: ['city'] };
 
+const format = (node: TagFormat): Constraint => ({ kind: 'tag_format', format: node });
+const text = (value: string): TagFormat => ({ type: 'const_string', value });
+const COUNTS = { at_least_one: false, stop_after_first: false };
+const NUMBER = {
+  type: 'tag' as const,
+  begin: '<n>',
+  content: { type: 'json_schema' as const, json_schema: { type: 'integer' } },
+  end: '</n>',
+};
+
 describe('XGrammar', () => {
   const cases: [Constraint, allowed: string[], refused: string[]][] = [
     [
@@ -81,12 +91,67 @@ describe('XGrammar', () => {
       ['hello', 'so <f=g>{"city": "x"}</f> and'],
       ['so <f=g>{"town": 3}</f>', 'so <f=h>'],
     ],
+    [format({ type: 'const_string', value: 'so be it' }), ['so be it'], ['so', 'so be it!']],
+    [format({ type: 'json_schema', json_schema: CITY }), ['{"city": "x"}'], ['{}']],
+    [
+      format({ type: 'qwen_xml_parameter', json_schema: { ...CITY, additionalProperties: false } }),
+      ['<parameter=city>\nOslo\n</parameter>'],
+      ['{"city": "x"}', '<parameter=town>x</parameter>'],
+    ],
+    [format({ type: 'regex', pattern: '[0-9]{2}' }), ['12'], ['1', '123', 'a']],
+    [format({ type: 'grammar', grammar: 'root ::= "a" "b"*' }), ['a', 'abb'], ['b']],
+    [
+      format({ type: 'sequence', elements: [text('is '), { type: 'or', elements: [text('yes'), text('no')] }] }),
+      ['is yes', 'is no'],
+      ['is', 'yes', 'is maybe'],
+    ],
+    [
+      format({ type: 'tag', begin: '<think>', content: { type: 'any_text' }, end: '</think>' }),
+      ['<think>what < that</think>'],
+      ['<think>', 'what', '<think>a</think>b'],
+    ],
+    [
+      format({ ...COUNTS, type: 'triggered_tags', triggers: ['<'], tags: [NUMBER], at_least_one: true }),
+      ['<n>1</n>', '<n>1</n> and <n>23</n>!'],
+      ['', 'and <n>1</n>', '<n>x</n>', '<m>'],
+    ],
+    [
+      format({ ...COUNTS, type: 'triggered_tags', triggers: ['<'], tags: [NUMBER], stop_after_first: true }),
+      ['so <n>1</n>'],
+      ['so <n>1</n> and'],
+    ],
+    [
+      format({ ...COUNTS, type: 'tags_with_separator', tags: [NUMBER], separator: ', ', at_least_one: true }),
+      ['<n>1</n>', '<n>1</n>, <n>2</n>'],
+      ['', '<n>1</n><n>2</n>', '<n>1</n>, '],
+    ],
   ];
   test.each(cases)('%j', async (constraint, allowed, refused) => {
     const grammar = await ready(constraint);
     for (const text of allowed) expect(follows(grammar, text), text).toBe(true);
     for (const text of refused) expect(follows(grammar, text), text).toBe(false);
     grammar.free();
+  });
+
+  test('the schemas of a tag have no other white space where that is asked for', async () => {
+    const constraint = format({
+      type: 'tag',
+      begin: '<',
+      content: { type: 'json_schema', json_schema: CITY },
+      end: '>',
+    });
+    const open = await ready(constraint, { ...OPTIONS, disableAnyWhitespace: false });
+    for (const text of ['<{"city":  "x"}>', '<{\n"city": "x"}>']) {
+      expect(follows(open, text), text).toBe(true);
+    }
+    open.free();
+    const grammar = await ready(constraint, { ...OPTIONS, disableAdditionalProperties: true });
+    expect(follows(grammar, '<{"city": "x"}>')).toBe(true);
+    for (const text of ['<{"city":  "x"}>', '<{\n"city": "x"}>', '<{"city": "x", "b": 1}>']) {
+      expect(follows(grammar, text), text).toBe(false);
+    }
+    grammar.free();
+    expect(() => xgrammarSpec(constraint, { ...OPTIONS, whitespacePattern: ' ' })).toThrow('whitespace_pattern');
   });
 
   test('behind the last token only the end may come', async () => {

@@ -271,6 +271,8 @@ describe('where the template comes from', () => {
       await withTokenizerFolder(Object.fromEntries(order.slice(first)), (folder) => {
         expect(rendered(folder)).toBe(['from jinja', 'from json', 'from config'][first]!);
         expect(rendered(folder, '{{ "inline" }}')).toBe('inline');
+        const long = 'x'.repeat(5000);
+        expect(rendered(folder, `${long}{{ 1 }}`)).toBe(`${long}1`);
         expect(rendered(folder, join(folder, order[first]![0]))).toContain('from');
       });
     }

@@ -1,10 +1,10 @@
 import { ValidationError } from '../../errors/validation-error.ts';
 import { checkGrammarLimits } from '../../structured-output/grammar-limits.ts';
-import type { Constraint, StructuralTag } from '../../structured-output/grammar-spec.ts';
+import type { Constraint } from '../../structured-output/grammar-spec.ts';
 import type { StructuredOutputsRequest } from '../../structured-output/structured-outputs.ts';
-import { notSupported } from '../errors.ts';
 import { isObject } from './fields.ts';
 import type { GenerationFields } from './generation-fields.ts';
+import { structuralTag } from './structural-tag.ts';
 import { wrongValue } from './wrong-value.ts';
 
 type Json = Record<string, unknown>;
@@ -55,7 +55,7 @@ function formatConstraints(format: Json | null): Constraint[] {
     case 'json_schema':
       return [schemaOfFormat(format.json_schema)];
     case 'structural_tag':
-      return [{ kind: 'structural_tag', tags: structuralTags(format, 'response_format') }];
+      return [structuralTag(format, 'response_format')];
     default:
       throw wrongValue('response_format.type', 'one of text, json_object, json_schema and structural_tag', format.type);
   }
@@ -84,7 +84,7 @@ function fieldConstraints(fields: Json): Constraint[] {
   if (tag !== null) {
     const parsed = parseJson(tag, 'structured_outputs.structural_tag');
     if (!isObject(parsed)) throw wrongValue('structured_outputs.structural_tag', 'the JSON text of an object', tag);
-    constraints.push({ kind: 'structural_tag', tags: structuralTags(parsed, 'structured_outputs.structural_tag') });
+    constraints.push(structuralTag(parsed, 'structured_outputs.structural_tag'));
   }
   return constraints;
 }
@@ -92,48 +92,6 @@ function fieldConstraints(fields: Json): Constraint[] {
 /** A schema may come as JSON text. */
 function schemaOfField(given: unknown): unknown {
   return typeof given === 'string' ? parseJson(given, 'structured_outputs.json') : given;
-}
-
-/**
- * `{structures: [{begin, schema, end}], triggers: […]}`: each structure starts with a trigger. Or the newer form of the same,
- * `{format: {type: "triggered_tags", triggers: […], tags: [{begin, content: {type: "json_schema", json_schema}, end}]}}`.
- */
-function structuralTags(given: Json, field: string): StructuralTag[] {
-  if (given.format != null) return structuralTags(triggeredTags(given.format, `${field}.format`), field);
-  const { structures, triggers } = given;
-  if (!isChoices(triggers) || triggers.includes('')) throw wrongValue(`${field}.triggers`, 'a list of texts', triggers);
-  if (!Array.isArray(structures) || structures.length === 0) {
-    throw wrongValue(`${field}.structures`, 'a list of structures', structures);
-  }
-  return structures.map((structure: unknown, i) => {
-    const at = `${field}.structures[${i}]`;
-    if (!isObject(structure)) throw wrongValue(at, 'an object with begin, schema and end', structure);
-    const { begin, end } = structure;
-    const schema = structure.schema ?? structure.structural_tag_schema ?? {};
-    if (typeof begin !== 'string') throw wrongValue(`${at}.begin`, 'a text', begin);
-    if (typeof end !== 'string') throw wrongValue(`${at}.end`, 'a text', end);
-    const trigger = triggers.find((each) => begin.startsWith(each));
-    if (trigger === undefined) throw wrongValue(`${at}.begin`, 'a text that starts with a trigger', begin);
-    return { trigger, begin, schema, end };
-  });
-}
-
-/** The older form of the newer one. */
-function triggeredTags(format: unknown, field: string): Json {
-  if (!isObject(format)) throw wrongValue(field, 'an object', format);
-  if (format.type !== 'triggered_tags') throw notSupported(`${field}.type`, 'only triggered_tags is');
-  for (const name of ['at_least_one', 'stop_after_first']) {
-    if (format[name] === true) throw notSupported(`${field}.${name}`);
-  }
-  if (!Array.isArray(format.tags)) throw wrongValue(`${field}.tags`, 'a list of tags', format.tags);
-  const structures = format.tags.map((tag: unknown, i) => {
-    if (!isObject(tag) || !isObject(tag.content))
-      throw wrongValue(`${field}.tags[${i}]`, 'an object with content', tag);
-    const { type, json_schema: schema } = tag.content;
-    if (type !== 'json_schema') throw notSupported(`${field}.tags[${i}].content.type`, 'only json_schema is');
-    return { begin: tag.begin, schema, end: tag.end };
-  });
-  return { structures, triggers: format.triggers };
 }
 
 function parseJson(text: string, field: string): unknown {

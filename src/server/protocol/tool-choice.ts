@@ -48,6 +48,12 @@ export function resolveToolChoice(
 function namedTool(choice: Record<string, unknown>, tools: readonly ToolDefinition[]): string {
   const usage = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`';
   const named = choice.function;
+  if (choice.type !== undefined && choice.type !== 'function') {
+    throw new ValidationError(
+      `Invalid value for \`type\` in \`tool_choice\`! ${usage} (parameter=tool_choice.type)`,
+      'tool_choice.type',
+    );
+  }
   if (!isObject(named)) {
     throw new ValidationError(
       `Invalid value for \`function\` in \`tool_choice\`! ${usage} (parameter=tool_choice.function)`,

@@ -1,7 +1,8 @@
 import * as xgrammar from '@mlc-ai/web-xgrammar';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import type { AcceptResult } from '../grammar.ts';
-import type { XGrammarSpec } from './xgrammar-spec.ts';
+import type { TagFormat } from '../grammar-spec.ts';
+import { mapSchemas, type XGrammarSpec } from './xgrammar-spec.ts';
 
 export interface XGrammarVocabulary {
   tokenizerFolder: string;
@@ -26,7 +27,7 @@ export class XGrammarEngine {
 
   async compile({ kind, text }: XGrammarSpec): Promise<xgrammar.CompiledGrammar> {
     if (kind === 'ebnf') return this.compiler.compileGrammar(text);
-    if (kind === 'xgrammar_tag') return this.compiler.compileStructuralTag(text);
+    if (kind === 'xgrammar_tag') return this.compiler.compileStructuralTag(JSON.stringify(await structuralTag(text)));
     const { schema, any_whitespace: anyWhitespace } = JSON.parse(text) as { schema: object; any_whitespace: boolean };
     return this.compiler.compileJSONSchema(JSON.stringify(schema), anyWhitespace, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
   }
@@ -63,6 +64,26 @@ export class XGrammarMatcher {
   free(): void {
     this.matcher.dispose();
   }
+}
+
+/** XGrammar has no say over the white space of a tag's schemas: where it is not any, they become grammars. */
+async function structuralTag(text: string): Promise<object> {
+  const { format, any_whitespace: anyWhitespace } = JSON.parse(text) as { format: TagFormat; any_whitespace: boolean };
+  const type = 'structural_tag';
+  if (anyWhitespace) return { type, format };
+  const grammars = new Map<string, string>();
+  mapSchemas(format, (node) => {
+    if (node.type === 'json_schema') grammars.set(JSON.stringify(node.json_schema), '');
+    return node;
+  });
+  for (const schema of grammars.keys()) {
+    const grammar = await xgrammar.Grammar.fromJSONSchema(schema, false, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
+    grammars.set(schema, grammar.toString());
+    grammar.dispose();
+  }
+  const asGrammar = (node: TagFormat & { json_schema: unknown }): TagFormat =>
+    node.type === 'json_schema' ? { type: 'grammar', grammar: grammars.get(JSON.stringify(node.json_schema))! } : node;
+  return { type, format: mapSchemas(format, asGrammar) };
 }
 
 const ONE_LINE = -1;
