@@ -108,6 +108,7 @@ class InstanceMeter {
   }
 
   close(): void {
+    this.structuredOutputs.close();
     for (const backend of this.backends.values()) backend.close?.();
   }
 
