@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import type { GrammarSpec } from '../../src/structured-output/grammar.ts';
+import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
 import { checkGrammarLimits } from '../../src/structured-output/grammar-limits.ts';
 
 test.each<[string, GrammarSpec, RegExp]>([

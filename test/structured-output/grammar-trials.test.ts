@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from 'bun:test';
 import { EngineArgs } from '../../src/config/engine-args.ts';
-import { QueueFullError } from '../../src/engine/engine-client.ts';
-import type { GrammarSpec } from '../../src/structured-output/grammar.ts';
+import { QueueFullError } from '../../src/errors/queue-full-error.ts';
+import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
 import { GrammarTrials, type TrialLimits } from '../../src/structured-output/trial/grammar-trials.ts';
 import { endlessGrammars } from '../fixtures/endless-grammars.ts';
 

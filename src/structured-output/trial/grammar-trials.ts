@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { Subprocess } from 'bun';
-import { QueueFullError } from '../../engine/engine-client.ts';
+import { QueueFullError } from '../../errors/queue-full-error.ts';
 import { logger } from '../../logging/logger.ts';
 import { PACKAGE_ROOT } from '../../package-layout.ts';
-import type { GrammarSpec } from '../grammar.ts';
+import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
 import type { GuidanceVocabulary } from '../guidance-backend.ts';
 import type { TrialResult } from './trial-process.ts';
 

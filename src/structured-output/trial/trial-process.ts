@@ -1,5 +1,5 @@
+import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
 import { createTokenizer } from '../../tokenizer/create-tokenizer.ts';
-import type { GrammarSpec } from '../grammar.ts';
 import { GuidanceBackend, type GuidanceVocabulary } from '../guidance-backend.ts';
 
 /** The process of a GrammarTrials: a line with the vocabulary, then one for each grammar, until the input ends; a line answers each of them. */
