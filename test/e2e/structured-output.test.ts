@@ -113,7 +113,7 @@ const NO_SPACE = Object.fromEntries(
 const FORMATS: [object, RegExp][] = [
   [{ type: 'const_string', value: 'so be it' }, /^so be it$/],
   [{ type: 'json_schema', json_schema: { enum: [1, 'two'] } }, /^(1|"two")$/],
-  [{ type: 'qwen_xml_parameter', json_schema: PARAMETERS }, /^<parameter=n>(1|22)<\/parameter>$/],
+  [{ type: 'qwen_xml_parameter', json_schema: PARAMETERS }, /^<parameter=n>\s*(1|22)\s*<\/parameter>$/],
   [{ type: 'regex', pattern: '[0-9]{4}' }, /^\d{4}$/],
   [{ type: 'grammar', grammar: 'root ::= "a" | "b" root "c"' }, /^b*ac*$/],
   [{ type: 'any_text' }, /^/],

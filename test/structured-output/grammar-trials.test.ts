@@ -29,13 +29,13 @@ test('what compiles passes, what is wrong is told in the words of the engine', a
 });
 
 test.each(Object.entries(ENDLESS))('%s: given up, and its process with it', async (_, spec) => {
-  const trials = trialsWith({ maxProcesses: 1, deadlineMs: 400, fairMs: 400 });
+  const trials = trialsWith({ maxProcesses: 1, deadlineMs: 400, fairMs: 400, waitMs: 400 });
   expect(await trials.try(spec)).toMatch(/was not compiled within|needs more than 256 MiB/);
   expect(await trials.try(regex('a+'))).toBeNull();
 });
 
 test('those that take long make way for one that waits', async () => {
-  const trials = trialsWith({ maxProcesses: 2, deadlineMs: 60_000, fairMs: 100 });
+  const trials = trialsWith({ maxProcesses: 2, deadlineMs: 60_000, fairMs: 100, waitMs: 60_000 });
   const slow = Object.values(ENDLESS).slice(0, 2);
   const given = Promise.all(slow.map((spec) => trials.try(spec)));
   expect(await trials.try(regex('quick'))).toBeNull();
@@ -44,7 +44,7 @@ test('those that take long make way for one that waits', async () => {
 });
 
 test('one that waits for too long is to come again', async () => {
-  const trials = trialsWith({ maxProcesses: 1, deadlineMs: 200, fairMs: 60_000 });
+  const trials = trialsWith({ maxProcesses: 1, deadlineMs: 200, fairMs: 60_000, waitMs: 200 });
   const given = trials.try(Object.values(ENDLESS)[0]!);
   // Its process still reads the vocabulary, which the deadline does not count.
   expect(trials.try(regex('late'))).rejects.toBeInstanceOf(QueueFullError);

@@ -11,12 +11,14 @@ import type { TrialResult } from './trial-process.ts';
 
 const log = logger('structured-output');
 
-/** A process is some tens of MB and a vocabulary. */
-const MAX_PROCESSES = 4;
+/** A process is some tens of MB and a vocabulary. Most of the time there is one. */
+const MAX_PROCESSES = 8;
 /** A compile takes milliseconds, a slow one of a benchmark's 11,000 schemas a second. */
 const DEADLINE_MS = 3000;
 /** What takes longer is given up as soon as others wait for its process. */
 const FAIR_MS = 1000;
+/** How long a grammar may wait for a process. */
+const WAIT_MS = 15_000;
 const POLL_MS = 20;
 /** Reading the vocabulary of a large model takes a second or two, and more on a busy machine. */
 const START_DEADLINE_MS = 30_000;
@@ -31,6 +33,7 @@ export interface TrialLimits {
   deadlineMs: number;
   /** Of a compile that others wait for. */
   fairMs: number;
+  waitMs: number;
 }
 
 /**
@@ -46,7 +49,12 @@ export class GrammarTrials {
 
   constructor(
     private readonly vocabulary: GuidanceVocabulary,
-    private readonly limits: TrialLimits = { maxProcesses: MAX_PROCESSES, deadlineMs: DEADLINE_MS, fairMs: FAIR_MS },
+    private readonly limits: TrialLimits = {
+      maxProcesses: MAX_PROCESSES,
+      deadlineMs: DEADLINE_MS,
+      fairMs: FAIR_MS,
+      waitMs: WAIT_MS,
+    },
   ) {}
 
   /**
@@ -75,8 +83,8 @@ export class GrammarTrials {
   }
 
   private async acquire(): Promise<TrialProcess | null> {
-    const { maxProcesses, deadlineMs, fairMs } = this.limits;
-    const deadline = performance.now() + deadlineMs;
+    const { maxProcesses, fairMs, waitMs } = this.limits;
+    const deadline = performance.now() + waitMs;
     this.numWaiting++;
     try {
       for (;;) {
