@@ -1,11 +1,12 @@
 import type { BaoConfig } from '../../src/config/bao-config.ts';
-import { ValidationError } from '../../src/engine/engine-client.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
+import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
 import {
   backendOf,
   createGrammarBackend,
   type GrammarBackendName,
 } from '../../src/structured-output/create-backend.ts';
-import type { Grammar, GrammarBackend, GrammarMatcher, GrammarSpec } from '../../src/structured-output/grammar.ts';
+import type { Grammar, GrammarBackend, GrammarMatcher } from '../../src/structured-output/grammar.ts';
 import { StructuredOutputs } from '../../src/structured-output/structured-outputs.ts';
 import { inexactKeyword } from '../../src/structured-output/xgrammar/inexact-keyword.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
@@ -108,6 +109,7 @@ class InstanceMeter {
   }
 
   close(): void {
+    this.structuredOutputs.close();
     for (const backend of this.backends.values()) backend.close?.();
   }
 

@@ -8,6 +8,8 @@ const COMMANDS: Readonly<Record<string, (argv: readonly string[]) => Promise<voi
   complete: async (argv) => (await import('./complete.ts')).complete(argv),
   'run-batch': async (argv) => (await import('./run-batch.ts')).runBatch(argv),
   bench: async (argv) => (await import('./bench.ts')).bench(argv),
+  // Not for people: a server's own processes.
+  'grammar-trials': async () => (await import('../structured-output/trial/trial-process.ts')).runGrammarTrials(),
   'collect-env': async (argv) => (await import('./collect-env.ts')).collectEnv(argv),
 };
 

@@ -1,4 +1,5 @@
 import type { BaoConfig } from '../config/bao-config.ts';
+import { QueueFullError } from '../errors/queue-full-error.ts';
 import { ValidationError } from '../errors/validation-error.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import { ChatTemplate } from '../tokenizer/chat-template.ts';
@@ -16,7 +17,6 @@ import {
   type OutputSink,
   type PoolingRequest,
   type PoolingSink,
-  QueueFullError,
   type RequestOutput,
 } from './engine-client.ts';
 import { InputProcessor } from './input-processor.ts';

@@ -143,17 +143,6 @@ export interface RequestOutput {
 
 export type HealthStatus = { healthy: true } | { healthy: false; reason: string };
 
-/** Too much is queued already: HTTP 503 with Retry-After. */
-export class QueueFullError extends Error {
-  constructor(
-    message: string,
-    readonly retryAfterSeconds: number,
-  ) {
-    super(message);
-    this.name = 'QueueFullError';
-  }
-}
-
 /** A request that is pooled has ended without an output. */
 export class RequestEndedError extends Error {
   constructor(

@@ -95,6 +95,7 @@ export class AsyncLLM extends EngineOwner {
 
   override async close(): Promise<void> {
     for (const stop of this.stops.values()) stop();
+    this.requests.close();
     await super.close();
   }
 

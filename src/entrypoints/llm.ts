@@ -75,6 +75,11 @@ export class LLM extends EngineOwner {
     this.pooling = new PoolingBuilder(engine.client);
   }
 
+  override async close(): Promise<void> {
+    this.requests.close();
+    await super.close();
+  }
+
   /** Loads the model. Throws ConfigError for wrong options, LoadError for a model that can't be read, CoreStartupError for one that does not run here. */
   static async create(options: EngineOptions = {}): Promise<LLM> {
     return new LLM(await OfflineEngine.start(await engineArgsOf(options)));

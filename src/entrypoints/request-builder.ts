@@ -60,6 +60,11 @@ export class RequestBuilder {
     this.structuredOutputs = new StructuredOutputs(engine.config, engine.tokenizer);
   }
 
+  /** Ends what runs beside the engine for it. */
+  close(): void {
+    this.structuredOutputs.close();
+  }
+
   async preparePrompt(prompt: Prompt): Promise<PreparedPrompt> {
     if (typeof prompt === 'string') {
       return { text: prompt, tokenIds: await encodePrompt(this.engine, prompt, true, this.limits) };

@@ -1,4 +1,5 @@
-import { EngineDeadError, QueueFullError } from '../engine/engine-client.ts';
+import { EngineDeadError } from '../engine/engine-client.ts';
+import { QueueFullError } from '../errors/queue-full-error.ts';
 import { ValidationError } from '../errors/validation-error.ts';
 
 /** OpenAI's error object, with vLLM's numeric code. */

@@ -1,4 +1,4 @@
-import type { BaoConfig } from '../config/bao-config.ts';
+import type { ModelConfig } from '../config/bao-config.ts';
 import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarStatus } from './grammar.ts';
@@ -17,6 +17,11 @@ const TOKENS_AT_ONCE = 4096;
 /** What llguidance wants in front of a special token's text, so that no text of a grammar stands for it. */
 const SPECIAL_TOKEN_MARKER = 0xff;
 
+/** What of a model's configuration the engine needs. */
+export interface GuidanceVocabulary extends Pick<ModelConfig, 'tokenizerFolder' | 'eosTokenIds'> {
+  hf: Pick<ModelConfig['hf'], 'vocabSize'>;
+}
+
 /** llguidance. Vocabulary and grammars are the process's: what one thread has registered or compiled, all others find. */
 export class GuidanceBackend implements GrammarBackend {
   readonly maskWords: number;
@@ -26,7 +31,7 @@ export class GuidanceBackend implements GrammarBackend {
   private readonly name: Uint8Array;
 
   /** Grammars can be compiled once a thread has registered the vocabulary. Throws Error where the library is missing. */
-  constructor({ model }: BaoConfig) {
+  constructor({ model }: { model: GuidanceVocabulary }) {
     this.library = openGuidanceLibrary();
     this.vocabSize = model.hf.vocabSize;
     this.eosTokenIds = model.eosTokenIds;

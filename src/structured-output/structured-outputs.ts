@@ -8,6 +8,7 @@ import type { GrammarBackend } from './grammar.ts';
 import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
+import { GrammarTrials } from './trial/grammar-trials.ts';
 import { inexactKeyword } from './xgrammar/inexact-keyword.ts';
 import { schemasOf, xgrammarSpec } from './xgrammar/xgrammar-spec.ts';
 
@@ -34,6 +35,8 @@ export interface StructuredOutputsRequest {
  */
 export class StructuredOutputs {
   private readonly backends = new Map<GrammarBackendName, Promise<GrammarBackend>>();
+  /** Of llguidance's grammars; null until there is one. */
+  private trials: GrammarTrials | null = null;
 
   constructor(
     private readonly config: BaoConfig,
@@ -56,6 +59,11 @@ export class StructuredOutputs {
     const given = { ...request, options: this.withDefaults(request.options) };
     const engine = await this.chooseEngine(given);
     return engine === 'xgrammar' ? this.withXGrammar(given, null) : this.withGuidance(given);
+  }
+
+  /** Ends what runs beside the server for it. */
+  close(): void {
+    this.trials?.close();
   }
 
   private async chooseEngine({ constraint }: StructuredOutputsRequest): Promise<GrammarBackendName> {
@@ -125,7 +133,11 @@ export class StructuredOutputs {
   /** null when it compiles, else why it does not. llguidance keeps the result in a cache, where the core finds it; XGrammar's core compiles again. */
   private async compile(spec: GrammarSpec): Promise<string | null> {
     checkGrammarLimits(spec);
-    const grammar = (await this.backend(backendOf(spec)).catch(unavailable)).compile(spec);
+    const name = backendOf(spec);
+    const backend = await this.backend(name).catch(unavailable);
+    const found = name === 'guidance' ? await this.trials?.try(spec) : null;
+    if (found != null) return found;
+    const grammar = backend.compile(spec);
     try {
       const deadline = performance.now() + COMPILE_DEADLINE_MS;
       while (grammar.status === 'compiling') {
@@ -146,7 +158,11 @@ export class StructuredOutputs {
 
   private async openBackend(name: GrammarBackendName): Promise<GrammarBackend> {
     const backend = this.createBackend(name, this.config);
-    if (backend instanceof GuidanceBackend) await backend.registerVocabulary(this.tokenizer!);
+    if (backend instanceof GuidanceBackend) {
+      await backend.registerVocabulary(this.tokenizer!);
+      const { tokenizerFolder, eosTokenIds, hf } = this.config.model;
+      this.trials = new GrammarTrials({ tokenizerFolder, eosTokenIds, hf: { vocabSize: hf.vocabSize } });
+    }
     return backend;
   }
 }

@@ -3,6 +3,7 @@ import Ajv2020 from 'ajv/dist/2020';
 import fc from 'fast-check';
 import config from '../../models/demo/config.json';
 import tokenizer from '../../models/demo/tokenizer.json';
+import { endlessGrammars } from '../fixtures/endless-grammars.ts';
 import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
@@ -96,8 +97,8 @@ const NUMBER_TAG = {
 };
 const PARAMETERS = {
   type: 'object',
-  properties: { city: { enum: ['Oslo', 'Rome'] } },
-  required: ['city'],
+  properties: { n: { enum: [1, 22] } },
+  required: ['n'],
   additionalProperties: false,
 };
 
@@ -112,7 +113,7 @@ const NO_SPACE = Object.fromEntries(
 const FORMATS: [object, RegExp][] = [
   [{ type: 'const_string', value: 'so be it' }, /^so be it$/],
   [{ type: 'json_schema', json_schema: { enum: [1, 'two'] } }, /^(1|"two")$/],
-  [{ type: 'qwen_xml_parameter', json_schema: PARAMETERS }, /^<parameter=city>\s*(Oslo|Rome)\s*<\/parameter>$/],
+  [{ type: 'qwen_xml_parameter', json_schema: PARAMETERS }, /^<parameter=n>\s*(1|22)\s*<\/parameter>$/],
   [{ type: 'regex', pattern: '[0-9]{4}' }, /^\d{4}$/],
   [{ type: 'grammar', grammar: 'root ::= "a" | "b" root "c"' }, /^b*ac*$/],
   [{ type: 'any_text' }, /^/],
@@ -258,6 +259,28 @@ test('while slow grammars are compiled, quick ones and plain requests are answer
   await slowOnes;
   expect(order).toEqual(['quick', 'quick', 'slow', 'slow', 'slow', 'slow']);
 });
+
+test('grammars without end are a 400 or a 503, hold nobody, and leave nothing behind', async () => {
+  const ask = async (structured_outputs: object) => {
+    const { status } = await post(`${server.url}/v1/completions`, { prompt: 'x', max_tokens: 4, structured_outputs });
+    return status;
+  };
+  const endless = Object.values(endlessGrammars()).map(({ kind, text }) =>
+    kind === 'lark' ? { grammar: text } : { json: text },
+  );
+  const started = [...endless, ...endless.map((each) => ({ ...each, disable_any_whitespace: true }))].map(ask);
+  const quick = await Promise.all(Array.from({ length: 4 }, (_, i) => ask({ regex: `quick ${i}` })));
+  expect(quick).toEqual([200, 200, 200, 200]);
+  for (const status of await Promise.all(started)) expect([400, 503]).toContain(status);
+  // No process is at a grammar any more, so that a new one is tried at once by the one that is kept.
+  expect(await ask({ regex: 'afterwards' })).toBe(200);
+  expect(await numChildren(server.pid)).toBeLessThanOrEqual(1);
+});
+
+async function numChildren(pid: number): Promise<number> {
+  const children = await Bun.file(`/proc/${pid}/task/${pid}/children`).text();
+  return children.split(' ').filter((each) => each !== '').length;
+}
 
 /** Schemas as clients write them, right and wrong. */
 const { node: anySchema } = fc.letrec<{ node: unknown }>((tie) => {

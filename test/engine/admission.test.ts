@@ -4,8 +4,8 @@ import type { FlagValues } from '../../src/config/flags/index.ts';
 import { AsyncLLM } from '../../src/engine/async-llm.ts';
 import { createCoreLink } from '../../src/engine/core-link.ts';
 import { CoreStatus } from '../../src/engine/core-status.ts';
-import { QueueFullError } from '../../src/engine/engine-client.ts';
 import { NO_OBSERVER, overrideObserver } from '../../src/engine/observer.ts';
+import { QueueFullError } from '../../src/errors/queue-full-error.ts';
 import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 
 const open: { close(): void }[] = [];

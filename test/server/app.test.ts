@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'bun:test';
-import { EngineDeadError, QueueFullError } from '../../src/engine/engine-client.ts';
+import { EngineDeadError } from '../../src/engine/engine-client.ts';
+import { QueueFullError } from '../../src/errors/queue-full-error.ts';
 import { configureLogging, type LoggingOptions } from '../../src/logging/logger.ts';
 import type { HttpObservation } from '../../src/metrics/http-metrics.ts';
 import { CHAT, COMPLETIONS, type Json, messages, sseEvents, testServer } from './http.ts';

@@ -20,9 +20,9 @@ const EXACT: [schema: object, allowed: string[], forbidden: string[]][] = [
     ['[null,1]', '[1,null,2]'],
   ],
   [
-    { type: 'object', properties: { a: { type: 'integer' }, b: {} }, required: ['a'] },
-    ['{"a":1}', '{"a":1,"b":[]}', '{"a":1,"c":2}'],
-    ['{}', '{"b":1}', '{"a":"x"}'],
+    { type: 'object', properties: { a: { type: 'integer' }, b: {} }, required: ['a'], additionalProperties: false },
+    ['{"a":1}', '{"a":1,"b":[]}'],
+    ['{}', '{"b":1}', '{"a":"x"}', '{"a":1,"c":2}'],
   ],
   [{ type: 'object', properties: { a: {} }, additionalProperties: false }, ['{}', '{"a":1}'], ['{"b":1}']],
   [{ type: 'object', additionalProperties: { type: 'string' } }, ['{"x":"y"}'], ['{"x":1}']],
@@ -40,6 +40,7 @@ const INEXACT: [keyword: string, schema: object, passes: string][] = [
   ['minimum', { type: 'integer', minimum: 3, maximum: 120 }, '121'],
   ['multipleOf', { type: 'integer', multipleOf: 5 }, '3'],
   ['required', { type: 'object', required: ['z'] }, '{}'],
+  ['additionalProperties', { type: 'object', properties: { a: { type: 'integer' } } }, '{"a":"x"}'],
   ['type', { type: 'string', enum: ['a', 1] }, '1'],
   ['properties', { properties: { a: { type: 'integer' } }, anyOf: [{ type: 'object' }] }, '{"a":"x"}'],
 ];
@@ -64,7 +65,7 @@ describe('what XGrammar keeps to exactly', () => {
   test('wherever it is, but for where it is a name', () => {
     const inner = { type: 'array', uniqueItems: true };
     for (const schema of [
-      { type: 'object', properties: { a: inner } },
+      { type: 'object', properties: { a: inner }, additionalProperties: false },
       { type: 'object', additionalProperties: inner },
       { type: 'array', items: { anyOf: [{ type: 'null' }, inner] } },
       { type: 'array', prefixItems: [inner] },
@@ -72,7 +73,9 @@ describe('what XGrammar keeps to exactly', () => {
     ]) {
       expect(inexactKeyword(schema)).toBe('uniqueItems');
     }
-    expect(inexactKeyword({ type: 'object', properties: { not: {}, uniqueItems: {} } })).toBeNull();
+    expect(
+      inexactKeyword({ type: 'object', properties: { not: {}, uniqueItems: {} }, additionalProperties: false }),
+    ).toBeNull();
     expect(inexactKeyword({ title: 'x', description: 'y', default: { not: 1 } })).toBeNull();
     for (const odd of [true, null, 3, [], { type: 3 }, { properties: null }])
       expect(() => inexactKeyword(odd)).not.toThrow();

@@ -39,7 +39,7 @@ function inexactHere(schema: Json): string | null {
   const types = Array.isArray(type) ? type : [type];
   const known = new Set(types.flatMap((each) => BY_TYPE[String(each)] ?? []));
   const unknown = keywords.find((keyword) => keyword !== 'type' && !known.has(keyword));
-  return unknown ?? unlistedRequired(schema);
+  return unknown ?? unlistedRequired(schema) ?? openProperties(schema);
 }
 
 /** Only listed properties are required of an object. */
@@ -47,6 +47,12 @@ function unlistedRequired({ required, properties }: Json): string | null {
   if (!Array.isArray(required)) return null;
   const listed = Object.keys((properties ?? {}) as Json);
   return required.every((name) => listed.includes(String(name))) ? null : 'required';
+}
+
+/** In an object that may have further properties, a listed one may come as a further one, with any value. */
+function openProperties({ properties, additionalProperties }: Json): string | null {
+  const isListed = Object.keys((properties ?? {}) as Json).length > 0;
+  return isListed && additionalProperties !== false ? 'additionalProperties' : null;
 }
 
 function subschemas(schema: Json): unknown[] {
