@@ -16,8 +16,11 @@ describe('ring', () => {
   test('messages of any size come out whole and in order, however reads and writes interleave', () => {
     const step = fc.oneof(fc.integer({ min: 0, max: 5000 }), fc.constant(null));
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+      fc.property(fc.array(step, { maxLength: 200 }), fc.constantFrom(0, -4, -400, -4000), (steps, start) => {
         const buffer = createRing(CAPACITY);
+        // Positions are u32: below 0 is shortly before they wrap around.
+        const header = new Int32Array(buffer);
+        for (const position of [0, 16]) header[position] = start;
         const writer = new RingWriter(buffer);
         const reader = new RingReader(buffer);
         const sent: Uint8Array[] = [];

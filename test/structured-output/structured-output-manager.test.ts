@@ -2,57 +2,8 @@ import { describe, expect, test } from 'bun:test';
 import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 import { Request } from '../../src/scheduler/request.ts';
 import type { SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
-import type {
-  AcceptResult,
-  Grammar,
-  GrammarBackend,
-  GrammarMatcher,
-  GrammarStatus,
-} from '../../src/structured-output/grammar.ts';
 import { StructuredOutputManager } from '../../src/structured-output/structured-output-manager.ts';
-
-/** Grammars whose only text is the tokens 1, 2, 3; compiled when the test says so. */
-class CountingBackend implements GrammarBackend {
-  readonly maskWords = 1;
-  status: GrammarStatus = 'compiling';
-  /** Native objects that have not been freed. */
-  live = 0;
-  breaks = false;
-
-  compile(): Grammar {
-    this.live++;
-    const backend = this;
-    return {
-      get status() {
-        return backend.status;
-      },
-      message: () => 'bad grammar',
-      createMatcher: () => this.matcher(),
-      free: () => this.live--,
-    };
-  }
-
-  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
-    if (this.breaks) return 0;
-    matchers.forEach((matcher, i) => {
-      dest[i] = 1 << (matcher as GrammarMatcher & { next: number }).next;
-    });
-    return matchers.length;
-  }
-
-  private matcher(): GrammarMatcher & { next: number } {
-    this.live++;
-    return {
-      next: 1,
-      accept(tokenId): AcceptResult {
-        if (tokenId !== this.next) return 'refused';
-        this.next++;
-        return this.next === 4 ? 'complete' : 'open';
-      },
-      free: () => this.live--,
-    };
-  }
-}
+import { CountingBackend } from './counting-backend.ts';
 
 function setUp(startsAfter: number[] | null = null) {
   const backend = new CountingBackend();

@@ -236,13 +236,18 @@ export class EngineCore {
     }
     const statsDue = now - this.statsSentMs >= STATS_INTERVAL_MS || this.statsSentMs === Number.POSITIVE_INFINITY;
     if (statsDue) this.statsSentMs = now;
+    // Only one client counts the step: one that hears of it anyway, if there is one.
+    const counting = Math.max(
+      0,
+      byClient.findIndex((outputs) => outputs.length > 0),
+    );
     byClient.forEach((outputs, clientIndex) => {
       const stats = statsDue && clientIndex === 0 ? this.stats() : null;
-      if (outputs.length === 0 && stats === null) return;
+      const countedTokens = clientIndex === counting ? numStepTokens : 0;
+      if (outputs.length === 0 && stats === null && countedTokens === 0) return;
       this.connections[clientIndex]!.send({
         type: 'outputs',
-        // Only one client counts the step.
-        outputs: { timestampMs: now, numStepTokens: clientIndex === 0 ? numStepTokens : 0, outputs, stats },
+        outputs: { timestampMs: now, numStepTokens: countedTokens, outputs, stats },
       });
     });
   }

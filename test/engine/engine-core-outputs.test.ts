@@ -1,0 +1,91 @@
+import { expect, test } from 'bun:test';
+import { StructuredOutputManager } from '../../src/structured-output/structured-output-manager.ts';
+import { CountingBackend } from '../structured-output/counting-backend.ts';
+import { request, settle, setUp } from './core-harness.ts';
+
+type Core = ReturnType<typeof setUp>;
+
+/** Runs the core, which is given a batch of client 0's requests whenever it has nothing to do, and stopped after the last one. */
+async function runToEnd(core: Core, ...batches: ReturnType<typeof request>[][]): Promise<void> {
+  const { clients, received, shutDown, close, status } = core;
+  const numRequests = batches.flat().length;
+  status.sleep = () => {
+    const batch = batches.shift();
+    if (batch === undefined) shutDown();
+    for (const each of batch ?? []) clients[0]!.send({ type: 'add', request: each });
+  };
+  await core.core.run();
+  await settle(() => received[0]!.filter(({ finishReason }) => finishReason !== null).length === numRequests);
+  close();
+}
+
+const firstsOf = ({ received }: Core, handle: number) => received[0]!.filter((output) => output.handle === handle);
+
+test('the first output of a request says what the prefix cache had of its prompt, later ones do not', async () => {
+  const core = setUp(2);
+  const again = { ...request(1, 40, { maxTokens: 3 }), handle: 2 };
+  await runToEnd(core, [request(1, 40, { maxTokens: 3 })], [again]);
+  expect(firstsOf(core, 1).map(({ numCachedTokens }) => numCachedTokens)).toEqual([0, 0, 0]);
+  expect(firstsOf(core, 2).map(({ numCachedTokens }) => numCachedTokens)).toEqual([32, 0, 0]);
+  expect(firstsOf(core, 2).map(({ firstScheduledMs }) => firstScheduledMs > 0)).toEqual([true, false, false]);
+});
+
+test('prompts whose positions are counted from elsewhere share no prefix', async () => {
+  const core = setUp(2);
+  core.executor.positionOffset = (numPromptTokens) => (numPromptTokens > 40 ? 7 : 0);
+  const longer = { ...request(1, 50, { maxTokens: 1 }), handle: 2 };
+  await runToEnd(core, [request(1, 40, { maxTokens: 1 })], [longer]);
+  expect(firstsOf(core, 2).map(({ numCachedTokens }) => numCachedTokens)).toEqual([0]);
+});
+
+test('the last output says how often the request was preempted', async () => {
+  const core = setUp(2, { numBlocks: 18 });
+  await runToEnd(core, [request(1, 100, { maxTokens: 80 }), request(2, 100, { maxTokens: 80 })]);
+  expect(core.scheduler.stats().numPreemptions).toBeGreaterThan(0);
+  const preemptions = [1, 2].map((handle) => firstsOf(core, handle).at(-1)!.numPreemptions);
+  expect(preemptions[0]! + preemptions[1]!).toBe(core.scheduler.stats().numPreemptions);
+});
+
+test('one client counts the tokens of a step, all of them', async () => {
+  const core = setUp(2);
+  core.clients[1]!.send({ type: 'add', request: request(9, 30, { maxTokens: 5 }) });
+  await runToEnd(core, [request(1, 20, { maxTokens: 50 })]);
+  await settle(() => core.received[1]!.some(({ finishReason }) => finishReason !== null));
+  const counted = core.messages.flatMap((message) =>
+    message.type === 'outputs' ? [message.outputs.numStepTokens] : [],
+  );
+  const scheduled = core.executor.steps.map(({ totalNumScheduledTokens }) => totalNumScheduledTokens);
+  const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+  expect(sum(counted)).toBe(sum(scheduled));
+});
+
+test('the worker hears of each request’s end once, also of one that ended while no step was due', async () => {
+  const core = setUp(2);
+  await runToEnd(core, [request(1, 20, { maxTokens: 3 })], [request(2, 20, { maxTokens: 3 })], [request(3, 5)]);
+  const keys = core.executor.steps.flatMap(({ newRequests }) => newRequests.map(({ key }) => key));
+  expect(core.executor.steps.flatMap(({ releasedKeys }) => releasedKeys)).toEqual(keys.slice(0, -1));
+});
+
+test('an abort frees the grammar, whether it is compiled or not', async () => {
+  for (const status of ['compiling', 'ready'] as const) {
+    const backend = new CountingBackend();
+    backend.status = status;
+    const core = setUp(2, { structuredOutputs: new StructuredOutputManager(() => backend) });
+    const structuredOutputs = { kind: 'regex' as const, text: '', startsAfter: [255] };
+    core.clients[0]!.send({ type: 'add', request: request(1, 5, { maxTokens: 200, structuredOutputs }) });
+    // Compiling, the core has nothing to do; else it is at its steps.
+    const abort = () => {
+      core.clients[0]!.send({ type: 'abort', abort: { handles: [1] } });
+      core.shutDown();
+    };
+    core.status.sleep = abort;
+    const execute = core.executor.execute.bind(core.executor);
+    core.executor.execute = (scheduled) => {
+      if (core.executor.steps.length === 3) abort();
+      return execute(scheduled);
+    };
+    await core.core.run();
+    expect(backend.live).toBe(0);
+    core.close();
+  }
+});
