@@ -25,6 +25,7 @@ function work(device: Device): void {
     device.replayable(() => device.ops.rms_norm(x.ptr, weight, out.ptr, 1, 64, 1e-6));
   }
   device.ops.linear(x.ptr, 64, matrix.ptr, DTYPE_CODES.float32, 0, out.ptr, 1, ROWS, 1, 64);
+  device.ops.linear(x.ptr, 64, matrix.ptr, DTYPE_CODES.float32, weight, out.ptr, 1, ROWS, 1, 64);
   out.download();
   const [first, second] = [device.record(), device.record()];
   device.query(first);
