@@ -283,6 +283,7 @@ struct KernelTable {
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);
   void (*quantize_activations)(const QuantizeActivationsArgs&, const ChunkContext&);
   void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
+  void (*quantized_grouped_linear)(const QuantizedGroupedLinearArgs&, const ChunkContext&);
   void (*quantize_weight)(const QuantizeWeightArgs&, const ChunkContext&);
   // Searches and sums in rows of logits, for sampling: kRowKernels of kernels/row_kernels.cpp.
   const RowKernels* rows;

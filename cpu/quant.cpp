@@ -57,6 +57,28 @@ BAO_EXPORT int32_t bao_quantized_linear_f32(void* handle, const float* x, int64_
   return bao_quantized_linear(handle, x, ld_x, w, bits, bias, out, ld_out, m, n, k);
 }
 
+BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* const* weights, int32_t bits,
+                                                const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
+                                                int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || num_experts <= 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
+  if (!is_quant_bits(bits)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!x || !weights || !expert_offsets || !out) return kNullPointer;
+
+  const KernelTable& kernels = stream->kernels();
+  const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(kernels.quantized_row_bytes(k, bits));
+  if (const int32_t error = stream->reserve(0, bytes)) return error;
+  const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
+  if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kChunksPerThread);
+  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
+  return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
+}
+
 // Bytes of a quantized weight, or -1 for a shape or number of bits that there is none of.
 BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t bits) {
   if (n <= 0 || k <= 0 || !is_quant_bits(bits)) return -1;

@@ -34,6 +34,19 @@ struct QuantizedLinearArgs {
   int32_t panels_per_piece;
 };
 
+// Products of the rows of each expert with that expert's weight; see quantized_grouped_linear in src/device/ops.ts. All rows of x lie quantized in the
+// workspace. A chunk is panels_per_chunk panels of an expert.
+struct QuantizedGroupedLinearArgs {
+  const uint32_t* const* weights;
+  const float* biases;
+  const int32_t* expert_offsets;
+  float* out;
+  int64_t ld_out;
+  int64_t n, k;
+  int32_t bits;
+  int32_t panels_per_chunk;
+};
+
 // x [m, k] -> workspace, rows quantized_row_bytes apart. A chunk is kQuantizeRows rows.
 struct QuantizeActivationsArgs {
   const float* x;

@@ -1,7 +1,7 @@
 // Paged attention on tensor cores, for prefill, decode and mixtures alike (Dao, FlashAttention-2; the split over keys is Flash-Decoding's).
 //
 // The rows of a sequence and a KV head are its (query, head of the group) pairs, so that a decode step shares the loaded keys among the
-// heads. An item is kRows of them; a warp has 16. Keys come in tiles of kKeyTile, grouped into ranges of kKeyRange, both at absolute
+// heads. An item is kRows of them; a warp has 16. Keys come in tiles of kKeyTile, grouped into ranges, both at absolute
 // positions. A row's result over a range starts from nothing; ranges are merged in order, whether by the block that computed them all
 // or, where there are few items, by a second kernel. So a row's bits depend on its own query and keys only.
 #include "attention_items.cuh"
@@ -99,8 +99,8 @@ class AttentionBlock {
     for (int i = 0; i < S::kAcc; i++) total_[i * S::kThreads] = 0;
     Rows total;
     const int key_end = item.key_end(group_), key_begin = item.key_begin(a_, group_);
-    const int begin = max_of(range_begin * kKeyRange, key_begin) / kKeyTile;
-    const int end = (min_of((range_begin + num_ranges) * kKeyRange, key_end) + kKeyTile - 1) / kKeyTile;
+    const int begin = max_of(range_start(range_begin), key_begin) / kKeyTile;
+    const int end = (min_of(range_start(range_begin + num_ranges), key_end) + kKeyTile - 1) / kKeyTile;
     if (begin < end) load_tile(item, begin, key_end);
     cp_async_commit();
     for (int tile = begin; tile < end; tile++) {
@@ -111,7 +111,7 @@ class AttentionBlock {
       // A warp without rows only helps to load.
       if (warp_ * 16 < item.num_rows) {
         attend(item, tile);
-        if (tile + 1 == end || (tile + 1) % (kKeyRange / kKeyTile) == 0) end_range(total);
+        if (tile + 1 == end || is_range_start((tile + 1) * kKeyTile)) end_range(total);
       }
       __syncthreads();
     }
@@ -250,6 +250,7 @@ class AttentionBlock {
     rows_ = Rows();
   }
 
+  __device__ static bool is_range_start(int key) { return range_start(range_of(key)) == key; }
   __device__ static uint32_t two(const T* at) { return *reinterpret_cast<const uint32_t*>(at); }
   __device__ static constexpr int32_t dtype_of(BFloat16) { return kBFloat16; }
   __device__ static constexpr int32_t dtype_of(Half) { return kFloat16; }
@@ -267,10 +268,11 @@ class AttentionBlock {
 };
 
 template <class T, int kDim>
-__global__ void __launch_bounds__(Shape<kDim>::kThreads)
+__global__ void __launch_bounds__(Shape<kDim>::kThreads, kBlocksPerMultiprocessor)
     attention_kernel(Global<const T> q, Global<const unsigned char> kv_cache, Global<const int32_t> block_tables,
                      Global<const int32_t> seq_lens, Global<const int32_t> query_start_loc, Global<const float> sinks, Global<T> out,
                      Global<float> partials, int64_t max_partials, AttentionArgs a) {
+  await_previous_kernel();
   using S = Shape<kDim>;
   const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x), warp = static_cast<int>(threadIdx.x) / 32;
   Items<S::kRows> items(a, query_start_loc, seq_lens);
@@ -303,9 +305,10 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads)
 }
 
 template <class T, int kDim>
-__global__ void __launch_bounds__(Shape<kDim>::kThreads)
+__global__ void __launch_bounds__(Shape<kDim>::kThreads, kBlocksPerMultiprocessor)
     merge_attention_kernel(Global<const int32_t> seq_lens, Global<const int32_t> query_start_loc, Global<const float> sinks,
                            Global<T> out, Global<const float> partials, int64_t max_partials, AttentionArgs a) {
+  await_previous_kernel();
   using S = Shape<kDim>;
   const int group = a.num_heads / a.num_kv_heads, num_blocks = static_cast<int>(gridDim.x), warp = static_cast<int>(threadIdx.x) / 32;
   Items<S::kRows> items(a, query_start_loc, seq_lens);
@@ -339,7 +342,7 @@ template <class T, int kDim>
 int32_t launch_attention(const Stream* stream, const AttentionPointers& p, const AttentionArgs& a) {
   using S = Shape<kDim>;
   const int grid = stream->num_multiprocessors * kBlocksPerMultiprocessor;
-  const bool may_split = static_cast<int64_t>(a.ld_block_table) * a.block_size > kKeyRange;
+  const bool may_split = static_cast<int64_t>(a.ld_block_table) * a.block_size > kShortRange;
   const int64_t room = stream->workspace_bytes / (S::kPartialFloats * static_cast<int64_t>(sizeof(float)));
   const int64_t max_partials = may_split ? room : 0;
   auto* partials = static_cast<float*>(stream->workspace);

@@ -13,6 +13,7 @@ constexpr int kBlocksPerMultiprocessor = 16;
 __global__ void float_attention_kernel(Global<const float> q, Global<const unsigned char> kv_cache, Global<const int32_t> block_tables,
                                        Global<const int32_t> seq_lens, Global<const int32_t> query_start_loc,
                                        Global<const float> sinks, Global<float> out, AttentionArgs a) {
+  await_previous_kernel();
   const int lane = static_cast<int>(threadIdx.x);
   const int64_t plane = static_cast<int64_t>(a.num_kv_heads) * a.block_size * a.head_dim;
   float* probabilities = shared_memory<float>();

@@ -5,8 +5,17 @@
 
 namespace bao {
 
-// Keys of a range, at absolute positions.
-constexpr int kKeyRange = 512;
+// Keys are taken in ranges at absolute positions: short ones first, so that a decode step with few keys has work for many blocks, then long ones, so
+// that partial results of long contexts stay few. Both are whole tiles.
+constexpr int kShortRange = 128, kLongRange = 512, kShortRanges = 16;
+constexpr int kShortKeys = kShortRange * kShortRanges;
+
+__device__ inline int range_of(int key) {
+  return key < kShortKeys ? key / kShortRange : kShortRanges + (key - kShortKeys) / kLongRange;
+}
+__device__ inline int range_start(int range) {
+  return range < kShortRanges ? range * kShortRange : kShortKeys + (range - kShortRanges) * kLongRange;
+}
 
 struct Item {
   int seq, kv_head, first_row, num_rows, query_start, first_position;
@@ -16,10 +25,9 @@ struct Item {
   // Warps that have rows; so many partials has a range.
   __device__ int num_warps() const { return (num_rows + 15) / 16; }
   __device__ int key_end(int group) const { return max(0, position(num_rows - 1, group) + 1); }
-  __device__ int range_begin(const AttentionArgs& a, int group) const { return key_begin(a, group) / kKeyRange; }
+  __device__ int range_begin(const AttentionArgs& a, int group) const { return range_of(key_begin(a, group)); }
   __device__ int num_ranges(const AttentionArgs& a, int group) const {
-    const int end = (key_end(group) + kKeyRange - 1) / kKeyRange;
-    return max(1, end - range_begin(a, group));
+    return max(1, range_of(key_end(group) - 1) + 1 - range_begin(a, group));
   }
 
  private:

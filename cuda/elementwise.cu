@@ -16,22 +16,29 @@ __device__ inline float activate(float x) {
   return fmaxf(x, 0.0f);
 }
 
-template <class T, int Kind>
-__global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64_t elements, int n) {
-  for (int64_t i = first_element(); i < elements; i += element_step()) {
-    const int64_t row = i / n, column = i % n;
-    const float gate = to_float(gate_up[row * 2 * n + column]), up = to_float(gate_up[row * 2 * n + n + column]);
-    out[i] = from_float<T>(activate<Kind>(gate) * up);
-  }
+template <class T, int Kind, int kWidth>
+__global__ void act_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64_t rows, int n) {
+  await_previous_kernel();
+  for_each_pack<kWidth>(rows, n, [&](int64_t row, int column) {
+    const Global<const T> gate_row = gate_up + (row * 2 * n + column);
+    const Pack<T, kWidth> gate = read_pack<kWidth, T>(gate_row), up = read_pack<kWidth, T>(gate_row + n);
+    Pack<T, kWidth> result;
+    for (int i = 0; i < kWidth; i++) {
+      result.element[i] = from_float<T>(activate<Kind>(to_float(gate.element[i])) * to_float(up.element[i]));
+    }
+    write_pack<kWidth, T>(out + (row * n + column), result);
+  });
 }
 
 template <class T, int Kind>
 __global__ void activate_kernel(Global<const T> x, Global<T> out, int64_t count) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < count; i += element_step()) out[i] = from_float<T>(activate<Kind>(to_float(x[i])));
 }
 
 template <class T, class Out>
 __global__ void mean_rows_kernel(Global<const T> x, Global<const int32_t> spans, Global<Out> out, int64_t elements, int n) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t row = i / n, first = spans[2 * row], count = spans[2 * row + 1];
     float total = 0;
@@ -42,6 +49,7 @@ __global__ void mean_rows_kernel(Global<const T> x, Global<const int32_t> spans,
 
 template <class T>
 __global__ void swigluoai_and_mul_kernel(Global<const T> gate_up, Global<T> out, int64_t elements, int n, float alpha, float limit) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t row = i / n, column = i % n;
     const float gate = fminf(to_float(gate_up[row * 2 * n + column]), limit);
@@ -53,6 +61,7 @@ __global__ void swigluoai_and_mul_kernel(Global<const T> gate_up, Global<T> out,
 template <class T>
 __global__ void copy_heads_kernel(Global<const T> x, int64_t ld_x, int x_head_stride, Global<T> out, int64_t ld_out, int out_head_stride,
                                   int64_t elements, int num_heads, int width, int padded_width) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t column = i % padded_width, head = i / padded_width % num_heads, token = i / padded_width / num_heads;
     const T value = column < width ? x[token * ld_x + head * x_head_stride + column] : from_float<T>(0.0f);
@@ -62,16 +71,19 @@ __global__ void copy_heads_kernel(Global<const T> x, int64_t ld_x, int x_head_st
 
 template <class T>
 __global__ void add_kernel(Global<const T> x, Global<const T> y, Global<T> out, int64_t count) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < count; i += element_step()) out[i] = from_float<T>(to_float(x[i]) + to_float(y[i]));
 }
 
 __global__ void soft_cap_kernel(Global<float> x, int64_t count, float cap) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < count; i += element_step()) x[i] = cap * tanhf(x[i] / cap);
 }
 
 // out[row, :] += bias.
 template <class T>
 __global__ void add_bias_kernel(Global<T> out, Global<const float> bias, int64_t ld_out, int64_t elements, int n) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t column = i % n, at = i / n * ld_out + column;
     out[at] = from_float<T>(to_float(out[at]) + bias[column]);
@@ -81,6 +93,7 @@ __global__ void add_bias_kernel(Global<T> out, Global<const float> bias, int64_t
 template <class T, class Table>
 __global__ void embedding_kernel(Global<const int32_t> ids, Global<const Table> table, Global<T> out, int64_t elements, int hidden_size,
                                  int vocab_size, float scale) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t id = ids[i / hidden_size];
     const bool known = id >= 0 && id < vocab_size;
@@ -90,20 +103,26 @@ __global__ void embedding_kernel(Global<const int32_t> ids, Global<const Table> 
 
 __global__ void gather_token_ids_kernel(Global<const int32_t> token_table, int64_t ld_table, Global<const int32_t> slots,
                                         Global<const int32_t> positions, Global<int32_t> out, int num_tokens) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < num_tokens; i += element_step()) out[i] = token_table[slots[i] * ld_table + positions[i]];
 }
 
-template <class T>
-__global__ void gather_rows_kernel(Global<const T> x, Global<const int32_t> indices, Global<T> out, int64_t elements, int n) {
-  for (int64_t i = first_element(); i < elements; i += element_step()) out[i] = x[static_cast<int64_t>(indices[i / n]) * n + i % n];
+template <class T, int kWidth>
+__global__ void gather_rows_kernel(Global<const T> x, Global<const int32_t> indices, Global<T> out, int64_t rows, int n) {
+  await_previous_kernel();
+  for_each_pack<kWidth>(rows, n, [&](int64_t row, int column) {
+    write_pack<kWidth, T>(out + (row * n + column), read_pack<kWidth, T>(x + (static_cast<int64_t>(indices[row]) * n + column)));
+  });
 }
 
 __global__ void copy_bytes_kernel(Global<const unsigned char> from, Global<unsigned char> to, int64_t bytes) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < bytes; i += element_step()) to[i] = from[i];
 }
 
 // A thread keeps to its bytes of every block, so that pairs that build on each other keep their order.
 __global__ void copy_blocks_kernel(Global<unsigned char> kv_cache, Global<const int32_t> pairs, int num_pairs, int64_t block_bytes) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < block_bytes; i += element_step()) {
     for (int pair = 0; pair < num_pairs; pair++) {
       kv_cache[pairs[2 * pair + 1] * block_bytes + i] = kv_cache[pairs[2 * pair] * block_bytes + i];
@@ -112,34 +131,43 @@ __global__ void copy_blocks_kernel(Global<unsigned char> kv_cache, Global<const 
 }
 
 // A block of the cache: keys [num_kv_heads, block_size, head_dim], then values.
-template <class T, class Cache>
+template <class T, class Cache, int kWidth>
 __global__ void reshape_and_cache_kernel(Global<const T> key, Global<const T> value, int64_t ld_kv, Global<const int32_t> slot_mapping,
-                                         Global<Cache> kv_cache, int64_t elements, int num_kv_heads, int head_dim, int block_size) {
-  const int64_t row = static_cast<int64_t>(num_kv_heads) * head_dim;
-  const int64_t plane = row * block_size;
-  for (int64_t i = first_element(); i < elements; i += element_step()) {
-    const int64_t token = i / row, column = i % row;
+                                         Global<Cache> kv_cache, int num_tokens, int num_kv_heads, int head_dim, int block_size) {
+  await_previous_kernel();
+  const int n = num_kv_heads * head_dim;
+  const int64_t plane = static_cast<int64_t>(n) * block_size;
+  for_each_pack<kWidth>(num_tokens, n, [&](int64_t token, int column) {
     const int32_t slot = slot_mapping[token];
-    if (slot < 0) continue;
-    const int64_t head = column / head_dim, dim = column % head_dim;
-    const int64_t at = slot / block_size * 2 * plane + (head * block_size + slot % block_size) * head_dim + dim;
-    kv_cache[at] = from_float<Cache>(to_float(key[token * ld_kv + column]));
-    kv_cache[at + plane] = from_float<Cache>(to_float(value[token * ld_kv + column]));
-  }
+    if (slot < 0) return;
+    const int head = column / head_dim, dim = column % head_dim;
+    const int64_t at = slot / block_size * 2 * plane + (static_cast<int64_t>(head) * block_size + slot % block_size) * head_dim + dim;
+    const auto k = read_pack<kWidth, T>(key + (token * ld_kv + column)), v = read_pack<kWidth, T>(value + (token * ld_kv + column));
+    Pack<Cache, kWidth> cached_k, cached_v;
+    for (int i = 0; i < kWidth; i++) {
+      cached_k.element[i] = from_float<Cache>(to_float(k.element[i]));
+      cached_v.element[i] = from_float<Cache>(to_float(v.element[i]));
+    }
+    write_pack<kWidth, Cache>(kv_cache + at, cached_k);
+    write_pack<kWidth, Cache>(kv_cache + (at + plane), cached_v);
+  });
 }
 
 template <class From, class To>
 __global__ void convert_matrix_kernel(Global<const From> from, int64_t ld, Global<To> to, int64_t elements, int64_t cols) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     to[i] = from_float<To>(to_float(from[i / cols * ld + i % cols]));
   }
 }
 
-template <class T>
-int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out, int64_t elements, int32_t n, int32_t kind) {
-  const auto kernel = kind == 0 ? act_and_mul_kernel<T, 0> : kind == 1 ? act_and_mul_kernel<T, 1> : act_and_mul_kernel<T, 2>;
-  return launched(launch("act_and_mul", kernel, element_blocks(elements), kElementThreads, 0, stream->stream, static_cast<const T*>(gate_up),
-                         static_cast<T*>(out), elements, n));
+template <class T, int kWidth>
+int32_t launch_act_and_mul(const Stream* stream, const void* gate_up, void* out, int64_t rows, int32_t n, int32_t kind) {
+  const auto kernel = kind == 0   ? act_and_mul_kernel<T, 0, kWidth>
+                      : kind == 1 ? act_and_mul_kernel<T, 1, kWidth>
+                                  : act_and_mul_kernel<T, 2, kWidth>;
+  return launched(launch("act_and_mul", kernel, row_grid(rows, n, kWidth), kElementThreads, 0, stream->stream,
+                         static_cast<const T*>(gate_up), static_cast<T*>(out), rows, n));
 }
 
 template <class T>
@@ -168,7 +196,9 @@ BAO_EXPORT int32_t bao_act_and_mul(const Stream* stream, const void* gate_up, vo
   if (rows == 0) return kOk;
   if (!gate_up || !out) return kNullPointer;
   return with_activation(stream, [&](auto* type) {
-    return launch_act_and_mul<Pointee<decltype(type)>>(stream, gate_up, out, static_cast<int64_t>(rows) * n, n, kind);
+    using T = Pointee<decltype(type)>;
+    return is_packable(n, gate_up, out) ? launch_act_and_mul<T, kPack>(stream, gate_up, out, rows, n, kind)
+                                        : launch_act_and_mul<T, 1>(stream, gate_up, out, rows, n, kind);
   });
 }
 
@@ -295,11 +325,12 @@ BAO_EXPORT int32_t bao_gather_rows(const Stream* stream, const void* x, const in
   if (rows < 0 || n <= 0) return kBadShape;
   if (rows == 0) return kOk;
   if (!x || !indices || !out) return kNullPointer;
-  const int64_t elements = static_cast<int64_t>(rows) * n;
   return with_activation(stream, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    return launched(launch("gather_rows", gather_rows_kernel<T>, element_blocks(elements), kElementThreads, 0, stream->stream,
-                           static_cast<const T*>(x), indices, static_cast<T*>(out), elements, n));
+    const int width = is_packable(n, x, out) ? kPack : 1;
+    const auto kernel = width == 1 ? gather_rows_kernel<T, 1> : gather_rows_kernel<T, kPack>;
+    return launched(launch("gather_rows", kernel, row_grid(rows, n, width), kElementThreads, 0, stream->stream, static_cast<const T*>(x),
+                           indices, static_cast<T*>(out), static_cast<int64_t>(rows), n));
   });
 }
 
@@ -331,14 +362,15 @@ BAO_EXPORT int32_t bao_reshape_and_cache(const Stream* stream, const void* key, 
   if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_tokens == 0) return kOk;
   if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
-  const int64_t elements = num_tokens * row;
   return with_activation(stream, [&](auto* type) {
     return with_cache_dtype(cache_dtype, [&](auto* cache_type) {
       using T = Pointee<decltype(type)>;
       using Cache = Pointee<decltype(cache_type)>;
-      return launched(launch("reshape_and_cache", reshape_and_cache_kernel<T, Cache>, element_blocks(elements), kElementThreads, 0, stream->stream,
+      const int width = is_packable(head_dim, key, value, kv_cache) && is_packable(ld_kv) ? kPack : 1;
+      const auto kernel = width == 1 ? reshape_and_cache_kernel<T, Cache, 1> : reshape_and_cache_kernel<T, Cache, kPack>;
+      return launched(launch("reshape_and_cache", kernel, row_grid(num_tokens, row, width), kElementThreads, 0, stream->stream,
                              static_cast<const T*>(key), static_cast<const T*>(value), ld_kv, slot_mapping,
-                             static_cast<Cache*>(kv_cache), elements, num_kv_heads, head_dim, block_size));
+                             static_cast<Cache*>(kv_cache), num_tokens, num_kv_heads, head_dim, block_size));
     });
   });
 }

@@ -23,6 +23,7 @@ struct EncoderAttentionArgs {
 template <class T>
 __global__ void encoder_attention_kernel(Global<const T> q, Global<const T> k, Global<const T> v,
                                          Global<const int32_t> query_start_loc, Global<T> out, EncoderAttentionArgs a) {
+  await_previous_kernel();
   const int lane = static_cast<int>(threadIdx.x);
   float* probabilities = shared_memory<float>();
   const int64_t last_row = static_cast<int64_t>(query_start_loc[a.num_seqs]) * a.num_heads;

@@ -1,5 +1,6 @@
 // The op `grouped_linear`: each row times the weight of its expert, on tensor cores. Rows are sorted by expert; a block has kRows rows of one
 // expert and kColumns output features. An output is summed over k in one order, so that its bits depend on its own row only.
+#include "expert_tiles.cuh"
 #include "ptx.cuh"
 #include "stream.h"
 
@@ -22,33 +23,6 @@ struct GroupedLinearArgs {
   // Rows and weights may be read 8 elements at a time.
   bool aligned;
 };
-
-// Rows of one expert that a block computes.
-struct RowTile {
-  int expert, begin, end;
-};
-
-// The tile-th of all experts' tiles of `size` rows; false beyond the last one.
-__device__ inline bool find_tile(Global<const int32_t> expert_offsets, int num_experts, int tile, int size, RowTile& found) {
-  int begin = expert_offsets[0];
-  for (int e = 0; e < num_experts; e++) {
-    const int end = expert_offsets[e + 1], tiles = (end - begin + size - 1) / size;
-    if (tile < tiles) {
-      const int first = begin + tile * size;
-      found = {e, first, first + size < end ? first + size : end};
-      return true;
-    }
-    tile -= tiles;
-    begin = end;
-  }
-  return false;
-}
-
-// Tiles of all experts together: one more than the rows fill for each expert whose last tile is not full.
-unsigned max_tiles(int32_t rows, int32_t num_experts, int size) {
-  const int64_t experts = rows < num_experts ? rows : num_experts;
-  return static_cast<unsigned>(rows / size + experts);
-}
 
 template <class T>
 class GroupedBlock {
@@ -73,9 +47,12 @@ class GroupedBlock {
   }
 
   __device__ void store(Global<const float> biases, Global<T> out) {
+#pragma unroll
     for (int m = 0; m < kRows / 16; m++) {
+#pragma unroll
       for (int i = 0; i < 4; i++) {
         const int row = tile_.begin + 16 * m + lane_ / 4 + 8 * (i / 2);
+#pragma unroll
         for (int c = 0; c < 2; c++) {
           const int column = column_ + 16 * warp_ + 8 * c + 2 * (lane_ % 4) + i % 2;
           if (row >= tile_.end || column >= a_.n) continue;
@@ -115,8 +92,9 @@ class GroupedBlock {
       uint32_t b[4];
       ldmatrix_x4(b, columns(step) + (16 * warp_ + lane_ / 16 * 8 + lane_ % 8) * kLd + k + lane_ / 8 % 2 * 8);
       const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
       for (int m = 0; m < kRows / 16; m++) {
-        if (tile_.begin + 16 * m >= tile_.end) break;
+        if (tile_.begin + 16 * m >= tile_.end) continue;
         uint32_t a[4];
         ldmatrix_x4(a, rows(step) + (16 * m + lane_ % 16) * kLd + k + lane_ / 16 * 8);
         mma_m16n8k16<T>(sums_[m][0], a, left);
@@ -134,14 +112,10 @@ class GroupedBlock {
 };
 
 template <class T>
-__device__ inline Global<const T> weight_of(Global<const int64_t> weights, int expert) {
-  return Global<const T>(reinterpret_cast<const T*>(static_cast<uintptr_t>(weights[expert])));
-}
-
-template <class T>
 __global__ void __launch_bounds__(kThreads)
     grouped_linear_kernel(Global<const T> x, Global<const int64_t> weights, Global<const float> biases,
                           Global<const int32_t> expert_offsets, Global<T> out, GroupedLinearArgs a) {
+  await_previous_kernel();
   RowTile tile;
   if (!find_tile(expert_offsets, a.num_experts, static_cast<int>(blockIdx.y), kRows, tile)) return;
   GroupedBlock<T> block(a, x, weight_of<T>(weights, tile.expert), tile);
@@ -153,9 +127,11 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kFloatThreads)
     grouped_linear_float_kernel(Global<const float> x, Global<const int64_t> weights, Global<const float> biases,
                                 Global<const int32_t> expert_offsets, Global<float> out, GroupedLinearArgs a) {
+  await_previous_kernel();
   RowTile tile;
-  if (!find_tile(expert_offsets, a.num_experts, static_cast<int>(blockIdx.y), 1, tile)) return;
-  const int column = static_cast<int>(blockIdx.x) * kFloatThreads + static_cast<int>(threadIdx.x);
+  // Rows may be more than a grid's second dimension has.
+  if (!find_tile(expert_offsets, a.num_experts, static_cast<int>(blockIdx.x), 1, tile)) return;
+  const int column = static_cast<int>(blockIdx.y) * kFloatThreads + static_cast<int>(threadIdx.x);
   if (column >= a.n) return;
   const Global<const float> row = x + tile.begin * a.ld_x;
   const Global<const float> w = weight_of<float>(weights, tile.expert) + static_cast<int64_t>(column) * a.k;
@@ -177,7 +153,7 @@ int32_t launch_grouped_linear(const Stream* stream, const void* x, const int64_t
 
 int32_t launch_grouped_linear_float(const Stream* stream, const void* x, const int64_t* weights, const float* biases,
                                     const int32_t* expert_offsets, void* out, int32_t rows, const GroupedLinearArgs& args) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kFloatThreads)), static_cast<unsigned>(rows));
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(args.n, kFloatThreads)));
   return launched(launch("grouped_linear", grouped_linear_float_kernel, grid, kFloatThreads, 0, stream->stream,
                          static_cast<const float*>(x), weights, biases, expert_offsets, static_cast<float*>(out), args));
 }

@@ -51,9 +51,10 @@ __device__ void store_best(int vocab_size, int n, F key, Global<int32_t> candida
   __syncthreads();
 }
 
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     logprobs_kernel(Global<const float> logits, Global<const int32_t> targets, Global<const int32_t> named, Global<int32_t> ids, Global<float> values,
                     Global<int32_t> ranks, Global<double> sums, Global<int32_t> candidates, LogprobsArgs a) {
+  await_previous_kernel();
   RowScratch& s = *shared_memory<RowScratch>();
   sums = sums + blockIdx.x * a.segments;
   candidates = candidates + static_cast<int64_t>(blockIdx.x) * a.vocab_size;

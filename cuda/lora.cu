@@ -50,6 +50,7 @@ __device__ inline Global<const LoraHeader> header_of(int64_t block) {
 // t[i, j] = scale * x[rows[i]] · A_j: a warp for each j of A's rows, by a tile of rows.
 template <class T, class W>
 __global__ void lora_shrink_kernel(Groups groups, Global<const T> x, int64_t ld_x, Global<float> t, int ld_t, int num_slices, int k) {
+  await_previous_kernel();
   const int j = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const GroupTable table(groups);
@@ -61,9 +62,14 @@ __global__ void lora_shrink_kernel(Groups groups, Global<const T> x, int64_t ld_
     float sums[kTileRows] = {};
     for (int i = lane; i < k; i += 32) {
       const float weight = to_float(a[static_cast<int64_t>(j) * k + i]);
-      for (int r = 0; r < last - first; r++) sums[r] += weight * to_float(x[table.rows[first + r] * ld_x + i]);
+#pragma unroll
+      for (int r = 0; r < kTileRows; r++) {
+        if (r < last - first) sums[r] += weight * to_float(x[table.rows[first + r] * ld_x + i]);
+      }
     }
-    for (int r = 0; r < last - first; r++) {
+#pragma unroll
+    for (int r = 0; r < kTileRows; r++) {
+      if (r >= last - first) continue;
       const float sum = warp_reduce(sums[r], Sum());
       if (lane == 0) t[static_cast<int64_t>(first + r) * ld_t + j] = sum * header.scales[j / header.rank];
     }
@@ -74,6 +80,7 @@ __global__ void lora_shrink_kernel(Groups groups, Global<const T> x, int64_t ld_
 template <class T, class W>
 __global__ void lora_expand_kernel(Groups groups, Global<const float> t, int ld_t, Global<const int32_t> slice_offsets, int num_slices,
                                    Global<T> out, int64_t ld_out, int n, int k) {
+  await_previous_kernel();
   const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (column >= n) return;
   int slice = 0;
@@ -92,9 +99,14 @@ __global__ void lora_expand_kernel(Groups groups, Global<const float> t, int ld_
     float sums[kTileRows] = {};
     for (int r = 0; r < rank; r++) {
       const float weight = to_float(b[b_column + r * kLoraPanel]);
-      for (int i = 0; i < last - first; i++) sums[i] += t[static_cast<int64_t>(first + i) * ld_t + slice * rank + r] * weight;
+#pragma unroll
+      for (int i = 0; i < kTileRows; i++) {
+        if (i < last - first) sums[i] += t[static_cast<int64_t>(first + i) * ld_t + slice * rank + r] * weight;
+      }
     }
-    for (int i = 0; i < last - first; i++) {
+#pragma unroll
+    for (int i = 0; i < kTileRows; i++) {
+      if (i >= last - first) continue;
       const int64_t at = table.rows[first + i] * ld_out + column;
       out[at] = from_float<T>(to_float(out[at]) + sums[i]);
     }

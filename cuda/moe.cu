@@ -91,6 +91,7 @@ __device__ inline void limit_groups(const MoeRouteArgs& a, float* choice, float*
 // A warp for each token.
 __global__ void moe_route_kernel(Global<const float> logits, Global<const float> correction_bias, Global<int32_t> ids,
                                  Global<float> weights, MoeRouteArgs a) {
+  await_previous_kernel();
   float* scores = shared_memory<float>();
   float* choice = scores + a.num_experts;
   const int64_t token = blockIdx.x;
@@ -120,6 +121,7 @@ __global__ void moe_route_kernel(Global<const float> logits, Global<const float>
 __global__ void __launch_bounds__(kPermuteThreads)
     moe_permute_kernel(Global<const int32_t> ids, Global<int32_t> expert_offsets, Global<int32_t> row_of_pair,
                        Global<int32_t> token_of_row, int num_pairs, int top_k, int num_experts) {
+  await_previous_kernel();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kLanes, lane = lane_id();
   int* counts = shared_memory<int>();
   int* next = counts + warp * num_experts;
@@ -183,6 +185,7 @@ __global__ void __launch_bounds__(kPermuteThreads)
 template <class T>
 __global__ void moe_combine_kernel(Global<const T> rows, Global<const int32_t> row_of_pair, Global<const float> weights, Global<T> out,
                                    int64_t elements, int top_k, int n) {
+  await_previous_kernel();
   for (int64_t i = first_element(); i < elements; i += element_step()) {
     const int64_t token = i / n, column = i % n;
     float sum = 0;

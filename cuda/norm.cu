@@ -1,4 +1,5 @@
 // RMSNorm, LayerNorm, and the step between the QKV projection and attention.
+#include "grid_stride.cuh"
 #include "reduce.cuh"
 #include "stream.h"
 
@@ -7,6 +8,8 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kHeadThreads = 32;
+// Packs of a row that a thread keeps.
+constexpr int kPacksOfRow = 4;
 
 __device__ inline float inverse_rms(float sum_of_squares, int n, float eps) {
   return 1.0f / sqrtf(sum_of_squares / static_cast<float>(n) + eps);
@@ -15,6 +18,7 @@ __device__ inline float inverse_rms(float sum_of_squares, int n, float eps) {
 // A block for each row. Every thread reads and writes the same columns, so out may be x.
 template <class T>
 __global__ void rms_norm_kernel(Global<const T> x, Global<T> residual, Global<const float> weight, Global<T> out, int n, float eps) {
+  await_previous_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
   const int begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
   float squares = 0;
@@ -35,10 +39,47 @@ __global__ void rms_norm_kernel(Global<const T> x, Global<T> residual, Global<co
   }
 }
 
+// The same for rows of whole packs that a block can hold: each is read once.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2)
+    packed_rms_norm_kernel(Global<const T> x, Global<T> residual, Global<const float> weight, Global<T> out, int n, float eps) {
+  await_previous_kernel();
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
+  const int first = static_cast<int>(threadIdx.x) * kPack;
+  constexpr int kStep = static_cast<int>(kThreads) * kPack;
+  Pack<T, kPack> kept[kPacksOfRow];
+  float squares = 0;
+#pragma unroll
+  for (int p = 0; p < kPacksOfRow; p++) {
+    const int column = first + p * kStep;
+    if (column >= n) continue;
+    kept[p] = read_pack<kPack, T>(x + (row + column));
+    if (residual) {
+      const Pack<T, kPack> before = cast<const Pack<T, kPack>>(residual + (row + column))[0];
+#pragma unroll
+      for (int i = 0; i < kPack; i++) kept[p].element[i] = from_float<T>(to_float(kept[p].element[i]) + to_float(before.element[i]));
+      write_pack<kPack, T>(residual + (row + column), kept[p]);
+    }
+#pragma unroll
+    for (int i = 0; i < kPack; i++) squares += to_float(kept[p].element[i]) * to_float(kept[p].element[i]);
+  }
+  const float scale = inverse_rms(block_reduce(squares, Sum(), shared_memory<float>()), n, eps);
+#pragma unroll
+  for (int p = 0; p < kPacksOfRow; p++) {
+    const int column = first + p * kStep;
+    if (column >= n) continue;
+    const Pack<float, kPack> factor = read_pack<kPack, float>(weight + column);
+#pragma unroll
+    for (int i = 0; i < kPack; i++) kept[p].element[i] = from_float<T>(to_float(kept[p].element[i]) * scale * factor.element[i]);
+    write_pack<kPack, T>(out + (row + column), kept[p]);
+  }
+}
+
 // The same with the mean taken off first, in two passes: the difference of two large sums would lose what the variance is made of.
 template <class T>
 __global__ void layer_norm_kernel(Global<const T> x, Global<const float> weight, Global<const float> bias, Global<T> out, int n,
                                   float eps) {
+  await_previous_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
   const int begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
   float sum = 0, squares = 0;
@@ -76,6 +117,7 @@ template <class T>
 __global__ void qk_norm_rope_kernel(Global<T> qkv, int64_t ld_qkv, Global<const int32_t> positions, Global<const float> cos_sin,
                                     Global<const float> q_weight, Global<const float> k_weight, float eps, int num_heads,
                                     int head_dim, int rotary_dim, int interleaved) {
+  await_previous_kernel();
   const int head = static_cast<int>(blockIdx.y);
   const int64_t token = blockIdx.x;
   const Global<T> x = qkv + (token * ld_qkv + static_cast<int64_t>(head) * head_dim);
@@ -100,7 +142,9 @@ int32_t enqueue_rms_norm(const Stream* stream, const void* x, void* residual, co
                          float eps) {
   return with_activation(stream, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    return launched(launch("rms_norm", rms_norm_kernel<T>, rows, kThreads, kThreads / 32 * sizeof(float), stream->stream,
+    const bool packed = n <= kPacksOfRow * static_cast<int>(kThreads) * kPack && is_packable(n, x, residual, weight, out);
+    const auto kernel = packed ? packed_rms_norm_kernel<T> : rms_norm_kernel<T>;
+    return launched(launch("rms_norm", kernel, rows, kThreads, kThreads / 32 * sizeof(float), stream->stream,
                            static_cast<const T*>(x), static_cast<T*>(residual), weight, static_cast<T*>(out), n, eps));
   });
 }

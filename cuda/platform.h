@@ -3,6 +3,8 @@
 //   Global<T>             a pointer to device memory; checked on every access under the emulation
 //   launch(name, kernel, grid, block, shared_bytes, stream, args...)   kernel<<<...>>>(args...)
 //   shared_memory<T>()    the block's dynamic shared memory, the only shared memory that kernels use
+//   await_previous_kernel()   the first thing that every kernel does: it may have been started while the one before it still runs
+//   load_streaming(p, i)  p[i], of memory that is read once
 #pragma once
 
 #if defined(__CUDACC__)
@@ -35,6 +37,28 @@ __device__ inline T* address_of(T* pointer, size_t, size_t) {
   return pointer;
 }
 
+template <class T>
+__device__ inline T load_streaming(const T* pointer, int64_t i) {
+  static_assert(sizeof(T) % sizeof(uint4) == 0, "whole vectors only");
+  T value;
+  for (size_t j = 0; j < sizeof(T) / sizeof(uint4); j++) {
+    reinterpret_cast<uint4*>(&value)[j] = __ldcs(reinterpret_cast<const uint4*>(pointer + i) + j);
+  }
+  return value;
+}
+
+// Programmatic dependent launch (PTX ISA, griddepcontrol): waits until the kernels before this one have ended and what they wrote can be seen, then
+// lets the next one start. Without a call in every kernel, one could start before the last but one has ended.
+__device__ inline void await_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Whether kernels may be started before the ones before them have ended: from compute capability 9.0 on.
+extern bool programmatic_launch;
+
 template <class... Params, class... Args>
 int32_t launch(const char*, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                Args... args) {
@@ -44,8 +68,20 @@ int32_t launch(const char*, void (*kernel)(Params...), dim3 grid, dim3 block, si
                                                   static_cast<int>(shared_bytes));
     if (code != cudaSuccess) return code;
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Params>(args)...);
-  return cudaGetLastError();
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = programmatic_launch ? 1 : 0;
+  const cudaError_t code = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+  // Taken back, so that the next call does not find it.
+  if (code != cudaSuccess) cudaGetLastError();
+  return code;
 }
 
 }  // namespace bao
@@ -73,6 +109,14 @@ template <class T>
 T* address_of(const Global<T>& pointer, size_t bytes, size_t alignment) {
   return pointer.checked(bytes, alignment);
 }
+
+template <class T>
+T load_streaming(const Global<const T>& pointer, int64_t i) {
+  return pointer[i];
+}
+
+// One kernel runs after the other.
+inline void await_previous_kernel() {}
 
 using emulation::launch;
 

@@ -14,6 +14,7 @@ struct alignas(16) Words {
 };
 
 __global__ void __launch_bounds__(kThreads) probe_read_kernel(Global<const Words> data, int64_t count, Global<uint32_t> out) {
+  await_previous_kernel();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   uint32_t sum = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step * kLoads) {
@@ -28,6 +29,7 @@ __global__ void __launch_bounds__(kThreads) probe_read_kernel(Global<const Words
 }
 
 __global__ void __launch_bounds__(kThreads) fill_words_kernel(Global<uint32_t> data, int64_t count, uint32_t value) {
+  await_previous_kernel();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) data[i] = value;
 }

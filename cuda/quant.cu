@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "expert_tiles.cuh"
 #include "grid_stride.cuh"
 #include "reduce.cuh"
 #include "stream.h"
@@ -89,6 +90,7 @@ __device__ GroupScale asymmetric_scale(const Range& range, F value) {
 template <class From, int Bits>
 __global__ void quantize_weight_kernel(Global<const From> source, int64_t ld, Global<uint32_t> destination, int64_t groups, int64_t rows,
                                        int64_t k) {
+  await_previous_kernel();
   constexpr int kGroup = static_cast<int>(quant_group(Bits)), kWord = static_cast<int>(quant_word(Bits));
   const int64_t words = ceil_div(k, kWord), stride = quant_column_words(k, Bits);
   for (int64_t i = first_element(); i < rows * groups; i += element_step()) {
@@ -120,6 +122,7 @@ template <class T, int Bits>
 __global__ void __launch_bounds__(kThreads)
     quantize_activations_kernel(Global<const T> x, int64_t ld_x, Global<uint32_t> quantized, Global<float> scales, int64_t groups,
                                 int64_t count, int64_t k) {
+  await_previous_kernel();
   constexpr int kGroup = static_cast<int>(quant_group(Bits)), kGroupWords = kGroup / 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t number = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
@@ -148,19 +151,13 @@ struct QuantizedProduct {
   int32_t m, n;
 };
 
-// A warp for an output feature and up to kRows rows; lanes share out k. A lane's sums over a few words are integers.
+// One output feature of up to kRows rows, by a warp whose lanes share out k. A lane's sums over a few words are integers.
 template <class Out, int Bits>
-__global__ void __launch_bounds__(kThreads)
-    quantized_linear_kernel(Global<const uint32_t> x, Global<const float> scales, Global<const uint32_t> weight,
-                            Global<const float> bias, Global<Out> out, QuantizedProduct a) {
+__device__ void multiply_rows(Global<const uint32_t> x, Global<const float> scales, Global<const uint32_t> w, Global<const float> bias,
+                              Global<Out> out, const QuantizedProduct& a, int64_t column, int first_row, int num_rows) {
   constexpr int kGroupWords = static_cast<int>(quant_group(Bits) / quant_word(Bits));
   constexpr int kPieces = 8 / Bits;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (column >= a.n) return;
-  const int first_row = static_cast<int>(blockIdx.y) * kRows;
-  const int num_rows = a.m - first_row < kRows ? a.m - first_row : kRows;
-  const Global<const uint32_t> w = weight + column * (a.words + a.groups);
   const int64_t x_stride = a.groups * kGroupWords * kPieces;
   float sums[kRows] = {};
   for (int64_t at = lane * kChunkWords; at < a.words; at += 32 * kChunkWords) {
@@ -175,8 +172,9 @@ __global__ void __launch_bounds__(kThreads)
         numbers[j * kPieces + piece] = Bits == 8 ? word : word >> (4 * piece) & 0x0f0f0f0fu;
       }
     }
+#pragma unroll
     for (int r = 0; r < kRows; r++) {
-      if (r >= num_rows) break;
+      if (r >= num_rows) continue;
       const Global<const uint32_t> row = x + ((first_row + r) * x_stride + at * kPieces);
       int product = 0, sum = 0;
       for (int j = 0; j < kChunkWords * kPieces; j++) {
@@ -188,9 +186,44 @@ __global__ void __launch_bounds__(kThreads)
       sums[r] += static_cast<float>(product - zero * sum) * (scale * scales[(first_row + r) * a.groups + group]);
     }
   }
-  for (int r = 0; r < num_rows; r++) {
+#pragma unroll
+  for (int r = 0; r < kRows; r++) {
+    if (r >= num_rows) continue;
     const float sum = warp_reduce(sums[r], Sum());
     if (lane == 0) out[(first_row + r) * a.ld_out + column] = from_float<Out>(sum + (bias ? bias[column] : 0.0f));
+  }
+}
+
+// A warp for an output feature and up to kRows rows.
+template <class Out, int Bits>
+__global__ void __launch_bounds__(kThreads)
+    quantized_linear_kernel(Global<const uint32_t> x, Global<const float> scales, Global<const uint32_t> weight,
+                            Global<const float> bias, Global<Out> out, QuantizedProduct a) {
+  await_previous_kernel();
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (column >= a.n) return;
+  const int step = static_cast<int>(gridDim.y) * kRows;
+  for (int first_row = static_cast<int>(blockIdx.y) * kRows; first_row < a.m; first_row += step) {
+    const int num_rows = a.m - first_row < kRows ? a.m - first_row : kRows;
+    multiply_rows<Out, Bits>(x, scales, weight + column * (a.words + a.groups), bias, out, a, column, first_row, num_rows);
+  }
+}
+
+// The same for rows sorted by expert: a block has up to kRows rows of one expert.
+template <class Out, int Bits>
+__global__ void __launch_bounds__(kThreads)
+    quantized_grouped_linear_kernel(Global<const uint32_t> x, Global<const float> scales, Global<const int64_t> weights,
+                                    Global<const float> biases, Global<const int32_t> expert_offsets, Global<Out> out, int num_experts,
+                                    QuantizedProduct a) {
+  await_previous_kernel();
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  RowTile tile;
+  for (int number = static_cast<int>(blockIdx.y); find_tile(expert_offsets, num_experts, number, kRows, tile);
+       number += static_cast<int>(gridDim.y)) {
+    if (column >= a.n) continue;
+    const Global<const uint32_t> w = weight_of<uint32_t>(weights, tile.expert) + column * (a.words + a.groups);
+    const Global<const float> bias = biases ? biases + static_cast<int64_t>(tile.expert) * a.n : biases;
+    multiply_rows<Out, Bits>(x, scales, w, bias, out, a, column, tile.begin, tile.end - tile.begin);
   }
 }
 
@@ -201,29 +234,49 @@ int32_t with_bits(int32_t bits, F f) {
 
 int64_t scales_offset(int64_t m, int64_t k, int32_t bits) { return round_up(m * round_up(k, quant_group(bits)), 256); }
 
-// x [m, k] quantized into the workspace, then multiplied; out is of the type that `Out` gives for the activation type.
-template <template <class> class Out>
-int32_t enqueue_quantized_linear(const Stream* stream, const void* x, int64_t ld_x, const uint32_t* w, int32_t bits, const float* bias,
-                                 void* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+// More tiles of rows than a grid has are looped over.
+unsigned row_blocks(int64_t tiles) {
+  constexpr int64_t kMaxBlocks = 65535;
+  return static_cast<unsigned>(tiles < kMaxBlocks ? tiles : kMaxBlocks);
+}
+
+// Rows of x, quantized in the workspace.
+struct QuantizedRows {
+  uint32_t* numbers;
+  float* scales;
+};
+
+// x [m, k] quantized into the workspace, then `multiply(type of activations, bits, rows)`.
+template <class F>
+int32_t enqueue_with_quantized_rows(const Stream* stream, const void* x, int64_t ld_x, int32_t bits, int32_t m, int32_t k, F multiply) {
   const int64_t groups = ceil_div(k, quant_group(bits));
-  auto* quantized = static_cast<uint32_t*>(stream->workspace);
-  auto* scales = reinterpret_cast<float*>(static_cast<char*>(stream->workspace) + scales_offset(m, k, bits));
+  const QuantizedRows rows{static_cast<uint32_t*>(stream->workspace),
+                           reinterpret_cast<float*>(static_cast<char*>(stream->workspace) + scales_offset(m, k, bits))};
   return with_activation(stream, [&](auto* type) {
     return with_bits(bits, [&](auto number) {
       using T = Pointee<decltype(type)>;
       constexpr int kBits = decltype(number)::value;
       const auto blocks = static_cast<unsigned>(ceil_div(m * groups, kWarps));
       const int32_t code = launched(launch("quantize_activations", quantize_activations_kernel<T, kBits>, blocks, kThreads, 0,
-                                           stream->stream, static_cast<const T*>(x), ld_x, quantized, scales, groups, m * groups,
+                                           stream->stream, static_cast<const T*>(x), ld_x, rows.numbers, rows.scales, groups, m * groups,
                                            static_cast<int64_t>(k)));
-      if (code != kOk) return code;
-      using To = typename Out<T>::type;
-      const QuantizedProduct product{ld_out, groups, ceil_div(k, quant_word(kBits)), m, n};
-      const dim3 grid(static_cast<unsigned>(ceil_div(n, kWarps)), static_cast<unsigned>(ceil_div(m, kRows)));
-      return launched(launch("quantized_linear", quantized_linear_kernel<To, kBits>, grid, kThreads, 0, stream->stream,
-                             static_cast<const uint32_t*>(quantized), static_cast<const float*>(scales), w, bias,
-                             static_cast<To*>(out), product));
+      return code != kOk ? code : multiply(type, number, rows);
     });
+  });
+}
+
+// out is of the type that `Out` gives for the activation type.
+template <template <class> class Out>
+int32_t enqueue_quantized_linear(const Stream* stream, const void* x, int64_t ld_x, const uint32_t* w, int32_t bits, const float* bias,
+                                 void* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  return enqueue_with_quantized_rows(stream, x, ld_x, bits, m, k, [&](auto* type, auto number, const QuantizedRows& rows) {
+    using To = typename Out<Pointee<decltype(type)>>::type;
+    constexpr int kBits = decltype(number)::value;
+    const QuantizedProduct product{ld_out, ceil_div(k, quant_group(kBits)), ceil_div(k, quant_word(kBits)), m, n};
+    const dim3 grid(static_cast<unsigned>(ceil_div(n, kWarps)), row_blocks(ceil_div(m, kRows)));
+    return launched(launch("quantized_linear", quantized_linear_kernel<To, kBits>, grid, kThreads, 0, stream->stream,
+                           static_cast<const uint32_t*>(rows.numbers), static_cast<const float*>(rows.scales), w, bias,
+                           static_cast<To*>(out), product));
   });
 }
 
@@ -298,4 +351,24 @@ BAO_EXPORT int32_t bao_quantized_linear_f32(const Stream* stream, const void* x,
   const int32_t code = check_quantized_linear(stream, x, ld_x, w, bits, out, ld_out, m, n, k);
   if (code != kOk || m == 0) return code;
   return enqueue_quantized_linear<Float32>(stream, x, ld_x, w, bits, bias, out, ld_out, m, n, k);
+}
+
+BAO_EXPORT int32_t bao_quantized_grouped_linear(const Stream* stream, const void* x, int64_t ld_x, const int64_t* weights, int32_t bits,
+                                                const float* biases, const int32_t* expert_offsets, int32_t num_experts, void* out,
+                                                int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || num_experts <= 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
+  if (!is_quant_bits(bits)) return kBadDType;
+  if (rows == 0) return kOk;
+  if (!x || !weights || !expert_offsets || !out) return kNullPointer;
+  if (stream->workspace_bytes < bao_quantized_linear_workspace_bytes(rows, k, bits)) return kOutOfMemory;
+  return enqueue_with_quantized_rows(stream, x, ld_x, bits, rows, k, [&](auto* type, auto number, const QuantizedRows& quantized) {
+    using T = Pointee<decltype(type)>;
+    constexpr int kBits = decltype(number)::value;
+    const QuantizedProduct product{ld_out, ceil_div(k, quant_group(kBits)), ceil_div(k, quant_word(kBits)), rows, n};
+    const dim3 grid(static_cast<unsigned>(ceil_div(n, kWarps)), row_blocks(max_tiles(rows, num_experts, kRows)));
+    return launched(launch("quantized_grouped_linear", quantized_grouped_linear_kernel<T, kBits>, grid, kThreads, 0, stream->stream,
+                           static_cast<const uint32_t*>(quantized.numbers), static_cast<const float*>(quantized.scales), weights, biases,
+                           expert_offsets, static_cast<T*>(out), num_experts, product));
+  });
 }

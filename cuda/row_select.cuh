@@ -7,7 +7,7 @@
 namespace bao {
 
 constexpr int kSegment = 1024;
-constexpr int kRowThreads = 256;
+constexpr int kRowThreads = 1024;
 constexpr float kMinusInfinity = -INFINITY;
 
 // NaN counts as -infinity.
@@ -74,6 +74,28 @@ __device__ double block_sum(int n, F f, Global<double> sums, RowScratch& s) {
   double total = 0;
   for (int segment = thread_id(); segment < segments; segment += kRowThreads) total += sums[segment];
   return block_reduce(total, Sum(), s.doubles);
+}
+
+// The same for kSums functions at once, of which `values(i)` gives the array; sums has room for kSums times the segments.
+template <int kSums, class F>
+__device__ void block_sums(int n, F values, Global<double> sums, RowScratch& s, double (&totals)[kSums]) {
+  const int segments = (n + kSegment - 1) / kSegment, lane = thread_id() % 32;
+  for (int segment = thread_id() / 32; segment < segments; segment += kRowThreads / 32) {
+    float parts[kSums] = {};
+    for (int i = segment * kSegment + lane; i < n && i < (segment + 1) * kSegment; i += 32) values(i, parts);
+#pragma unroll
+    for (int j = 0; j < kSums; j++) {
+      const float sum = warp_reduce(parts[j], Sum());
+      if (lane == 0) sums[j * segments + segment] = sum;
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < kSums; j++) {
+    double total = 0;
+    for (int segment = thread_id(); segment < segments; segment += kRowThreads) total += sums[j * segments + segment];
+    totals[j] = block_reduce(total, Sum(), s.doubles);
+  }
 }
 
 // The k-th greatest of f(0..n), 1 <= k <= n: four rounds of a histogram over 8 bits.

@@ -7,6 +7,8 @@ namespace {
 
 // vLLM's _SAMPLING_EPS: below it a temperature means greedy.
 constexpr float kGreedyTemperature = 1e-5f;
+// Bounds that the search for top_p's least weight tries at once.
+constexpr int kPivots = 7;
 // Rows that are worked on at once; each needs scratch of the vocabulary's size.
 constexpr int kMaxBlocks = 64;
 
@@ -45,21 +47,36 @@ __device__ float cutoff_of(const RowInputs& in, Global<const float> x, float bes
 }
 
 // Zeroes the weights outside of the smallest set whose sum reaches top_p of `total`; of equal weights the lower ids stay. The least
-// weight of the set is found by bisection of its bits: for positive floats they order as the values do.
+// weight of the set is found by search in its bits: for positive floats they order as the values do.
 __device__ void keep_top_p(const RowInputs& in, Global<float> weights, double total, Global<double> sums, RowScratch& s) {
   const double target = fmax(static_cast<double>(in.row.top_p) * total, 0x1p-1022);
   uint32_t low = 0, high = __float_as_uint(1.0f) + 1;
   double above = 0;
-  // The weights from `low` on reach the target (or nothing does), those from `high` on, which sum to `above`, do not.
+  // The weights from `low` on reach the target (or nothing does), those from `high` on, which sum to `above`, do not. The range is cut into
+  // kPivots + 1 at a time: reading the weights is what takes the time.
   while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    const float pivot = __uint_as_float(middle);
-    const double mass = block_sum(in.vocab_size, [&](int id) { return weights[id] >= pivot ? weights[id] : 0.0f; }, sums, s);
-    if (mass >= target) {
-      low = middle;
-    } else {
-      high = middle;
-      above = mass;
+    const uint32_t step = (high - low + kPivots) / (kPivots + 1), first = low + step, end = high;
+    double masses[kPivots];
+    block_sums<kPivots>(
+        in.vocab_size,
+        [&](int id, float(&parts)[kPivots]) {
+          const float weight = weights[id];
+#pragma unroll
+          for (int p = 0; p < kPivots; p++) parts[p] += __float_as_uint(weight) >= first + p * step ? weight : 0.0f;
+        },
+        sums, s, masses);
+    bool reached = true;
+#pragma unroll
+    for (int p = 0; p < kPivots; p++) {
+      const uint32_t pivot = first + p * step;
+      if (!reached || pivot >= end) continue;
+      reached = masses[p] >= target;
+      if (reached) {
+        low = pivot;
+      } else {
+        high = pivot;
+        above = masses[p];
+      }
     }
   }
   if (low == 0) return;
@@ -152,11 +169,7 @@ __device__ Drawn draw_token(const RowInputs& in, Global<const float> x, float be
 
 __device__ RowInputs inputs_of(const SampleArgs& a, const SamplingRow& row, Global<const float> logits, Global<const int32_t> lists,
                                Global<const uint32_t> bitmasks, Global<const int32_t> token_table) {
-  RowInputs in{};
-  in.row = row;
-  in.logits = logits;
-  in.vocab_size = a.vocab_size;
-  in.lists = lists;
+  RowInputs in{row, logits, lists, {}, {}, a.vocab_size, 0, 0};
   if (bitmasks && row.bitmask >= 0) in.bitmask = bitmasks + row.bitmask;
   if (row.slot >= 0) {
     in.history = token_table + row.slot * a.ld_table;
@@ -179,11 +192,12 @@ __device__ void store_processed(const RowInputs& in, Global<const float> x, Glob
   }
 }
 
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     sample_kernel(Global<float> logits, Global<const SamplingRow> params, Global<const int32_t> lists, Global<const uint32_t> bitmasks,
                   Global<int32_t> token_table, Global<int32_t> sampled, Global<double> sums, Global<float> scratch, SampleArgs a) {
+  await_previous_kernel();
   RowScratch& s = *shared_memory<RowScratch>();
-  sums = sums + blockIdx.x * a.segments;
+  sums = sums + static_cast<int64_t>(blockIdx.x) * kPivots * a.segments;
   const Global<float> x = scratch + static_cast<int64_t>(blockIdx.x) * 3 * a.vocab_size;
   const Global<float> weights = x + a.vocab_size;
   const Global<int32_t> counts = cast<int32_t>(weights + a.vocab_size);
@@ -208,7 +222,9 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-int64_t sums_bytes(int64_t blocks, int64_t vocab_size) { return round_up(blocks * ceil_div(vocab_size, kSegment) * 8, 256); }
+int64_t sums_bytes(int64_t blocks, int64_t vocab_size) {
+  return round_up(blocks * kPivots * ceil_div(vocab_size, kSegment) * 8, 256);
+}
 
 }  // namespace
 }  // namespace bao

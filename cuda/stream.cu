@@ -3,10 +3,19 @@
 
 #include <new>
 
+#if defined(__CUDACC__)
+bool bao::programmatic_launch = false;
+#endif
+
 using namespace bao;
 
-BAO_EXPORT Stream* bao_stream_create(cudaStream_t stream, int32_t activation, int32_t num_multiprocessors) {
+// With early_start 1 kernels may be started before the ones before them have ended; for all streams of the process.
+BAO_EXPORT Stream* bao_stream_create(cudaStream_t stream, int32_t activation, int32_t num_multiprocessors,
+                                     [[maybe_unused]] int32_t early_start) {
   if (!is_float_dtype(activation) || num_multiprocessors <= 0) return nullptr;
+#if defined(__CUDACC__)
+  programmatic_launch = early_start != 0;
+#endif
   return new (std::nothrow) Stream{stream, activation, num_multiprocessors, nullptr, 0};
 }
 

@@ -1,10 +1,21 @@
 /**
  * Builds cuda/*.cu: with nvcc for real devices (`bun run build:cuda [--arch sm_80,sm_90a]`, `--arch native`), and with the C++ compiler for the emulation, beside
- * stand-ins for libcudart and libcublas. Run directly it builds for real devices, or with `--emulation` for that, and prints the library's path.
+ * stand-ins for libcudart and libcublas. Run directly it builds for real devices, or with `--emulation` for that, and prints what the kernels
+ * take and the library's path; with `--no-spills` it ends with 1 where a kernel spills more than a few registers.
  */
-import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
+import { describeResources, type KernelResources, parseKernelResources } from './kernel-resources.ts';
 
 const ROOT = join(import.meta.dir, '..');
 const SOURCES = join(ROOT, 'cuda');
@@ -12,20 +23,35 @@ const EMULATION = join(SOURCES, 'emulation');
 /** Sonames that Bao is written against, newest first. */
 export const CUDART_SONAMES = ['libcudart.so.13', 'libcudart.so.12'] as const;
 export const CUBLAS_SONAMES = ['libcublas.so.13', 'libcublas.so.12'] as const;
+export const CUBLASLT_SONAMES = ['libcublasLt.so.13', 'libcublasLt.so.12'] as const;
+export const NCCL_SONAMES = ['libnccl.so.2'] as const;
 const KERNELS = 'libbao-cuda.so';
+/** Beside the kernels: what each takes of a multiprocessor. */
+const RESOURCES = 'resources.json';
 
-const EMULATION_FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wall', '-Wextra'];
+const EMULATION_FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wall', '-Wextra', '-Wno-unknown-pragmas'];
 /** Every load and store of a kernel calls cuda/emulation/hooks.cpp; the sanitizer's own library is not used. */
 const CHECKED_FLAGS = ['-O1', '-fsanitize=thread', '-DBAO_EMULATION_CHECKED'];
 const CHECKED_LINK_FLAGS = ['-Wl,--wrap=memcpy,--wrap=memmove,--wrap=memset', '-Wl,--no-undefined'];
-const NVCC_FLAGS = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-Xcompiler', '-fPIC'];
+/** Of registers, which `--no-spills` lets a thread spill: a few outside of the loops cost less than the occupancy that would spare them. */
+const MAX_SPILLED_BYTES = 32;
+const NVCC_FLAGS = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-Xcompiler', '-fPIC', '-Xptxas', '-v'];
 
-/** Paths of the three libraries that a CUDA device consists of. */
+/** Paths of the libraries that CUDA devices consist of. */
 export interface CudaLibraries {
   cudart: readonly string[];
   cublas: readonly string[];
+  cublasLt: readonly string[];
+  nccl: readonly string[];
   kernels: string;
 }
+
+/** Stand-in libraries beside that for libcudart, and which files of cuda/emulation they are made of. */
+const STAND_INS: Readonly<Record<string, readonly string[]>> = {
+  [CUBLAS_SONAMES[0]]: ['cublas.cpp', 'gemm.cpp'],
+  [CUBLASLT_SONAMES[0]]: ['cublaslt.cpp', 'gemm.cpp'],
+  [NCCL_SONAMES[0]]: ['nccl.cpp'],
+};
 
 function cacheFolder(name: string): string {
   return join(process.env.BAO_CACHE_DIR || join(ROOT, '.cache'), name);
@@ -70,34 +96,47 @@ export interface EmulationOptions {
 
 type Progress = ReturnType<typeof progressLine>;
 
+interface StandIns extends Omit<CudaLibraries, 'cudart' | 'kernels'> {
+  cudart: string;
+}
+
 /** Stand-ins for NVIDIA's libraries, in a folder of their own; built where this content has not been built yet. */
-async function ensureStandIns(compiler: string, progress: Progress): Promise<{ cudart: string; cublas: string }> {
+async function ensureStandIns(compiler: string, progress: Progress): Promise<StandIns> {
   if (!existsSync(EMULATION)) throw new Error('no CUDA emulation: it is a part of the checkout, not of the package');
   const hash = contentHash(compiler, [...EMULATION_FLAGS, ...CHECKED_FLAGS, ...CHECKED_LINK_FLAGS]);
   const folder = join(cacheFolder('cuda-emulation'), hash);
   await buildOnce(folder, async (scratch) => {
     const sources = filesWith(EMULATION, /\.cpp$/);
-    const isCublas = (source: string) => basename(source) === 'cublas.cpp';
+    const isOf = (files: readonly string[]) => (source: string) => files.includes(basename(source));
+    const isStandIn = isOf(Object.values(STAND_INS).flat());
     const objects = await compileInto(scratch, compiler, sources, EMULATION_FLAGS, progress);
     const link = (name: string, inputs: string[]) =>
       run(compiler, ['-shared', `-Wl,-soname,${name}`, '-Wl,-rpath,$ORIGIN', ...inputs, '-o', join(scratch, name)]);
     const objectsOf = (matches: (source: string) => boolean) => objects.filter((_, i) => matches(sources[i]!));
     await link(
       CUDART_SONAMES[0],
-      objectsOf((source) => !isCublas(source)),
+      objectsOf((source) => !isStandIn(source)),
     );
-    await link(CUBLAS_SONAMES[0], [...objectsOf(isCublas), join(scratch, CUDART_SONAMES[0])]);
+    for (const [soname, files] of Object.entries(STAND_INS)) {
+      await link(soname, [...objectsOf(isOf(files)), join(scratch, CUDART_SONAMES[0])]);
+    }
     for (const object of objects) rmSync(object);
     progress('built the stand-in CUDA libraries', true);
   });
-  return { cudart: join(folder, CUDART_SONAMES[0]), cublas: join(folder, CUBLAS_SONAMES[0]) };
+  const at = (soname: string) => join(folder, soname);
+  return {
+    cudart: at(CUDART_SONAMES[0]),
+    cublas: [at(CUBLAS_SONAMES[0])],
+    cublasLt: [at(CUBLASLT_SONAMES[0])],
+    nccl: [at(NCCL_SONAMES[0])],
+  };
 }
 
 /** The kernels and the stand-in libraries for `--device cuda-emulation`, built where this content has not been built yet. */
 export async function ensureCudaEmulation(options: EmulationOptions = {}): Promise<CudaLibraries> {
   const compiler = findCompiler();
   const progress = progressLine(options.quiet ?? false);
-  const { cudart, cublas } = await ensureStandIns(compiler, progress);
+  const { cudart, ...libraries } = await ensureStandIns(compiler, progress);
   const kernels = join(dirname(cudart), options.checked ? 'checked' : 'plain');
   await buildOnce(kernels, async (scratch) => {
     const sources = filesWith(SOURCES, /\.cu$/);
@@ -107,7 +146,7 @@ export async function ensureCudaEmulation(options: EmulationOptions = {}): Promi
     for (const object of objects) rmSync(object);
     progress(`built the ${options.checked ? 'checked' : 'emulated'} CUDA kernels`, true);
   });
-  return { cudart: [cudart], cublas: [cublas], kernels: join(kernels, KERNELS) };
+  return { ...libraries, cudart: [cudart], kernels: join(kernels, KERNELS) };
 }
 
 const emulatedKernelFlags = (checked = false) => [...EMULATION_FLAGS, ...(checked ? CHECKED_FLAGS : [])];
@@ -139,7 +178,7 @@ function linkEmulated(compiler: string, objects: string[], cudart: string, libra
 export async function ensureEmulatedLibrary(source: string, checked: boolean): Promise<CudaLibraries> {
   const compiler = findCompiler();
   const progress = progressLine(true);
-  const { cudart, cublas } = await ensureStandIns(compiler, progress);
+  const { cudart, ...libraries } = await ensureStandIns(compiler, progress);
   const hash = Bun.hash(readFileSync(source)).toString(16);
   const folder = join(dirname(cudart), `${basename(source, '.cu')}-${checked ? 'checked' : 'plain'}-${hash}`);
   await buildOnce(folder, async (scratch) => {
@@ -147,7 +186,7 @@ export async function ensureEmulatedLibrary(source: string, checked: boolean): P
     const objects = await compileInto(scratch, compiler, [source], flags, progress);
     await linkEmulated(compiler, objects, cudart, join(scratch, KERNELS), checked);
   });
-  return { cudart: [cudart], cublas: [cublas], kernels: join(folder, KERNELS) };
+  return { ...libraries, cudart: [cudart], kernels: join(folder, KERNELS) };
 }
 
 /** Site-packages of the PATH's Python; null where there is none. */
@@ -223,9 +262,10 @@ export async function ensureCudaKernels(archs: readonly string[], options: { qui
       object: join(scratch, `${basename(source)}.o`),
       flags,
     }));
-    await compileAll(nvcc, jobs, (done) =>
+    const printed = await compileAll(nvcc, jobs, (done) =>
       progress(`building the CUDA kernels for ${archs.join(', ')}: ${done} of ${jobs.length} files`),
     );
+    writeFileSync(join(scratch, RESOURCES), JSON.stringify(parseKernelResources(printed), null, 2));
     const objects = jobs.map(({ object }) => object);
     // The one libcudart that the TypeScript side opens too: streams and errors are per library.
     await run(nvcc, ['-shared', '-cudart', 'none', ...objects, '-Xlinker', cudart, '-o', join(scratch, KERNELS)]);
@@ -257,7 +297,15 @@ if (import.meta.main) {
     const archs = at < 0 ? ['sm_80', 'sm_90a'] : (process.argv[at + 1] ?? '').split(',');
     const isNative = archs.length === 1 && archs[0] === 'native';
     if (process.argv.includes('--emulation')) console.log((await ensureCudaEmulation()).kernels);
-    else console.log(await ensureCudaKernels(isNative ? nativeArchs() : archs));
+    else {
+      const path = await ensureCudaKernels(isNative ? nativeArchs() : archs);
+      const resources: KernelResources[] = JSON.parse(readFileSync(join(dirname(path), RESOURCES), 'utf8'));
+      console.log(describeResources(resources));
+      console.log(path);
+      const most = resources.reduce((max, { spillStoreBytes }) => Math.max(max, spillStoreBytes), 0);
+      if (process.argv.includes('--no-spills') && most > MAX_SPILLED_BYTES)
+        throw new Error(`a kernel spills ${most} bytes of registers, more than ${MAX_SPILLED_BYTES}`);
+    }
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);

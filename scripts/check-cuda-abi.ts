@@ -4,19 +4,25 @@
  * no driver. Constants and the number and sizes of arguments are checked by the C++ compiler, exported symbols by opening the libraries. Where there is
  * no driver, what the real libraries answer then is checked too, and that a server says so and ends.
  */
-import type { FFIFunction } from 'bun:ffi';
+import { type FFIFunction, FFIType } from 'bun:ffi';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CUBLAS_CONSTANTS, CUBLAS_SYMBOLS } from '../src/device/cuda/cublas.ts';
-import { CUDART_CONSTANTS, CUDART_SYMBOLS, CudaRuntime } from '../src/device/cuda/cuda-runtime.ts';
-import { NCCL_CONSTANTS, NCCL_SONAMES, NCCL_SYMBOLS, Nccl } from '../src/device/cuda/nccl.ts';
+import { CUBLASLT_CONSTANTS, CUBLASLT_SYMBOLS, HEURISTIC_RESULT } from '../src/device/cuda/cublas-lt.ts';
+import {
+  CUDART_CONSTANTS,
+  CUDART_SYMBOLS,
+  CudaRuntime,
+  EXEC_UPDATE_RESULT_BYTES,
+} from '../src/device/cuda/cuda-runtime.ts';
+import { NCCL_CONSTANTS, NCCL_SYMBOLS, Nccl } from '../src/device/cuda/nccl.ts';
 import { openLibrary } from '../src/device/cuda/open-library.ts';
-import { CUBLAS_SONAMES, CUDART_SONAMES } from './build-cuda.ts';
+import { CUBLAS_SONAMES, CUBLASLT_SONAMES, CUDART_SONAMES, NCCL_SONAMES } from './build-cuda.ts';
 import { findCompiler, run } from './compiler.ts';
 
 /** Bytes of an argument or result by its type in the bindings. */
-const SIZES: Record<string, number> = { ptr: 8, u64: 8, i32: 4, u32: 4 };
+const SIZES: Record<string, number> = { ptr: 8, u64: 8, i64: 8, [FFIType.u64_fast]: 8, i32: 4, u32: 4 };
 
 function sizesOf({ args = [], returns = 'void' }: FFIFunction): string {
   return [returns, ...args].map((type) => SIZES[String(type)] ?? 0).join(', ');
@@ -51,15 +57,29 @@ ${symbols.map(([name, spec]) => `static_assert(matches<${sizesOf(spec)}>(${exact
 const INIT_RANK_CHECK =
   'static_assert(matches<4, 8, 4, NCCL_UNIQUE_ID_BYTES, 4>(exact(&ncclCommInitRank)), "ncclCommInitRank");\n';
 
-/** Headers add templates and C++ overloads to two names; the C function is meant. */
+/** Of names to which headers add templates and C++ overloads: the C function is meant. */
+const OVERLOADED: Readonly<Record<string, string>> = {
+  cublasGemmEx:
+    'cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*, cudaDataType, int, const void*, cudaDataType, int, const void*, void*, cudaDataType, int, cublasComputeType_t, cublasGemmAlgo_t)',
+  cublasGemmStridedBatchedEx:
+    'cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*, cudaDataType, int, long long, const void*, cudaDataType, int, long long, const void*, void*, cudaDataType, int, long long, int, cublasComputeType_t, cublasGemmAlgo_t)',
+  cudaGraphExecUpdate: 'cudaError_t (*)(cudaGraphExec_t, cudaGraph_t, cudaGraphExecUpdateResultInfo*)',
+};
+
 function exactly(name: string): string {
-  if (name === 'cublasGemmEx') {
-    const type =
-      'cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*, cudaDataType, int, const void*, cudaDataType, int, const void*, void*, cudaDataType, int, cublasComputeType_t, cublasGemmAlgo_t)';
-    return `static_cast<${type}>(&${name})`;
-  }
-  return `exact(&${name})`;
+  const type = OVERLOADED[name];
+  return type === undefined ? `exact(&${name})` : `static_cast<${type}>(&${name})`;
 }
+
+/** Structs whose fields are read by their offset. */
+const LAYOUT_CHECKS = `
+#include <cstddef>
+static_assert(sizeof(cublasLtMatmulHeuristicResult_t) == ${HEURISTIC_RESULT.bytes}, "cublasLtMatmulHeuristicResult_t");
+static_assert(offsetof(cublasLtMatmulHeuristicResult_t, algo) == 0, "algo");
+static_assert(offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize) == ${HEURISTIC_RESULT.workspaceSize}, "workspaceSize");
+static_assert(offsetof(cublasLtMatmulHeuristicResult_t, state) == ${HEURISTIC_RESULT.state}, "state");
+static_assert(sizeof(cudaGraphExecUpdateResultInfo) == ${EXEC_UPDATE_RESULT_BYTES}, "cudaGraphExecUpdateResultInfo");
+`;
 
 function findFile(roots: readonly string[], names: readonly string[]): string {
   const folders = ['lib64', 'lib', 'targets/x86_64-linux/lib'];
@@ -102,11 +122,12 @@ const scratch = mkdtempSync(join(tmpdir(), 'bao-abi-'));
 try {
   const includes = roots.map((root) => `-I${join(root, 'include')}`);
   const sources = {
-    cuda: checks(
-      ['cuda_runtime_api.h', 'cublas_v2.h'],
-      { ...CUDART_CONSTANTS, ...CUBLAS_CONSTANTS },
-      { ...CUDART_SYMBOLS, ...CUBLAS_SYMBOLS },
-    ),
+    cuda:
+      checks(
+        ['cuda_runtime_api.h', 'cublas_v2.h', 'cublasLt.h'],
+        { ...CUDART_CONSTANTS, ...CUBLAS_CONSTANTS, ...CUBLASLT_CONSTANTS },
+        { ...CUDART_SYMBOLS, ...CUBLAS_SYMBOLS, ...CUBLASLT_SYMBOLS },
+      ) + LAYOUT_CHECKS,
     nccl: checks(['nccl.h'], NCCL_CONSTANTS, NCCL_SYMBOLS) + INIT_RANK_CHECK,
   };
   for (const [name, text] of Object.entries(sources)) {
@@ -118,11 +139,12 @@ try {
   const nccl = findFile(roots, NCCL_SONAMES);
   openLibrary('libcudart', [cudart], CUDART_SYMBOLS);
   openLibrary('libcublas', [findFile(roots, CUBLAS_SONAMES)], CUBLAS_SYMBOLS);
+  openLibrary('libcublasLt', [findFile(roots, CUBLASLT_SONAMES)], CUBLASLT_SYMBOLS);
   openLibrary('libnccl', [nccl], NCCL_SYMBOLS);
   if (!checkErrorPaths(cudart, nccl)) checkServer(dirname(cudart));
   const count = (...tables: object[]) => tables.reduce((sum, table) => sum + Object.keys(table).length, 0);
   console.log(
-    `${count(CUDART_SYMBOLS, CUBLAS_SYMBOLS, NCCL_SYMBOLS)} functions and ${count(CUDART_CONSTANTS, CUBLAS_CONSTANTS, NCCL_CONSTANTS)} constants agree`,
+    `${count(CUDART_SYMBOLS, CUBLAS_SYMBOLS, CUBLASLT_SYMBOLS, NCCL_SYMBOLS)} functions and ${count(CUDART_CONSTANTS, CUBLAS_CONSTANTS, CUBLASLT_CONSTANTS, NCCL_CONSTANTS)} constants agree`,
   );
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);

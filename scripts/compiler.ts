@@ -29,31 +29,34 @@ export function filesWith(folder: string, extension: RegExp): string[] {
     .map((name) => join(folder, name));
 }
 
-/** Compiles on all cores; `progress` hears how many files are done before each one starts. Throws with the compiler's output. */
+/** Compiles on all cores; `progress` hears how many files are done before each one starts. Gives what the compiler printed; throws with it where it fails. */
 export async function compileAll(
   compiler: string,
   jobs: readonly CompileJob[],
   progress: (done: number) => void,
-): Promise<void> {
+): Promise<string> {
   const waiting = [...jobs];
+  const printed: string[] = [];
   let finished = 0;
   const worker = async () => {
     for (let job = waiting.shift(); job; job = waiting.shift()) {
       progress(finished);
-      await run(compiler, [...job.flags, '-c', job.source, '-o', job.object]);
+      printed.push(await run(compiler, [...job.flags, '-c', job.source, '-o', job.object]));
       finished++;
     }
   };
   const workers = await Promise.allSettled(Array.from({ length: availableParallelism() }, worker));
   const failed = workers.find((result) => result.status === 'rejected');
   if (failed) throw failed.reason;
+  return printed.join('');
 }
 
-/** Throws with the program's output where it does not end with 0. */
-export async function run(compiler: string, args: string[]): Promise<void> {
+/** Gives what the program printed on stderr; throws with it where it does not end with 0. */
+export async function run(compiler: string, args: string[]): Promise<string> {
   const child = Bun.spawn([compiler, ...args], { stdout: 'ignore', stderr: 'pipe' });
   const [errors, code] = await Promise.all([new Response(child.stderr).text(), child.exited]);
   if (code !== 0) throw new Error(`${compiler} ${args.join(' ')} failed with exit code ${code}:\n${errors}`);
+  return errors;
 }
 
 /** One line on stderr that is rewritten on a terminal; elsewhere the first and the last one are printed. */

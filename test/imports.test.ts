@@ -7,7 +7,7 @@ import { PACKAGE_ROOT } from '../src/package-layout.ts';
 const LAYERS = [
   ['src/logging', 'src/errors', 'src/user-cache-folder.ts', 'src/version.ts'],
   ['src/package-layout.ts'],
-  ['scripts/compiler.ts'],
+  ['scripts/compiler.ts', 'scripts/kernel-resources.ts'],
   ['scripts/build-cpu.ts', 'scripts/build-cuda.ts'],
   ['src/device'],
   ['src/loader', 'src/kv-cache'],

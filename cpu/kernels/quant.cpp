@@ -407,6 +407,34 @@ static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkCont
   });
 }
 
+template <int Bits>
+static void quantized_grouped_chunk(const QuantizedGroupedLinearArgs& g, const ChunkContext& c) {
+  const int64_t panels = ceil_div(g.n, kPanelColumns);
+  const int64_t panel_chunks = ceil_div(panels, g.panels_per_chunk);
+  const int64_t expert = c.chunk / panel_chunks;
+  const int64_t begin = g.expert_offsets[expert], m = g.expert_offsets[expert + 1] - begin;
+  if (m == 0) return;
+  const int64_t panel_begin = c.chunk % panel_chunks * g.panels_per_chunk;
+  const int64_t panel_end = min(panels, panel_begin + g.panels_per_chunk);
+  const float* bias = g.biases ? g.biases + expert * g.n : nullptr;
+  const QuantizedLinearArgs a{nullptr, 0, g.weights[expert], bias, g.out + begin * g.ld_out, g.ld_out, m, g.n, g.k, g.bits, true, 0, 0};
+  const char* x = static_cast<const char*>(c.workspace) + begin * RowLayout<Bits>(g.k).stride;
+  const RowLayout<Bits> layout(g.k);
+  const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
+  // Whose weights come next is not known here.
+  const auto nobody = []() -> const uint32_t* { return nullptr; };
+  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
+    const uint32_t* w = a.w + panel * (layout.words + layout.groups) * kPanelColumns;
+    const int64_t column = panel * kPanelColumns;
+    const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
+    if (m <= kTileRows) {
+      few_rows<Bits>(a, rows, w, out, false, nobody);
+    } else {
+      many_rows<Bits>(a, rows, w, 0, m, out);
+    }
+  }
+}
+
 // The nearest bfloat16 that is not below a positive x.
 BAO_INLINE float round_up_to_bf16(float x) { return bits_to_float((float_to_bits(x) + 0xffffu) & 0xffff0000u); }
 
@@ -559,6 +587,10 @@ static void quantized_linear(const QuantizedLinearArgs& a, const ChunkContext& c
   with_bits(a.bits, [&](auto bits) { quantized_linear_chunk<bits.value>(a, c); });
 }
 
+static void quantized_grouped_linear(const QuantizedGroupedLinearArgs& a, const ChunkContext& c) {
+  with_bits(a.bits, [&](auto bits) { quantized_grouped_chunk<bits.value>(a, c); });
+}
+
 static void quantize_weight(const QuantizeWeightArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kQuantizeWeightRows, end = min(a.rows, begin + kQuantizeWeightRows);
   with_dtype(a.source_dtype, [&](auto* type) {
@@ -571,6 +603,7 @@ void use_quant(KernelTable& table) {
   table.quantized_row_bytes = quantized_row_bytes;
   table.quantize_activations = quantize_activations;
   table.quantized_linear = quantized_linear;
+  table.quantized_grouped_linear = quantized_grouped_linear;
   table.quantize_weight = quantize_weight;
 }
 

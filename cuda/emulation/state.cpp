@@ -1,9 +1,11 @@
 #include "state.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 #include <utility>
 
 namespace bao::emulation {
@@ -81,22 +83,30 @@ int32_t failure_on(EmulatedStream& stream, const char* function) {
   return code;
 }
 
-void run_front(EmulatedStream& stream) {
-  Operation operation = std::move(stream.queue.front());
+bool run_front(EmulatedStream& stream) {
+  int32_t& sticky = runtime().sticky_of(stream.device);
+  const int32_t code = sticky == kSuccess ? stream.queue.front().work() : kSuccess;
+  if (code == kBlocked) return false;
+  if (sticky == kSuccess) sticky = code;
   stream.queue.pop_front();
   stream.done++;
-  int32_t& sticky = runtime().sticky_of(stream.device);
-  if (sticky == kSuccess) sticky = operation.work();
+  return true;
 }
 
 int32_t run_until(EmulatedStream& stream, int64_t position) {
-  while (stream.done < position && !stream.queue.empty()) run_front(stream);
+  while (stream.done < position && !stream.queue.empty()) {
+    if (run_front(stream)) continue;
+    runtime().mutex.unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    runtime().mutex.lock();
+  }
   return runtime().sticky_of(stream.device);
 }
 
 int32_t run_device(int device) {
-  for (EmulatedStream* stream : runtime().streams) {
-    if (stream->device == device) run_until(*stream, stream->enqueued);
+  // A copy: while a stream waits for others, streams come and go.
+  for (EmulatedStream* stream : std::set<EmulatedStream*>(runtime().streams)) {
+    if (known(stream) && stream->device == device) run_until(*stream, stream->enqueued);
   }
   return runtime().sticky_of(device);
 }

@@ -32,6 +32,9 @@ enum : int32_t {
   kStreamCaptureInvalidated = 901,
 };
 
+// What work gives that has to wait for another thread or process: it is called again until it gives something else.
+constexpr int32_t kBlocked = -1;
+
 struct Operation {
   std::string name;
   std::function<int32_t()> work;
@@ -128,9 +131,11 @@ bool known(EmulatedStream* stream);
 // An injected failure of a call that waits: what such a call reports has happened on the device, which does nothing any more.
 int32_t failure_on(EmulatedStream& stream, const char* function);
 
-// Does the stream's work up to a position. Returns the device's state.
+// Does the stream's work up to a position. Returns the device's state. Where the work has to wait, others get the lock meanwhile: the caller must hold
+// it once.
 int32_t run_until(EmulatedStream& stream, int64_t position);
-void run_front(EmulatedStream& stream);
+// False where the work has to wait.
+bool run_front(EmulatedStream& stream);
 // The same for all streams of a device.
 int32_t run_device(int device);
 

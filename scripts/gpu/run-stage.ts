@@ -3,6 +3,8 @@ import type { Stage, StageCommand, VerifyContext } from './stages.ts';
 
 /** Of a command's output in the results; the log has all of it. */
 const TAIL_CHARACTERS = 4000;
+/** Exit code of a run that a signal ended. */
+const SIGNALLED = 143;
 
 export interface CommandResult {
   command: string;
@@ -43,11 +45,18 @@ async function runCommand(
     // A process group of its own, so that servers which it started end with it.
     detached: true,
   });
+  const kill = () => process.kill(-child.pid, 'SIGKILL');
   let timedOut = false;
   const timer = setTimeout(() => {
     timedOut = true;
-    process.kill(-child.pid, 'SIGKILL');
+    kill();
   }, limitMs);
+  // Whoever stops the run stops what it runs.
+  const stop = () => {
+    kill();
+    process.exit(SIGNALLED);
+  };
+  process.once('SIGTERM', stop).once('SIGINT', stop);
   let tail = '';
   const reading = (async () => {
     const decoder = new TextDecoder();
@@ -59,6 +68,7 @@ async function runCommand(
   })();
   const code = await child.exited;
   clearTimeout(timer);
+  process.off('SIGTERM', stop).off('SIGINT', stop);
   // What it started may still hold the pipe.
   await Promise.race([reading, Bun.sleep(1000)]);
   const outcome = timedOut ? 'timed out' : code === 0 ? 'ok' : 'failed';
@@ -71,23 +81,41 @@ async function runCommand(
   };
 }
 
-/** Runs a stage's commands one after another; one that fails does not keep the others from running. Never throws for what a command does. */
+/** The figures that a command wrote; null where it wrote none that can be read. */
+function figuresOf(path: string): unknown {
+  try {
+    return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Runs a stage's commands one after another; one that fails does not keep the others from running. Never throws for what a command does.
+ *
+ * @param report hears of the stage as it is after each command
+ */
 export async function runStage(
   stage: Stage,
   context: VerifyContext,
   limitMs: number,
   log: (text: string) => void,
+  report: (soFar: StageResult) => void = () => {},
 ): Promise<StageResult> {
   const started = performance.now();
   const commands: CommandResult[] = [];
   const figures: Record<string, unknown> = {};
   for (const command of stage.commands(context)) {
-    const result = await runCommand(command, limitMs - (performance.now() - started), log);
-    commands.push(result);
-    if (command.figures === undefined || result.outcome !== 'ok') continue;
-    const path = context.json(command.figures);
-    if (existsSync(path)) figures[command.figures] = JSON.parse(readFileSync(path, 'utf8'));
+    commands.push(await runCommand(command, limitMs - (performance.now() - started), log));
+    // One that failed may have got so far.
+    const found = command.figures === undefined ? null : figuresOf(context.json(command.figures));
+    if (found !== null) figures[command.figures!] = found;
+    report(resultOf(started, commands, figures));
   }
+  return resultOf(started, commands, figures);
+}
+
+function resultOf(started: number, commands: CommandResult[], figures: Record<string, unknown>): StageResult {
   const ran = commands.filter(({ outcome }) => outcome !== 'left out');
   const allOk = ran.every(({ outcome }) => outcome === 'ok');
   return {

@@ -20,10 +20,19 @@ export interface Stage {
   name: string;
   doc: string;
   limitS: number;
+  /** It has nothing to run without the kernels. */
+  needsBuild?: boolean;
   commands(context: VerifyContext): StageCommand[];
 }
 
 const TEST_TIMEOUT = '--timeout=120000';
+/** Which of the peers' packages are there. */
+const PYTHON_PACKAGES = `
+import importlib.metadata as m
+for name in ("torch", "transformers", "vllm"):
+    try: print(name, m.version(name))
+    except m.PackageNotFoundError: print(name, "is not installed")
+`;
 const DUMMY = ['--load-format', 'dummy', '--skip-tokenizer-init'];
 /** A context that leaves room for batches of the 8b shape beside its weights. */
 const MAX_MODEL_LEN = ['--max-model-len', '4096'];
@@ -41,9 +50,21 @@ function bench(context: VerifyContext, command: string, name: string, args: read
   };
 }
 
-function latency(context: VerifyContext, size: '0.5b' | '8b', batch: number, input: number, output: number) {
+interface LatencyVariant {
+  name: string;
+  flags?: readonly string[];
+  env?: Readonly<Record<string, string>>;
+}
+
+function latency(
+  context: VerifyContext,
+  size: '0.5b' | '8b',
+  [batch, input, output]: readonly [batch: number, input: number, output: number],
+  variant?: LatencyVariant,
+): StageCommand {
   const real = context.device === 'cuda';
-  return bench(context, 'latency', `b${batch}-in${input}-out${output}`, [
+  const name = `b${batch}-in${input}-out${output}${variant === undefined ? '' : `-${variant.name}`}`;
+  const command = bench(context, 'latency', name, [
     ...shape(context, size),
     ...[
       '--batch-size',
@@ -54,18 +75,27 @@ function latency(context: VerifyContext, size: '0.5b' | '8b', batch: number, inp
       String(real ? output : 4),
     ],
     ...['--num-iters', real ? '5' : '1', '--num-iters-warmup', real ? '2' : '1'],
+    ...(variant?.flags ?? []),
   ]);
+  return { ...command, env: variant?.env };
 }
 
 function latencies(context: VerifyContext, size: '0.5b' | '8b'): StageCommand[] {
-  if (context.device !== 'cuda') return [latency(context, size, 2, 32, 128)];
-  return [
-    latency(context, size, 1, 32, 256),
-    latency(context, size, 8, 32, 128),
-    latency(context, size, 32, 32, 128),
-    latency(context, size, 128, 32, 64),
-    latency(context, size, 1, 2048, 8),
+  // What decides first: decode of one sequence, and what graphs and the early start of kernels give to it.
+  const one = context.device === 'cuda' ? ([1, 32, 256] as const) : ([2, 32, 128] as const);
+  const variants: LatencyVariant[] = [
+    { name: 'no-early-start', env: { BAO_CUDA_EARLY_START: '0' } },
+    { name: 'eager', flags: ['--enforce-eager'] },
   ];
+  const first = [undefined, ...variants].map((variant) => latency(context, size, one, variant));
+  if (context.device !== 'cuda') return first;
+  const shapes = [
+    [1, 2048, 8],
+    [32, 32, 128],
+    [8, 32, 128],
+    [128, 32, 64],
+  ] as const;
+  return [...first, ...shapes.map((shape) => latency(context, size, shape))];
 }
 
 function throughput(context: VerifyContext, size: '0.5b' | '8b'): StageCommand[] {
@@ -110,20 +140,17 @@ function peers(context: VerifyContext, size: '0.5b' | '8b'): StageCommand[] {
   return (cuda ? [1, 32] : [1]).flatMap((batch) => [transformers(batch), vllm(batch)]);
 }
 
-/** What gpu-verify does, in this order. Each stage can be run alone, but for `build`, which the others need (and do themselves where it was left out). */
-export const STAGES: readonly Stage[] = [
+/** What shows whether results are right. */
+const CHECKS: readonly Stage[] = [
   {
     name: 'machine',
     doc: 'what there is: driver, compiler, Python packages',
-    limitS: 60,
+    limitS: 40,
     commands: () => [
       { argv: ['nvidia-smi'], needs: 'nvidia-smi' },
       { argv: ['nvcc', '--version'], needs: 'nvcc' },
       { argv: ['c++', '--version'], needs: 'c++' },
-      {
-        argv: ['python3', '-c', 'import torch, transformers; print(torch.__version__, transformers.__version__)'],
-        needs: 'python3',
-      },
+      { argv: ['python3', '-c', PYTHON_PACKAGES], needs: 'python3' },
     ],
   },
   {
@@ -136,82 +163,130 @@ export const STAGES: readonly Stage[] = [
     ],
   },
   {
-    name: 'limits',
-    doc: "the device's read bandwidth and cuBLAS's throughput",
-    limitS: 60,
-    commands: (context) => [bench(context, 'limits', 'limits', ['--device', context.device])],
-  },
-  {
-    name: 'kernels',
-    doc: 'every op against the CPU library',
-    limitS: 300,
-    commands: ({ bun, device }) => [
-      {
-        argv: [
-          bun,
-          'test',
-          ...['ops', 'sample', 'cuda-device'].map((file) => `./test/device/cuda/${file}.test.ts`),
-          TEST_TIMEOUT,
-        ],
-        env: { BAO_TEST_CUDA_DEVICE: device },
-      },
-    ],
-  },
-  {
-    name: 'goldens',
-    doc: "every family's reference results",
-    limitS: 300,
-    commands: ({ bun, device }) => [
-      {
-        argv: [bun, 'test', './test/goldens/cuda-emulation.test.ts', TEST_TIMEOUT],
-        env: { BAO_TEST_CUDA_DEVICE: device },
-      },
-    ],
-  },
-  {
     name: 'demo',
     doc: 'the demo model behind the server: answers, beside those of the CPU',
     limitS: 120,
+    needsBuild: true,
     commands: ({ bun, device, json }) => [
       { argv: [bun, 'scripts/gpu/check-demo.ts', device, json('demo')], figures: 'demo' },
     ],
   },
-  ...(['0.5b', '8b'] as const).flatMap((size): Stage[] => [
+  {
+    name: 'kernels',
+    doc: 'every op against the CPU library',
+    limitS: 240,
+    needsBuild: true,
+    commands: ({ bun, device, json }) => [
+      { argv: [bun, 'scripts/gpu/check-kernels.ts', device, json('ops'), '230'], figures: 'ops' },
+    ],
+  },
+  {
+    name: 'limits',
+    doc: "the device's read bandwidth and cuBLAS's throughput",
+    limitS: 40,
+    needsBuild: true,
+    commands: (context) => [bench(context, 'limits', 'limits', ['--device', context.device])],
+  },
+];
+
+const GOLDENS: Stage = {
+  name: 'goldens',
+  doc: "every family's reference results",
+  limitS: 240,
+  needsBuild: true,
+  commands: ({ bun, device }) => [
     {
-      name: `serve-${size}`,
-      doc: `the ${size} shape with dummy weights behind the server: time to ready and to the first token`,
-      limitS: 180,
-      commands: (context) => [bench(context, 'startup', size, [...shape(context, size), '--num-runs', '2'])],
+      argv: [bun, 'test', './test/goldens/cuda-emulation.test.ts', TEST_TIMEOUT],
+      env: { BAO_TEST_CUDA_DEVICE: device },
     },
+  ],
+};
+
+const SANITIZER: Stage = {
+  name: 'sanitizer',
+  doc: 'accesses of kernels under compute-sanitizer, where it is installed',
+  limitS: 200,
+  needsBuild: true,
+  commands: ({ bun, device }) => [
     {
-      name: `latency-${size}`,
-      doc: `prefill and decode of the ${size} shape beside the device's limits`,
-      limitS: 300,
-      commands: (context) => latencies(context, size),
-    },
-    {
-      name: `throughput-${size}`,
-      doc: `256 requests at once with the ${size} shape`,
-      limitS: 180,
-      commands: (context) => throughput(context, size),
-    },
-    {
-      name: `kernels-${size}`,
-      doc: `each op on the ${size} shape beside the device's limits`,
-      limitS: 240,
-      commands: (context) => [
-        bench(context, 'kernels', size, [
-          ...shape(context, size),
-          ...(context.device === 'cuda' ? ['--batch-sizes', '1,8,32'] : ['--ops', 'linear,rms_norm']),
-          ...['--context-len', '128', '--budget-ms', '20'],
-        ]),
+      argv: [
+        ...['compute-sanitizer', '--tool', 'memcheck', '--error-exitcode', '9', bun, 'test'],
+        ...['./test/device/cuda/ops.test.ts', '-t', 'bfloat16', '--timeout=180000'],
       ],
+      env: { BAO_TEST_CUDA_DEVICE: device },
+      needs: 'compute-sanitizer',
     },
-    {
-      name: `peers-${size}`,
-      doc: `the ${size} shape in transformers, and in vLLM where it is installed`,
-      limitS: 300,
-      commands: (context) => peers(context, size),
-    },
-  ]),
+  ],
+};
+
+function latencyStage(size: '0.5b' | '8b'): Stage {
+  return {
+    name: `latency-${size}`,
+    doc: `prefill and decode of the ${size} shape beside the device's limits`,
+    limitS: 240,
+    needsBuild: true,
+    commands: (context) => latencies(context, size),
+  };
+}
+
+function kernelsStage(size: '0.5b' | '8b'): Stage {
+  return {
+    name: `kernels-${size}`,
+    doc: `each op on the ${size} shape beside the device's limits`,
+    limitS: 120,
+    needsBuild: true,
+    commands: (context) => [
+      bench(context, 'kernels', size, [
+        ...shape(context, size),
+        ...(context.device === 'cuda' ? ['--batch-sizes', '1,8,32'] : ['--ops', 'linear,rms_norm']),
+        ...['--context-len', '128', '--budget-ms', '20'],
+      ]),
+    ],
+  };
+}
+
+function throughputStage(size: '0.5b' | '8b'): Stage {
+  return {
+    name: `throughput-${size}`,
+    doc: `256 requests at once with the ${size} shape`,
+    limitS: 120,
+    needsBuild: true,
+    commands: (context) => throughput(context, size),
+  };
+}
+
+function serveStage(size: '0.5b' | '8b'): Stage {
+  return {
+    name: `serve-${size}`,
+    doc: `the ${size} shape with dummy weights behind the server: time to ready and to the first token`,
+    limitS: 120,
+    needsBuild: true,
+    commands: (context) => [bench(context, 'startup', size, [...shape(context, size), '--num-runs', '2'])],
+  };
+}
+
+function peersStage(size: '0.5b' | '8b'): Stage {
+  return {
+    name: `peers-${size}`,
+    doc: `the ${size} shape in transformers, and in vLLM where it is installed`,
+    limitS: 200,
+    commands: (context) => peers(context, size),
+  };
+}
+
+/**
+ * What gpu-verify does, in this order: first what is quick and shows whether results are right, then what the targets are about, then the rest. Each stage
+ * can be run alone, but for `build`, which the others need (and do themselves where it was left out).
+ */
+export const STAGES: readonly Stage[] = [
+  ...CHECKS,
+  latencyStage('8b'),
+  kernelsStage('8b'),
+  serveStage('8b'),
+  throughputStage('8b'),
+  GOLDENS,
+  peersStage('8b'),
+  ...[latencyStage, kernelsStage, serveStage, throughputStage].map((stage) => stage('0.5b')),
+  peersStage('0.5b'),
+  SANITIZER,
 ];

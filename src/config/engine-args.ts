@@ -1,10 +1,13 @@
 import { join } from 'node:path';
+import type { GpuFacts } from '../device/cuda/gpu-facts.ts';
+import { NoCudaDeviceError } from '../device/cuda/no-cuda-device.ts';
 import type { CacheDType, FloatDType } from '../device/dtype.ts';
 import { LoadError } from '../loader/load-error.ts';
 import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import { canChunk } from '../pooling/pooling-config.ts';
 import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
+import { needsGpuFacts, resolveBatchLimits, type UsageContext } from './batch-defaults.ts';
 import { resolveCompilation } from './capture-sizes.ts';
 import { checkConfig, checkFlags } from './checks.ts';
 import { ConfigError } from './config-error.ts';
@@ -21,10 +24,6 @@ import { resolvePooling } from './resolve-pooling.ts';
 import { readSentenceTransformers } from './sentence-transformers.ts';
 import { readStructuredOutputsConfig } from './structured-outputs-config.ts';
 
-/** vLLM's defaults for a server on the CPU: its 256 and 8192 are for GPUs, where a step of that size takes no longer than a small one. */
-const DEFAULT_MAX_NUM_SEQS = 128;
-const DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048;
-
 export interface ModelFolderOptions {
   revision: string | null;
   downloadDir: string | null;
@@ -37,7 +36,11 @@ export interface ModelFolderOptions {
 export interface ModelEnvironment {
   resolveModelFolder(model: string, options: ModelFolderOptions): Promise<string>;
   parseHfConfig(raw: unknown, source: string): HfConfig;
+  /** Throws a NoCudaDeviceError. */
+  gpuFacts(device: GpuDevice): Promise<GpuFacts>;
 }
+
+type GpuDevice = Extract<FlagValues['device'], 'cuda' | 'cuda-emulation'>;
 
 /** What an operator gave, from all sources together, with defaults for the rest: one value a flag, nothing resolved. */
 export class EngineArgs {
@@ -65,13 +68,16 @@ export class EngineArgs {
    *
    * @throws ConfigError in one sentence
    */
-  async createEngineConfig(environment?: ModelEnvironment): Promise<BaoConfig> {
+  async createEngineConfig(
+    environment?: Partial<ModelEnvironment>,
+    usage: UsageContext = 'api-server',
+  ): Promise<BaoConfig> {
     checkFlags(this.values);
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
-    const models = environment ?? (await defaultEnvironment());
+    const models = { ...(await defaultEnvironment()), ...environment };
     const model = await this.resolveModel(models);
     const cache = this.group('cache');
-    const scheduler = this.resolveScheduler(model);
+    const scheduler = await this.resolveScheduler(models, model, usage);
     const config: BaoConfig = {
       model,
       load: this.group('load'),
@@ -185,29 +191,23 @@ export class EngineArgs {
     };
   }
 
-  private resolveScheduler(model: ModelConfig): SchedulerConfig {
+  private async resolveScheduler(
+    environment: ModelEnvironment,
+    model: ModelConfig,
+    usage: UsageContext,
+  ): Promise<SchedulerConfig> {
     const asGiven = this.group('scheduler');
     const given = { ...asGiven, enableChunkedPrefill: asGiven.enableChunkedPrefill && isChunkable(model) };
-    const { maxModelLen } = model;
-    const maxNumBatchedTokens = given.maxNumBatchedTokens ?? defaultMaxNumBatchedTokens(given, maxModelLen);
-    return {
-      ...given,
-      maxNumBatchedTokens,
-      maxNumSeqs: given.maxNumSeqs ?? Math.min(DEFAULT_MAX_NUM_SEQS, maxNumBatchedTokens),
-    };
+    const gpu = needsGpuFacts(this.values)
+      ? await tellOperator(() => environment.gpuFacts(this.values.device as GpuDevice))
+      : null;
+    return resolveBatchLimits(given, model.maxModelLen, usage, gpu);
   }
 }
 
 /** Whether a prompt's hidden states may be computed apart, or found in the prefix cache. */
 function isChunkable({ pooling }: ModelConfig): boolean {
   return pooling === null || canChunk(pooling);
-}
-
-function defaultMaxNumBatchedTokens(given: GroupValues<'scheduler'>, maxModelLen: number): number {
-  const maxNumSeqs = given.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS;
-  const budget = Math.max(DEFAULT_MAX_NUM_BATCHED_TOKENS, given.enableChunkedPrefill ? 0 : maxModelLen);
-  // More than all requests at full length can never be scheduled; less than one token for each could not run.
-  return Math.max(Math.min(budget, maxNumSeqs * maxModelLen), maxNumSeqs);
 }
 
 function resolveCacheDtype(flag: GroupValues<'cache'>['kvCacheDtype'], modelDtype: FloatDType): CacheDType {
@@ -238,8 +238,8 @@ async function tellOperator<Result>(action: () => Promise<Result>): Promise<Resu
   try {
     return await action();
   } catch (error) {
-    if (error instanceof LoadError || error instanceof HfConfigError) throw new ConfigError(error.message);
-    throw error;
+    const isTheirs = error instanceof LoadError || error instanceof HfConfigError || error instanceof NoCudaDeviceError;
+    throw isTheirs ? new ConfigError(error.message) : error;
   }
 }
 
@@ -248,7 +248,12 @@ async function defaultEnvironment(): Promise<ModelEnvironment> {
     import('../loader/model-folder.ts'),
     import('../models/parse-hf-config.ts'),
   ]);
-  return { resolveModelFolder, parseHfConfig };
+  return { resolveModelFolder, parseHfConfig, gpuFacts };
+}
+
+/** Loaded where a GPU is asked for. */
+async function gpuFacts(device: GpuDevice): Promise<GpuFacts> {
+  return (await import('../device/cuda/gpu-facts.ts')).gpuFacts(device);
 }
 
 async function readFlagsOf(path: string): Promise<Partial<FlagValues>> {

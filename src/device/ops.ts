@@ -153,6 +153,23 @@ export const OPS = {
     doc: 'As quantized_linear, with float32 out whatever act is: the logits.',
     args: QUANTIZED_LINEAR_ARGS,
   },
+  quantized_grouped_linear: {
+    doc: 'As grouped_linear, with weights as quantized_linear has them: weights is i64 [num_experts], addresses of quantized weights of `bits` bits (8 or 4) with n rows and k columns. Each output has the bits that quantized_linear gives it.',
+    args: {
+      x: 'ptr',
+      ld_x: 'i64',
+      weights: 'ptr',
+      bits: 'i32',
+      biases: 'ptr?',
+      expert_offsets: 'ptr',
+      num_experts: 'i32',
+      out: 'ptr',
+      ld_out: 'i64',
+      rows: 'i32',
+      n: 'i32',
+      k: 'i32',
+    },
+  },
   add_lora: {
     doc: "out[rows[i], slice s] += scales[s] * (x[rows[i], :k] · A_sᵀ) · B_s with the weights of row i's adapter: group g (rows group_offsets[g] to group_offsets[g + 1], i32 [num_groups + 1], the last is num_rows) has those at blocks[group_slots[g]] (i64 addresses, 0: none for this layer; LoraHeader in cpu/lora.h is the layout), of w_dtype and a rank of at most max_rank. rows (i32) are distinct. Slice s are the columns slice_offsets[s] to slice_offsets[s + 1] (i32 [num_slices + 1], of n in all). Sums are float32 in one fixed order. Rows of out are ld_out apart, of x ld_x.",
     args: {

@@ -52,7 +52,7 @@ export class OfflineEngine {
    */
   static async start(engineArgs: EngineArgs): Promise<OfflineEngine> {
     configureLogging({ level: engineArgs.values.logLevel, format: engineArgs.values.logFormat });
-    const asGiven = withoutMissingTokenizer(await engineArgs.createEngineConfig());
+    const asGiven = withoutMissingTokenizer(await engineArgs.createEngineConfig({}, 'llm-class'));
     await loadPlugins(asGiven.plugins.plugin);
     const launched = launchCoreEngines(asGiven, 1);
     const preprocessing = await loadPreprocessing(asGiven).catch((error) => abandon(launched, error));

@@ -1,4 +1,4 @@
-import type { Device, DevicePtr, MatrixSource, PackedLinear } from '../device/device.ts';
+import type { Device, DevicePtr, MatrixSource } from '../device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../device/dtype.ts';
 
 /** One projection of all experts of a mixture. */
@@ -69,7 +69,8 @@ export class UnquantizedGroupedLinear implements GroupedLinearKernel {
   }
 }
 
-function uploadAddresses(device: Device, weights: readonly PackedLinear[], purpose: string): DevicePtr {
+/** i64 on the device, one for each expert. */
+export function uploadAddresses(device: Device, weights: readonly { ptr: DevicePtr }[], purpose: string): DevicePtr {
   const addresses = device.staging(weights.length * BigInt64Array.BYTES_PER_ELEMENT, purpose);
   new BigInt64Array(addresses.host).set(weights.map(({ ptr }) => BigInt(ptr)));
   addresses.upload();

@@ -57,6 +57,11 @@ const WORD = {
   constantLists: CONSTANT_LISTS.map(rowWord),
 };
 
+/** The first token is as good as any: no bias, no history. */
+const NOBODYS_ROW = new Int32Array(ROW_WORDS);
+NOBODYS_ROW[WORD.slot] = -1;
+NOBODYS_ROW[WORD.bitmask] = -1;
+
 /** Everything that a step in flight owns; there are two, so that a step can be built while the one before it runs. */
 class StepBuffers {
   readonly params: StagedArray;
@@ -128,7 +133,7 @@ class StepBuffers {
 }
 
 /**
- * Builds the sampler's inputs of one step and enqueues it: `begin`, `setRow` for every row, `run`. Two steps may be in flight:
+ * Builds the sampler's inputs of one step and enqueues it: `begin`, `setRow` for every row, `upload`, `sample`, `finish`. Two steps may be in flight:
  * a step's results stay readable while the next one is built and enqueued.
  */
 export class SamplingBatch {
@@ -137,6 +142,7 @@ export class SamplingBatch {
   private step = 0;
   private current: StepBuffers;
   private rows = 0;
+  private numSampled = 0;
 
   constructor(
     private readonly device: Device,
@@ -147,11 +153,16 @@ export class SamplingBatch {
     this.maskWords = Math.ceil(options.vocabSize / 32);
   }
 
-  /** Starts a step of `rows` rows. Waits for the step before the last one, whose buffers it takes. */
-  begin(rows: number): void {
-    if (rows > this.options.maxRows) {
-      throw new RangeError(`${rows} rows to sample, the batch was made for at most ${this.options.maxRows}`);
+  /**
+   * Starts a step of `rows` rows. Waits for the step before the last one, whose buffers it takes.
+   *
+   * @param numSampled rows of logits, at least `rows`: what is sampled of those beyond is written nowhere
+   */
+  begin(rows: number, numSampled = rows): void {
+    if (numSampled > this.options.maxRows) {
+      throw new RangeError(`${numSampled} rows to sample, the batch was made for at most ${this.options.maxRows}`);
     }
+    this.numSampled = numSampled;
     this.step++;
     this.rows = rows;
     this.current = this.buffers[this.step % 2]!;
@@ -186,38 +197,55 @@ export class SamplingBatch {
     current.namedIds[i] = request.namedIds === null ? -1 : current.pushList(request.namedIds);
   }
 
+  /** Enqueues the upload of what has been set. */
+  upload(): void {
+    const { current, rows, numSampled } = this;
+    for (let i = rows; i < numSampled; i++) current.params.i32.set(NOBODYS_ROW, i * ROW_WORDS);
+    if (this.wantsLogprobs) this.planLogprobs();
+    current.params.upload(numSampled * ROW_WORDS);
+    current.lists.upload(current.listWords);
+    current.bitmasks.upload(current.bitmaskWords);
+  }
+
   /**
-   * Enqueues sampling of logits float32 [rows, vocabSize] and, where a row asked for them, log probabilities of the sampled token and the best ones.
-   * Sampled tokens also go to the token table (i32, rows `ldTokenTable` apart). With a processed_* mode the logits are overwritten.
-   *
-   * @param rawLogits the model's own, which raw_* modes report, where `logits` have been changed
+   * Enqueues sampling of logits float32 [numSampled, vocabSize], one op and nothing else. Sampled tokens also go to the token table (i32, rows
+   * `ldTokenTable` apart). With a processed_* mode the logits are overwritten.
    */
-  run(logits: DevicePtr, tokenTable: DevicePtr, ldTokenTable: number, rawLogits = logits): SamplingResult {
-    const { current, rows, device, wantsLogprobs } = this;
-    const { vocabSize, logprobsMode } = this.options;
-    if (wantsLogprobs) this.planLogprobs();
-    const processed = wantsLogprobs && logprobsMode.startsWith('processed_');
+  sample(logits: DevicePtr, tokenTable: DevicePtr, ldTokenTable: number): void {
+    const { current, numSampled } = this;
+    if (numSampled === 0) return;
+    this.device.ops.sample(
+      logits,
+      numSampled,
+      this.options.vocabSize,
+      current.params.ptr,
+      current.lists.ptr,
+      current.bitmaskWords > 0 ? current.bitmasks.ptr : 0,
+      tokenTable,
+      ldTokenTable,
+      current.sampled.ptr,
+      this.reportsProcessed ? 1 : 0,
+    );
+  }
+
+  /**
+   * Enqueues what follows `sample`: log probabilities of the sampled token and the best ones where a row asked for them, and the way to the host.
+   *
+   * @param logits those that were sampled
+   * @param rawLogits the model's own, which raw_* modes report, where they were changed before sampling
+   */
+  finish(logits: DevicePtr, rawLogits = logits): SamplingResult {
+    const { current, rows } = this;
     if (rows > 0) {
-      current.params.upload(rows * ROW_WORDS);
-      current.lists.upload(current.listWords);
-      current.bitmasks.upload(current.bitmaskWords);
-      device.ops.sample(
-        logits,
-        rows,
-        vocabSize,
-        current.params.ptr,
-        current.lists.ptr,
-        current.bitmaskWords > 0 ? current.bitmasks.ptr : 0,
-        tokenTable,
-        ldTokenTable,
-        current.sampled.ptr,
-        processed ? 1 : 0,
-      );
-      if (wantsLogprobs) this.enqueueLogprobs(processed ? logits : rawLogits);
+      if (this.wantsLogprobs) this.enqueueLogprobs(this.reportsProcessed ? logits : rawLogits);
       current.sampled.download(rows);
     }
-    current.event = device.record();
+    current.event = this.device.record();
     return new StepResult(current, rows, current.event);
+  }
+
+  private get reportsProcessed(): boolean {
+    return this.wantsLogprobs && this.options.logprobsMode.startsWith('processed_');
   }
 
   /** Whether a row that has been set asks for log probabilities. */

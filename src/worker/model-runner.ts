@@ -1,11 +1,12 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
+import type { ForwardContext } from '../layers/forward-context.ts';
 import type { LoRALayers } from '../lora/lora-layers.ts';
 import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { Model } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
-import type { OutputStage, TokenTable } from './output-stage.ts';
+import type { OutputStage, OutputStep, TokenTable } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
 import { StepInputs, type StepRow } from './step-inputs.ts';
 
@@ -61,8 +62,13 @@ export class ModelRunner {
     if (inputs.inUseUntil !== null) this.device.wait(inputs.inUseUntil);
 
     const rows = this.updateStates(scheduled, inputs);
-    const hidden = this.enqueueForward(rows, inputs);
-    const wait = this.stage.enqueue({ rows, scheduled, inputs, hidden });
+    // Steps of decode alone repeat: they differ only in what the inputs hold.
+    const replaySize = rows.every(isDecode) ? this.device.replaySize(rows.length) : null;
+    const context = inputs.build(rows, replaySize ?? rows.length);
+    this.options.loras?.layers.setBatch(inputs.lora);
+    const output = this.stage.begin({ rows, scheduled, inputs, replaySize });
+    const hidden = this.enqueueOps(context, inputs, output, replaySize !== null);
+    const wait = output.finish(hidden);
     for (const row of rows) if (row.samples) row.state.numTokens++;
     inputs.inUseUntil = this.device.record();
     return { wait };
@@ -96,19 +102,21 @@ export class ModelRunner {
     return rows;
   }
 
-  private enqueueForward(rows: readonly StepRow[], inputs: StepInputs): DevicePtr {
-    // Steps of decode alone repeat: they differ only in what the inputs hold.
-    const replaySize = rows.every(isDecode) ? this.device.replaySize(rows.length) : null;
-    const context = inputs.build(rows, replaySize ?? rows.length);
-    this.options.loras?.layers.setBatch(inputs.lora);
-    const forward = () => {
-      const { tokenSlots, tokenPositions } = inputs;
-      const { tokenTable, ldTokenTable, inputIds } = this;
-      const { numTokens } = context;
-      this.device.ops.gather_token_ids(tokenTable, ldTokenTable, tokenSlots, tokenPositions, inputIds, numTokens);
-      return this.model.forward(inputIds, context);
+  /** Enqueues the forward pass and what of the output is ops alone. */
+  private enqueueOps(
+    context: ForwardContext,
+    { tokenSlots, tokenPositions }: StepInputs,
+    output: OutputStep,
+    replayable: boolean,
+  ): DevicePtr {
+    const { tokenTable, ldTokenTable, inputIds, device } = this;
+    const enqueue = () => {
+      device.ops.gather_token_ids(tokenTable, ldTokenTable, tokenSlots, tokenPositions, inputIds, context.numTokens);
+      const hidden = this.model.forward(inputIds, context);
+      output.enqueueOps?.(hidden);
+      return hidden;
     };
-    return replaySize === null ? forward() : this.device.replayable(forward);
+    return replayable ? device.replayable(enqueue) : enqueue();
   }
 }
 

@@ -2,13 +2,13 @@ import type { DevicePtr } from '../device/device.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { StepInputs, StepRow } from './step-inputs.ts';
 
-/** A step whose forward pass has been enqueued. */
-export interface ForwardResult {
+/** A step before its forward pass. */
+export interface ScheduledStep {
   rows: readonly StepRow[];
   scheduled: SchedulerOutput;
   inputs: StepInputs;
-  /** act [numTokens, hiddenSize], until the next forward pass. */
-  hidden: DevicePtr;
+  /** Sequences that the step is filled up to, so that it can be replayed; null: it can't. */
+  replaySize: number | null;
 }
 
 /** i32 [maxNumSeqs, ld]: see ModelRunner. */
@@ -19,7 +19,15 @@ export interface TokenTable {
 
 /** What becomes of a step's hidden states: tokens, or pooled vectors. */
 export interface OutputStage {
-  /** Enqueues it; the result waits for the device and reads what came out. */
-  enqueue(forward: ForwardResult): () => ModelRunnerOutput;
+  /** Enqueues the upload of what it needs for a step. */
+  begin(step: ScheduledStep): OutputStep;
   close(): void;
+}
+
+/** The stage's part of one step. `hidden` is act [numTokens, hiddenSize], until the next forward pass. */
+export interface OutputStep {
+  /** Enqueues ops and nothing else, right behind the forward pass: both are replayed together. Absent: there is nothing of that kind. */
+  enqueueOps?(hidden: DevicePtr): void;
+  /** Enqueues the rest; the result waits for the device and reads what came out. */
+  finish(hidden: DevicePtr): () => ModelRunnerOutput;
 }

@@ -9,7 +9,7 @@ import { finishPooling, type PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import { isTokenwise } from '../pooling/pooling-params.ts';
 import type { ModelRunnerOutput } from '../scheduler/scheduler-output.ts';
-import type { ForwardResult, OutputStage } from './output-stage.ts';
+import type { OutputStage, OutputStep, ScheduledStep } from './output-stage.ts';
 import { PooledRows } from './pooled-rows.ts';
 
 export interface PoolingStageOptions {
@@ -52,10 +52,14 @@ export class PoolingStage implements OutputStage {
     this.pooled = model.head === null ? 0 : device.alloc(bytes, 'pooling');
   }
 
-  enqueue({ rows, hidden }: ForwardResult): () => ModelRunnerOutput {
-    const pooledRows = new PooledRows(rows);
-    const values = this.enqueuePooling(pooledRows, hidden);
-    return () => this.collect(pooledRows, values);
+  begin({ rows }: ScheduledStep): OutputStep {
+    return {
+      finish: (hidden) => {
+        const pooledRows = new PooledRows(rows);
+        const values = this.enqueuePooling(pooledRows, hidden);
+        return () => this.collect(pooledRows, values);
+      },
+    };
   }
 
   close(): void {

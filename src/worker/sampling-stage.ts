@@ -7,7 +7,7 @@ import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampli
 import { forceToken } from '../sampling/sampling-request.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { type EditedRow, LogitsEditor } from './logits-editor.ts';
-import type { ForwardResult, OutputStage, TokenTable } from './output-stage.ts';
+import type { OutputStage, OutputStep, ScheduledStep, TokenTable } from './output-stage.ts';
 import type { StepRow } from './step-inputs.ts';
 
 export interface SamplingStageOptions {
@@ -39,10 +39,35 @@ export class SamplingStage implements OutputStage {
     this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
   }
 
-  enqueue({ rows, scheduled, inputs, hidden }: ForwardResult): () => ModelRunnerOutput {
-    const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-    const sampled = this.enqueueSampling(rows, hidden, inputs.logitsIndices, scheduled);
-    return () => this.collect(rows, sampled, promptLogprobs);
+  begin({ rows, scheduled, inputs, replaySize }: ScheduledStep): OutputStep {
+    const sampledRows = rows.filter(({ samples }) => samples);
+    // A host that edits logits comes in between, and without a row for each sequence steps would not repeat.
+    const replayed =
+      replaySize !== null &&
+      sampledRows.length === rows.length &&
+      rows.every(({ state }) => state.logitsProcessors === null);
+    const numLogits = replayed ? replaySize : sampledRows.length;
+    this.setRows(sampledRows, numLogits, scheduled);
+    if (replayed) {
+      let logits = 0;
+      return {
+        enqueueOps: (hidden) => {
+          logits = this.computeLogits(hidden, inputs.logitsIndices, numLogits);
+          this.sampling.sample(logits, this.tokens.ptr, this.tokens.ld);
+        },
+        finish: () => {
+          const sampled = this.sampling.finish(logits);
+          return () => this.collect(rows, sampled, NO_PROMPT_LOGPROBS);
+        },
+      };
+    }
+    return {
+      finish: (hidden) => {
+        const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
+        const sampled = this.enqueueSampling(sampledRows, hidden, inputs.logitsIndices);
+        return () => this.collect(rows, sampled, promptLogprobs);
+      },
+    };
   }
 
   close(): void {
@@ -87,44 +112,50 @@ export class SamplingStage implements OutputStage {
     return logprobs;
   }
 
-  private enqueueSampling(
-    rows: readonly StepRow[],
-    hidden: DevicePtr,
-    logitsIndices: DevicePtr,
+  private setRows(
+    sampledRows: readonly StepRow[],
+    numLogits: number,
     { grammarBitmask, forcedTokens }: SchedulerOutput,
-  ): SamplingResult {
-    const numSampled = rows.reduce((count, row) => count + (row.samples ? 1 : 0), 0);
-    this.sampling.begin(numSampled);
+  ): void {
+    this.sampling.begin(sampledRows.length, numLogits);
     const masks = masksByKey(grammarBitmask);
     const forced = new Map(forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
-    let i = 0;
-    for (const { state, samples } of rows) {
-      if (!samples) continue;
+    sampledRows.forEach(({ state }, i) => {
       const bitmask = masks?.get(state.key);
       const tokenId = forced.get(state.key);
       const sampling = tokenId === undefined ? state.sampling : forceToken(state.sampling, tokenId);
-      this.sampling.setRow(i++, sampling, bitmask === undefined ? state : { ...state, bitmask });
-    }
-    if (numSampled === 0) return this.sampling.run(0, this.tokens.ptr, this.tokens.ld);
-    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, numSampled, this.options.hiddenSize);
-    const logits = this.model.computeLogits(this.sampleHidden, numSampled);
-    const reported = this.applyLogitsProcessors(rows, logits, numSampled);
-    return this.sampling.run(logits, this.tokens.ptr, this.tokens.ld, reported);
+      this.sampling.setRow(i, sampling, bitmask === undefined ? state : { ...state, bitmask });
+    });
+    this.sampling.upload();
+  }
+
+  /** float32 [rows, vocabSize] of the hidden states at logitsIndices. */
+  private computeLogits(hidden: DevicePtr, logitsIndices: DevicePtr, rows: number): DevicePtr {
+    this.device.ops.gather_rows(hidden, logitsIndices, this.sampleHidden, rows, this.options.hiddenSize);
+    return this.model.computeLogits(this.sampleHidden, rows);
+  }
+
+  private enqueueSampling(
+    sampledRows: readonly StepRow[],
+    hidden: DevicePtr,
+    logitsIndices: DevicePtr,
+  ): SamplingResult {
+    if (sampledRows.length === 0) return this.sampling.finish(0);
+    const logits = this.computeLogits(hidden, logitsIndices, sampledRows.length);
+    const reported = this.applyLogitsProcessors(sampledRows, logits);
+    this.sampling.sample(logits, this.tokens.ptr, this.tokens.ld);
+    return this.sampling.finish(logits, reported);
   }
 
   /** @returns the model's own logits, where they have been changed and are to be reported */
-  private applyLogitsProcessors(rows: readonly StepRow[], logits: DevicePtr, numSampled: number): DevicePtr {
+  private applyLogitsProcessors(sampledRows: readonly StepRow[], logits: DevicePtr): DevicePtr {
     const edited: EditedRow[] = [];
-    let row = 0;
-    for (const { state, samples } of rows) {
-      if (!samples) continue;
-      const { logitsProcessors } = state;
+    sampledRows.forEach(({ state: { logitsProcessors } }, row) => {
       if (logitsProcessors !== null) edited.push({ row, edit: (values) => logitsProcessors.apply(values) });
-      row++;
-    }
+    });
     if (edited.length === 0) return logits;
     const isReported = this.options.logprobsMode.startsWith('raw_') && this.sampling.wantsLogprobs;
-    const reported = isReported ? this.logitsEditor.keep(logits, numSampled) : logits;
+    const reported = isReported ? this.logitsEditor.keep(logits, sampledRows.length) : logits;
     this.logitsEditor.edit(logits, edited);
     return reported;
   }
@@ -153,11 +184,14 @@ export class SamplingStage implements OutputStage {
       keys: rows.map((row) => row.state.key),
       sampledTokenIds,
       logprobs,
-      promptLogprobs: promptLogprobs.map((piece) => piece?.take() ?? null),
+      promptLogprobs: rows.map((_, row) => promptLogprobs[row]?.take() ?? null),
       failures,
     };
   }
 }
+
+/** Of a step in which every row samples: its prompts are computed. */
+const NO_PROMPT_LOGPROBS: readonly PromptLogprobs[] = [];
 
 function masksByKey(bitmask: GrammarBitmask | null): Map<number, Int32Array> | null {
   if (bitmask === null) return null;

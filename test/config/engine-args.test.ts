@@ -61,7 +61,7 @@ describe('the demo model', () => {
 describe('the model', () => {
   test('and its tokenizer are looked for with their own revisions', async () => {
     const asked: [string, ModelFolderOptions][] = [];
-    const environment: ModelEnvironment = {
+    const environment: Partial<ModelEnvironment> = {
       resolveModelFolder: async (model, options) => {
         asked.push([model, options]);
         return join(ROOT, 'models/demo');
@@ -355,7 +355,7 @@ describe('what does not go together is one sentence', () => {
   });
 
   test('is found before the model is looked for', async () => {
-    const environment: ModelEnvironment = {
+    const environment: Partial<ModelEnvironment> = {
       resolveModelFolder: () => Promise.reject(new Error('looked')),
       parseHfConfig,
     };

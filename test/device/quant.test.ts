@@ -9,6 +9,7 @@ import {
   FLOAT_DTYPES,
   finish,
   floats,
+  ints,
   maxError,
   openDevice,
   randomFloats,
@@ -168,5 +169,39 @@ for (const [isa, device] of devices) {
         }
       }
     });
+  });
+}
+
+for (const [isa, device] of devices) {
+  test(`quantized_grouped_linear gives each expert's rows the bits of quantized_linear, ${isa}`, () => {
+    const [n, k] = [37, 130];
+    // None, few, more than a tile of rows.
+    const counts = [0, 1, 3, 0, 40];
+    const offsets = [0];
+    for (const count of counts) offsets.push(offsets.at(-1)! + count);
+    const rows = offsets.at(-1)!;
+    const x = randomFloats(rows * k, 1);
+    const biases = randomFloats(counts.length * n, 2);
+    for (const scheme of SCHEMES) {
+      const weights = counts.map((_, expert) => pack(device, randomFloats(n * k, 10 + expert), n, k, scheme));
+      const addresses = device.staging(counts.length * 8, 'test');
+      new BigInt64Array(addresses.host).set(weights.map(({ ptr }) => BigInt(ptr)));
+      const out = floats(device, new Float32Array(rows * n).fill(Number.NaN));
+      device.ops.quantized_grouped_linear(
+        ...([floats(device, x).ptr, k, addresses.ptr, QUANTIZATION_BITS[scheme], floats(device, biases).ptr] as const),
+        ...([ints(device, offsets).ptr, counts.length, out.ptr, n, rows, n, k] as const),
+      );
+      finish(device);
+      const actual = out.f32.slice(0, rows * n);
+      counts.forEach((count, expert) => {
+        if (count === 0) return;
+        const begin = offsets[expert]!;
+        const own = x.slice(begin * k, (begin + count) * k);
+        const expected = multiply(device, own, weights[expert]!, biases.slice(expert * n, (expert + 1) * n), count);
+        expect(
+          bytesOf(actual.slice(begin * n, (begin + count) * n)).equals(bytesOf(expected.slice(0, count * n))),
+        ).toBe(true);
+      });
+    }
   });
 }

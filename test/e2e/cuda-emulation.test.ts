@@ -81,7 +81,9 @@ describe('the demo model on emulated CUDA devices', () => {
       });
       expect((await fetch(`${server.url}/health`)).status).toBe(200);
       writeFileSync(file, `${call}@1=${code}\n`);
-      const { status } = await post(`${server.url}/v1/completions`, { ...REQUEST, max_tokens: 100, ignore_eos: true });
+      // Long enough for products of many rows, which are cuBLAS's.
+      const body = { ...REQUEST, prompt: REQUEST.prompt.repeat(20), max_tokens: 100, ignore_eos: true };
+      const { status } = await post(`${server.url}/v1/completions`, body);
       expect(status).toBe(500);
       const health = await fetch(`${server.url}/health`);
       expect(health.status).toBe(503);

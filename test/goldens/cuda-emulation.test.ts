@@ -15,8 +15,8 @@ const DTYPES: Readonly<Record<string, readonly FloatDType[]>> = {
   qwen3_moe: ['float16'],
 };
 
-/** A product is rounded before its bias is added, and once more after: encoders have biases everywhere. */
-const BIAS_SLACK = 2;
+/** Three encoders are up to 1.15 of the tolerance away: theirs are random weights too, and what is pooled has been through every layer. */
+const ENCODER_SLACK = 1.25;
 
 describe(`goldens on ${CUDA_DEVICE}`, () => {
   for (const golden of GOLDENS) {
@@ -28,6 +28,6 @@ describe(`goldens on ${CUDA_DEVICE}`, () => {
     }
   }
   for (const golden of POOLING_GOLDENS) {
-    testPoolingGolden(golden, () => createDevice('cuda-emulation'), 'bfloat16', BIAS_SLACK);
+    testPoolingGolden(golden, () => createDevice(CUDA_DEVICE), 'bfloat16', ENCODER_SLACK);
   }
 });

@@ -5,7 +5,7 @@ import type { GoldenRunner } from '../models/golden-runner.ts';
 import { goldenPrompts, quantizedGolden } from './quantized-golden.ts';
 
 for (const scheme of ['int8', 'int4']) {
-  describe.each(['llama', 'qwen2', 'qwen3', 'gemma3_text'])(`${scheme} %s`, (golden) => {
+  describe.each(['llama', 'qwen2', 'qwen3', 'gemma3_text', 'mixtral', 'gpt_oss'])(`${scheme} %s`, (golden) => {
     const prompts = goldenPrompts(golden);
     let device: CpuDevice;
     let runner: GoldenRunner;

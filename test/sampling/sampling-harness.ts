@@ -82,7 +82,9 @@ export class SamplingHarness {
         bitmask: row.bitmask ?? null,
       });
     }
-    return this.batch.run(this.logits, this.table, MAX_TOKENS);
+    this.batch.upload();
+    this.batch.sample(this.logits, this.table, MAX_TOKENS);
+    return this.batch.finish(this.logits);
   }
 
   sample(rows: readonly TestRow[]): TestResult {

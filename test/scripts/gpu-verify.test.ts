@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { packagesNeeded } from '../../scripts/gpu/pack.ts';
@@ -29,6 +29,15 @@ async function run(stage: Stage, limitMs = 10_000) {
     return { ...result, log };
   } finally {
     rmSync(folder, { recursive: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    // One that has ended and that nobody has waited for yet counts as gone.
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
   }
 }
 
@@ -89,6 +98,78 @@ describe('a stage of gpu-verify', () => {
     expect(summary).toContain('| latency-8b | failed | 2.0 s | failed: x: the / reason |');
     expect(summary).toContain('50 of 100 GB/s (0.50)');
   });
+});
+
+test('a stage is reported after each of its commands, with the figures of one that failed', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-gpu-verify-'));
+  const json = (name: string) => join(folder, name);
+  const reports: [number, string][] = [];
+  const stage = stageOf(
+    { argv: ['sh', '-c', `echo '{"ops": 3}' > ${json('partly')}; exit 1`], figures: 'partly' },
+    { argv: ['sh', '-c', `echo broken > ${json('garbled')}`], figures: 'garbled' },
+  );
+  const context: VerifyContext = { device: 'cuda', bun: process.execPath, json };
+  const { figures } = await runStage(
+    stage,
+    context,
+    10_000,
+    () => {},
+    (soFar) => reports.push([soFar.commands.length, soFar.outcome]),
+  );
+  rmSync(folder, { recursive: true });
+  expect(figures).toEqual({ partly: { ops: 3 } });
+  expect(reports).toEqual([
+    [1, 'failed'],
+    [2, 'failed'],
+  ]);
+});
+
+test('a run that is stopped leaves nothing behind', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-gpu-verify-'));
+  const script = join(folder, 'run.ts');
+  writeFileSync(
+    script,
+    `import { runStage } from ${JSON.stringify(join(ROOT, 'scripts/gpu/run-stage.ts'))};
+    const stage = { name: 'test', doc: '', limitS: 60, commands: () => [{ argv: ['sh', '-c', 'echo $$; exec sleep 60'] }] };
+    await runStage(stage, { device: 'cuda', bun: 'bun', json: (name) => name }, 60_000, (text) => process.stdout.write(text));`,
+  );
+  const child = Bun.spawn([process.execPath, script], { stdout: 'pipe' });
+  let printed = '';
+  for await (const bytes of child.stdout) {
+    printed += new TextDecoder().decode(bytes);
+    if (/^\d+$/m.test(printed)) child.kill('SIGTERM');
+  }
+  const pid = Number(/^\d+$/m.exec(printed)![0]);
+  expect(await child.exited).toBe(143);
+  // The kernel takes a moment to end it.
+  for (let i = 0; i < 50 && isAlive(pid); i++) await Bun.sleep(20);
+  expect(isAlive(pid)).toBe(false);
+  rmSync(folder, { recursive: true });
+});
+
+test('the summary fits into what a terminal keeps, whatever went wrong', () => {
+  const command = {
+    command: 'c'.repeat(500),
+    seconds: 1,
+    exit_code: 1,
+    outcome: 'failed' as const,
+    tail: 't'.repeat(999),
+  };
+  const stage = { outcome: 'failed' as const, seconds: 2, commands: new Array(9).fill(command), figures: {} };
+  const summary = summaryOf({
+    date: '2026-01-01',
+    device: 'cuda',
+    machine: { cpu: 'a cpu', threads: 1, memory_gib: 1, os: 'os', bun: '1', load_average: 0 },
+    stages: Object.fromEntries(STAGES.map(({ name }) => [name, stage])),
+  });
+  expect(summary.length).toBeLessThan(12_000);
+  for (const { name } of STAGES) expect(summary).toContain(`| ${name} | failed |`);
+});
+
+test('what shows whether results are right comes before what is measured', () => {
+  const at = (name: string) => STAGES.findIndex((stage) => stage.name === name);
+  expect(at('build')).toBeLessThan(at('demo'));
+  expect(at('kernels')).toBeLessThan(at('latency-8b'));
 });
 
 test('the pack has what server and tests import, and no native tokenizers', () => {

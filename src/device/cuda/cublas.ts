@@ -17,6 +17,13 @@ export const CUBLAS_SYMBOLS = {
     ],
     returns: 'i32',
   },
+  cublasGemmStridedBatchedEx: {
+    args: [
+      ...(['ptr', 'i32', 'i32', 'i32', 'i32', 'i32', 'ptr', 'ptr', 'i32', 'i32', 'i64'] as const),
+      ...(['ptr', 'i32', 'i32', 'i64', 'ptr', 'ptr', 'i32', 'i32', 'i64', 'i32', 'i32', 'i32'] as const),
+    ],
+    returns: 'i32',
+  },
 } as const satisfies Record<string, FFIFunction>;
 
 /** Constants of cublas_api.h and library_types.h, under their names there. */
@@ -77,6 +84,29 @@ export class Cublas {
       ...[this.#beta, out, DATA_TYPES[outDtype], ldOut, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT],
     );
     this.#check('cublasGemmEx', status);
+  }
+
+  /**
+   * As `linear`, for `batch` products whose matrices lie `stride` elements apart: outs[b] = xs[b] · ws[b]ᵀ, all dense.
+   * A stride of 0 gives every product the same matrix.
+   */
+  batchedLinear(
+    dtype: FloatDType,
+    outDtype: FloatDType,
+    [m, n, k]: readonly [m: number, n: number, k: number],
+    batch: number,
+    [x, strideX]: readonly [ptr: number, stride: number],
+    [w, strideW]: readonly [ptr: number, stride: number],
+    [out, strideOut]: readonly [ptr: number, stride: number],
+  ): void {
+    const { CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT } = CUBLAS_CONSTANTS;
+    const type = DATA_TYPES[dtype];
+    const status = this.#functions.cublasGemmStridedBatchedEx(
+      ...[this.#handle, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, this.#alpha],
+      ...[w, type, k, strideW, x, type, k, strideX],
+      ...[this.#beta, out, DATA_TYPES[outDtype], n, strideOut, batch, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT],
+    );
+    this.#check('cublasGemmStridedBatchedEx', status);
   }
 
   close(): void {

@@ -17,9 +17,11 @@ import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
 import { ERROR_TEXT, OPS } from '../ops.ts';
 import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization-scheme.ts';
 import { Cublas } from './cublas.ts';
+import { CublasLt } from './cublas-lt.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
 import { CUDART_CONSTANTS, CudaRuntime } from './cuda-runtime.ts';
+import { MatrixProducts } from './matrix-products.ts';
 import { StepGraphs } from './step-graphs.ts';
 import { StreamEvents } from './stream-events.ts';
 
@@ -33,6 +35,7 @@ export interface CudaDeviceOptions {
   replaySizes: readonly number[];
   cudart: CudaLibraries['cudart'];
   cublas: CudaLibraries['cublas'];
+  cublasLt: CudaLibraries['cublasLt'];
   /** Path of libbao-cuda for a compute capability ("90"). */
   kernels: (computeCapability: string) => Promise<string>;
   /** Check pointers and integers of every op. */
@@ -49,6 +52,8 @@ const MIN_WORKSPACE_BYTES = 64 << 20;
 const EMULATED_MIN_WORKSPACE_BYTES = 4 << 20;
 /** As many as need the largest workspace: growing it stops the device and makes all graphs stale, so it is done once. */
 const MANY_ROWS = 1 << 16;
+/** From here on a kernel may be started while the one before it still runs (programmatic dependent launch). */
+const EARLY_START_CAPABILITY = 90;
 /** Two sets of step inputs take turns, and block tables widen as sequences grow. */
 const GRAPHS_PER_SIZE = 4;
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
@@ -75,7 +80,7 @@ export class CudaDevice implements Device {
 
   readonly #runtime: CudaRuntime;
   readonly #kernels: CudaKernels;
-  readonly #cublas: Cublas;
+  readonly #products: MatrixProducts;
   readonly #stream: number;
   /** The kernels' handle of the stream. */
   readonly #handle: number;
@@ -86,7 +91,7 @@ export class CudaDevice implements Device {
   #workspace: { ptr: DevicePtr; bytes: number } = { ptr: 0, bytes: 0 };
   #closed = false;
 
-  /** Throws an Error that begins "no CUDA device:" where libraries or devices are missing. */
+  /** Throws a NoCudaDeviceError where libraries or devices are missing. */
   static async open(options: CudaDeviceOptions): Promise<CudaDevice> {
     const runtime = new CudaRuntime(options.cudart);
     const selected = runtime.selectDevice(options.index);
@@ -110,9 +115,30 @@ export class CudaDevice implements Device {
     this.#stream = runtime.createStream();
     this.#events = new StreamEvents(runtime, this.#stream);
     this.#memory = new CudaMemory(runtime, this.#stream, this.#events, options.exactMemory ?? false);
-    this.#handle = this.#kernels.bao_stream_create(this.#stream, DTYPE_CODES[activationDtype], numMultiprocessors);
+    const earlyStart = Number(computeCapability) >= EARLY_START_CAPABILITY && process.env.BAO_CUDA_EARLY_START !== '0';
+    this.#handle = this.#kernels.bao_stream_create(
+      this.#stream,
+      DTYPE_CODES[activationDtype],
+      numMultiprocessors,
+      earlyStart ? 1 : 0,
+    );
     const bytes = type === 'cuda' ? CUBLAS_WORKSPACE_BYTES : EMULATED_CUBLAS_WORKSPACE_BYTES;
-    this.#cublas = new Cublas(options.cublas, this.#stream, { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes });
+    // One for both: they take turns on the stream.
+    const workspace = { ptr: this.alloc(bytes, 'cuBLAS workspace'), bytes };
+    this.#products = new MatrixProducts({
+      kernels: this.#kernels,
+      handle: this.#handle,
+      cublas: new Cublas(options.cublas, this.#stream, workspace),
+      cublasLt: new CublasLt(options.cublasLt, this.#stream, workspace),
+      activationDtype,
+      alloc: (size, purpose) => this.alloc(size, purpose),
+      free: (address) => this.#memory.free(address),
+      workspace: (size) => {
+        this.#reserveWorkspace(size);
+        return this.#workspace.ptr;
+      },
+      errorText: (code) => this.#errorText(code),
+    });
     const ops = bindOps(this.#opFunctions(), this.#handle, (code) => this.#errorText(code));
     const checked = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
     this.#replaySizes = options.replaySizes;
@@ -126,6 +152,7 @@ export class CudaDevice implements Device {
   }
 
   free(ptr: DevicePtr): void {
+    this.#products.forgetVector(ptr);
     this.#memory.free(ptr);
   }
 
@@ -193,6 +220,7 @@ export class CudaDevice implements Device {
     staged.upload();
     this.ops.copy_bytes(staged.ptr, address, staged.byteLength);
     staged.free();
+    this.#products.addVector(address, values.length);
     return address;
   }
 
@@ -251,7 +279,7 @@ export class CudaDevice implements Device {
     this.#closed = true;
     this.#runtime.functions.cudaStreamSynchronize(this.#stream);
     this.#graphs.clear();
-    this.#cublas.close();
+    this.#products.close();
     this.#events.close();
     this.#kernels.bao_stream_destroy(this.#handle);
     this.#memory.close();
@@ -261,19 +289,23 @@ export class CudaDevice implements Device {
   /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
   #opFunctions(): Record<string, (...args: number[]) => number> {
     const kernels = this.#kernels;
-    const { sample, logprobs, quantized_linear, quantized_linear_f32, add_lora } = kernels.ops;
+    const { sample, logprobs, quantized_linear, quantized_linear_f32, quantized_grouped_linear, add_lora } =
+      kernels.ops;
+    // The last arguments of these are rows, n and k, the fourth is bits.
     const quantized =
       (call: NativeFunction): NativeFunction =>
       (stream, ...args) => {
-        const [, , , bits, , , , m, , k] = args;
-        const bytes = kernels.bao_quantized_linear_workspace_bytes(m!, k!, bits!);
+        const bytes = kernels.bao_quantized_linear_workspace_bytes(args.at(-3)!, args.at(-1)!, args[3]!);
         this.#reserveWorkspace(bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : 0);
         return call(stream, ...args);
       };
     const product =
       (outDtype: FloatDType) =>
       (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
-        this.#linear(outDtype, wDtype!, bias!, [m!, n!, k!], [x!, ldX!], w!, [out!, ldOut!]);
+        this.#products.linear({
+          ...{ x: [x!, ldX!], w: w!, wDtype: wDtype!, bias: bias!, out: [out!, ldOut!] },
+          ...{ outDtype, shape: [m!, n!, k!] },
+        });
     return {
       ...missingOps(),
       ...kernels.ops,
@@ -281,6 +313,7 @@ export class CudaDevice implements Device {
       linear_f32: product('float32'),
       quantized_linear: quantized(quantized_linear!),
       quantized_linear_f32: quantized(quantized_linear_f32!),
+      quantized_grouped_linear: quantized(quantized_grouped_linear!),
       sample: (stream, ...args) => {
         this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(MANY_ROWS, args[2]!));
         return sample!(stream, ...args);
@@ -297,37 +330,6 @@ export class CudaDevice implements Device {
     };
   }
 
-  #linear(
-    outDtype: FloatDType,
-    wDtype: number,
-    bias: DevicePtr,
-    shape: readonly [m: number, n: number, k: number],
-    x: readonly [ptr: DevicePtr, ld: number],
-    w: DevicePtr,
-    out: readonly [ptr: DevicePtr, ld: number],
-  ): number {
-    const [m, n, k] = shape;
-    const isFloat32 = wDtype === DTYPE_CODES.float32 && this.activationDtype !== 'float32';
-    if (isFloat32 ? outDtype !== 'float32' : wDtype !== DTYPE_CODES[this.activationDtype]) return 2;
-    if (m < 0 || n <= 0 || k <= 0 || x[1] < k || out[1] < n) return 1;
-    if (m === 0) return 0;
-    if (!x[0] || !w || !out[0]) return 3;
-    if (isFloat32) this.#cublas.linear('float32', outDtype, shape, [this.#asFloat32(x, m, k), k], w, out);
-    else this.#cublas.linear(this.activationDtype, outDtype, shape, x, w, out);
-    return bias === 0 ? 0 : this.#kernels.bao_add_bias(this.#handle, out[0], bias, out[1], m, n, DTYPE_CODES[outDtype]);
-  }
-
-  /** Enqueues a float32 copy of act x [m, k], for the op that is enqueued next: cuBLAS takes two matrices of one type. */
-  #asFloat32([x, ldX]: readonly [ptr: DevicePtr, ld: number], m: number, k: number): DevicePtr {
-    // Growing stops the device: few sizes.
-    this.#reserveWorkspace(2 ** Math.ceil(Math.log2(m * k * 4)));
-    const to = this.#workspace.ptr;
-    const [fromType, toType] = [DTYPE_CODES[this.activationDtype], DTYPE_CODES.float32];
-    const code = this.#kernels.bao_convert_matrix(this.#handle, x, fromType, m, k, ldX, to, toType);
-    if (code !== 0) refuse('convert_matrix', code, { x, fromType, m, k, ldX, toType }, this.#errorText(code));
-    return to;
-  }
-
   /** Memory that the op which is enqueued next may use. */
   #reserveWorkspace(bytes: number): void {
     if (bytes <= this.#workspace.bytes) return;
@@ -341,12 +343,24 @@ export class CudaDevice implements Device {
   }
 
   #convert(source: MatrixSource, to: DevicePtr, dtype: FloatDType): void {
-    const { cols, ld } = source;
+    const { rows, cols, ld } = source;
+    if (source.dtype === dtype && ld === cols) {
+      // As it is: the copy needs no place in between.
+      this.#copyToDevice(to, source.ptr, rows * cols * dtypeBytes(dtype));
+      this.wait(this.record());
+      return;
+    }
     const [fromType, toType] = [DTYPE_CODES[source.dtype], DTYPE_CODES[dtype]];
-    this.#uploadRows(source, 'convert_matrix', (raw, first, rows) => {
+    this.#uploadRows(source, 'convert_matrix', (raw, first, count) => {
       const at = to + first * cols * dtypeBytes(dtype);
-      return this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, rows, cols, ld, at, toType);
+      return this.#kernels.bao_convert_matrix(this.#handle, raw, fromType, count, cols, ld, at, toType);
     });
+  }
+
+  #copyToDevice(to: DevicePtr, from: number, bytes: number): void {
+    const { cudaMemcpyAsync } = this.#runtime.functions;
+    const { cudaMemcpyHostToDevice } = CUDART_CONSTANTS;
+    this.#runtime.check('cudaMemcpyAsync', cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, this.#stream));
   }
 
   /** Reads the source, in pieces, before it returns; `enqueue` does something with each piece on the device, and gives the kernel's code. */
@@ -363,14 +377,12 @@ export class CudaDevice implements Device {
       const count = Math.min(chunkRows, rows - first);
       // Behind the last row's columns the source may end.
       const bytes = ((count - 1) * ld + cols) * dtypeBytes(source.dtype);
-      const { cudaMemcpyAsync } = this.#runtime.functions;
-      const { cudaMemcpyHostToDevice } = CUDART_CONSTANTS;
-      const copied = cudaMemcpyAsync(raw, from + first * rowBytes, bytes, cudaMemcpyHostToDevice, this.#stream);
-      this.#runtime.check('cudaMemcpyAsync', copied);
+      this.#copyToDevice(raw, from + first * rowBytes, bytes);
       const code = enqueue(raw, first, count);
       if (code !== 0) refuse(op, code, { first, count, cols, ld }, this.#errorText(code));
     }
     this.free(raw);
+    // Weights are there for good when this returns: kernels may read them before the ones that run have ended.
     this.wait(this.record());
   }
 

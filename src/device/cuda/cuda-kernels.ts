@@ -28,6 +28,7 @@ export const CUDA_KERNEL_OPS = [
   'moe_combine',
   'quantized_linear',
   'quantized_linear_f32',
+  'quantized_grouped_linear',
   'add_lora',
   'mean_rows',
   'sample',
@@ -36,9 +37,14 @@ export const CUDA_KERNEL_OPS = [
 ] as const satisfies readonly OpName[];
 
 const RUNTIME = {
-  bao_stream_create: { args: ['ptr', 'i32', 'i32'], returns: 'ptr' },
+  bao_stream_create: { args: ['ptr', 'i32', 'i32', 'i32'], returns: 'ptr' },
   bao_stream_set_workspace: { args: ['ptr', 'ptr', 'i64'], returns: 'void' },
   bao_stream_destroy: { args: ['ptr'], returns: 'void' },
+  bao_is_small_linear: { args: ['ptr', 'i64', 'ptr', 'i32', 'i32'], returns: 'i32' },
+  bao_small_linear: {
+    args: ['ptr', 'ptr', 'i64', 'ptr', 'i32', 'ptr', 'ptr', 'i64', 'i32', 'i32', 'i32', 'i32'],
+    returns: 'i32',
+  },
   bao_add_bias: { args: ['ptr', 'ptr', 'ptr', 'i64', 'i32', 'i32', 'i32'], returns: 'i32' },
   bao_convert_matrix: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'ptr', 'i32'], returns: 'i32' },
   bao_probe_read: { args: ['ptr', 'ptr', 'i64', 'ptr'], returns: 'i32' },

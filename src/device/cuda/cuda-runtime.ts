@@ -1,5 +1,6 @@
 import { CString, type FFIFunction, type Pointer, ptr } from 'bun:ffi';
 import type { NativeFunction } from '../cpu-library.ts';
+import { NoCudaDeviceError } from './no-cuda-device.ts';
 import { openLibrary } from './open-library.ts';
 
 /** The functions of libcudart that are called, as cuda_runtime_api.h declares them. Each gives a cudaError_t unless it says otherwise. */
@@ -32,11 +33,17 @@ export const CUDART_SYMBOLS = {
   cudaGraphLaunch: { args: ['ptr', 'ptr'], returns: 'i32' },
   cudaGraphDestroy: { args: ['ptr'], returns: 'i32' },
   cudaGraphExecDestroy: { args: ['ptr'], returns: 'i32' },
+  cudaGraphExecUpdate: { args: ['ptr', 'ptr', 'ptr'], returns: 'i32' },
+  cudaDeviceCanAccessPeer: { args: ['ptr', 'i32', 'i32'], returns: 'i32' },
+  cudaDeviceEnablePeerAccess: { args: ['i32', 'u32'], returns: 'i32' },
+  cudaMemcpyPeerAsync: { args: ['ptr', 'i32', 'ptr', 'i32', 'u64', 'ptr'], returns: 'i32' },
 } as const satisfies Record<string, FFIFunction>;
 
 /** Constants of driver_types.h and cuda_runtime_api.h, under their names there. */
 export const CUDART_CONSTANTS = {
   cudaErrorNotReady: 600,
+  cudaErrorPeerAccessAlreadyEnabled: 704,
+  cudaErrorGraphExecUpdateFailure: 910,
   cudaMemcpyHostToDevice: 1,
   cudaMemcpyDeviceToHost: 2,
   cudaStreamNonBlocking: 1,
@@ -46,6 +53,9 @@ export const CUDART_CONSTANTS = {
   cudaDevAttrComputeCapabilityMajor: 75,
   cudaDevAttrComputeCapabilityMinor: 76,
 } as const;
+
+/** Of cudaGraphExecUpdateResultInfo, which nothing is read of. */
+export const EXEC_UPDATE_RESULT_BYTES = 24;
 
 /** Kernels need bfloat16 tensor cores and cp.async. */
 const MIN_COMPUTE_CAPABILITY = 8;
@@ -73,13 +83,14 @@ export class CudaRuntime {
   readonly #words = new BigUint64Array(2);
   readonly #first = ptr(this.#words);
   readonly #second = ptr(this.#words, 8);
+  readonly #updateResult = new Uint8Array(EXEC_UPDATE_RESULT_BYTES);
 
-  /** Throws an Error that begins "no CUDA device:" where library, version or device are missing. */
+  /** Throws a NoCudaDeviceError where library, version or device are missing. */
   constructor(candidates: readonly string[]) {
     this.functions = openLibrary('libcudart', candidates, CUDART_SYMBOLS);
     const version = this.#i32('cudaRuntimeGetVersion', this.functions.cudaRuntimeGetVersion(this.#first));
     if (version < MIN_RUNTIME_VERSION) {
-      throw new Error(`no CUDA device: libcudart is of version ${version}, at least ${MIN_RUNTIME_VERSION} is needed`);
+      throw new NoCudaDeviceError(`libcudart is of version ${version}, at least ${MIN_RUNTIME_VERSION} is needed`);
     }
   }
 
@@ -89,15 +100,15 @@ export class CudaRuntime {
     const count = code === 0 ? this.#i32('cudaGetDeviceCount', code) : 0;
     if (count === 0) {
       this.functions.cudaGetLastError();
-      throw new Error(
-        `no CUDA device: ${code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message}`,
+      throw new NoCudaDeviceError(
+        code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message,
       );
     }
     const device = index % count;
     this.check('cudaSetDevice', this.functions.cudaSetDevice(device));
     const [major, minor] = [this.#attribute('Major', device), this.#attribute('Minor', device)];
     if (major < MIN_COMPUTE_CAPABILITY) {
-      throw new Error(`no CUDA device: device ${device} has compute capability ${major}.${minor}, 8.0 is needed`);
+      throw new NoCudaDeviceError(`device ${device} has compute capability ${major}.${minor}, 8.0 is needed`);
     }
     const numMultiprocessors = this.#attributeValue(CUDART_CONSTANTS.cudaDevAttrMultiProcessorCount, device);
     return { device, numMultiprocessors, computeCapability: `${major}${minor}` };
@@ -143,9 +154,12 @@ export class CudaRuntime {
     );
   }
 
-  /** The graph of what `enqueue` enqueues on the stream, ready to be launched; nothing of it runs now. Throws what `enqueue` throws, or a CudaError. */
-  captureGraph(stream: number, enqueue: () => void): number {
-    const { cudaStreamBeginCapture, cudaStreamEndCapture, cudaGraphInstantiate, cudaGraphDestroy } = this.functions;
+  /**
+   * Captures what `enqueue` enqueues on the stream as a graph, for as long as `use` runs; nothing of it is executed. Throws what `enqueue` throws, or a
+   * CudaError.
+   */
+  captureGraph<Result>(stream: number, enqueue: () => void, use: (graph: number) => Result): Result {
+    const { cudaStreamBeginCapture, cudaStreamEndCapture, cudaGraphDestroy } = this.functions;
     // Other threads go on allocating memory meanwhile.
     const { cudaStreamCaptureModeThreadLocal } = CUDART_CONSTANTS;
     this.check('cudaStreamBeginCapture', cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -159,10 +173,47 @@ export class CudaRuntime {
     }
     const graph = this.#pointer('cudaStreamEndCapture', cudaStreamEndCapture(stream, this.#first));
     try {
-      return this.#pointer('cudaGraphInstantiate', cudaGraphInstantiate(this.#first, graph, 0));
+      return use(graph);
     } finally {
       cudaGraphDestroy(graph);
     }
+  }
+
+  /** Makes a graph executable. */
+  instantiateGraph(graph: number): number {
+    return this.#pointer('cudaGraphInstantiate', this.functions.cudaGraphInstantiate(this.#first, graph, 0));
+  }
+
+  /** Gives an executable graph the parameters of another; false where their nodes differ in number or kind. Launches that wait keep what they had. */
+  updateGraph(executable: number, graph: number): boolean {
+    const code = this.functions.cudaGraphExecUpdate(executable, graph, ptr(this.#updateResult));
+    if (code !== CUDART_CONSTANTS.cudaErrorGraphExecUpdateFailure) this.check('cudaGraphExecUpdate', code);
+    else this.functions.cudaGetLastError();
+    return code === 0;
+  }
+
+  /** Whether one device can reach the other's memory directly. */
+  canAccessPeer(device: number, peer: number): boolean {
+    const code = this.functions.cudaDeviceCanAccessPeer(this.#first, device, peer);
+    return this.#i32('cudaDeviceCanAccessPeer', code) === 1;
+  }
+
+  /** Lets this thread's device reach the peer's memory, which `canAccessPeer` must have said it can; again does no harm. */
+  enablePeerAccess(peer: number): void {
+    const code = this.functions.cudaDeviceEnablePeerAccess(peer, 0);
+    if (code !== CUDART_CONSTANTS.cudaErrorPeerAccessAlreadyEnabled) this.check('cudaDeviceEnablePeerAccess', code);
+    else this.functions.cudaGetLastError();
+  }
+
+  /** Enqueues a copy between two devices' memories, directly where access is enabled. */
+  copyPeer(
+    [to, toDevice]: readonly [ptr: number, device: number],
+    [from, fromDevice]: readonly [ptr: number, device: number],
+    bytes: number,
+    stream: number,
+  ): void {
+    const code = this.functions.cudaMemcpyPeerAsync(to, toDevice, from, fromDevice, bytes, stream);
+    this.check('cudaMemcpyPeerAsync', code);
   }
 
   #attribute(part: 'Major' | 'Minor', device: number): number {

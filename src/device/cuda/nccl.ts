@@ -40,8 +40,6 @@ export const NCCL_SYMBOLS = {
   ncclRecv: { args: ['ptr', 'u64', 'i32', 'i32', 'ptr', 'ptr'], returns: 'i32' },
 } as const satisfies Record<string, FFIFunction>;
 
-export const NCCL_SONAMES = ['libnccl.so.2'] as const;
-
 const DATA_TYPES: Record<FloatDType | 'int32', number> = {
   float32: NCCL_CONSTANTS.ncclFloat32,
   float16: NCCL_CONSTANTS.ncclFloat16,

@@ -1,6 +1,7 @@
 import {
   archOf,
   CUBLAS_SONAMES,
+  CUBLASLT_SONAMES,
   CUDART_SONAMES,
   ensureCudaEmulation,
   ensureCudaKernels,
@@ -27,6 +28,7 @@ export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
     type: 'cuda',
     cudart: libraryCandidates(CUDART_SONAMES),
     cublas: libraryCandidates(CUBLAS_SONAMES),
+    cublasLt: libraryCandidates(CUBLASLT_SONAMES),
     kernels: (capability) => ensureCudaKernels([archOf(capability)]),
     debug: isDebug(),
   });
@@ -37,12 +39,13 @@ export function openCuda(options: OpenCudaOptions): Promise<CudaDevice> {
  * @param checked every access of a kernel to memory is checked, many times slower; by default where BAO_CUDA_EMULATION_CHECK is 1
  */
 export async function openCudaEmulation(options: OpenCudaOptions, checked = isChecked()): Promise<CudaDevice> {
-  const { cudart, cublas, kernels } = await ensureCudaEmulation({ quiet: true, checked });
+  const { cudart, cublas, cublasLt, kernels } = await ensureCudaEmulation({ quiet: true, checked });
   return CudaDevice.open({
     ...options,
     type: 'cuda-emulation',
     cudart,
     cublas,
+    cublasLt,
     kernels: () => Promise.resolve(kernels),
     debug: isDebug(),
     exactMemory: checked,

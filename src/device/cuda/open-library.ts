@@ -1,7 +1,8 @@
 import { dlopen, type FFIFunction } from 'bun:ffi';
 import type { NativeFunction } from '../cpu-library.ts';
+import { NoCudaDeviceError } from './no-cuda-device.ts';
 
-/** Opens the first of several sonames or paths. Throws an Error of one sentence with the loader's reasons where none can be had. */
+/** Opens the first of several sonames or paths. Throws a NoCudaDeviceError with the loader's reasons where none can be had. */
 export function openLibrary<Names extends string>(
   what: string,
   candidates: readonly string[],
@@ -16,5 +17,5 @@ export function openLibrary<Names extends string>(
       reasons.push(error instanceof Error ? error.message : String(error));
     }
   }
-  throw new Error(`no CUDA device: ${what} can't be opened (${reasons.join('; ')})`);
+  throw new NoCudaDeviceError(`${what} can't be opened (${reasons.join('; ')})`);
 }

@@ -112,11 +112,12 @@ export class StepGraphs {
 
   private capture(hash: number, calls: readonly Call[]): void {
     try {
-      const { freeBytes } = this.runtime.memoryInfo();
-      const handle = this.runtime.captureGraph(this.stream, () => enqueueAll(calls));
-      const bytes = Math.max(0, freeBytes - this.runtime.memoryInfo().freeBytes);
-      this.makeRoom(hash);
-      this.graphs.set(hash, { calls, handle, bytes });
+      const graph = this.runtime.captureGraph(
+        this.stream,
+        () => enqueueAll(calls),
+        (captured) => this.executable(hash, captured),
+      );
+      this.graphs.set(hash, { calls, ...graph });
     } catch (error) {
       this.capturing = false;
       this.runtime.functions.cudaGetLastError();
@@ -125,15 +126,28 @@ export class StepGraphs {
     }
   }
 
-  private makeRoom(hash: number): void {
+  /** An executable graph of what was captured: where there are as many as there may be, the one used longest ago becomes it. */
+  private executable(hash: number, captured: number): { handle: number; bytes: number } {
+    const oldest = this.takeOldest(hash);
+    if (oldest !== null) {
+      if (this.runtime.updateGraph(oldest.handle, captured)) return { handle: oldest.handle, bytes: oldest.bytes };
+      // Its last launch may still wait.
+      this.runtime.check('cudaStreamSynchronize', this.runtime.functions.cudaStreamSynchronize(this.stream));
+      this.runtime.functions.cudaGraphExecDestroy(oldest.handle);
+    }
+    const { freeBytes } = this.runtime.memoryInfo();
+    const handle = this.runtime.instantiateGraph(captured);
+    return { handle, bytes: Math.max(0, freeBytes - this.runtime.memoryInfo().freeBytes) };
+  }
+
+  /** The graph that has to go, for one of this hash to come. */
+  private takeOldest(hash: number): Graph | null {
     const full = this.graphs.size >= this.maxGraphs && !this.graphs.has(hash);
     const oldest = full ? this.graphs.keys().next().value : hash;
     const graph = oldest === undefined ? undefined : this.graphs.get(oldest);
-    if (graph === undefined) return;
-    // Its last launch may still wait.
-    this.runtime.check('cudaStreamSynchronize', this.runtime.functions.cudaStreamSynchronize(this.stream));
-    this.runtime.functions.cudaGraphExecDestroy(graph.handle);
+    if (graph === undefined) return null;
     this.graphs.delete(oldest!);
+    return graph;
   }
 }
 

@@ -47,3 +47,24 @@ test('arguments that can not be right are refused with names and values', () => 
   );
   expect(() => device.ops.linear(1, 4, 1, 0, 0, 1, 4, 1, 4, 4)).toThrow('a data type that this kernel does not know');
 });
+
+test('graphs are in the memory report, steps are filled up to a capture size, and without sizes there are neither', async () => {
+  const graphs = await createDevice(CUDA_DEVICE, { replaySizes: [1, 4] });
+  const eager = await createDevice(CUDA_DEVICE, { replaySizes: [] });
+  expect([1, 2, 4, 5].map((numSeqs) => graphs.replaySize(numSeqs))).toEqual([1, 4, 4, null]);
+  expect(eager.replaySize(1)).toBeNull();
+  for (const each of [graphs, eager]) {
+    const x = each.staging(64, 'test');
+    new Float32Array(x.host).fill(2);
+    x.upload();
+    // The first is run call by call and captured, the second launched as a graph.
+    for (let i = 0; i < 2; i++) each.replayable(() => each.ops.soft_cap(x.ptr, 16, 1e6));
+    x.download();
+    each.wait(each.record());
+    expect(new Float32Array(x.host)[0]).toBeCloseTo(2, 4);
+  }
+  expect(graphs.memoryReport()['CUDA graphs']).toBeGreaterThan(0);
+  expect(eager.memoryReport()).not.toContainKey('CUDA graphs');
+  graphs.close();
+  eager.close();
+});

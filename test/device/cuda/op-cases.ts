@@ -5,7 +5,7 @@ import { loraBlocks, loraProblem } from '../lora-reference.ts';
 import { encoderCases } from './encoder-op-cases.ts';
 import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
-import { quantCases } from './quant-cases.ts';
+import { quantCases, quantizedExpertCases } from './quant-cases.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
 const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values });
@@ -45,25 +45,35 @@ export function normCases(sizes: readonly number[] = [1, 2, 31, 33, 64, 257, 100
   });
 }
 
+/** Few aligned rows, rows that are not aligned, and many. */
 const LINEAR_SHAPES = [
   [1, 1, 1],
   [1, 40, 33],
   [7, 65, 128],
   [40, 24, 256],
+  [1, 17, 8],
+  [2, 33, 264],
+  [3, 5, 1096],
+  [4, 70, 512],
+  [5, 16, 64],
 ] as const;
 
-/** @param shapes [m, n, k] */
+/**
+ * By turns the biases are a model's.
+ * @param shapes [m, n, k]
+ */
 export function linearCases(shapes: readonly (readonly [number, number, number])[] = LINEAR_SHAPES): OpCase[] {
-  return shapes.flatMap(([m, n, k]) =>
+  return shapes.flatMap(([m, n, k], index) =>
     (['linear', 'linear_f32'] as const).flatMap((op) =>
       [true, false].map((biased) => {
-        const [ldX, ldOut] = [k + 3, n + 5];
+        const [ldX, ldOut] = [k % 8 === 0 ? k + 8 : k + 3, n + 5];
         const out = op === 'linear' ? act(zeros(m * ldOut)) : f32(zeros(m * ldOut));
-        const bias: Record<string, BufferSpec> = biased ? { bias: f32(randomFloats(n, 3)) } : {};
+        const values = randomFloats(n, 3);
+        const bias: BufferSpec = index % 2 === 0 ? { type: 'vector', values } : f32(values);
         const w = { type: 'linear' as const, n, k, values: randomFloats(n * k, 2) };
         return {
           name: `${op} [${m}, ${n}, ${k}]${biased ? ' with bias' : ''}`,
-          buffers: { x: act(randomFloats(m * ldX, 1)), w, out, ...bias },
+          buffers: { x: act(randomFloats(m * ldX, 1)), w, out, ...(biased ? { bias } : {}) },
           steps: [
             { op, args: { x: 'x', ld_x: ldX, w: 'w', bias: biased ? 'bias' : 0, out: 'out', ld_out: ldOut, m, n, k } },
           ],
@@ -482,5 +492,6 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...logprobsCases(),
     ...moeCases(),
     ...quantCases(),
+    ...quantizedExpertCases(),
   ];
 }

@@ -10,6 +10,8 @@ export type BufferSpec =
   /** Activations and weights: in the device's activation type. */
   | { type: 'act'; values: ArrayLike<number> }
   | { type: 'f32' | 'i32'; values: ArrayLike<number> }
+  /** float32, as a model uploads its biases. */
+  | { type: 'vector'; values: ArrayLike<number> }
   /** Bytes whose layout only kernels know. */
   | { type: 'opaque'; bytes: (device: Device) => number }
   /** Whatever a test lays out itself. */
@@ -19,7 +21,7 @@ export type BufferSpec =
   /** The same, quantized by the device. */
   | { type: 'quantized'; n: number; k: number; values: ArrayLike<number>; scheme: QuantizationScheme }
   /** The addresses of such weights, one for each expert. */
-  | { type: 'experts'; n: number; k: number; values: readonly ArrayLike<number>[] };
+  | { type: 'experts'; n: number; k: number; values: readonly ArrayLike<number>[]; scheme?: QuantizationScheme };
 
 /** One call: arguments by name, a string being a buffer's. Dtype arguments are filled in. */
 export interface OpStep {
@@ -80,6 +82,7 @@ function matrixSource(device: Device, { n, k }: { n: number; k: number }, values
 
 function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   if (spec.type === 'opaque') return unreadable(device.alloc(spec.bytes(device), 'test'));
+  if (spec.type === 'vector') return unreadable(device.uploadVector(Float32Array.from(spec.values), 'test'));
   if (spec.type === 'placed') return unreadable(spec.place(device, storage));
   if (spec.type === 'linear') return unreadable(packed(device, spec, spec.values, spec.dtype ?? storage));
   if (spec.type === 'quantized') {
@@ -87,7 +90,14 @@ function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
     return unreadable(device.packQuantizedLinear([source], spec.scheme, 'test').ptr);
   }
   if (spec.type === 'experts') {
-    const addresses = spec.values.map((values) => BigInt(packed(device, spec, values, storage)));
+    const { scheme } = spec;
+    const addresses = spec.values.map((values) =>
+      BigInt(
+        scheme === undefined
+          ? packed(device, spec, values, storage)
+          : device.packQuantizedLinear([matrixSource(device, spec, rounded(values, storage))], scheme, 'test').ptr,
+      ),
+    );
     return unreadable(uploaded(device, new Uint8Array(BigInt64Array.from(addresses).buffer)).ptr);
   }
   const { length } = spec.values;

@@ -10,6 +10,50 @@ const SHAPES = [
   [17, 9, 531],
 ] as const;
 
+/** Rows of each expert, n, k: experts without rows, with more than a tile of them, and rows that are nobody's. */
+const EXPERT_SHAPES = [
+  [[1], 5, 128],
+  [[0, 3, 0, 1], 33, 70],
+  [[9, 0, 20], 17, 200],
+] as const;
+
+export function quantizedExpertCases(): OpCase[] {
+  return EXPERT_SHAPES.flatMap(([counts, n, k]) =>
+    (['int8', 'int4'] as const).map((scheme): OpCase => {
+      const [ldX, ldOut] = [k + 3, n + 5];
+      const offsets = [0];
+      for (const count of counts) offsets.push(offsets.at(-1)! + count);
+      const rows = offsets.at(-1)! + 1;
+      const values = counts.map((_, expert) => randomFloats(n * k, expert));
+      const biased = k !== 70;
+      const bias: Record<string, BufferSpec> = biased
+        ? { biases: { type: 'f32', values: randomFloats(counts.length * n, 3) } }
+        : {};
+      return {
+        name: `quantized_grouped_linear ${scheme} [${counts}] rows, ${n}, ${k}`,
+        buffers: {
+          x: { type: 'act', values: randomFloats(rows * ldX, 1) },
+          weights: { type: 'experts', n, k, values, scheme },
+          offsets: { type: 'i32', values: offsets },
+          out: { type: 'act', values: new Float32Array(rows * ldOut) },
+          ...bias,
+        },
+        steps: [
+          {
+            op: 'quantized_grouped_linear',
+            args: {
+              ...{ x: 'x', ld_x: ldX, weights: 'weights', bits: QUANTIZATION_BITS[scheme] },
+              ...{ biases: biased ? 'biases' : 0, expert_offsets: 'offsets', num_experts: counts.length },
+              ...{ out: 'out', ld_out: ldOut, rows, n, k },
+            },
+          },
+        ],
+        outputs: ['out'],
+      };
+    }),
+  );
+}
+
 /** Products with quantized weights, with a row of zeros and a weight that is not finite among them. */
 export function quantCases(shapes: readonly (readonly [number, number, number])[] = SHAPES): OpCase[] {
   return shapes.flatMap(([m, n, k]) =>

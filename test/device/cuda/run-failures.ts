@@ -10,11 +10,13 @@ import type { Device } from '../../../src/device/device.ts';
 import { DTYPE_CODES } from '../../../src/device/dtype.ts';
 
 const file = process.env.BAO_CUDA_EMULATION_FAIL_FILE!;
+/** More than a product by a kernel takes. */
+const ROWS = 40;
 const weights = new Float32Array(64).fill(1);
 
 /** Makes each call that a model runner's work makes. */
 function work(device: Device): void {
-  const [x, out] = [device.staging(256, 'x'), device.staging(256, 'out')];
+  const [x, out] = [device.staging(ROWS * 256, 'x'), device.staging(256, 'out')];
   const weight = device.uploadVector(weights, 'weight');
   const source = { ptr: ptr(weights), dtype: 'float32', rows: 1, cols: 64, ld: 64 } as const;
   const matrix = device.packLinear([source], 'float32', 'matrix');
@@ -22,7 +24,8 @@ function work(device: Device): void {
   for (let step = 0; step < 2; step++) {
     device.replayable(() => device.ops.rms_norm(x.ptr, weight, out.ptr, 1, 64, 1e-6));
   }
-  device.ops.linear(x.ptr, 64, matrix.ptr, DTYPE_CODES.float32, 0, out.ptr, 1, 1, 1, 64);
+  device.ops.linear(x.ptr, 64, matrix.ptr, DTYPE_CODES.float32, 0, out.ptr, 1, ROWS, 1, 64);
+  device.ops.linear(x.ptr, 64, matrix.ptr, DTYPE_CODES.float32, weight, out.ptr, 1, ROWS, 1, 64);
   out.download();
   const [first, second] = [device.record(), device.record()];
   device.query(first);

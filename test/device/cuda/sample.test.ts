@@ -66,7 +66,9 @@ function sample(device: Device, seed: bigint): Sampled {
   });
   logits.upload();
   table.upload();
-  const result = batch.run(logits.ptr, table.ptr, LD_TABLE);
+  batch.upload();
+  batch.sample(logits.ptr, table.ptr, LD_TABLE);
+  const result = batch.finish(logits.ptr);
   logits.download();
   table.download();
   device.wait(device.record());

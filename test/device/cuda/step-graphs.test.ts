@@ -78,6 +78,34 @@ describe('steps as graphs', () => {
     graphs.clear();
   });
 
+  test('which becomes the new one where their nodes are of the same kind, and is made anew where not', () => {
+    const update = spyOn(functions, 'cudaGraphExecUpdate');
+    const graphs = new StepGraphs(runtime, stream, ops, 1);
+    const step = (...values: number[]) =>
+      counted(() =>
+        graphs.run(() => {
+          for (const value of values) graphs.ops.copy_bytes(value, bytes, 256);
+        }),
+      );
+    expect(step(1)).toMatchObject({ launches: 0, captures: 1 });
+    const { bytes: memory } = graphs;
+    // Its launch waits while the graph is updated: it must do what it was to do.
+    graphs.ops.copy_bytes(9, bytes, 256);
+    expect(step(1)).toMatchObject({ launches: 1, captures: 0 });
+    const before = contents();
+    expect(step(2)).toMatchObject({ launches: 0, captures: 0 });
+    expect(graphs.bytes).toBe(memory);
+    expect(before[0]).toBe(1);
+    graphs.ops.copy_bytes(9, bytes, 256);
+    expect(step(2)).toMatchObject({ launches: 1 });
+    expect(contents()[0]).toBe(2);
+    expect(step(3, 4)).toMatchObject({ launches: 0, captures: 1 });
+    expect(update.mock.results.map(({ value }) => value)).toEqual([0, 910]);
+    expect(step(3, 4)).toMatchObject({ launches: 1 });
+    graphs.clear();
+    update.mockRestore();
+  });
+
   test('after a capture that fails, steps are enqueued op by op, and the log has one line', () => {
     const lines: string[] = [];
     const before = configureLogging({ write: (line) => lines.push(line), format: 'text' });

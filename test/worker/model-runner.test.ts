@@ -1,0 +1,119 @@
+import { afterAll, expect, test } from 'bun:test';
+import type { Device, Ops } from '../../src/device/device.ts';
+import type { OpName } from '../../src/device/ops.ts';
+import type { CausalLM } from '../../src/models/model.ts';
+import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
+import type { NewRequestData, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
+import { ModelRunner } from '../../src/worker/model-runner.ts';
+import { SamplingStage } from '../../src/worker/sampling-stage.ts';
+import { openDevice } from '../device/harness.ts';
+
+const [VOCAB, HIDDEN, REPLAY_SIZE, MAX_SEQS] = [16, 8, 4, 4];
+const cpu = openDevice(1);
+afterAll(() => cpu.close());
+
+interface Call {
+  op: OpName;
+  args: number[];
+  replayed: boolean;
+}
+
+/** The CPU's device, which takes notes, and fills decode steps up to REPLAY_SIZE. */
+function observed(): { device: Device; calls: Call[] } {
+  const calls: Call[] = [];
+  let replaying = false;
+  const ops = new Proxy(cpu.ops, {
+    get:
+      (target, op: OpName) =>
+      (...args: number[]) => {
+        calls.push({ op, args, replayed: replaying });
+        target[op](...args);
+      },
+  }) as Ops;
+  const own: Partial<Device> = {
+    ops,
+    replaySize: () => REPLAY_SIZE,
+    replayable: (enqueue) => {
+      replaying = true;
+      try {
+        return enqueue();
+      } finally {
+        replaying = false;
+      }
+    },
+  };
+  const device = new Proxy(cpu, {
+    get: (target, name: keyof Device) => {
+      const value = own[name] ?? target[name];
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  }) as Device;
+  return { device, calls };
+}
+
+const STEP: SchedulerOutput = {
+  newRequests: [],
+  cachedRequests: [],
+  totalNumScheduledTokens: 0,
+  releasedKeys: [],
+  grammarBitmask: null,
+  forcedTokens: [],
+  waitsForLogits: false,
+};
+
+function request(key: number, tokenIds: number[], logprobs: number | null): NewRequestData {
+  return {
+    key,
+    requestId: `r${key}`,
+    tokenIds: Int32Array.from(tokenIds),
+    numPromptTokens: tokenIds.length,
+    samplingParams: { ...DEFAULT_SAMPLING_PARAMS, temperature: 0, logprobs },
+    poolingParams: null,
+    eosTokenIds: [],
+    seed: 1n,
+    lora: null,
+    blockIds: [],
+    numComputedTokens: 0,
+    numScheduledTokens: tokenIds.length,
+  };
+}
+
+test('a decode step is replayed with its logits and its sampling, filled up with rows that are nobody’s', () => {
+  const { device, calls } = observed();
+  const hidden = cpu.alloc(16 * HIDDEN * 4, 'test');
+  const logits = cpu.staging(MAX_SEQS * VOCAB * 4, 'test');
+  // Row i likes token 3 + i.
+  for (let row = 0; row < MAX_SEQS; row++) new Float32Array(logits.host)[row * VOCAB + 3 + row] = 5;
+  const model = { vocabSize: VOCAB, forward: () => hidden, computeLogits: () => logits.ptr } as unknown as CausalLM;
+  const options = { maxNumSeqs: MAX_SEQS, maxNumBatchedTokens: 16, maxModelLen: 32, vocabSize: VOCAB };
+  const runner = new ModelRunner(device, model, { numBlocks: 1, groups: [], tensors: [] }, options, (tokens) => {
+    const stage = {
+      maxNumSeqs: MAX_SEQS,
+      maxLogitRows: MAX_SEQS,
+      hiddenSize: HIDDEN,
+      logprobsMode: 'raw_logprobs',
+    } as const;
+    return new SamplingStage(device, model, tokens, stage);
+  });
+  const sampleCalls = () => calls.splice(0).filter(({ op }) => op === 'sample');
+
+  const prefill = runner.execute({ ...STEP, newRequests: [request(1, [7, 8, 9], null), request(2, [5], 2)] });
+  expect(prefill.wait()).toMatchObject({ keys: [1, 2], sampledTokenIds: [[3], [4]] });
+  expect(sampleCalls()).toMatchObject([{ replayed: false, args: { 1: 2 } }]);
+
+  const decode = { newBlockIds: [], numScheduledTokens: 1, specTokenIds: [] };
+  const cachedRequests = [
+    { key: 1, numComputedTokens: 3, ...decode },
+    { key: 2, numComputedTokens: 1, ...decode },
+  ];
+  const result = runner.execute({ ...STEP, cachedRequests }).wait();
+  expect(result).toMatchObject({ keys: [1, 2], sampledTokenIds: [[3], [4]], promptLogprobs: [null, null] });
+  expect(result.logprobs[0]).toBeNull();
+  expect([...result.logprobs[1]!.tokenIds]).toEqual([4, 4, 0]);
+  const replayed = calls.filter((call) => call.replayed).map(({ op }) => op);
+  expect(replayed).toEqual(['gather_token_ids', 'gather_rows', 'sample']);
+  expect(sampleCalls()).toMatchObject([{ replayed: true, args: { 1: REPLAY_SIZE } }]);
+  runner.close();
+  logits.free();
+  cpu.free(hidden);
+});
