@@ -73,8 +73,8 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kChunksPerThread);
-  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerChunk));
+  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kPiecesPerThread);
+  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
   const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }
