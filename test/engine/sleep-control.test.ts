@@ -59,6 +59,19 @@ describe('sleep', () => {
 });
 
 describe('waking', () => {
+  test('does not undo the pause of a sleep that was asked for since', async () => {
+    const { control, scheduler, reply, replies } = setUp();
+    scheduler.addRequest(makeRequest(range(4)));
+    scheduler.schedule();
+    control.sleep(0, 'keep', reply);
+    await control.proceed();
+    control.wakeUp(['weights', 'kv_cache', 'scheduling'], reply);
+    control.sleep(1, 'wait', reply);
+    await control.proceed();
+    expect([control.level, scheduler.pauseState, control.isDue]).toEqual([null, 'paused-new', false]);
+    expect(replies).toEqual([null, null]);
+  });
+
   test('by tags: scheduling comes back with the last of the memory', async () => {
     const { calls, control, scheduler, reply, proceed } = setUp();
     control.sleep(1, 'abort', reply);

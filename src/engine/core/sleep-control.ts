@@ -1,6 +1,6 @@
 import type { Executor } from '../../executor/executor.ts';
 import { logger } from '../../logging/logger.ts';
-import type { SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
+import type { PauseState, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import { MEMORY_TAGS, type MemoryTag } from '../../worker/memory-tags.ts';
 import type { SleepLevel, SleepMode, WakeTag } from '../messages.ts';
 
@@ -14,6 +14,8 @@ interface Transition {
   isReady(): boolean;
   run(): Promise<void> | void;
   reply: Reply;
+  /** What it makes of the scheduler from the call on; null: nothing. */
+  pauseState: PauseState | null;
 }
 
 /**
@@ -35,20 +37,25 @@ export class SleepControl {
 
   /** Level 0 stops scheduling; levels 1 and 2 also free weights and KV cache. What runs is aborted, finished first, or kept: computed anew after waking. */
   sleep(level: SleepLevel, mode: SleepMode, reply: Reply): void {
-    if (this.level === null) this.scheduler.pauseState = mode === 'wait' ? 'paused-new' : 'paused-all';
+    const pauseState = mode === 'wait' ? 'paused-new' : 'paused-all';
+    if (this.level === null) this.scheduler.pauseState = pauseState;
     if (mode === 'abort') this.abortAll();
-    const waits = mode === 'wait' && this.level === null;
     this.transitions.push({
       // Who asked for another mode meanwhile has stopped what was waited for.
-      isReady: () => !waits || this.scheduler.pauseState === 'paused-all' || this.scheduler.numStarted === 0,
+      isReady: () =>
+        mode !== 'wait' ||
+        this.level !== null ||
+        this.scheduler.pauseState === 'paused-all' ||
+        this.scheduler.numStarted === 0,
       run: () => this.fallAsleep(level),
       reply,
+      pauseState,
     });
   }
 
   /** Undoes `sleep` for the tags; with the last of them requests are scheduled again. */
   wakeUp(tags: readonly WakeTag[], reply: Reply): void {
-    this.transitions.push({ isReady: () => true, run: () => this.wake(tags), reply });
+    this.transitions.push({ isReady: () => true, run: () => this.wake(tags), reply, pauseState: null });
   }
 
   /** Whether `proceed` has something to do, when no step is in flight. */
@@ -93,6 +100,8 @@ export class SleepControl {
     if (sleepsOn || (this.level === 0 && this.asleep.has('scheduling'))) return;
     this.asleep.clear();
     this.level = null;
-    this.scheduler.pauseState = 'unpaused';
+    // Who has asked for sleep since keeps the pause.
+    this.scheduler.pauseState =
+      this.transitions.findLast(({ pauseState }) => pauseState !== null)?.pauseState ?? 'unpaused';
   }
 }
