@@ -191,7 +191,7 @@ export const EMBEDDING_ROUTES: RouteCases = {
   'POST /v2/embed': {
     shows: 'each text has a vector in the answer of Cohere',
     check: async (client) => {
-      const { embeddings } = good(await client.post('/v2/embed', { texts: TEXTS, input_type: 'query' }));
+      const { embeddings } = good(await client.post('/v2/embed', { texts: TEXTS }));
       expect(embeddings.float.map((vector: number[]) => vector.length)).toEqual([256, 256]);
     },
   },
