@@ -146,4 +146,23 @@ describe('the sources', () => {
     );
     expect(upwards).toEqual([]);
   });
+
+  test('know one device’s own files only where defaults are chosen and the machine is described', () => {
+    const own = /^src\/device\/(cuda\/|cpu-)/;
+    const knowing = [...graph].filter(([, targets]) => targets.some((target) => own.test(target)));
+    const above = knowing.map(([file]) => file).filter((file) => /^src\/(?!(device|config|cli)\/)/.test(file));
+    expect(above).toEqual([]);
+    expect(knowing.length).toBeGreaterThan(above.length);
+  });
+
+  test('of the scheduler and its cache know no clock, no randomness, no system and no native code', () => {
+    const own = [...graph].filter(([file]) => /^src\/(scheduler|kv-cache)\//.test(file));
+    const impure = /from '(bun|node):|\bperformance\.|\bDate\b|Math\.random|\bBun\.(?!SHA256)/;
+    const isImpure = (file: string) => impure.test(readFileSync(join(PACKAGE_ROOT, file), 'utf8'));
+    expect(own.map(([file]) => file).filter(isImpure)).toEqual([]);
+    const ofDevice = new Set(
+      own.flatMap(([, targets]) => targets.filter((target) => target.startsWith('src/device/'))),
+    );
+    expect([...ofDevice]).toEqual(['src/device/dtype.ts']);
+  });
 });

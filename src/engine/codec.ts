@@ -134,7 +134,7 @@ const HAS_PROMPT_LOGPROBS = 2;
 const HAS_DETAILS = 4;
 const HAS_POOLER_OUTPUT = 8;
 
-/** The usual output, one token and nothing else, takes 15 bytes. */
+/** The usual output, one token and nothing else, takes 16 bytes. */
 function writeOutput(writer: ByteWriter, output: EngineCoreOutput): void {
   const hasDetails =
     output.finishReason !== null ||

@@ -13,8 +13,6 @@ const log = logger('lora');
 interface ResidentAdapter extends LoRASlot {
   /** Requests in the worker that run with it. */
   numUsers: number;
-  /** Goes as soon as nobody uses it. */
-  isRemoved: boolean;
 }
 
 /**
@@ -27,6 +25,8 @@ export class LoRAManager {
   private readonly freeSlots: number[];
   /** Ids whose files could not be read again: what they gave before would no longer be what they give. */
   private readonly broken = new Set<number>();
+  /** Ids of adapters that go as soon as nobody uses them, also when a request that waited meanwhile has them read again. An id never comes back. */
+  private readonly removed = new Set<number>();
 
   constructor(
     private readonly layers: LoRALayers,
@@ -52,13 +52,11 @@ export class LoRAManager {
     log.debug(`Read adapter ${request.name}${isResident ? '' : ', which has to wait for a place'}`, { ms });
   }
 
-  /** Frees what an adapter holds, once no request in the worker uses it. Unknown ids are ignored. */
+  /** Frees what an adapter holds, once no request in the worker uses it. Requests that still come with it are served, and nothing is kept after them. */
   remove(id: number): void {
-    this.broken.delete(id);
+    this.removed.add(id);
     const resident = this.residents.get(id);
-    if (resident === undefined) return;
-    resident.isRemoved = true;
-    if (resident.numUsers === 0) this.evict(id, resident);
+    if (resident?.numUsers === 0) this.evict(id, resident);
   }
 
   /**
@@ -79,7 +77,7 @@ export class LoRAManager {
     if (resident === undefined || resident.numUsers === 0)
       throw new Error(`adapter ${id} was released and is not in use`);
     resident.numUsers--;
-    if (resident.numUsers === 0 && resident.isRemoved) this.evict(id, resident);
+    if (resident.numUsers === 0 && this.removed.has(id)) this.evict(id, resident);
   }
 
   /** Frees what all adapters hold. Called with no request in the worker; those that ask for an adapter later have it read again. */
@@ -123,7 +121,7 @@ export class LoRAManager {
     if (slot === null) return null;
     this.fill(slot, weights);
     const rank = Math.max(...[...weights.linear.values()].map((module) => module.rank));
-    const resident = { slot, rank, numUsers: 0, isRemoved: false };
+    const resident = { slot, rank, numUsers: 0 };
     this.residents.set(id, resident);
     return resident;
   }

@@ -16,8 +16,6 @@ export interface NewText {
   text: string;
   /** The stop string that ended it, else null. */
   stop: string | null;
-  /** How many of the pushed tokens belong to the output: all, or those up to the stop string. */
-  numTokens: number;
 }
 
 /** One sequence's tokens to text: detokenizing and stop strings, token by token. vLLM's semantics. */
@@ -40,7 +38,7 @@ export class OutputText {
     const numVisible = endedByStopToken && !this.#includeStop ? tokenIds.length - 1 : tokenIds.length;
     if (this.#stopChecker !== null) return this.#pushChecked(this.#stopChecker, tokenIds, numVisible);
     const visible = numVisible === tokenIds.length ? tokenIds : tokenIds.slice(0, numVisible);
-    return { text: this.#detokenizer.push(visible), stop: null, numTokens: tokenIds.length };
+    return { text: this.#detokenizer.push(visible), stop: null };
   }
 
   /** Token by token, so that the stop string that is found does not depend on how many tokens come at once. */
@@ -50,9 +48,9 @@ export class OutputText {
       this.#numTokens++;
       const checked = stopChecker.append(this.#detokenizer.push([tokenIds[i]!]), this.#numTokens);
       text += checked.text;
-      if (checked.stop !== null) return { text, stop: checked.stop, numTokens: i + 1 };
+      if (checked.stop !== null) return { text, stop: checked.stop };
     }
-    return { text, stop: null, numTokens: tokenIds.length };
+    return { text, stop: null };
   }
 
   /**

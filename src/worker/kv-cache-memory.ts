@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
-import type { Device } from '../device/device.ts';
+import type { Device, DevicePtr } from '../device/device.ts';
+import { MemoryScope } from '../device/memory-scope.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 
 /** On a CPU the memory is everyone's: without being told otherwise the cache holds this many requests of full length … */
@@ -63,6 +64,22 @@ export function checkKvCacheFits(
   throw new Error(
     `${flag}: a KV cache of ${gibibytes(bytes)}${cores} is more than the ${gibibytes(totalBytes)} of memory there are.`,
   );
+}
+
+/** The memory of each layer's cache, by layer. Where there is not enough for all of them, none is kept and the device's error is thrown. */
+export function allocateKvCaches(device: Device, kvCache: KvCacheConfig): Map<string, DevicePtr> {
+  const memory = new MemoryScope(device);
+  const caches = new Map<string, DevicePtr>();
+  try {
+    for (const tensor of kvCache.tensors) {
+      const ptr = memory.alloc(tensor.bytes, 'KV cache');
+      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
+    }
+  } catch (error) {
+    memory.freeAll();
+    throw error;
+  }
+  return caches;
 }
 
 function gibibytes(bytes: number): string {

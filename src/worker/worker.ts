@@ -15,7 +15,7 @@ import { type DenseModuleWeights, type LoadModelOptions, loadModel, loadPoolingM
 import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
 import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
-import { availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
+import { allocateKvCaches, availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
 import type { MemoryTag } from './memory-tags.ts';
 import { ModelRunner } from './model-runner.ts';
 import type { OutputStage, TokenTable } from './output-stage.ts';
@@ -114,7 +114,7 @@ export class Worker {
   initializeFromConfig(kvCache: KvCacheConfig): void {
     checkKvCacheFits(this.config, this.requireDevice(), kvCache);
     this.kvCacheConfig = kvCache;
-    this.allocateKvCache();
+    this.kvCaches = allocateKvCaches(this.requireDevice(), kvCache);
     const { maxLoraRank, modules } = this.config.lora;
     if (this.loraLayers !== null) this.loras = new LoRAManager(this.loraLayers, maxLoraRank);
     for (const module of modules) this.addLora(module);
@@ -137,7 +137,9 @@ export class Worker {
   /** Steps can be executed again when weights and KV cache are both back. Adapters are read when requests ask for them. */
   async wakeUp(tags: readonly MemoryTag[]): Promise<void> {
     if (tags.includes('weights') && this.weights === null) await this.loadModel();
-    if (tags.includes('kv_cache') && this.kvCaches === null) this.allocateKvCache();
+    if (tags.includes('kv_cache')) {
+      this.kvCaches ??= allocateKvCaches(this.requireDevice(), this.requireKvCacheConfig());
+    }
     if (this.weights !== null && this.kvCaches !== null && this.runner === null) this.createRunner();
   }
 
@@ -154,16 +156,6 @@ export class Worker {
     this.runner?.close();
     this.loraLayers?.close();
     this.device?.close();
-  }
-
-  private allocateKvCache(): void {
-    const device = this.requireDevice();
-    const caches = new Map<string, DevicePtr>();
-    for (const tensor of this.requireKvCacheConfig().tensors) {
-      const ptr = device.alloc(tensor.bytes, 'KV cache');
-      for (const layer of tensor.sharedBy) caches.set(layer, ptr);
-    }
-    this.kvCaches = caches;
   }
 
   private createRunner(): void {

@@ -91,7 +91,14 @@ const DECIDED_LATER = {
 };
 const OTHER_DEFAULTS = { model: 'demo', 'log-level': 'info' };
 const OWN_FLAGS = [
-  ...['allow-runtime-lora-updating', 'device', 'cpu-threads', 'request-timeout', 'request-body-timeout', 'limit-concurrency'],
+  ...[
+    'allow-runtime-lora-updating',
+    'device',
+    'cpu-threads',
+    'request-timeout',
+    'request-body-timeout',
+    'limit-concurrency',
+  ],
   ...['http-timeout-keep-alive', 'request-body-limit', 'server-dev-mode', 'log-slow-steps', 'log-format', 'plugin'],
 ];
 

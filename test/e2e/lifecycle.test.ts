@@ -108,7 +108,7 @@ describe('end', () => {
     server.kill('SIGINT');
     await server.logged(/no new requests/);
     const refused = await fetch(`${server.url}/health`, { headers: { 'X-Request-Id': 'probe-7' } });
-    expect(refused.status).toBe(503);
+    expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '1']);
     expect(refused.headers.get('X-Request-Id')).toBe('probe-7');
     expect((await post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hi' })).status).toBe(503);
     expect((await running).usage.completion_tokens).toBe(3000);

@@ -185,6 +185,19 @@ describe('codec', () => {
     );
   });
 
+  test('the usual output, one token and nothing else, takes 16 bytes', () => {
+    const output = {
+      ...{ newTokenIds: [5], newLogprobs: null, newPromptLogprobs: null, poolerOutput: null, failure: null },
+      ...{ finishReason: null, stopReason: null, numCachedTokens: 0, firstScheduledMs: 0, numPreemptions: 0 },
+    };
+    const bytesOf = (numOutputs: number) => {
+      const outputs = Array.from({ length: numOutputs }, (_, handle) => ({ ...output, handle }));
+      const message = { type: 'outputs', outputs: { timestampMs: 1, numStepTokens: 1, outputs, stats: null } } as const;
+      return encodeCoreMessage(message, new ByteWriter()).length;
+    };
+    expect(bytesOf(5) - bytesOf(1)).toBe(4 * 16);
+  });
+
   test('an unknown kind is named', () => {
     expect(() => decodeClientMessage(Uint8Array.of(99))).toThrow('99');
     expect(() => decodeCoreMessage(Uint8Array.of(99))).toThrow('99');

@@ -54,6 +54,14 @@ describe('load balancer', () => {
     }
   });
 
+  test('the same text under another adapter is another prefix', () => {
+    const balancer = new LoadBalancer(cores(0, 0, 0));
+    const adapters = [null, 1, 2];
+    const chosen = adapters.map((loraId) => balancer.choose(prompt(1, 200), loraId));
+    expect(chosen).toEqual([0, 1, 2]);
+    expect(adapters.map((loraId) => balancer.choose(prompt(1, 300), loraId))).toEqual(chosen);
+  });
+
   test('a core that is much busier loses its conversations', () => {
     const loads = cores(0, 0);
     const balancer = new LoadBalancer(loads);

@@ -90,6 +90,20 @@ describe('adapters in memory', () => {
       expect(() => manager.release(1)).toThrow('adapter 1 was released and is not in use');
     }));
 
+  test('what is removed while requests wait for it is read for them, and goes with the last', () =>
+    withManager(2, (manager, request) => {
+      const before = bytesHeld();
+      manager.load(request(1));
+      manager.remove(1);
+      // Twice: a request that was preempted comes again.
+      for (const _ of [1, 2]) {
+        manager.acquire(request(1));
+        expect(manager.residentIds).toEqual([1]);
+        manager.release(1);
+        expect([manager.residentIds, bytesHeld()]).toEqual([[], before]);
+      }
+    }));
+
   test('one whose files are gone is an error for ever, and harms nobody else', () =>
     withManager(1, (manager, request, folder) => {
       manager.load(request(1));
@@ -103,6 +117,9 @@ describe('adapters in memory', () => {
       expect(() => manager.acquire(request(1))).toThrow(
         'Loading lora a1 failed: its files could not be read when it was needed again. Load it anew.',
       );
+      // Nor is it another one when it is removed before its last request starts.
+      manager.remove(1);
+      expect(() => manager.acquire(request(1))).toThrow('Load it anew.');
       manager.acquire(request(2));
       expect(manager.residentIds).toEqual([2]);
     }));

@@ -1,4 +1,6 @@
 import { afterAll, expect, test } from 'bun:test';
+import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
+import { CONSTANT_LISTS, forceToken, prepareSampling, rowWord } from '../../src/sampling/sampling-request.ts';
 import { normals } from './reference-sampler.ts';
 import { openCpuDevice, SamplingHarness } from './sampling-harness.ts';
 
@@ -8,6 +10,7 @@ afterAll(() => device.close());
 const VOCAB = 128;
 const logitsFor = (id: number) => new Float32Array(VOCAB).map((_, i) => (i === id ? 9 : 0));
 const greedy = { temperature: 0 };
+const ANY = { eosTokenIds: [], seed: 0n, vocabSize: VOCAB };
 
 test('a step is read while the next one is in flight, and not after its buffers are taken again', () => {
   const harness = new SamplingHarness(device, VOCAB, 'raw_logprobs', 4);
@@ -89,4 +92,31 @@ test('every instruction set draws the same tokens', async () => {
     return tokens;
   };
   expect(await sampleWith('portable')).toEqual(await sampleWith(undefined));
+});
+
+test('a forced token comes whatever the request forbids, and keeps the log probabilities that it asked for', () => {
+  const harness = new SamplingHarness(device, VOCAB, 'raw_logprobs', 4);
+  const params = {
+    ...greedy,
+    allowedTokenIds: [2, 3],
+    logitBias: [[3, 100] as [number, number]],
+    badWordsTokenIds: [[1]],
+    minTokens: 5,
+    stopTokenIds: [1],
+    logprobs: 0,
+  };
+  // The list behind the forced token's own would be read as the bad word 1, were its length still that of the request's lists.
+  const neighbour = { logits: logitsFor(9), params: { ...greedy, allowedTokenIds: [1] } };
+  const forced = { logits: logitsFor(9), params, forcedToken: 1 };
+  const { tokens, logprobs } = harness.sample([
+    forced,
+    neighbour,
+    { ...forced, params: { ...greedy, badWordsTokenIds: [[1]] } },
+    neighbour,
+  ]);
+  expect(tokens).toEqual([1, 1, 1, 1]);
+  expect([...logprobs[0]!.tokenIds]).toEqual([1]);
+  const { template, lists } = forceToken(prepareSampling({ ...DEFAULT_SAMPLING_PARAMS, ...params }, ANY), 1);
+  expect(CONSTANT_LISTS.map((name) => template[rowWord(name) + 1])).toEqual([1, 0, 0]);
+  expect([...lists]).toEqual([1]);
 });

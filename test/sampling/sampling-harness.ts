@@ -5,7 +5,7 @@ import type { Device, DevicePtr } from '../../src/device/device.ts';
 import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../../src/sampling/sampling-batch.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
-import { prepareSampling } from '../../src/sampling/sampling-request.ts';
+import { forceToken, prepareSampling } from '../../src/sampling/sampling-request.ts';
 
 const libraryPath = await ensureCpuLibrary({ quiet: true });
 
@@ -22,6 +22,8 @@ export interface TestRow {
   seed?: bigint;
   eosTokenIds?: number[];
   bitmask?: Int32Array | null;
+  /** The only token that may be drawn, whatever `params` say. */
+  forcedToken?: number;
   /** Instead of the history's length, for a row without history. */
   numTokens?: number;
 }
@@ -75,7 +77,7 @@ export class SamplingHarness {
         { eosTokenIds: row.eosTokenIds ?? [], seed: row.seed ?? BigInt(i), vocabSize: this.vocabSize },
       );
       const hasHistory = row.numTokens === undefined;
-      this.batch.setRow(i, request, {
+      this.batch.setRow(i, row.forcedToken === undefined ? request : forceToken(request, row.forcedToken), {
         slot: hasHistory ? i : -1,
         numPromptTokens: prompt.length,
         numTokens: row.numTokens ?? history.length,

@@ -3,7 +3,7 @@ import type { BaoConfig } from '../../src/config/bao-config.ts';
 import type { Device } from '../../src/device/device.ts';
 import { getKvCacheConfig } from '../../src/kv-cache/kv-cache-config.ts';
 import type { KvCacheSpec } from '../../src/kv-cache/kv-cache-spec.ts';
-import { availableKvCacheBytes, checkKvCacheFits } from '../../src/worker/kv-cache-memory.ts';
+import { allocateKvCaches, availableKvCacheBytes, checkKvCacheFits } from '../../src/worker/kv-cache-memory.ts';
 
 const GIB = 2 ** 30;
 /** Two layers of a model whose tokens take 1 KiB each. */
@@ -93,4 +93,25 @@ describe('what is asked for', () => {
       '--num-gpu-blocks-override 2000000: a KV cache of 61.0',
     );
   });
+});
+
+test('a cache that finds no room for its last layer holds nothing', () => {
+  const held = new Set<number>();
+  const device = (room: number) =>
+    ({
+      alloc(bytes: number) {
+        if (held.size === room) throw new Error(`no ${bytes} bytes left`);
+        held.add(held.size + 1);
+        return held.size;
+      },
+      free: (ptr: number) => held.delete(ptr),
+    }) as unknown as Device;
+  const kvCache = getKvCacheConfig(specs, 64 * PAGE, { maxModelLen: 64, numBlocksOverride: null });
+  expect(kvCache.tensors).toHaveLength(2);
+  expect(() => allocateKvCaches(device(1), kvCache)).toThrow(`no ${32 * PAGE} bytes left`);
+  expect(held.size).toBe(0);
+  expect([...allocateKvCaches(device(2), kvCache)] as unknown[]).toEqual([
+    ['layer.0', 1],
+    ['layer.1', 2],
+  ]);
 });

@@ -1,10 +1,11 @@
 import { afterAll, expect, test } from 'bun:test';
 import type { Device, Ops } from '../../src/device/device.ts';
 import type { OpName } from '../../src/device/ops.ts';
-import type { CausalLM } from '../../src/models/model.ts';
+import type { CausalLM, Model } from '../../src/models/model.ts';
 import { DEFAULT_SAMPLING_PARAMS } from '../../src/sampling/sampling-params.ts';
 import type { NewRequestData, SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
+import type { OutputStage } from '../../src/worker/output-stage.ts';
 import { SamplingStage } from '../../src/worker/sampling-stage.ts';
 import { openDevice } from '../device/harness.ts';
 
@@ -116,4 +117,30 @@ test('a decode step is replayed with its logits and its sampling, filled up with
   runner.close();
   logits.free();
   cpu.free(hidden);
+});
+
+test('a token counts from the step that samples it, before anyone has seen it; a part of the prompt samples none', () => {
+  const model: Model = { kvCacheSpecs: () => new Map(), bindKvCache() {}, forward: (inputIds) => inputIds };
+  const seen: [numTokens: number, samples: boolean][] = [];
+  const stage: OutputStage = {
+    begin: ({ rows }) => {
+      for (const { state, samples } of rows) seen.push([state.numTokens, samples]);
+      return { finish: () => () => expect.unreachable('nobody asks for the result') };
+    },
+    close() {},
+  };
+  const options = { maxNumSeqs: 1, maxNumBatchedTokens: 16, maxModelLen: 32, vocabSize: VOCAB };
+  const runner = new ModelRunner(cpu, model, { numBlocks: 1, groups: [], tensors: [] }, options, () => stage);
+  runner.execute({ ...STEP, newRequests: [{ ...request(1, [5, 6, 7, 8], null), numScheduledTokens: 3 }] });
+  for (const numComputedTokens of [3, 4, 5]) {
+    const next = { key: 1, newBlockIds: [], numComputedTokens, numScheduledTokens: 1, specTokenIds: [] };
+    runner.execute({ ...STEP, cachedRequests: [next] });
+  }
+  expect(seen).toEqual([
+    [4, false],
+    [4, true],
+    [5, true],
+    [6, true],
+  ]);
+  runner.close();
 });
