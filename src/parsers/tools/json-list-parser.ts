@@ -12,6 +12,7 @@ export class JsonListParser implements ToolParser {
     private readonly sink: ToolSink,
     argumentKeys: readonly string[],
     mark: string,
+    withoutArguments: 'refuse' | 'empty' = 'refuse',
   ) {
     this.#mark = mark;
     this.#list = new JsonCallList(
@@ -24,6 +25,7 @@ export class JsonListParser implements ToolParser {
         arguments: (json) => sink.arguments(json),
       },
       argumentKeys,
+      withoutArguments,
     );
   }
 

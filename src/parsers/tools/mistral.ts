@@ -93,7 +93,7 @@ class MistralToolParser implements ToolParser {
     this.#pending = text;
     if (text === '') return false;
     if (text[0] === '[') {
-      this.#list = new JsonListParser(this.sink, ['arguments'], this.#raw);
+      this.#list = new JsonListParser(this.sink, ['arguments'], this.#raw, 'empty');
       this.#state = 'list';
     } else this.#state = 'name';
     this.#name = '';
