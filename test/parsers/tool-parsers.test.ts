@@ -92,6 +92,12 @@ const WELL_FORMED: [format: string, what: string, text: string, expected: Partia
     { calls: [PARIS, ['now', '{}']] },
   ],
   [
+    'qwen3_coder',
+    'the end behind a parameter',
+    '<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</func',
+    { calls: [PARIS] },
+  ],
+  [
     'llama3_json',
     'one and several',
     '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}; {"type": "function", "name": "now", "parameters": {}}',
@@ -102,6 +108,12 @@ const WELL_FORMED: [format: string, what: string, text: string, expected: Partia
     'text around calls',
     'I look it up: {"name": "get_weather", "parameters": {"city": "Paris"}} and <|python_tag|> {"name": "now", "parameters": {"a": {"b": {}}}};\nDone; bye.',
     { content: 'I look it up:  and ;\nDone; bye.', calls: [PARIS, ['now', '{"a": {"b": {}}}']] },
+  ],
+  [
+    'llama3_json',
+    'a list',
+    '\n[{"name": "get_weather", "parameters": {"city": "Paris"}}, {"name": "now", "parameters": {}}]\n',
+    { calls: [PARIS, ['now', '{}']] },
   ],
   ['llama3_json', 'arguments', '{"name": "get_weather", "arguments": {"city": "Paris"}}', { calls: [PARIS] }],
   [
@@ -116,6 +128,13 @@ const WELL_FORMED: [format: string, what: string, text: string, expected: Partia
     'Sure.[TOOL_CALLS]get_weather{"city": "Paris"}[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}',
     { content: 'Sure.', calls: [PARIS, ['now', '{}']] },
   ],
+  [
+    'mistral',
+    'no arguments',
+    '[TOOL_CALLS]now[ARGS] [TOOL_CALLS]get_weather[ARGS] {"city": "Paris"}[TOOL_CALLS]now[ARGS]',
+    { calls: [['now', '{}'], PARIS, ['now', '{}']] },
+  ],
+  ['mistral', 'arguments that are a list', '[TOOL_CALLS]f[ARGS][1, 2]', { calls: [['f', '[1, 2]']] }],
   [
     'mistral',
     'no arguments in the older array',
@@ -224,6 +243,8 @@ const CONTENT: Record<string, string[]> = {
     '{"name": "f"}',
     'Written {"as": "JSON"}: {"name": "f", "parameters": {}}',
     '{"a": [1, 2]} and more',
+    '[1, 2]; ',
+    '[ ',
     '<|python_tag|>print(1)',
     '  <|python_',
     '{',
@@ -316,7 +337,7 @@ test('arguments are told as they are written', () => {
 test('text values of qwen3_coder are told as they are written', () => {
   const pieces = ['<tool_call>\n<function=get_weather>\n<parameter=city>\nPa', 'ris', '\n', '</parameter>'];
   const events = streamEvents(pieces, optionsFor('qwen3_coder'));
-  expect(events.slice(1).map((event) => 'text' in event && event.text)).toEqual(['{"city": "Pa', 'ris', '"']);
+  expect(events.slice(1).map((event) => 'text' in event && event.text)).toEqual(['{"city": "Pa', 'ris', '"', '}']);
 });
 
 test('only the first call without parallel calls', () => {

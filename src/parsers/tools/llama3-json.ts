@@ -3,8 +3,8 @@ import { TagSplitter } from '../tag-splitter.ts';
 import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
 /**
- * Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, or several with `;` between them, maybe behind `<|python_tag|>`, with text around them.
- * From an object on that is no call all is content.
+ * Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, or several with `;` between them, maybe behind `<|python_tag|>` or in a list, with text around
+ * them. From an object on that is no call all is content.
  */
 export const llama3Json: ToolFormat = { create: (sink) => new Llama3JsonToolParser(sink) };
 
@@ -18,7 +18,9 @@ class Llama3JsonToolParser implements ToolParser {
   /** Separators and tags in front of what may be a call: they go with it. */
   #held = '';
   #call: JsonCallReader;
-  #isBehindCall = false;
+  /** There was no text since the beginning or the last call. */
+  #isBetween = true;
+  #hasCalls = false;
 
   constructor(private readonly sink: ToolSink) {
     this.#call = new JsonCallReader(sink, ARGUMENT_KEYS);
@@ -32,7 +34,7 @@ class Llama3JsonToolParser implements ToolParser {
   finish(): void {
     const isCut = this.#state === 'call' && !this.#call.isTold;
     const text = this.#held + (isCut ? this.#call.raw : '') + this.#pending;
-    if (!this.#isBehindCall || !isSeparator(text)) this.#content(text);
+    if (!this.#hasCalls || !isSeparator(text)) this.#content(text);
   }
 
   /** @returns whether there may be more */
@@ -46,12 +48,12 @@ class Llama3JsonToolParser implements ToolParser {
 
   #readText(): boolean {
     const { before, tag, rest } = STARTS.split(this.#pending);
-    const isHeld = this.#isBehindCall || this.#held !== '';
+    const isHeld = this.#isBetween || this.#held !== '';
     if (isHeld && isSeparator(before)) this.#held += before;
     else if (before !== '') {
       this.#content(this.#held + before);
       this.#held = '';
-      this.#isBehindCall = false;
+      this.#isBetween = false;
     }
     this.#pending = rest;
     if (tag === PYTHON_TAG) this.#held += tag;
@@ -70,7 +72,8 @@ class Llama3JsonToolParser implements ToolParser {
       this.#content(this.#held + this.#call.raw);
       this.#state = 'content';
     } else if (this.#call.isDone) {
-      this.#isBehindCall = true;
+      this.#isBetween = true;
+      this.#hasCalls = true;
       this.#state = 'text';
     } else {
       if (this.#call.isTold) this.#held = '';
@@ -85,7 +88,7 @@ class Llama3JsonToolParser implements ToolParser {
   }
 }
 
-/** What stands between two calls. */
+/** What stands around calls. */
 function isSeparator(text: string): boolean {
-  return /^[\s;]*$/.test(text);
+  return /^[\s;,[\]]*$/.test(text);
 }

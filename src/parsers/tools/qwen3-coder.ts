@@ -49,6 +49,7 @@ class Qwen3CoderToolParser implements ToolParser {
 
   finish(): void {
     if (this.#state === 'value') this.#value.push(this.#pending);
+    else if (this.#state === 'between') this.#writer.close('}');
     else if (this.#state === 'content' || this.#state === 'call' || this.#state === 'name') {
       this.#content(this.#raw + this.#pending);
     }
