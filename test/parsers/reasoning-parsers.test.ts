@@ -53,6 +53,18 @@ const CASES: [format: string, what: string, text: string, expected: Case][] = [
     { reasoning: '\nhm\n', calls: CALLS, tools: 'hermes' },
   ],
   ['qwen3', 'tags twice', 'a<think>b</think>\n\n</think>Yes. </thi', { reasoning: 'ab', content: '\n\nYes. </thi' }],
+  [
+    'qwen3',
+    'a tag within arguments',
+    'hm</think><tool_call>{"name": "f", "arguments": {"a": "</think>"}}</tool_call>',
+    { reasoning: 'hm', calls: [['f', '{"a": "</think>"}']], tools: 'hermes' },
+  ],
+  [
+    'mistral',
+    'a tag within arguments',
+    'Well.[TOOL_CALLS]f{"a": "[THINK]"}',
+    { content: 'Well.', calls: [['f', '{"a": "[THINK]"}']], tools: 'mistral' },
+  ],
   ['deepseek_r1', 'no start tag', 'hm</think>Yes.</think>', { reasoning: 'hm', content: 'Yes.</think>' }],
   ['deepseek_r1', 'a call within the reasoning is none', CALL, { reasoning: CALL, tools: 'hermes' }],
   ['mistral', 'control tokens', '[THINK]hm[/THINK]Yes.', { reasoning: 'hm', content: 'Yes.' }],
@@ -69,6 +81,8 @@ const CASES: [format: string, what: string, text: string, expected: Case][] = [
     '[THINK]hm[TOOL_CALLS]f[ARGS]{"a": 1}',
     { reasoning: 'hm', calls: CALLS, tools: 'mistral' },
   ],
+  ['mistral', 'twice', '[THINK]a[/THINK]b[THINK]c[/THINK]d', { reasoning: 'ac', content: 'bd' }],
+  ['mistral', 'an end without a start', 'a[/THINK]b', { content: 'ab' }],
   ['mistral', 'no end', '[THINK]hm [/THI', { reasoning: 'hm [/THI' }],
   ['mistral', 'a call', '[THINK]hm[/THINK][TOOL_CALLS]f{"a": 1}', { reasoning: 'hm', calls: CALLS, tools: 'mistral' }],
   [

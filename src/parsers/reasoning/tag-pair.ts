@@ -11,7 +11,7 @@ import type {
 export interface TagPairOptions extends ReasoningMarks {
   /**
    * An answer without a start tag in front: reasoning up to the end tag (`always`), or content unless the prompt ends with the start tag
-   * (`marked`), or up to one further on (`anywhere`).
+   * (`marked`), or up to any further on, also behind other reasoning (`anywhere`).
    */
   begins: 'always' | 'marked' | 'anywhere';
   /** A start tag within the reasoning and an end tag behind it are left out. */
@@ -23,12 +23,12 @@ export interface TagPairOptions extends ReasoningMarks {
 
 /** Reasoning between two tags, in front of everything else. */
 export function tagPairFormat(options: TagPairOptions): ReasoningFormat {
-  const { starts, ends, alsoEnd = [], dropsStrayTags = false } = options;
+  const { starts, ends, alsoEnd = [], begins, dropsStrayTags = false } = options;
   const start = (context: ReasoningContext) => startOf(options, context);
+  const outside = [...(dropsStrayTags ? ends : []), ...(begins === 'anywhere' ? starts : [])];
   const splitters = {
-    starts: new TagSplitter(starts),
-    ends: new TagSplitter([...ends, ...alsoEnd, ...(dropsStrayTags ? starts : [])]),
-    strayEnds: dropsStrayTags ? new TagSplitter(ends) : null,
+    inside: new TagSplitter([...ends, ...alsoEnd, ...(dropsStrayTags ? starts : [])]),
+    outside: outside.length === 0 ? null : new TagSplitter([...outside, ...alsoEnd]),
   };
   return {
     marks: { starts, ends, alsoEnd, start },
@@ -52,11 +52,10 @@ function startOf({ starts, ends, begins, isOff }: TagPairOptions, context: Reaso
 }
 
 interface Splitters {
-  starts: TagSplitter;
   /** What ends the reasoning, and what is left out of it. */
-  ends: TagSplitter;
-  /** What is left out behind it. */
-  strayEnds: TagSplitter | null;
+  inside: TagSplitter;
+  /** What begins it again, what is left out of the content, and what begins a call, which is left as it is. */
+  outside: TagSplitter | null;
 }
 
 class TagPairParser implements ReasoningParser {
@@ -67,7 +66,7 @@ class TagPairParser implements ReasoningParser {
 
   constructor(
     private readonly sink: ReasoningSink,
-    private state: ReasoningStart | 'searching' | 'started' | 'behind',
+    private state: ReasoningStart | 'started' | 'content',
     private readonly tags: TagPairOptions,
     private readonly splitters: Splitters,
   ) {}
@@ -92,8 +91,7 @@ class TagPairParser implements ReasoningParser {
   /** @returns whether there may be more */
   #step(): boolean {
     if (this.state === 'started') return this.#readReasoning();
-    if (this.state === 'searching') return this.#search();
-    return this.state === 'behind' && this.#readContent();
+    return this.state === 'content' && this.#readContent();
   }
 
   #skipStart(): void {
@@ -110,37 +108,37 @@ class TagPairParser implements ReasoningParser {
     }
     this.#lead = '';
     if (start !== undefined || this.state === 'inside') this.state = 'started';
-    else if (this.tags.begins === 'anywhere') this.state = 'searching';
+    else if (this.tags.begins === 'anywhere') this.state = 'content';
     else this.#endParsing();
   }
 
-  #search(): boolean {
-    const { before, tag, rest } = this.splitters.starts.split(this.#held);
-    if (before !== '') this.sink.content(before);
-    this.#held = rest;
-    if (tag !== null) this.state = 'started';
-    return tag !== null;
-  }
-
   #readReasoning(): boolean {
-    const { before, tag, rest } = this.splitters.ends.split(this.#held);
+    const { before, tag, rest } = this.splitters.inside.split(this.#held);
     if (before !== '') this.sink.reasoning(before);
     this.#held = rest;
     if (tag === null) return false;
     const { starts, ends } = this.tags;
     if (starts.includes(tag)) return true;
-    if (!ends.includes(tag)) this.#held = tag + rest;
-    if (this.splitters.strayEnds === null) this.#endParsing();
-    else this.state = 'behind';
+    if (ends.includes(tag) && this.splitters.outside !== null) this.state = 'content';
+    else {
+      if (!ends.includes(tag)) this.#held = tag + rest;
+      this.#endParsing();
+    }
     return true;
   }
 
-  /** Behind the reasoning. */
   #readContent(): boolean {
-    const { before, tag, rest } = this.splitters.strayEnds!.split(this.#held);
+    const { before, tag, rest } = this.splitters.outside!.split(this.#held);
     if (before !== '') this.sink.content(before);
     this.#held = rest;
-    return tag !== null;
+    if (tag === null) return false;
+    const { starts, alsoEnd = [] } = this.tags;
+    if (starts.includes(tag)) this.state = 'started';
+    else if (alsoEnd.includes(tag)) {
+      this.#held = tag + rest;
+      this.#endParsing();
+    }
+    return true;
   }
 
   /** What follows is content. */
