@@ -196,6 +196,12 @@ const WELL_FORMED: [format: string, what: string, text: string, expected: Partia
     'I see.\n<|tool_call|>\n[{"name": "now"}, {"name": "get_weather", "arguments": {"city": "Paris"}}]\nDone.',
     { content: 'I see.\n\nDone.', calls: [['now', '{}'], PARIS] },
   ],
+  [
+    'granite',
+    'two lists',
+    '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]\nand <|tool_call|> [{"name": "now"}]',
+    { content: '\nand ', calls: [PARIS, ['now', '{}']] },
+  ],
   ['granite', 'no mark', '[{"name": "get_weather", "arguments": {"city": "Paris"}}]', { calls: [PARIS] }],
   [
     'phi4_mini_json',

@@ -2,7 +2,7 @@ import { TagSplitter } from '../tag-splitter.ts';
 import { JsonListParser } from './json-list-parser.ts';
 import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
-/** Granite 3: `[{"name": …, "arguments": {…}}, …]` behind `<|tool_call|>` or `<tool_call>`, or as the whole answer. */
+/** Granite 3: `[{"name": …, "arguments": {…}}, …]` behind `<|tool_call|>` or `<tool_call>`, once or more, or as the whole answer. */
 export const granite: ToolFormat = { keepsSpecialTokens: true, create: (sink) => new GraniteToolParser(sink) };
 
 const STARTS = new TagSplitter(['<|tool_call|>', '<tool_call>']);
@@ -19,10 +19,7 @@ class GraniteToolParser implements ToolParser {
 
   push(text: string): void {
     this.#pending += text;
-    while (this.#list === null && this.#step());
-    if (this.#list === null) return;
-    this.#list.push(this.#pending);
-    this.#pending = '';
+    while (this.#step());
   }
 
   finish(): void {
@@ -32,7 +29,15 @@ class GraniteToolParser implements ToolParser {
 
   /** @returns whether there may be more */
   #step(): boolean {
+    if (this.#list !== null) return this.#readList(this.#list);
     return this.#state === 'content' ? this.#readContent() : this.#readLead();
+  }
+
+  #readList(list: JsonListParser): boolean {
+    const text = this.#pending;
+    this.#pending = '';
+    list.push(text);
+    return this.#list === null;
   }
 
   #readContent(): boolean {
@@ -51,11 +56,29 @@ class GraniteToolParser implements ToolParser {
     this.#lead += this.#pending.slice(0, this.#pending.length - text.length);
     this.#pending = text;
     if (text === '') return false;
-    if (text[0] === '[') this.#list = new JsonListParser(this.sink, ['arguments'], this.#lead, 'empty');
+    if (text[0] === '[') this.#beginList();
     else this.#content(this.#lead);
     this.#lead = '';
     this.#state = 'content';
     return true;
+  }
+
+  #beginList(): void {
+    const list = new JsonListParser(
+      {
+        content: (text) => {
+          if (!list.isDone) return this.sink.content(text);
+          this.#list = null;
+          this.#pending = text;
+        },
+        startCall: (name) => this.sink.startCall(name),
+        arguments: (json) => this.sink.arguments(json),
+      },
+      ['arguments'],
+      this.#lead,
+      'empty',
+    );
+    this.#list = list;
   }
 
   #content(text: string): void {

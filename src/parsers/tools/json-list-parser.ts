@@ -29,6 +29,11 @@ export class JsonListParser implements ToolParser {
     );
   }
 
+  /** The array has ended as it should: what is told from now on is behind it. */
+  get isDone(): boolean {
+    return this.#list.isDone;
+  }
+
   push(text: string): void {
     let rest = text;
     if (!this.#isOver) {
