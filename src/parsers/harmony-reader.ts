@@ -7,6 +7,16 @@ export interface HarmonyHeader {
   recipient: string | null;
 }
 
+/** Recipients that are no functions of the request: the model itself, and the tools that gpt-oss was trained with. */
+const OTHERS = ['assistant', 'python', 'browser', 'container'];
+const FUNCTIONS = 'functions.';
+
+/** The function that a message calls; null where it is for somebody else. The model leaves out the `functions.` now and then. */
+export function calledFunction({ recipient }: HarmonyHeader): string | null {
+  if (recipient === null || OTHERS.includes(recipient.split('.')[0]!)) return null;
+  return recipient.startsWith(FUNCTIONS) ? recipient.slice(FUNCTIONS.length) || null : recipient;
+}
+
 export interface HarmonySink {
   /** Text that is part of no message. */
   outside(text: string): void;

@@ -12,8 +12,9 @@ export class JsonCallList {
   constructor(
     private readonly sink: ToolSink,
     private readonly argumentKeys: readonly string[],
+    private readonly withoutArguments: 'refuse' | 'empty' = 'refuse',
   ) {
-    this.#reader = new JsonCallReader(sink, argumentKeys);
+    this.#reader = new JsonCallReader(sink, argumentKeys, withoutArguments);
   }
 
   /** The array has ended. */
@@ -54,7 +55,7 @@ export class JsonCallList {
     const character = text[i]!;
     const isSpace = isJsonSpace(text.charCodeAt(i));
     if (!isSpace && this.#state === 'item' && character === '{') {
-      this.#reader = new JsonCallReader(this.sink, this.argumentKeys);
+      this.#reader = new JsonCallReader(this.sink, this.argumentKeys, this.withoutArguments);
       this.#state = 'in-item';
       return i;
     }

@@ -24,6 +24,8 @@ export class JsonCallReader {
   constructor(
     private readonly sink: ToolSink,
     private readonly argumentKeys: readonly string[],
+    /** What a call without arguments is: none, or one with an empty object. */
+    private readonly withoutArguments: 'refuse' | 'empty' = 'refuse',
   ) {}
 
   /** The call was told: it has a name, and its arguments have begun. */
@@ -145,6 +147,7 @@ export class JsonCallReader {
   }
 
   #close(): void {
+    if (!this.#hasArguments && this.#name !== null && this.withoutArguments === 'empty') this.#passArguments('{}');
     if (!this.isTold) this.#state = 'malformed';
   }
 

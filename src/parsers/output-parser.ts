@@ -27,8 +27,10 @@ export class OutputParser {
   readonly #reasoning: ReasoningParser | null;
   readonly #tools: ToolParser | null;
   #numCalls = 0;
-  /** White space behind a call, which is content only if more follows. */
+  /** White space at the beginning or behind a call, which is content only if more of it follows. */
   #blank = '';
+  /** There was content since the last call. */
+  #hasContent = false;
 
   constructor(private readonly options: OutputParserOptions) {
     const { reasoning, tools, functions } = options;
@@ -64,6 +66,7 @@ export class OutputParser {
   finish(): OutputEvent[] {
     this.#reasoning?.finish();
     this.#tools?.finish();
+    if (this.#numCalls === 0 && this.#blank !== '') this.#add({ type: 'content', text: this.#blank });
     return this.#take();
   }
 
@@ -78,16 +81,19 @@ export class OutputParser {
   }
 
   #content(text: string): void {
-    if (this.#numCalls > 0 && /^\s*$/.test(text)) {
+    if (text === '') return;
+    if (this.#tools !== null && !this.#hasContent && /^\s*$/.test(text)) {
       this.#blank += text;
       return;
     }
-    if (this.#blank + text !== '') this.#add({ type: 'content', text: this.#blank + text });
+    this.#add({ type: 'content', text: this.#blank + text });
     this.#blank = '';
+    this.#hasContent = true;
   }
 
   #startCall(name: string, id?: string): void {
     this.#blank = '';
+    this.#hasContent = false;
     const index = this.#numCalls++;
     if (this.#isLeftOut(index)) return;
     this.#events.push({ type: 'tool-call', index, id: id ?? this.#newCallId(), name });

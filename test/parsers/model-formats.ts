@@ -1,3 +1,6 @@
+import fc from 'fast-check';
+import type { FunctionDefinition } from '../../src/parsers/tools/tool-parser.ts';
+
 /** How models of each family write calls, for tests that need any number of them. */
 
 export interface SampleCall {
@@ -82,3 +85,40 @@ export const WRITERS: Record<string, (calls: SampleCall[]) => string> = {
       )
       .join('\n'),
 };
+
+const identifier = fc.stringMatching(/^[a-z_][a-z0-9_]{0,12}$/).filter((name) => name !== '__proto__');
+/** No format can tell its own marks within a text from the marks. */
+const text = fc.string({ unit: 'grapheme', maxLength: 20 }).filter((value) => !/<|^\s|\s$|\r/.test(value));
+const key = fc.oneof(
+  identifier,
+  text.filter((value) => value !== '' && value !== '__proto__'),
+);
+const { value } = fc.letrec<{ value: unknown }>((tie) => ({
+  value: fc.oneof(
+    { depthSize: 'small', withCrossShrink: true },
+    text,
+    fc.integer(),
+    fc.double({ noNaN: true, noDefaultInfinity: true }).map((number) => number + 0),
+    fc.boolean(),
+    fc.constant(null),
+    fc.array(tie('value'), { maxLength: 3 }),
+    fc.dictionary(key, tie('value'), { maxKeys: 3, noNullPrototype: true }),
+  ),
+}));
+export const sampleCall: fc.Arbitrary<SampleCall> = fc.record({
+  name: identifier,
+  args: fc.dictionary(identifier, value, { maxKeys: 4, noNullPrototype: true }),
+});
+
+/** A schema that tells text from the rest. */
+export function definitionsOf(calls: SampleCall[]): FunctionDefinition[] {
+  return calls.map(({ name, args }) => ({
+    name,
+    parameters: {
+      type: 'object',
+      properties: Object.fromEntries(
+        Object.entries(args).map(([field, each]) => [field, { type: typeof each === 'string' ? 'string' : 'object' }]),
+      ),
+    },
+  }));
+}

@@ -1,9 +1,11 @@
 import { tagPairFormat } from './tag-pair.ts';
 
-/** Magistral: control tokens around the thinking. */
+/** Magistral: control tokens around the thinking, which may begin behind some text; a call ends it too. */
 export const mistral = tagPairFormat({
   starts: ['[THINK]'],
   ends: ['[/THINK]'],
-  begins: 'marked',
+  alsoEnd: ['[TOOL_CALLS]'],
+  begins: 'anywhere',
+  dropsStrayTags: true,
   keepsSpecialTokens: true,
 });

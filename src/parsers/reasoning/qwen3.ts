@@ -9,5 +9,6 @@ export const qwen3 = tagPairFormat({
   ends: ['</think>'],
   alsoEnd: ['<tool_call>'],
   begins: 'always',
+  dropsStrayTags: true,
   isOff: (kwargs) => kwargs.enable_thinking === false,
 });

@@ -9,8 +9,13 @@ import type {
 } from './reasoning-parser.ts';
 
 export interface TagPairOptions extends ReasoningMarks {
-  /** An answer without a start tag: reasoning up to the end tag (`always`), or content unless the prompt ends with the start tag (`marked`). */
-  begins: 'always' | 'marked';
+  /**
+   * An answer without a start tag in front: reasoning up to the end tag (`always`), or content unless the prompt ends with the start tag
+   * (`marked`), or up to any further on, also behind other reasoning (`anywhere`).
+   */
+  begins: 'always' | 'marked' | 'anywhere';
+  /** A start tag within the reasoning and an end tag behind it are left out. */
+  dropsStrayTags?: boolean;
   keepsSpecialTokens?: boolean;
   /** Whether the request's template variables switch the reasoning off. */
   isOff?(templateKwargs: Readonly<Record<string, unknown>>): boolean;
@@ -18,13 +23,17 @@ export interface TagPairOptions extends ReasoningMarks {
 
 /** Reasoning between two tags, in front of everything else. */
 export function tagPairFormat(options: TagPairOptions): ReasoningFormat {
-  const { starts, ends, alsoEnd = [] } = options;
+  const { starts, ends, alsoEnd = [], begins, dropsStrayTags = false } = options;
   const start = (context: ReasoningContext) => startOf(options, context);
-  const splitter = new TagSplitter([...ends, ...alsoEnd]);
+  const outside = [...(dropsStrayTags ? ends : []), ...(begins === 'anywhere' ? starts : [])];
+  const splitters = {
+    inside: new TagSplitter([...ends, ...alsoEnd, ...(dropsStrayTags ? starts : [])]),
+    outside: outside.length === 0 ? null : new TagSplitter([...outside, ...alsoEnd]),
+  };
   return {
     marks: { starts, ends, alsoEnd, start },
     keepsSpecialTokens: options.keepsSpecialTokens,
-    create: (sink, context) => new TagPairParser(sink, start(context), options, splitter),
+    create: (sink, context) => new TagPairParser(sink, start(context), options, splitters),
   };
 }
 
@@ -42,6 +51,13 @@ function startOf({ starts, ends, begins, isOff }: TagPairOptions, context: Reaso
   return begins === 'always' || starts.some((start) => prompt.endsWith(start)) ? 'inside' : 'marked';
 }
 
+interface Splitters {
+  /** What ends the reasoning, and what is left out of it. */
+  inside: TagSplitter;
+  /** What begins it again, what is left out of the content, and what begins a call, which is left as it is. */
+  outside: TagSplitter | null;
+}
+
 class TagPairParser implements ReasoningParser {
   /** White space in front of what may be the start tag; it goes with the tag. */
   #lead = '';
@@ -50,9 +66,9 @@ class TagPairParser implements ReasoningParser {
 
   constructor(
     private readonly sink: ReasoningSink,
-    private state: ReasoningStart | 'started',
-    private readonly tags: ReasoningMarks,
-    private readonly splitter: TagSplitter,
+    private state: ReasoningStart | 'started' | 'content',
+    private readonly tags: TagPairOptions,
+    private readonly splitters: Splitters,
   ) {}
 
   push(text: string): void {
@@ -61,15 +77,21 @@ class TagPairParser implements ReasoningParser {
       return;
     }
     this.#held += text;
-    if (this.state !== 'started') this.#skipStart();
-    if (this.state === 'started') this.#readReasoning();
+    if (this.state === 'inside' || this.state === 'marked') this.#skipStart();
+    while (this.#step());
   }
 
   finish(): void {
     const text = this.#lead + this.#held;
     if (text === '') return;
-    if (this.state === 'marked') this.sink.content(text);
-    else this.sink.reasoning(text);
+    if (this.state === 'inside' || this.state === 'started') this.sink.reasoning(text);
+    else this.sink.content(text);
+  }
+
+  /** @returns whether there may be more */
+  #step(): boolean {
+    if (this.state === 'started') return this.#readReasoning();
+    return this.state === 'content' && this.#readContent();
   }
 
   #skipStart(): void {
@@ -83,26 +105,46 @@ class TagPairParser implements ReasoningParser {
     } else {
       if (starts.some((tag) => tag.startsWith(text))) return;
       this.#held = this.#lead + text;
-      if (this.state === 'marked') {
-        this.#passContent(this.#held);
-        return;
-      }
     }
     this.#lead = '';
-    this.state = 'started';
+    if (start !== undefined || this.state === 'inside') this.state = 'started';
+    else if (this.tags.begins === 'anywhere') this.state = 'content';
+    else this.#endParsing();
   }
 
-  #readReasoning(): void {
-    const { before, tag, rest } = this.splitter.split(this.#held);
+  #readReasoning(): boolean {
+    const { before, tag, rest } = this.splitters.inside.split(this.#held);
     if (before !== '') this.sink.reasoning(before);
-    if (tag === null) this.#held = rest;
-    else this.#passContent(this.tags.ends.includes(tag) ? rest : tag + rest);
+    this.#held = rest;
+    if (tag === null) return false;
+    const { starts, ends } = this.tags;
+    if (starts.includes(tag)) return true;
+    if (ends.includes(tag) && this.splitters.outside !== null) this.state = 'content';
+    else {
+      if (!ends.includes(tag)) this.#held = tag + rest;
+      this.#endParsing();
+    }
+    return true;
   }
 
-  #passContent(text: string): void {
+  #readContent(): boolean {
+    const { before, tag, rest } = this.splitters.outside!.split(this.#held);
+    if (before !== '') this.sink.content(before);
+    this.#held = rest;
+    if (tag === null) return false;
+    const { starts, alsoEnd = [] } = this.tags;
+    if (starts.includes(tag)) this.state = 'started';
+    else if (alsoEnd.includes(tag)) {
+      this.#held = tag + rest;
+      this.#endParsing();
+    }
+    return true;
+  }
+
+  /** What follows is content. */
+  #endParsing(): void {
     this.state = 'over';
+    if (this.#held !== '') this.sink.content(this.#held);
     this.#held = '';
-    this.#lead = '';
-    if (text !== '') this.sink.content(text);
   }
 }

@@ -12,6 +12,7 @@ export class JsonListParser implements ToolParser {
     private readonly sink: ToolSink,
     argumentKeys: readonly string[],
     mark: string,
+    withoutArguments: 'refuse' | 'empty' = 'refuse',
   ) {
     this.#mark = mark;
     this.#list = new JsonCallList(
@@ -24,7 +25,13 @@ export class JsonListParser implements ToolParser {
         arguments: (json) => sink.arguments(json),
       },
       argumentKeys,
+      withoutArguments,
     );
+  }
+
+  /** The array has ended as it should: what is told from now on is behind it. */
+  get isDone(): boolean {
+    return this.#list.isDone;
   }
 
   push(text: string): void {

@@ -1,86 +1,94 @@
 import { JsonCallReader } from '../json-call-reader.ts';
+import { TagSplitter } from '../tag-splitter.ts';
 import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
-/** Llama 3.1 to 3.3: the answer is `{"name": …, "parameters": {…}}`, or several with `;` between them, maybe behind `<|python_tag|>`. */
+/**
+ * Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, or several with `;` between them, maybe behind `<|python_tag|>` or in a list, with text around
+ * them. From an object on that is no call all is content.
+ */
 export const llama3Json: ToolFormat = { create: (sink) => new Llama3JsonToolParser(sink) };
 
 const PYTHON_TAG = '<|python_tag|>';
+const STARTS = new TagSplitter([PYTHON_TAG, '{']);
 const ARGUMENT_KEYS = ['parameters', 'arguments'];
 
 class Llama3JsonToolParser implements ToolParser {
-  #state: 'start' | 'call' | 'between' | 'content' = 'start';
-  /** What may still turn out to be content. */
+  #state: 'text' | 'call' | 'content' = 'text';
+  #pending = '';
+  /** Separators and tags in front of what may be a call: they go with it. */
   #held = '';
-  /** What may be the beginning of the tag. */
-  #tag = '';
   #call: JsonCallReader;
+  /** There was no text since the beginning or the last call. */
+  #isBetween = true;
+  #hasCalls = false;
 
   constructor(private readonly sink: ToolSink) {
     this.#call = new JsonCallReader(sink, ARGUMENT_KEYS);
   }
 
   push(text: string): void {
-    let rest = text;
-    if (this.#state === 'start') rest = this.#readStart(text);
-    while (rest !== '') rest = this.#step(rest);
+    this.#pending += text;
+    while (this.#step());
   }
 
   finish(): void {
-    const text = this.#held + this.#tag + (this.#state === 'call' ? this.#call.raw : '');
-    if (text !== '') this.sink.content(text);
+    const isCut = this.#state === 'call' && !this.#call.isTold;
+    const text = this.#held + (isCut ? this.#call.raw : '') + this.#pending;
+    if (!this.#hasCalls || !isSeparator(text)) this.#content(text);
   }
 
-  /** @returns text that is for the next state */
-  #readStart(text: string): string {
-    const whole = this.#tag + text;
-    const start = whole.trimStart();
-    this.#held += whole.slice(0, whole.length - start.length);
-    this.#tag = start;
-    if (start === '' || (start !== PYTHON_TAG && PYTHON_TAG.startsWith(start))) return '';
-    const rest = start.startsWith(PYTHON_TAG) ? start.slice(PYTHON_TAG.length) : start;
-    this.#held += start.slice(0, start.length - rest.length);
-    this.#tag = '';
-    this.#state = 'between';
-    return rest;
+  /** @returns whether there may be more */
+  #step(): boolean {
+    if (this.#state === 'text') return this.#readText();
+    if (this.#state === 'call') return this.#readCall();
+    this.#content(this.#pending);
+    this.#pending = '';
+    return false;
   }
 
-  /** @returns what was not read */
-  #step(text: string): string {
-    if (this.#state === 'content') {
-      this.sink.content(text);
-      return '';
+  #readText(): boolean {
+    const { before, tag, rest } = STARTS.split(this.#pending);
+    const isHeld = this.#isBetween || this.#held !== '';
+    if (isHeld && isSeparator(before)) this.#held += before;
+    else if (before !== '') {
+      this.#content(this.#held + before);
+      this.#held = '';
+      this.#isBetween = false;
     }
-    return this.#state === 'call' ? this.#readCall(text) : this.#readBetween(text);
-  }
-
-  #readBetween(text: string): string {
-    const rest = text.replace(/^[\s;]+/, '');
-    this.#held += text.slice(0, text.length - rest.length);
-    if (rest === '') return '';
-    if (rest[0] === '{') {
+    this.#pending = rest;
+    if (tag === PYTHON_TAG) this.#held += tag;
+    if (tag === '{') {
+      this.#pending = tag + rest;
       this.#call = new JsonCallReader(this.sink, ARGUMENT_KEYS);
       this.#state = 'call';
-      return rest;
     }
-    return this.#giveUp(rest);
+    return tag !== null;
   }
 
-  #readCall(text: string): string {
-    const end = this.#call.push(text, 0);
-    const rest = text.slice(end);
-    if (this.#call.isMalformed) return this.#giveUp(this.#call.raw + rest);
-    if (this.#call.isDone) {
-      this.#held = '';
-      this.#state = 'between';
+  #readCall(): boolean {
+    const end = this.#call.push(this.#pending, 0);
+    this.#pending = this.#pending.slice(end);
+    if (this.#call.isMalformed) {
+      this.#content(this.#held + this.#call.raw);
+      this.#state = 'content';
+    } else if (this.#call.isDone) {
+      this.#isBetween = true;
+      this.#hasCalls = true;
+      this.#state = 'text';
+    } else {
+      if (this.#call.isTold) this.#held = '';
+      return false;
     }
-    return rest;
-  }
-
-  /** The rest of the answer is content. */
-  #giveUp(text: string): string {
-    const whole = this.#held + text;
     this.#held = '';
-    this.#state = 'content';
-    return whole;
+    return true;
   }
+
+  #content(text: string): void {
+    if (text !== '') this.sink.content(text);
+  }
+}
+
+/** What stands around calls. */
+function isSeparator(text: string): boolean {
+  return /^[\s;,[\]]*$/.test(text);
 }

@@ -37,6 +37,8 @@ class MistralToolParser implements ToolParser {
   #name = '';
   #id = '';
   #value = new JsonValueScanner();
+  /** The arguments have begun. */
+  #hasArguments = false;
   #list: JsonListParser | null = null;
 
   constructor(private readonly sink: ToolSink) {}
@@ -49,6 +51,7 @@ class MistralToolParser implements ToolParser {
   finish(): void {
     const text = this.#raw + this.#pending;
     if (this.#list !== null) this.#list.finish();
+    else if (this.#state === 'arguments' && !this.#hasArguments && text.trim() === '') this.sink.arguments('{}');
     else if (text !== '') this.sink.content(text);
   }
 
@@ -93,7 +96,7 @@ class MistralToolParser implements ToolParser {
     this.#pending = text;
     if (text === '') return false;
     if (text[0] === '[') {
-      this.#list = new JsonListParser(this.sink, ['arguments'], this.#raw);
+      this.#list = new JsonListParser(this.sink, ['arguments'], this.#raw, 'empty');
       this.#state = 'list';
     } else this.#state = 'name';
     this.#name = '';
@@ -131,12 +134,14 @@ class MistralToolParser implements ToolParser {
     this.#raw = '';
     this.#value = new JsonValueScanner();
     this.#state = 'arguments';
+    this.#hasArguments = tag === '{';
     if (tag !== '{') return;
     this.#value.scan(tag, 0);
     this.sink.arguments(tag);
   }
 
   #readArguments(): boolean {
+    if (!this.#hasArguments && !this.#beginArguments()) return this.#state === 'content';
     const text = this.#takePending();
     const end = this.#value.scan(text, 0);
     this.sink.arguments(text.slice(0, end));
@@ -144,6 +149,17 @@ class MistralToolParser implements ToolParser {
     if (!this.#value.isDone) return false;
     this.#state = 'content';
     return true;
+  }
+
+  /** White space, then a value or the next call. @returns whether there is a value */
+  #beginArguments(): boolean {
+    const text = this.#pending.trimStart();
+    this.#pending = text;
+    if (text.startsWith(MARK)) {
+      this.sink.arguments('{}');
+      this.#state = 'content';
+    } else this.#hasArguments = text !== '' && !MARK.startsWith(text);
+    return this.#hasArguments;
   }
 
   /** What began with the mark is content. */

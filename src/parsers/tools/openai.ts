@@ -1,14 +1,16 @@
-import { type HarmonyHeader, HarmonyReader } from '../harmony-reader.ts';
+import { calledFunction, type HarmonyHeader, HarmonyReader } from '../harmony-reader.ts';
 import type { ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
-/** gpt-oss: messages to `functions.NAME` are calls, their text the arguments. Messages of the channel `analysis` are left out. */
+/**
+ * gpt-oss: messages to `functions.NAME` are calls, their text the arguments. Messages of the channel `analysis` are left out, and those to the
+ * model's own tools; those that are content are joined by a line break.
+ */
 export const openai: ToolFormat = { keepsSpecialTokens: true, create: (sink) => new OpenaiToolParser(sink) };
-
-const FUNCTIONS = 'functions.';
 
 class OpenaiToolParser implements ToolParser {
   readonly #reader: HarmonyReader;
   #kind: 'call' | 'content' | 'left-out' = 'content';
+  #hasContent = false;
 
   constructor(private readonly sink: ToolSink) {
     this.#reader = new HarmonyReader({
@@ -27,11 +29,17 @@ class OpenaiToolParser implements ToolParser {
     this.#reader.finish();
   }
 
-  #begin({ channel, recipient }: HarmonyHeader): void {
-    if (recipient?.startsWith(FUNCTIONS)) {
+  #begin(header: HarmonyHeader): void {
+    const name = calledFunction(header);
+    if (name !== null) {
       this.#kind = 'call';
-      this.sink.startCall(recipient.slice(FUNCTIONS.length));
-    } else this.#kind = channel === 'analysis' ? 'left-out' : 'content';
+      this.sink.startCall(name);
+      return;
+    }
+    this.#kind = header.channel === 'analysis' || header.recipient !== null ? 'left-out' : 'content';
+    if (this.#kind === 'left-out') return;
+    if (this.#hasContent) this.sink.content('\n');
+    this.#hasContent = true;
   }
 
   #body(text: string): void {

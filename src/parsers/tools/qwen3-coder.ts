@@ -1,6 +1,5 @@
-import { isJson } from '../json-value-scanner.ts';
 import { JsonWriter } from '../json-writer.ts';
-import { wordToJson } from '../literal-reader.ts';
+import { schemaTypes, valueToJson } from '../schema-value.ts';
 import { TagSplitter } from '../tag-splitter.ts';
 import type { FunctionDefinition, ToolFormat, ToolParser, ToolSink } from './tool-parser.ts';
 
@@ -18,7 +17,7 @@ const FUNCTION = '<function=';
 const STARTS = new TagSplitter([CALL, FUNCTION]);
 const FUNCTIONS = new TagSplitter([FUNCTION]);
 const NAME_ENDS = new TagSplitter(['>']);
-const PARAMETERS = new TagSplitter(['<parameter=', '</function>']);
+const PARAMETERS = new TagSplitter(['<parameter=', '</function>', '</tool_call>']);
 const VALUE_ENDS = new TagSplitter(['</parameter>', '<parameter=', '</function>']);
 const CALL_ENDS = new TagSplitter(['</tool_call>', CALL, FUNCTION]);
 
@@ -40,7 +39,7 @@ class Qwen3CoderToolParser implements ToolParser {
     private readonly functions: readonly FunctionDefinition[],
   ) {
     this.#writer = new JsonWriter((json) => sink.arguments(json));
-    this.#value = new ParameterValue(this.#writer, false);
+    this.#value = new ParameterValue(this.#writer, new Set());
   }
 
   push(text: string): void {
@@ -50,6 +49,7 @@ class Qwen3CoderToolParser implements ToolParser {
 
   finish(): void {
     if (this.#state === 'value') this.#value.push(this.#pending);
+    else if (this.#state === 'between') this.#writer.close('}');
     else if (this.#state === 'content' || this.#state === 'call' || this.#state === 'name') {
       this.#content(this.#raw + this.#pending);
     }
@@ -144,9 +144,9 @@ class Qwen3CoderToolParser implements ToolParser {
 
   /** What a tag between values begins. */
   #open(tag: string): void {
-    if (tag === '</function>') {
+    if (tag === '</function>' || tag === '</tool_call>') {
       this.#writer.close('}');
-      this.#state = 'tail';
+      this.#state = tag === '</function>' ? 'tail' : 'content';
     } else if (tag === '</parameter>') this.#state = 'between';
     else {
       this.#name = '';
@@ -159,7 +159,7 @@ class Qwen3CoderToolParser implements ToolParser {
     const key = this.#name.trim();
     this.#writer.key(key);
     this.#raw = '';
-    this.#value = new ParameterValue(this.#writer, isText(asObject(this.#properties[key])));
+    this.#value = new ParameterValue(this.#writer, schemaTypes(this.#properties[key]));
     this.#state = 'value';
     return true;
   }
@@ -192,11 +192,15 @@ class Qwen3CoderToolParser implements ToolParser {
 class ParameterValue {
   #held = '';
   #isFirst = true;
+  /** It can be nothing but text. */
+  private readonly isText: boolean;
 
   constructor(
     private readonly writer: JsonWriter,
-    private readonly isText: boolean,
-  ) {}
+    private readonly types: ReadonlySet<string>,
+  ) {
+    this.isText = types.size === 1 && types.has('string');
+  }
 
   push(text: string): void {
     this.#held += text;
@@ -213,25 +217,12 @@ class ParameterValue {
 
   finish(): void {
     if (!this.isText) {
-      this.writer.value(valueToJson(this.#held.replace(/^\n/, '').replace(/\n$/, '')));
+      this.writer.value(valueToJson(this.#held.replace(/^\n/, '').replace(/\n$/, ''), this.types));
       return;
     }
     if (this.#isFirst) this.writer.beginString();
     this.writer.endString();
   }
-}
-
-/** What is no JSON, no constant and no number is a text after all. */
-function valueToJson(text: string): string {
-  const trimmed = text.trim();
-  return isJson(trimmed) ? trimmed : (wordToJson(trimmed) ?? JSON.stringify(text));
-}
-
-/** Whether a schema says text; without a type, as vLLM has it, it does. */
-function isText(schema: Readonly<Record<string, unknown>>): boolean {
-  const { type } = schema;
-  if (type === undefined) return !('anyOf' in schema || 'oneOf' in schema || '$ref' in schema || 'enum' in schema);
-  return type === 'string';
 }
 
 function asObject(value: unknown): Readonly<Record<string, unknown>> {

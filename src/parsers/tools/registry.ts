@@ -18,11 +18,14 @@ const FORMATS = new Map<string, ToolFormat>([
   ['granite', granite],
   ['hermes', hermes],
   ['llama3_json', llama3Json],
+  ['llama4_json', llama3Json],
   ['mistral', mistral],
   ['openai', openai],
   ['phi4_mini_json', phi4MiniJson],
   ['pythonic', pythonic],
   ['qwen3_coder', qwen3Coder],
+  ['qwen3_json', hermes],
+  ['qwen3_xml', qwen3Coder],
 ]);
 
 /** For plugins: adds a value of `--tool-call-parser`, or replaces one. */
