@@ -59,7 +59,7 @@ export interface JsonOptions {
   disableAnyWhitespace: boolean;
   /** Objects with listed properties have no others, where the schema does not say. */
   disableAdditionalProperties: boolean;
-  /** Regular expression of the space between tokens; null: any, up to 40 characters. */
+  /** Regular expression of the space between tokens; null: any. */
   whitespacePattern: string | null;
   /** Keywords that the engine can't keep to are dropped, oneOf is read as anyOf. Default false. */
   lenient?: boolean;
@@ -89,9 +89,6 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
   }
 }
 
-/** Space between two tokens of JSON, enough for deep indentation: a small model that likes line breaks would write them until `max_tokens`. */
-const BOUNDED_WHITESPACE = String.raw`[\x20\x0A\x0D\x09]{1,40}`;
-
 /** The schema with the engine's options, which are a member of it. */
 function preparedSchema(schema: unknown, options: JsonOptions): Record<string, unknown> {
   const { whitespacePattern, disableAnyWhitespace, lenient = false } = options;
@@ -99,7 +96,7 @@ function preparedSchema(schema: unknown, options: JsonOptions): Record<string, u
     ...checkedSchema(schema, options),
     'x-guidance': {
       whitespace_flexible: !disableAnyWhitespace,
-      ...(disableAnyWhitespace ? {} : { whitespace_pattern: whitespacePattern ?? BOUNDED_WHITESPACE }),
+      ...(disableAnyWhitespace || whitespacePattern === null ? {} : { whitespace_pattern: whitespacePattern }),
       lenient,
       coerce_one_of: lenient,
     },
