@@ -6,7 +6,14 @@ import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { limitSubject, withLimits } from '../limits.ts';
 import { modelCost } from '../offline/model-cost.ts';
 import { bao } from '../peers/bao.ts';
-import { limitTokensPerS, measurePeers, type PeerMeasurement, type PeersFigures, rowTitle } from '../peers/measure.ts';
+import {
+  limitTokensPerS,
+  type MeasuredRow,
+  measurePeers,
+  type PeerMeasurement,
+  type PeersFigures,
+  rowTitle,
+} from '../peers/measure.ts';
 import { nodeLlamaCpp } from '../peers/node-llama-cpp.ts';
 import { vllm } from '../peers/vllm.ts';
 import { writeResult } from '../results.ts';
@@ -132,7 +139,7 @@ export const peers = defineCommand({
       ...(quantization === 'none' ? {} : { quantization }),
     }).createEngineConfig();
     const { value, limits } = await withLimits(limitSubject(config), () =>
-      measurePeers(engines, workload, measurements, numRounds),
+      measurePeers(engines, workload, measurements, numRounds, tell),
     );
     const cost = await modelCost(config);
     const figures: PeersFigures = {
@@ -148,6 +155,11 @@ export const peers = defineCommand({
     await writeResult(values.outputJson, 'peers', figures);
   },
 });
+
+function tell(rows: readonly MeasuredRow[]): void {
+  const rates = rows.map(({ peer, tokens_per_s: rate }) => `${peer} ${shortNumber(rate)}`);
+  process.stderr.write(`${rowTitle(rows[0]!)}: ${rates.join(', ')} tok/s\n`);
+}
 
 function sizes(flag: string, texts: readonly string[]): number[] {
   const numbers = texts.filter((text) => text !== '').map(Number);

@@ -24,7 +24,7 @@ export interface PeerRow {
   limit_tokens_per_s: number | null;
 }
 
-type MeasuredRow = Omit<PeerRow, 'limit_tokens_per_s'>;
+export type MeasuredRow = Omit<PeerRow, 'limit_tokens_per_s'>;
 
 /** The JSON of `bun bench peers`. */
 export interface PeersFigures {
@@ -47,13 +47,14 @@ const RATE_OF: Readonly<Record<PeerAspect, keyof BatchRates>> = {
 
 /**
  * Peers take turns, round by round, so that what else the machine does hits all alike; a first round warms up. All of them stay loaded meanwhile.
- * Those that can't run the workload sit out.
+ * Those that can't run the workload sit out. `onRows` hears of each measurement when it is done: the whole takes many minutes.
  */
 export async function measurePeers(
   peers: readonly Peer[],
   workload: PeerWorkload,
   measurements: readonly PeerMeasurement[],
   rounds: number,
+  onRows: (rows: readonly MeasuredRow[]) => void = () => {},
 ): Promise<Pick<PeersFigures, 'versions' | 'ready_s'> & { rows: MeasuredRow[] }> {
   const versions: Record<string, string> = {};
   const sessions = new Map<string, PeerSession>();
@@ -65,7 +66,11 @@ export async function measurePeers(
       sessions.set(peer.name, await peer.start(workload));
     }
     const rows: MeasuredRow[] = [];
-    for (const measurement of measurements) rows.push(...(await takeTurns(sessions, measurement, rounds)));
+    for (const measurement of measurements) {
+      const measured = await takeTurns(sessions, measurement, rounds);
+      rows.push(...measured);
+      onRows(measured);
+    }
     const ready = [...sessions].map(([name, { readySeconds }]) => [name, readySeconds]);
     return { versions, ready_s: Object.fromEntries(ready), rows };
   } finally {

@@ -52,7 +52,9 @@ const DECODE: PeerMeasurement = { aspect: 'decode', ...BATCH };
 test('peers take turns, and one that is not installed sits out', async () => {
   const log: string[] = [];
   const peers = [fakePeer('a', 10, log), fakePeer('absent', 0, log), fakePeer('b', 20, log)];
-  const { versions, ready_s, rows } = await measurePeers(peers, WORKLOAD, [DECODE], 2);
+  const told: unknown[] = [];
+  const { versions, ready_s, rows } = await measurePeers(peers, WORKLOAD, [DECODE], 2, (each) => told.push(...each));
+  expect(told).toEqual(rows);
   expect(log).toEqual(['a 2', 'b 2', 'a 2', 'b 2', 'a 2', 'b 2', 'a closed', 'b closed']);
   expect(versions).toEqual({ a: '1.0', b: '1.0' });
   expect(ready_s).toEqual({ a: 0.1, b: 0.05 });
