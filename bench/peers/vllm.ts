@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { UsageError } from '../../src/config/config-error.ts';
 import { ServerProcess } from '../server-process.ts';
 import { HttpSession, hasTokenizer, MODEL_NAME } from './http-session.ts';
 import type { Peer, PeerLocations } from './peer.ts';
@@ -23,6 +24,7 @@ export function vllm({ vllmPython }: PeerLocations): Peer {
     async version({ quantization }) {
       // Its CPU build quantizes no checkpoint as it loads it.
       if (python === null || quantization !== 'none') return null;
+      if (Bun.which(python) === null) throw new UsageError(`--vllm-python ${python} is no program.`);
       const script = 'import importlib.metadata as m; print(m.version("vllm"))';
       const { stdout, exitCode } = Bun.spawnSync([python, '-c', script], { stderr: 'ignore' });
       return exitCode === 0 ? stdout.toString().trim() : null;
