@@ -29,6 +29,26 @@ export function isReported(junit: string, file: string): boolean {
   return junit.includes(`<testsuite name="${file.replace(/^\.\//, '')}"`);
 }
 
+const XML_ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };
+
+function unescapeXml(text: string): string {
+  return text.replace(/&(?:#(\d+)|#x([0-9a-f]+)|(\w+));/gi, (entity, decimal, hex, name) => {
+    if (name !== undefined) return XML_ENTITIES[name] ?? entity;
+    return String.fromCodePoint(decimal === undefined ? Number.parseInt(hex, 16) : Number(decimal));
+  });
+}
+
+/** What failed according to a JUnit report, one text each: file, line and names of the test, then what it says. */
+export function listFailures(junit: string): string[] {
+  return [...junit.matchAll(/<testcase\b([^>]*)>\s*<(?:failure|error)\b[^>]*?(?:\/>|>([^<]*)<)/g)].map(
+    ([, head, text]) => {
+      const attribute = (name: string) => new RegExp(`\\b${name}="([^"]*)"`).exec(head ?? '')?.[1] ?? '';
+      const names = [attribute('classname'), attribute('name')].filter((name) => name !== '').join(' > ');
+      return unescapeXml(`${attribute('file')}:${attribute('line')}: ${names}\n${text ?? ''}`).trimEnd();
+    },
+  );
+}
+
 /** `12 passed, 0 failed`, and `, 1 skipped` if any. */
 export function sumLine({ passed, failed, skipped }: Counts): string {
   return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;

@@ -1,11 +1,11 @@
 /**
  * `bun run test [PATH…] [options of bun test]`: unit tests in one process, then each file of test/e2e in a process of its own, one after another,
- * since they start servers. The last line is the sum: `N passed, N failed`.
+ * since they start servers. What failed is told once more at the end; the last line is the sum: `N passed, N failed`.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type Counts, countResults, groupTestFiles, isReported, sumLine } from './test-groups.ts';
+import { type Counts, countResults, groupTestFiles, isReported, listFailures, sumLine } from './test-groups.ts';
 
 const ROOT = resolve(import.meta.dir, '..');
 /** Of one test. Far beyond what any takes: only a hang meets it, on whatever machine. */
@@ -19,7 +19,12 @@ function splitArguments(argv: readonly string[]): { filters: string[]; options: 
   return { filters: args.slice(0, end), options: args.slice(end) };
 }
 
-async function runGroup(files: readonly string[], options: readonly string[], report: string): Promise<Counts> {
+interface GroupResult {
+  counts: Counts;
+  failures: readonly string[];
+}
+
+async function runGroup(files: readonly string[], options: readonly string[], report: string): Promise<GroupResult> {
   const child = Bun.spawn(
     [
       process.execPath,
@@ -35,15 +40,16 @@ async function runGroup(files: readonly string[], options: readonly string[], re
   const exitCode = await child.exited;
   const junit = (await Bun.file(report).exists()) ? readFileSync(report, 'utf8') : '';
   const counts = countResults(junit);
-  if (exitCode === 0) return counts;
+  if (exitCode === 0) return { counts, failures: [] };
+  const failures = listFailures(junit);
   // A file that can't be loaded, or whose process died, is not in the report, and has not passed. (With options it may have no test that was asked for.)
   const unreported = options.length === 0 ? files.filter((file) => !isReported(junit, file)) : [];
   if (unreported.length > 0 || counts.failed === 0) {
-    console.error(
+    failures.push(
       `bun test ended with ${child.signalCode ?? `code ${exitCode}`}; did not finish: ${unreported.join(' ')}`,
     );
   }
-  return { ...counts, failed: Math.max(1, counts.failed + unreported.length) };
+  return { counts: { ...counts, failed: Math.max(1, counts.failed + unreported.length) }, failures };
 }
 
 const { filters, options } = splitArguments(process.argv.slice(2));
@@ -61,15 +67,18 @@ if (groups.flat().some((file) => file.includes('cuda') || file.includes('test/be
 
 const folder = mkdtempSync(join(tmpdir(), 'bao-test-'));
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+const failed: string[] = [];
 try {
   for (const [index, files] of groups.entries()) {
-    const counts = await runGroup(files, options, join(folder, `${index}.xml`));
+    const { counts, failures } = await runGroup(files, options, join(folder, `${index}.xml`));
     total.passed += counts.passed;
     total.failed += counts.failed;
     total.skipped += counts.skipped;
+    failed.push(...failures);
   }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
+for (const failure of failed) console.error(`\n(fail) ${failure}`);
 console.log(sumLine(total));
 process.exit(total.failed > 0 ? 1 : 0);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { countResults, groupTestFiles, isReported, sumLine } from '../../scripts/test-groups.ts';
+import { countResults, groupTestFiles, isReported, listFailures, sumLine } from '../../scripts/test-groups.ts';
 
 describe('test groups', () => {
   const files = ['test/e2e/b.test.ts', 'test/scheduler/a.test.ts', 'test/e2e/a.test.ts', 'test/config/a.test.ts'];
@@ -31,6 +31,9 @@ test('results are counted from the report of a real run', async () => {
   const junit = await Bun.file(report).text();
   await Bun.file(report).delete();
   expect(countResults(junit)).toEqual({ passed: 2, failed: 1, skipped: 1 });
+  expect(listFailures(junit)).toEqual([
+    'test/scripts/fixture-suite.ts:6: three\nAssertionError: expect(received).toBe(expected)\n\nExpected: 4\nReceived: 3',
+  ]);
   expect(isReported(junit, './test/scripts/fixture-suite.ts')).toBe(true);
   expect(isReported(junit, './test/scripts/other.ts')).toBe(false);
 });
