@@ -1,6 +1,6 @@
 import type { GpuFacts } from '../device/cuda/gpu-facts.ts';
 import type { SchedulerConfig } from './bao-config.ts';
-import type { FlagValues, GroupValues } from './flags/index.ts';
+import type { GroupValues } from './flags/index.ts';
 
 /** Who runs the engine: an API server, whose users wait for tokens, or a program, which wants all results soon. */
 export type UsageContext = 'api-server' | 'llm-class';
@@ -25,11 +25,6 @@ function defaultsFor(gpu: GpuFacts | null): BatchDefaults {
   if (gpu === null) return CPU_DEFAULTS;
   const isLarge = gpu.memoryBytes >= LARGE_GPU_BYTES && gpu.computeCapability !== A100_CAPABILITY;
   return isLarge ? LARGE_GPU_DEFAULTS : GPU_DEFAULTS;
-}
-
-/** Whether the device must be asked: where both limits are given nothing depends on it. */
-export function needsGpuFacts({ device, maxNumSeqs, maxNumBatchedTokens }: FlagValues): boolean {
-  return (device === 'cuda' || device === 'cuda-emulation') && (maxNumSeqs === null || maxNumBatchedTokens === null);
 }
 
 /** Decides the limits of a batch that were not given. */

@@ -89,6 +89,27 @@ function checkFrontend(values: FlagValues): void {
   }
 }
 
+export interface MachineFacts {
+  /** That this process may use. */
+  cpuCores: number;
+  /** Null: the model does not run on GPUs. */
+  gpus: number | null;
+}
+
+/** The parallel size against the devices that there are. Throws ConfigError. */
+export function checkDevices({ dataParallelSize, cpuThreads }: FlagValues, { cpuCores, gpus }: MachineFacts): void {
+  if (gpus !== null && dataParallelSize > gpus) {
+    throw new ConfigError(
+      `--data-parallel-size ${dataParallelSize} is more than the CUDA devices there are, ${gpus}: each engine core has one of its own.`,
+    );
+  }
+  if (gpus === null && cpuThreads === null && dataParallelSize > cpuCores) {
+    throw new ConfigError(
+      `--data-parallel-size ${dataParallelSize} is more than the CPU cores there are, ${cpuCores}; with --cpu-threads ${dataParallelSize} the engine cores share them.`,
+    );
+  }
+}
+
 /** The resolved configuration against the model. Throws ConfigError. */
 export function checkConfig({ scheduler, model }: BaoConfig): void {
   const { maxNumBatchedTokens, maxNumSeqs, enableChunkedPrefill, longPrefillTokenThreshold } = scheduler;

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { GpuFacts } from '../device/cuda/gpu-facts.ts';
 import { NoCudaDeviceError } from '../device/cuda/no-cuda-device.ts';
@@ -7,9 +8,9 @@ import { HfConfigError } from '../models/config-fields.ts';
 import type { HfConfig } from '../models/hf-config.ts';
 import { canChunk } from '../pooling/pooling-config.ts';
 import type { BaoConfig, ModelConfig, SchedulerConfig } from './bao-config.ts';
-import { needsGpuFacts, resolveBatchLimits, type UsageContext } from './batch-defaults.ts';
+import { resolveBatchLimits, type UsageContext } from './batch-defaults.ts';
 import { resolveCompilation } from './capture-sizes.ts';
-import { checkConfig, checkFlags } from './checks.ts';
+import { checkConfig, checkDevices, checkFlags } from './checks.ts';
 import { ConfigError } from './config-error.ts';
 import { readEnvironment } from './environment.ts';
 import { fieldName } from './flags/flag.ts';
@@ -36,6 +37,8 @@ export interface ModelFolderOptions {
 export interface ModelEnvironment {
   resolveModelFolder(model: string, options: ModelFolderOptions): Promise<string>;
   parseHfConfig(raw: unknown, source: string): HfConfig;
+  /** CPU cores that this process may use. */
+  cpuCores(): number;
   /** Throws a NoCudaDeviceError. */
   gpuFacts(device: GpuDevice): Promise<GpuFacts>;
 }
@@ -75,9 +78,11 @@ export class EngineArgs {
     checkFlags(this.values);
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
     const models = { ...(await defaultEnvironment()), ...environment };
+    const gpu = await this.askGpu(models);
+    checkDevices(this.values, { cpuCores: models.cpuCores(), gpus: gpu?.numDevices ?? null });
     const model = await this.resolveModel(models);
     const cache = this.group('cache');
-    const scheduler = await this.resolveScheduler(models, model, usage);
+    const scheduler = this.resolveScheduler(model, usage, gpu);
     const config: BaoConfig = {
       model,
       load: this.group('load'),
@@ -191,16 +196,17 @@ export class EngineArgs {
     };
   }
 
-  private async resolveScheduler(
-    environment: ModelEnvironment,
-    model: ModelConfig,
-    usage: UsageContext,
-  ): Promise<SchedulerConfig> {
+  /** Null where the device is no GPU, or nothing depends on it. */
+  private async askGpu(environment: ModelEnvironment): Promise<GpuFacts | null> {
+    const { device, maxNumSeqs, maxNumBatchedTokens, dataParallelSize } = this.values;
+    if (device !== 'cuda' && device !== 'cuda-emulation') return null;
+    if (maxNumSeqs !== null && maxNumBatchedTokens !== null && dataParallelSize === 1) return null;
+    return tellOperator(() => environment.gpuFacts(device));
+  }
+
+  private resolveScheduler(model: ModelConfig, usage: UsageContext, gpu: GpuFacts | null): SchedulerConfig {
     const asGiven = this.group('scheduler');
     const given = { ...asGiven, enableChunkedPrefill: asGiven.enableChunkedPrefill && isChunkable(model) };
-    const gpu = needsGpuFacts(this.values)
-      ? await tellOperator(() => environment.gpuFacts(this.values.device as GpuDevice))
-      : null;
     return resolveBatchLimits(given, model.maxModelLen, usage, gpu);
   }
 }
@@ -248,7 +254,7 @@ async function defaultEnvironment(): Promise<ModelEnvironment> {
     import('../loader/model-folder.ts'),
     import('../models/parse-hf-config.ts'),
   ]);
-  return { resolveModelFolder, parseHfConfig, gpuFacts };
+  return { resolveModelFolder, parseHfConfig, cpuCores: availableParallelism, gpuFacts };
 }
 
 /** Loaded where a GPU is asked for. */

@@ -5,9 +5,9 @@ import type { FlagValues } from '../../src/config/flags/index.ts';
 import type { GpuFacts } from '../../src/device/cuda/gpu-facts.ts';
 
 const GIB = 2 ** 30;
-const H100: GpuFacts = { memoryBytes: 79 * GIB, computeCapability: '90' };
-const A100: GpuFacts = { memoryBytes: 79 * GIB, computeCapability: '80' };
-const L4: GpuFacts = { memoryBytes: 22 * GIB, computeCapability: '89' };
+const H100: GpuFacts = { numDevices: 1, memoryBytes: 79 * GIB, computeCapability: '90' };
+const A100: GpuFacts = { numDevices: 1, memoryBytes: 79 * GIB, computeCapability: '80' };
+const L4: GpuFacts = { numDevices: 1, memoryBytes: 22 * GIB, computeCapability: '89' };
 
 async function limitsOn(gpu: GpuFacts, usage: UsageContext, given: Partial<FlagValues> = {}) {
   const args = new EngineArgs({ model: 'demo', device: 'cuda', ...given });

@@ -363,6 +363,39 @@ describe('what does not go together is one sentence', () => {
   });
 });
 
+describe('the parallel size is held against the devices', () => {
+  const sized = (given: Partial<FlagValues>) =>
+    new EngineArgs({ model: 'demo', ...given }).createEngineConfig({
+      cpuCores: () => 2,
+      gpuFacts: async () => ({ numDevices: 4, memoryBytes: 2 ** 34, computeCapability: '90' }),
+    });
+
+  test.each<[Partial<FlagValues>, string]>([
+    [
+      { dataParallelSize: 3 },
+      '--data-parallel-size 3 is more than the CPU cores there are, 2; with --cpu-threads 3 the engine cores share them.',
+    ],
+    [
+      { device: 'cuda', dataParallelSize: 5, maxNumSeqs: 8, maxNumBatchedTokens: 64 },
+      '--data-parallel-size 5 is more than the CUDA devices there are, 4: each engine core has one of its own.',
+    ],
+  ])('%j', async (given, message) => {
+    const refused = sized(given);
+    expect(refused).rejects.toThrow(message);
+    expect(refused).rejects.toBeInstanceOf(ConfigError);
+    // Before the model is looked for.
+    expect(sized({ ...given, model: '/no/such/folder' })).rejects.toThrow(message);
+  });
+
+  test.each<Partial<FlagValues>>([
+    { dataParallelSize: 2 },
+    { dataParallelSize: 3, cpuThreads: 3 },
+    { device: 'cuda', dataParallelSize: 4 },
+  ])('%j', async (given) => {
+    expect((await sized(given)).parallel.dataParallelSize).toBe(given.dataParallelSize!);
+  });
+});
+
 test('what is likely not meant is warned of', async () => {
   const config = await configOf({ dataParallelSize: 3, cpuThreads: 5, apiServerCount: 4 });
   expect(configWarnings(config, 2)).toEqual([

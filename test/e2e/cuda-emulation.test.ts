@@ -19,6 +19,16 @@ describe('the demo model on emulated CUDA devices', () => {
     expect(await server.stop()).toBe(0);
   });
 
+  test('more engine cores than devices end the start in one sentence, before weights are read', async () => {
+    const start = startBao([...EMULATION, '--data-parallel-size', '3']).catch((error: Error) => error.message);
+    const log = (await start) as string;
+    expect(log).toContain('ended with code 1');
+    expect(log).toEndWith(
+      '\nbao: --data-parallel-size 3 is more than the CUDA devices there are, 2: each engine core has one of its own.\n',
+    );
+    expect(log).not.toContain('weights');
+  });
+
   test('graphs give the same bits as launches one by one', async () => {
     const bodies = [3, 7, 11].map((seed) => ({ ...REQUEST, temperature: 0.9, seed, max_tokens: 12, logprobs: 3 }));
     const [graphs, eager] = await Promise.all(

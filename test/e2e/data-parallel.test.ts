@@ -7,6 +7,8 @@ beforeAll(async () => {
     'demo',
     '--data-parallel-size',
     '2',
+    '--cpu-threads',
+    '2',
     '--api-server-count',
     '2',
     '--enable-server-load-tracking',

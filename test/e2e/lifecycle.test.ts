@@ -187,7 +187,7 @@ describe('a core that fails', () => {
   test('while the server drains: what runs gets an error long before the deadline, and the process ends with 1', async () => {
     const server = await startBao([
       ...['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing-later'],
-      ...['--shutdown-timeout', '100', '--data-parallel-size', '2', '--api-server-count', '2'],
+      ...['--shutdown-timeout', '100', '--data-parallel-size', '2', '--cpu-threads', '2', '--api-server-count', '2'],
     ]);
     const running = post(`${server.url}/v1/completions`, {
       ...{ model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true },

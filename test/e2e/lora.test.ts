@@ -136,7 +136,18 @@ describe('adapters that come and go, on two cores behind two API servers', () =>
   let server: BaoProcess;
   beforeAll(async () => {
     for (const name of ['a', 'b', 'c']) cpSync(PIRATE, join(folder, name), { recursive: true });
-    const sizes = ['--data-parallel-size', '2', '--api-server-count', '2', '--max-loras', '1', '--max-cpu-loras', '2'];
+    const sizes = [
+      '--data-parallel-size',
+      '2',
+      '--cpu-threads',
+      '2',
+      '--api-server-count',
+      '2',
+      '--max-loras',
+      '1',
+      '--max-cpu-loras',
+      '2',
+    ];
     server = await startBao(['demo', '--enable-lora', ...sizes, '-q', 'int8'], {
       env: { BAO_ALLOW_RUNTIME_LORA_UPDATING: '1' },
     });

@@ -175,7 +175,7 @@ describe('the demo model, pooled by two cores behind two API servers', () => {
   const flags = ['demo', '--runner', 'pooling', '--max-num-batched-tokens', '64', '--max-num-seqs', '16'];
   let server: BaoProcess;
   beforeAll(async () => {
-    server = await startBao([...flags, '--data-parallel-size', '2', '--api-server-count', '2']);
+    server = await startBao([...flags, '--data-parallel-size', '2', '--cpu-threads', '2', '--api-server-count', '2']);
   });
   afterAll(() => server.stop());
 

@@ -37,7 +37,7 @@ describe('two cores, two API servers, a reasoning parser', () => {
   beforeAll(async () => {
     server = await startBao([
       'demo',
-      ...['--generation-config', 'vllm', '--data-parallel-size', '2', '--api-server-count', '2'],
+      ...['--generation-config', 'vllm', '--data-parallel-size', '2', '--cpu-threads', '2', '--api-server-count', '2'],
       ...['--reasoning-parser', 'qwen3'],
     ]);
   });

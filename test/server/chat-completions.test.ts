@@ -286,7 +286,10 @@ describe('prompt', () => {
   });
 
   test('where it runs: priority, salt, rank', async () => {
-    const server = await testServer({ script, flags: { schedulingPolicy: 'priority', dataParallelSize: 2 } });
+    const server = await testServer({
+      script,
+      flags: { schedulingPolicy: 'priority', dataParallelSize: 2, cpuThreads: 2 },
+    });
     const headers = { 'X-data-parallel-rank': '1' };
     await server.postJson(CHAT, chat({ priority: -3, cache_salt: 'salt' }), headers);
     expect(server.engine.requests[0]).toMatchObject({ priority: -3, cacheSalt: 'salt', dataParallelRank: 1 });

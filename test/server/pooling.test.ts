@@ -134,7 +134,7 @@ describe('/v1/embeddings', () => {
   });
 
   test("priority, salt and data-parallel rank are the request's", async () => {
-    const server = await embedder({ schedulingPolicy: 'priority', dataParallelSize: 2 });
+    const server = await embedder({ schedulingPolicy: 'priority', dataParallelSize: 2, cpuThreads: 2 });
     const headers = { 'X-data-parallel-rank': '1' };
     await server.postJson(EMBEDDINGS, { input: 'x', priority: -5, cache_salt: 'salt' }, headers);
     expect(server.engine.poolingRequests[0]).toMatchObject({ priority: -5, cacheSalt: 'salt', dataParallelRank: 1 });

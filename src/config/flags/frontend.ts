@@ -31,6 +31,7 @@ const listening = {
     type: 'int',
     default: 1,
     min: 1,
+    max: 256,
     aliases: ['-asc'],
     help: 'Threads that answer HTTP and tokenize, on one port.',
   },

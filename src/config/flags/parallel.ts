@@ -5,9 +5,10 @@ export const parallelFlags = {
     type: 'int',
     default: 1,
     min: 1,
+    max: 256,
     aliases: ['-dp'],
     metavar: 'CORES',
-    help: 'Number of engine cores, each with the whole model and its own KV cache; requests are balanced over them.',
+    help: 'Number of engine cores, each with the whole model, its own KV cache and a CUDA device or CPU core of its own; requests are balanced over them.',
   },
   'distributed-executor-backend': {
     type: 'string',

@@ -20,14 +20,14 @@ import { Cublas } from './cublas.ts';
 import { CublasLt } from './cublas-lt.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
-import { CUDART_CONSTANTS, CudaRuntime } from './cuda-runtime.ts';
+import { CUDART_CONSTANTS, CudaRuntime, type SelectedDevice } from './cuda-runtime.ts';
 import { MatrixProducts } from './matrix-products.ts';
 import { StepGraphs } from './step-graphs.ts';
 import { StreamEvents } from './stream-events.ts';
 
 export interface CudaDeviceOptions {
   type: 'cuda' | 'cuda-emulation';
-  /** Device of this thread, modulo their number. */
+  /** Device of this thread, of those that the driver shows. */
   index: number;
   /** Type of hidden states and weights. */
   activationDtype: FloatDType;
@@ -98,18 +98,13 @@ export class CudaDevice implements Device {
     return new CudaDevice(options, runtime, selected, await options.kernels(selected.computeCapability));
   }
 
-  private constructor(
-    options: CudaDeviceOptions,
-    runtime: CudaRuntime,
-    selected: ReturnType<CudaRuntime['selectDevice']>,
-    kernelsPath: string,
-  ) {
-    const { type, activationDtype } = options;
-    const { device, numMultiprocessors, computeCapability } = selected;
+  private constructor(options: CudaDeviceOptions, runtime: CudaRuntime, selected: SelectedDevice, kernelsPath: string) {
+    const { type, index, activationDtype } = options;
+    const { numMultiprocessors, computeCapability } = selected;
     this.type = type;
     this.activationDtype = activationDtype;
     const name = type === 'cuda' ? 'CUDA device' : 'CUDA emulation';
-    this.description = `${name} ${device}, sm_${computeCapability}, ${numMultiprocessors} multiprocessors, ${activationDtype}`;
+    this.description = `${name} ${index}, sm_${computeCapability}, ${numMultiprocessors} multiprocessors, ${activationDtype}`;
     this.#runtime = runtime;
     this.#kernels = openCudaKernels(kernelsPath);
     this.#stream = runtime.createStream();

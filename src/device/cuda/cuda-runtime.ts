@@ -74,6 +74,12 @@ export class CudaError extends Error {
   }
 }
 
+/** What a thread has to know of its device. */
+export interface SelectedDevice {
+  numMultiprocessors: number;
+  computeCapability: string;
+}
+
 type Functions = Record<keyof typeof CUDART_SYMBOLS, NativeFunction>;
 
 /** libcudart, with codes as exceptions and results as return values. The current device is per thread. */
@@ -94,8 +100,8 @@ export class CudaRuntime {
     }
   }
 
-  /** Makes device `index % count` this thread's, and says what it is. */
-  selectDevice(index: number): { device: number; numMultiprocessors: number; computeCapability: string } {
+  /** At least 1. Throws a NoCudaDeviceError. */
+  deviceCount(): number {
     const code = this.functions.cudaGetDeviceCount(this.#first);
     const count = code === 0 ? this.#i32('cudaGetDeviceCount', code) : 0;
     if (count === 0) {
@@ -104,14 +110,20 @@ export class CudaRuntime {
         code === 0 ? 'the driver knows none' : this.error('cudaGetDeviceCount', code).message,
       );
     }
-    const device = index % count;
+    return count;
+  }
+
+  /** Makes a device this thread's, and says what it is. Throws a NoCudaDeviceError. */
+  selectDevice(device: number): SelectedDevice {
+    const count = this.deviceCount();
+    if (device >= count) throw new NoCudaDeviceError(`of number ${device}; there are ${count}, from 0`);
     this.check('cudaSetDevice', this.functions.cudaSetDevice(device));
     const [major, minor] = [this.#attribute('Major', device), this.#attribute('Minor', device)];
     if (major < MIN_COMPUTE_CAPABILITY) {
       throw new NoCudaDeviceError(`device ${device} has compute capability ${major}.${minor}, 8.0 is needed`);
     }
     const numMultiprocessors = this.#attributeValue(CUDART_CONSTANTS.cudaDevAttrMultiProcessorCount, device);
-    return { device, numMultiprocessors, computeCapability: `${major}${minor}` };
+    return { numMultiprocessors, computeCapability: `${major}${minor}` };
   }
 
   /** Throws the CudaError of a code that is not cudaSuccess. */

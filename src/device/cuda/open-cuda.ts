@@ -11,7 +11,7 @@ import type { FloatDType } from '../dtype.ts';
 import { CudaDevice } from './cuda-device.ts';
 
 export interface OpenCudaOptions {
-  /** Index of the device, modulo their number. */
+  /** See CudaDeviceOptions. */
   index: number;
   activationDtype: FloatDType;
   /** See DeviceOptions. */
