@@ -74,7 +74,7 @@ export class CpuDevice implements Device {
   /** Throws an Error with the purpose where the memory can't be had. */
   alloc(bytes: number, purpose: string): DevicePtr {
     const ptr = Number.isSafeInteger(bytes) && bytes > 0 ? this.#library.bao_memory_alloc(bytes) : 0;
-    if (!ptr) throw new Error(`can't allocate ${bytes} bytes (${gibibytes(bytes)}) for ${purpose}`);
+    if (!ptr) throw outOfMemory(bytes, purpose);
     this.#allocations.set(ptr, { bytes, purpose });
     return ptr;
   }
@@ -90,7 +90,7 @@ export class CpuDevice implements Device {
   /** The host's view is the device's memory itself. It must not be touched after `free`. */
   staging(bytes: number, purpose: string): StagingBuffer {
     const ptr = this.alloc(bytes, purpose);
-    const host = toArrayBuffer(ptr as Pointer, 0, bytes);
+    const host = this.#hostView(ptr, bytes, purpose);
     return { ptr, byteLength: bytes, host, upload() {}, download() {}, free: () => this.free(ptr) };
   }
 
@@ -194,12 +194,26 @@ export class CpuDevice implements Device {
     this.#allocations.clear();
   }
 
+  /** A view has a limit of its own. */
+  #hostView(ptr: DevicePtr, bytes: number, purpose: string): ArrayBuffer {
+    try {
+      return toArrayBuffer(ptr as Pointer, 0, bytes);
+    } catch {
+      this.free(ptr);
+      throw outOfMemory(bytes, purpose);
+    }
+  }
+
   #bytesFrom(address: number): number {
     for (const [ptr, { bytes }] of this.#allocations) {
       if (address >= ptr && address < ptr + bytes) return ptr + bytes - address;
     }
     return 0;
   }
+}
+
+function outOfMemory(bytes: number, purpose: string): Error {
+  return new Error(`can't allocate ${bytes} bytes (${gibibytes(bytes)}) for ${purpose}`);
 }
 
 /** Opens the CPU as a device. Throws an Error where the library can't be loaded. */

@@ -55,13 +55,24 @@ export class RotaryEmbeddings {
 
   private buildTable(rope: RopeParameters, options: RotaryEmbeddingsOptions): Float32Array {
     const lengths = this.switchLength === null ? [1] : [1, options.maxModelLen];
-    const size = options.maxModelLen * rotaryDim(rope, options.headDim);
-    const table = new Float32Array(lengths.length * size);
+    const dim = rotaryDim(rope, options.headDim);
+    const size = options.maxModelLen * dim;
+    const table = allocateTable(lengths.length * options.maxModelLen, dim);
     lengths.forEach((sequenceLength, part) => {
       const frequencies = ropeFrequencies(rope, { ...options, sequenceLength });
       fillCosSin(table.subarray(part * size, (part + 1) * size), frequencies);
     });
     return table;
+  }
+}
+
+function allocateTable(rows: number, dim: number): Float32Array {
+  try {
+    return new Float32Array(rows * dim);
+  } catch {
+    throw new Error(
+      `There is no memory for a rope table of ${rows} positions with ${dim} values each; --max-model-len sets the positions.`,
+    );
   }
 }
 

@@ -7,6 +7,9 @@ import { parseRope, type RopeByLayerType } from './parse-rope.ts';
 
 const DTYPES: readonly FloatDType[] = ['float32', 'bfloat16', 'float16'];
 
+/** Far above any model's: what a layer's objects take is refused before it fills the memory. */
+const MAX_HIDDEN_LAYERS = 10_000;
+
 /**
  * Checks a parsed config.json and fills in the family's defaults. Both forms are read, of transformers 4 (`rope_theta`, `rope_scaling`,
  * `torch_dtype`) and 5 (`rope_parameters`, `dtype`).
@@ -24,6 +27,9 @@ export function parseHfConfig(raw: unknown, source: string): HfConfig {
 
   const heads = parseHeads(fields, family);
   const numHiddenLayers = fields.positiveInt('num_hidden_layers');
+  if (numHiddenLayers > MAX_HIDDEN_LAYERS) {
+    throw fields.error('num_hidden_layers', `is ${numHiddenLayers}; expected at most ${MAX_HIDDEN_LAYERS}`);
+  }
   const maxPositionEmbeddings = fields.positiveInt('max_position_embeddings', family.maxPositionEmbeddings);
   const window = parseSlidingWindow(fields, family);
   const isSliding = parseLayerTypes(fields, family, numHiddenLayers).map((sliding) => sliding && window > 0);

@@ -35,6 +35,15 @@ describe('the CPU device', () => {
     device.close();
   });
 
+  test('staging beyond what the host can view is refused with its purpose, and gives its memory back', () => {
+    const device = openDevice();
+    expect(() => device.staging(2 ** 36, 'a dream')).toThrow(
+      "can't allocate 68719476736 bytes (64.00 GiB) for a dream",
+    );
+    expect(device.memoryReport()).toEqual({});
+    device.close();
+  });
+
   test('uploads vectors, and staging is the same bytes on both sides', () => {
     const device = openDevice();
     expect([...readFloats(device.uploadVector(Float32Array.of(1, 2, 3), 'bias'), 3)]).toEqual([1, 2, 3]);

@@ -49,6 +49,12 @@ describe('rotary tables', () => {
     for (const position of [0, 1, 63, 64, 65, 127, 128, 4095, 4999]) expectRow(table, position, position, [1, 0.01]);
   });
 
+  test('beyond all memory are refused by what would make them smaller', () => {
+    expect(() => build({}, 2 ** 50)).toThrow(
+      'no memory for a rope table of 1125899906842624 positions with 4 values each; --max-model-len',
+    );
+  });
+
   test('are shared by layers that rotate alike', () => {
     const { config, device } = build({}, 100);
     expect(config.layerRopes.length).toBe(2);

@@ -164,6 +164,7 @@ describe('errors name the file, the field and what would be right', () => {
   const cases: [Record<string, unknown>, string][] = [
     [{ hidden_size: undefined }, 'config.json: hidden_size is missing; expected a positive integer.'],
     [{ vocab_size: '320' }, 'config.json: vocab_size is "320"; expected a positive integer.'],
+    [{ num_hidden_layers: 1e9 }, 'config.json: num_hidden_layers is 1000000000; expected at most 10000.'],
     [{ num_hidden_layers: 2.5 }, 'config.json: num_hidden_layers is 2.5; expected a positive integer.'],
     [{ rms_norm_eps: -1 }, 'config.json: rms_norm_eps is -1; expected a positive number.'],
     [{ tie_word_embeddings: 1 }, 'config.json: tie_word_embeddings is 1; expected true or false.'],
