@@ -131,16 +131,19 @@ describe('end', () => {
     expect(await server.exited).toBe(0);
   });
 
-  test('a second signal stops at once', async () => {
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('a second %s stops at once', async (signal, exitCode) => {
     const server = await startBao(['demo', '--shutdown-timeout', '1000']);
     post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true }).catch(
       () => {},
     );
     await untilRunning(server.url, 1);
-    server.kill('SIGINT');
+    server.kill(signal);
     await server.logged(/no new requests/);
-    const again = setInterval(() => server.kill('SIGINT'), 200);
-    expect(await server.exited).toBe(130);
+    const again = setInterval(() => server.kill(signal), 200);
+    expect(await server.exited).toBe(exitCode);
     clearInterval(again);
   });
 });

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import type { BaoConfig } from '../../config/bao-config.ts';
 import { keepsAliveOnEngineDeath } from '../../config/engine-variables.ts';
 import type { AsyncLLM } from '../../engine/async-llm.ts';
@@ -132,11 +133,11 @@ class Server {
     return Promise.all([this.apiServer.metricsSnapshot(), ...this.workers.map((worker) => worker.metricsSnapshot())]);
   }
 
-  private onSignal(signal: string): void {
+  private onSignal(signal: 'SIGINT' | 'SIGTERM'): void {
     if (this.stopping) {
       if (performance.now() - this.signalledMs < SAME_SIGNAL_MS) return;
       log.warn(`${signal} again: stopping at once`);
-      process.exit(130);
+      process.exit(128 + constants.signals[signal]);
     }
     this.stopping = true;
     this.signalledMs = performance.now();
