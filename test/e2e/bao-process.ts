@@ -120,3 +120,25 @@ export async function complete(server: BaoProcess, request: Record<string, unkno
   if (status !== 200) throw new Error(`status ${status}: ${JSON.stringify(body)}`);
   return body as CompletionBody;
 }
+
+/** Waits until so many requests wait; the test's deadline ends it otherwise. */
+export async function untilWaiting(server: BaoProcess, count: number): Promise<void> {
+  const numWaiting = async () => {
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    return Number(/^vllm:num_requests_waiting\{[^}]*\} (\d+)/m.exec(metrics)?.[1]);
+  };
+  while ((await numWaiting()) !== count) await Bun.sleep(1);
+}
+
+/** Sends each to a server in development mode whose engine is paused meanwhile: all begin in one step, however slowly they arrive. */
+export async function inOneStep<T>(server: BaoProcess, sends: readonly (() => Promise<T>)[]): Promise<T[]> {
+  const call = async (path: string) => {
+    const { ok, status } = await fetch(server.url + path, { method: 'POST' });
+    if (!ok) throw new Error(`${path} gave ${status}`);
+  };
+  await call('/sleep?level=0&mode=keep');
+  const answers = sends.map((send) => send());
+  await untilWaiting(server, answers.length);
+  await call('/wake_up');
+  return Promise.all(answers);
+}
