@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const ROOT = resolve(import.meta.dir, '../..');
@@ -13,6 +15,8 @@ export interface BaoProcess {
   stderr(): string;
   /** Settles when the log has this. */
   logged(pattern: RegExp): Promise<RegExpMatchArray>;
+  /** Of one that was started `slow`: from now on its steps take no longer than they need. */
+  hurry(): void;
   kill(signal: NodeJS.Signals): void;
   readonly exited: Promise<number>;
   /** SIGTERM, and the exit code. */
@@ -23,6 +27,11 @@ export interface StartOptions {
   env?: Record<string, string>;
   /** false: do not wait until it is ready. */
   waitUntilReady?: boolean;
+  /**
+   * An executor of the fault plugin, with steps that are slow until `hurry` is called: what runs does not end before the test has come to what it wants to
+   * do to it.
+   */
+  slow?: 'slow' | 'crashing';
   /** Arguments for the address; default a free port on the loopback. */
   address?: string[];
 }
@@ -30,13 +39,16 @@ export interface StartOptions {
 /** Starts `bao serve ARGS`. Throws with its log when it ends before it is ready. */
 export async function startBao(args: string[], options: StartOptions = {}): Promise<BaoProcess> {
   const address = options.address ?? ['--host', '127.0.0.1', '--port', '0'];
-  const child = Bun.spawn([process.execPath, join(ROOT, 'src/main.ts'), 'serve', ...args, ...address], {
+  const slow = options.slow === undefined ? null : slowExecutor(options.slow);
+  const all = [...args, ...(slow?.flags ?? []), ...address];
+  const child = Bun.spawn([process.execPath, join(ROOT, 'src/main.ts'), 'serve', ...all], {
     cwd: ROOT,
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, ...slow?.env, ...options.env },
     stdin: 'ignore',
     stdout: 'ignore',
     stderr: 'pipe',
   });
+  child.exited.then(() => slow?.end());
   let log = '';
   const listeners = new Set<() => void>();
   const reading = (async () => {
@@ -77,6 +89,7 @@ export async function startBao(args: string[], options: StartOptions = {}): Prom
     pid: child.pid,
     stderr: () => log,
     logged,
+    hurry: () => slow?.end(),
     kill: (signal) => child.kill(signal),
     exited: child.exited.then(async (code) => {
       await reading;
@@ -86,6 +99,17 @@ export async function startBao(args: string[], options: StartOptions = {}): Prom
       child.kill('SIGTERM');
       return child.exited;
     },
+  };
+}
+
+function slowExecutor(name: string): { flags: string[]; env: Record<string, string>; end(): void } {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-slow-'));
+  const file = join(folder, 'slow');
+  writeFileSync(file, '');
+  return {
+    flags: ['--plugin', 'test/fixtures/fault-plugin.ts', '--distributed-executor-backend', name],
+    env: { SLOW_WHILE: file },
+    end: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
 

@@ -1,16 +1,10 @@
-import { afterAll, beforeEach, describe, expect, test } from 'bun:test';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { describe, expect, test } from 'bun:test';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { complete, post, startBao } from './bao-process.ts';
 
 const FAULT_PLUGIN = ['--plugin', 'test/fixtures/fault-plugin.ts'];
-/** With SLOW_WHILE: what runs goes on until the file is gone. */
-const SLOW = [...FAULT_PLUGIN, '--distributed-executor-backend', 'slow'];
-const folder = mkdtempSync(join(tmpdir(), 'bao-lifecycle-'));
-const slowFile = join(folder, 'slow');
-beforeEach(() => writeFileSync(slowFile, ''));
-afterAll(() => rmSync(folder, { recursive: true }));
 const LONG_PROMPT = Array.from({ length: 150 }, (_, i) => 300 + i);
 
 async function health(url: string): Promise<{ status: number; text: string }> {
@@ -106,10 +100,10 @@ describe('end', () => {
   });
 
   test('SIGTERM with a deadline: what runs is finished, what comes is refused', async () => {
-    const server = await startBao(['demo', '--shutdown-timeout', '600', '--enable-request-id-headers', ...SLOW], {
-      env: { SLOW_WHILE: slowFile },
+    const server = await startBao(['demo', '--shutdown-timeout', '600', '--enable-request-id-headers'], {
+      slow: 'slow',
     });
-    const running = complete(server, { model: 'demo', prompt: 'Hello', max_tokens: 3000, ignore_eos: true });
+    const running = complete(server, { model: 'demo', prompt: 'Hello', max_tokens: 300, ignore_eos: true });
     await untilRunning(server.url, 1);
     // `bun run` passes on a signal that the server has got too.
     server.kill('SIGTERM');
@@ -119,13 +113,13 @@ describe('end', () => {
     expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '1']);
     expect(refused.headers.get('X-Request-Id')).toBe('probe-7');
     expect((await post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hi' })).status).toBe(503);
-    rmSync(slowFile);
-    expect((await running).usage.completion_tokens).toBe(3000);
+    server.hurry();
+    expect((await running).usage.completion_tokens).toBe(300);
     expect(await server.exited).toBe(0);
   });
 
   test('without a deadline what runs gets an error and the server ends with 0', async () => {
-    const server = await startBao(['demo', ...SLOW], { env: { SLOW_WHILE: slowFile } });
+    const server = await startBao(['demo'], { slow: 'slow' });
     const running = post(`${server.url}/v1/completions`, {
       model: 'demo',
       prompt: 'Hello',
@@ -141,7 +135,7 @@ describe('end', () => {
   });
 
   test('a second signal stops at once', async () => {
-    const server = await startBao(['demo', '--shutdown-timeout', '1000', ...SLOW], { env: { SLOW_WHILE: slowFile } });
+    const server = await startBao(['demo', '--shutdown-timeout', '1000'], { slow: 'slow' });
     post(`${server.url}/v1/completions`, { model: 'demo', prompt: 'Hello', max_tokens: 4000, ignore_eos: true }).catch(
       () => {},
     );
@@ -175,9 +169,7 @@ describe('a core that fails', () => {
   });
 
   test('in a step: running requests get an error, /health says why, also where the server is to stay', async () => {
-    const server = await startBao(['demo', ...FAULT_PLUGIN, '--distributed-executor-backend', 'crashing'], {
-      env: { SLOW_WHILE: slowFile, BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' },
-    });
+    const server = await startBao(['demo'], { slow: 'crashing', env: { BAO_KEEP_ALIVE_ON_ENGINE_DEATH: '1' } });
     const running = post(`${server.url}/v1/completions`, {
       model: 'demo',
       prompt: 'Hello',
