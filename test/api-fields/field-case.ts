@@ -74,6 +74,16 @@ export function good({ status, body }: Answer): Json {
   return body;
 }
 
+/** Has requests arrive while none runs. Their answers come after it: in a list, they are not waited for here. The server must be in development mode. */
+export async function whilePaused<T>(client: ApiClient, happens: () => Promise<T>): Promise<T> {
+  good(await client.post('/sleep?level=0&mode=keep', {}));
+  try {
+    return await happens();
+  } finally {
+    good(await client.post('/wake_up', {}));
+  }
+}
+
 /** Over HTTP. */
 export function httpClient(url: string): ApiClient {
   const read = async (response: Response): Promise<Answer> => {

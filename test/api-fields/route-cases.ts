@@ -1,6 +1,6 @@
 import { expect } from 'bun:test';
 import { CHAT, COMPLETION, MESSAGE, MESSAGES, QUESTION, RESPONSE, responseText } from './endpoints.ts';
-import { type ApiClient, good } from './field-case.ts';
+import { type ApiClient, good, whilePaused } from './field-case.ts';
 
 /** What a route is for, seen in its answer. */
 export interface RouteCase {
@@ -49,8 +49,10 @@ export const ROUTE_CASES: RouteCases = {
   'POST /v1/responses/{response_id}/cancel': {
     shows: 'a response in the background ends',
     check: async (client) => {
-      const { id } = good(await client.post(RESPONSE.path, { ...stored, ignore_eos: true, max_output_tokens: 700 }));
-      expect(good(await client.post(`/v1/responses/${id}/cancel`, {})).status).toBe('cancelled');
+      await whilePaused(client, async () => {
+        const { id } = good(await client.post(RESPONSE.path, stored));
+        expect(good(await client.post(`/v1/responses/${id}/cancel`, {})).status).toBe('cancelled');
+      });
     },
   },
   'POST /v1/messages': {
@@ -123,10 +125,14 @@ export const ROUTE_CASES: RouteCases = {
     check: async (client) => {
       const load = async () => good(await client.get('/load')).server_load;
       expect(await load()).toBe(0);
-      const running = client.post(COMPLETION.path, { prompt: 'x', max_tokens: 700, ignore_eos: true });
-      while ((await load()) === 0) await Bun.sleep(1);
-      expect(await load()).toBe(1);
-      await running;
+      const running = await whilePaused(client, async () => {
+        const answer = client.post(COMPLETION.path, { prompt: 'x', max_tokens: 1 });
+        while ((await load()) === 0) await Bun.sleep(1);
+        expect(await load()).toBe(1);
+        return [answer];
+      });
+      await Promise.all(running);
+      expect(await load()).toBe(0);
     },
   },
   'GET /server_info': {

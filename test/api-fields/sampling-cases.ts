@@ -1,6 +1,14 @@
 import { expect } from 'bun:test';
 import type { Endpoint } from './endpoints.ts';
-import { type ApiClient, type Asking, type FieldCase, type FieldCases, good, type Json } from './field-case.ts';
+import {
+  type ApiClient,
+  type Asking,
+  type FieldCase,
+  type FieldCases,
+  good,
+  type Json,
+  whilePaused,
+} from './field-case.ts';
 
 /** Cases of the sampling fields, which mean the same at every endpoint that reports log probabilities. */
 
@@ -145,13 +153,15 @@ export function placementCases(endpoint: Endpoint): FieldCases {
       shows: 'of two that wait the one with the lower number goes first',
       check: async ({ ask, plain, client }) => {
         const order: string[] = [];
-        const long = { [maxTokens]: 500, ignore_eos: true };
-        const running = client.post('/v1/completions', { prompt: 'Once', max_tokens: 500, ignore_eos: true });
-        await numRequests(client, 'running', 1);
-        const late = plain(long).then(() => order.push('late'));
-        await numRequests(client, 'waiting', 1);
-        const soon = ask(long).then(() => order.push('soon'));
-        await Promise.all([running, late, soon]);
+        const long = { [maxTokens]: 200, ignore_eos: true };
+        const answers = await whilePaused(client, async () => {
+          const late = plain(long).then(() => order.push('late'));
+          await numWaiting(client, 1);
+          const soon = ask(long).then(() => order.push('soon'));
+          await numWaiting(client, 2);
+          return [late, soon];
+        });
+        await Promise.all(answers);
         expect(order).toEqual(['soon', 'late']);
       },
     },
@@ -177,13 +187,8 @@ export function placementCases(endpoint: Endpoint): FieldCases {
   };
 }
 
-/** Waits until so many requests are `running` or `waiting`. */
-async function numRequests(client: ApiClient, state: 'running' | 'waiting', count: number): Promise<void> {
-  const gauge = new RegExp(`^vllm:num_requests_${state}\\{[^}]*\\} (\\d+)`, 'm');
-  for (let i = 0; i < 2000; i++) {
-    const { body } = await client.get('/metrics');
-    if (Number(gauge.exec(body)?.[1]) >= count) return;
-    await Bun.sleep(1);
-  }
-  throw new Error(`there were never ${count} requests ${state}`);
+/** Waits until so many requests wait; the test's deadline ends it otherwise. */
+async function numWaiting(client: ApiClient, count: number): Promise<void> {
+  const gauge = /^vllm:num_requests_waiting\{[^}]*\} (\d+)/m;
+  while (Number(gauge.exec((await client.get('/metrics')).body)?.[1]) !== count) await Bun.sleep(1);
 }

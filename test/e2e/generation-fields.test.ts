@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
+import { type BaoProcess, type CompletionBody, complete, post, startBao, untilWaiting } from './bao-process.ts';
 
 /** What fields of generation mean on a real model, one test a field. */
 const PROMPT = 'The capital of France is';
@@ -165,7 +165,7 @@ describe('fields that need a server of their own', () => {
   beforeAll(async () => {
     server = await startBao([
       ...['demo', '--generation-config', 'vllm', '--scheduling-policy', 'priority', '--max-num-seqs', '1'],
-      ...['--logprobs-mode', 'processed_logprobs'],
+      ...['--logprobs-mode', 'processed_logprobs', '--server-dev-mode'],
     ]);
   });
   afterAll(() => server.stop());
@@ -173,18 +173,22 @@ describe('fields that need a server of their own', () => {
   test('priority: of those that wait the lowest number goes first, whoever came first', async () => {
     const order: string[] = [];
     const send = async (name: string, fields: object) => {
-      await complete(server, { ...GREEDY, max_tokens: 30, ...fields });
+      await complete(server, { ...GREEDY, max_tokens: 200, ...fields });
       order.push(name);
     };
-    const running = send('running', { max_tokens: 400 });
-    const hasStarted = async () => {
-      const metrics = await (await fetch(`${server.url}/metrics`)).text();
-      return /vllm:num_requests_running\{[^}]*\} 1\b/.test(metrics);
-    };
-    while (!(await hasStarted())) await Bun.sleep(1);
-    const waiting = [send('late', { priority: 5 }), send('plain', {}), send('soon', { priority: -5 })];
-    await Promise.all([running, ...waiting]);
-    expect(order).toEqual(['running', 'soon', 'plain', 'late']);
+    await fetch(`${server.url}/sleep?level=0&mode=keep`, { method: 'POST' });
+    const waiting: Promise<void>[] = [];
+    for (const [name, fields] of [
+      ['late', { priority: 5 }],
+      ['plain', {}],
+      ['soon', { priority: -5 }],
+    ] as const) {
+      waiting.push(send(name, fields));
+      await untilWaiting(server, waiting.length);
+    }
+    await fetch(`${server.url}/wake_up`, { method: 'POST' });
+    await Promise.all(waiting);
+    expect(order).toEqual(['soon', 'plain', 'late']);
   });
 
   test('logprobs_mode processed_logprobs: of what the token was drawn from', async () => {

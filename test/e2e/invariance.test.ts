@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type BaoProcess, complete, startBao } from './bao-process.ts';
+import { type BaoProcess, complete, inOneStep, startBao } from './bao-process.ts';
 
 /** Greedy output and its log probabilities, bit for bit, whatever else the engine does. */
 const PROMPTS = [
@@ -21,6 +21,8 @@ const REQUEST = {
   return_token_ids: true,
 };
 
+const PAUSABLE = ['--server-dev-mode'];
+
 type Answer = { text: string; token_ids?: number[]; logprobs?: { token_logprobs: number[] } };
 
 async function answer(server: BaoProcess, prompt: string, extra: Record<string, unknown> = {}): Promise<Answer> {
@@ -34,7 +36,7 @@ describe('greedy output does not depend on', () => {
   let server: BaoProcess;
 
   beforeAll(async () => {
-    server = await startBao(['demo', '--no-enable-prefix-caching', '--no-async-scheduling']);
+    server = await startBao(['demo', '--no-enable-prefix-caching', '--no-async-scheduling', ...PAUSABLE]);
     alone = [];
     for (const prompt of PROMPTS) alone.push(await answer(server, prompt));
     expect(alone.every(({ token_ids }) => token_ids?.length === 40)).toBe(true);
@@ -44,14 +46,17 @@ describe('greedy output does not depend on', () => {
 
   async function expectSame(other: BaoProcess, copies = 1): Promise<void> {
     const prompts = Array.from({ length: copies }, () => PROMPTS).flat();
-    const answers = await Promise.all(prompts.map((prompt) => answer(other, prompt)));
+    const answers = await inOneStep(
+      other,
+      prompts.map((prompt) => () => answer(other, prompt)),
+    );
     for (const [i, each] of answers.entries()) expect(each).toEqual(alone[i % PROMPTS.length]!);
   }
 
   test('the batch: 16 at once', () => expectSame(server, 2));
 
   test('chunked prefill, async scheduling and the prefix cache', async () => {
-    const other = await startBao(['demo', '--max-num-batched-tokens', '64', '--max-num-seqs', '16']);
+    const other = await startBao(['demo', '--max-num-batched-tokens', '64', '--max-num-seqs', '16', ...PAUSABLE]);
     try {
       await expectSame(other, 2);
       const again = await complete(other, { ...REQUEST, prompt: PROMPTS[3] });
@@ -65,15 +70,8 @@ describe('greedy output does not depend on', () => {
   });
 
   test('preemption: a KV cache too small for all', async () => {
-    const other = await startBao([
-      'demo',
-      '--num-gpu-blocks-override',
-      '40',
-      '--max-model-len',
-      '512',
-      '--block-size',
-      '16',
-    ]);
+    const small = ['--num-gpu-blocks-override', '40', '--max-model-len', '512', '--block-size', '16'];
+    const other = await startBao(['demo', ...small, ...PAUSABLE]);
     try {
       await expectSame(other, 2);
       const metrics = await (await fetch(`${other.url}/metrics`)).text();
@@ -84,7 +82,7 @@ describe('greedy output does not depend on', () => {
   });
 
   test('the number of threads', async () => {
-    const other = await startBao(['demo', '--cpu-threads', '1']);
+    const other = await startBao(['demo', '--cpu-threads', '1', ...PAUSABLE]);
     try {
       await expectSame(other);
     } finally {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
+import { type BaoProcess, type CompletionBody, complete, inOneStep, post, startBao } from './bao-process.ts';
 
 const FIXTURES = 'test/fixtures';
 const PLUGINS = ['--plugin', `${FIXTURES}/no-repeat-ngram-plugin.ts`, `${FIXTURES}/fault-plugin.ts`];
@@ -26,7 +26,8 @@ describe('a logits processor of a plugin', () => {
   let server: BaoProcess;
   beforeAll(async () => {
     // Too few blocks for all that run together: some are preempted, and come back with their output.
-    server = await startBao(['demo', '--max-model-len', '128', '--num-gpu-blocks-override', '24', ...PLUGINS]);
+    const small = ['--max-model-len', '128', '--num-gpu-blocks-override', '24'];
+    server = await startBao(['demo', ...small, '--server-dev-mode', ...PLUGINS]);
   });
   afterAll(() => server.stop());
 
@@ -37,8 +38,9 @@ describe('a logits processor of a plugin', () => {
     const processedAlone = await complete(server, WITHOUT_REPEATED_PAIRS);
     expectNoneTwice(ngrams(processedAlone, 2));
 
-    const batch = await Promise.all(
-      Array.from({ length: 12 }, (_, i) => complete(server, i % 2 === 0 ? REQUEST : WITHOUT_REPEATED_PAIRS)),
+    const batch = await inOneStep(
+      server,
+      Array.from({ length: 12 }, (_, i) => () => complete(server, i % 2 === 0 ? REQUEST : WITHOUT_REPEATED_PAIRS)),
     );
     batch.forEach(({ choices }, i) => {
       expect(choices[0]!.token_ids).toEqual((i % 2 === 0 ? alone : processedAlone).choices[0]!.token_ids!);

@@ -98,7 +98,7 @@ test('gauges tell what runs and waits, adapters too, and the end of what a clien
     fetch(`${server.url}/v1/completions`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ model: 'pirate', prompt: PROMPT, max_tokens: 900, ignore_eos: true }),
+      body: JSON.stringify({ model: 'pirate', prompt: PROMPT, max_tokens: 4000, ignore_eos: true }),
       signal: abort.signal,
     }).catch(() => null);
   const dropped = [drop(), drop(), drop()];

@@ -6,7 +6,7 @@ let server: BaoProcess;
 beforeAll(async () => {
   server = await startBao(
     ['demo', '--server-dev-mode', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1'],
-    { env: { BAO_ENGINE_PROGRESS_TIMEOUT_S: '4' } },
+    { slow: 'slow', env: { BAO_ENGINE_PROGRESS_TIMEOUT_S: '4' } },
   );
 });
 afterAll(() => server.stop());
@@ -101,11 +101,12 @@ test('more requests than may be under way are refused unread, and the operator i
 
 test('an answer may be silent for longer than a connection may be idle, or running requests without a token', async () => {
   const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
-  const running = conversation(whole({ max_tokens: 1500, ignore_eos: true }));
+  const running = conversation(whole({ max_tokens: 500, ignore_eos: true }));
   const hasStarted = async () =>
     /^vllm:num_requests_running\{.*\} 1$/m.test(await (await fetch(`${server.url}/metrics`)).text());
   while (!(await hasStarted())) await Bun.sleep(5);
   await call('/sleep?level=0&mode=keep');
+  server.hurry();
   const answers = Promise.all([conversation(whole()), conversation(whole({ stream: true }))]);
   // Bun looks at idle connections every four seconds.
   await Bun.sleep(9000);

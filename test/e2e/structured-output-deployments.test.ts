@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import Ajv from 'ajv';
-import { type BaoProcess, type CompletionBody, complete, post, startBao } from './bao-process.ts';
+import { type BaoProcess, type CompletionBody, complete, inOneStep, post, startBao } from './bao-process.ts';
 
 /** Grammars under other servers than the plain one: several threads, little memory, a model that thinks first. */
 const ajv = new Ajv({ strict: false });
@@ -90,7 +90,7 @@ test('a grammar goes on where a preemption stopped it', async () => {
   const server = await startBao([
     'demo',
     ...['--generation-config', 'vllm', '--num-gpu-blocks-override', '24', '--max-model-len', '256'],
-    ...['--max-num-seqs', '8', '--no-enable-prefix-caching'],
+    ...['--max-num-seqs', '8', '--no-enable-prefix-caching', '--server-dev-mode'],
   ]);
   try {
     const list = {
@@ -99,7 +99,10 @@ test('a grammar goes on where a preemption stopped it', async () => {
       maxItems: 12,
       items: { type: 'integer', minimum: 1000, maximum: 9999 },
     };
-    const answers = await Promise.all(Array.from({ length: 8 }, (_, i) => complete(server, request(list, i))));
+    const answers = await inOneStep(
+      server,
+      Array.from({ length: 8 }, (_, i) => () => complete(server, request(list, i))),
+    );
     for (const answer of answers) expectValid(list, answer);
     const metrics = await (await fetch(`${server.url}/metrics`)).text();
     const [, preemptions] = metrics.match(/^vllm:num_preemptions_total\{.*\} (\S+)/m)!;

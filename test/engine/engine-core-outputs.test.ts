@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test';
+import type { SchedulerStats } from '../../src/engine/messages.ts';
 import { StructuredOutputManager } from '../../src/structured-output/structured-output-manager.ts';
 import { CountingBackend } from '../structured-output/counting-backend.ts';
 import { request, settle, setUp } from './core-harness.ts';
@@ -44,6 +45,29 @@ test('the last output says how often the request was preempted', async () => {
   expect(core.scheduler.stats().numPreemptions).toBeGreaterThan(0);
   const preemptions = [1, 2].map((handle) => firstsOf(core, handle).at(-1)!.numPreemptions);
   expect(preemptions[0]! + preemptions[1]!).toBe(core.scheduler.stats().numPreemptions);
+});
+
+test('statistics come no later than the last of all answers', async () => {
+  for (const maxInFlight of [1, 2]) {
+    const core = setUp(maxInFlight);
+    const again = { ...request(1, 40, { maxTokens: 3 }), handle: 2 };
+    await runToEnd(core, [request(1, 40, { maxTokens: 3 })], [again], [request(3, 5, { maxTokens: 2 })]);
+    let latest: SchedulerStats | null = null;
+    const found: unknown[] = [];
+    for (const message of core.messages) {
+      if (message.type !== 'outputs') continue;
+      latest = message.outputs.stats ?? latest;
+      const { numRunning, kvCacheUsage, prefixCacheQueries, prefixCacheHits } = latest!;
+      if (message.outputs.outputs.some(({ finishReason }) => finishReason !== null)) {
+        found.push([numRunning, kvCacheUsage, prefixCacheQueries, prefixCacheHits]);
+      }
+    }
+    expect(found).toEqual([
+      [0, 0, 40, 0],
+      [0, 0, 80, 32],
+      [0, 0, 85, 32],
+    ]);
+  }
 });
 
 test('one client counts the tokens of a step, all of them', async () => {

@@ -1,4 +1,5 @@
 import { afterAll, expect, test } from 'bun:test';
+import { readdirSync, readFileSync } from 'node:fs';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { QueueFullError } from '../../src/errors/queue-full-error.ts';
 import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
@@ -18,6 +19,22 @@ function trialsWith(limits?: TrialLimits): GrammarTrials {
   return trials;
 }
 
+/** Those of this process. */
+function trialProcesses(): number[] {
+  const isOurs = (pid: string) => {
+    try {
+      const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+      return Number(parent) === process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('grammar-trials');
+    } catch {
+      // It has just ended.
+      return false;
+    }
+  };
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && isOurs(name))
+    .map(Number);
+}
+
 const ENDLESS = endlessGrammars();
 const regex = (text: string): GrammarSpec => ({ kind: 'regex', text });
 
@@ -32,6 +49,19 @@ test.each(Object.entries(ENDLESS))('%s: given up, and its process with it', asyn
   const trials = trialsWith({ maxProcesses: 1, deadlineMs: 400, fairMs: 400, waitMs: 400 });
   expect(await trials.try(spec)).toMatch(/was not compiled within|needs more than 256 MiB/);
   expect(await trials.try(regex('a+'))).toBeNull();
+});
+
+// Children are found in /proc.
+test.if(process.platform === 'linux')('a process that gets no processor is not given up', async () => {
+  const trials = trialsWith({ maxProcesses: 1, deadlineMs: 100, fairMs: 100, waitMs: 60_000 });
+  const before = trialProcesses();
+  expect(await trials.try(regex('a+'))).toBeNull();
+  const [pid] = trialProcesses().filter((each) => !before.includes(each));
+  process.kill(pid!, 'SIGSTOP');
+  const answer = trials.try(regex('b+'));
+  await Bun.sleep(200);
+  process.kill(pid!, 'SIGCONT');
+  expect(await answer).toBeNull();
 });
 
 test('those that take long make way for one that waits', async () => {

@@ -234,8 +234,11 @@ export class EngineCore {
       byClient[update.request.clientIndex]!.push(this.toOutput(update));
       if (update.finishReason !== null) this.forget(update.request);
     }
-    const statsDue = now - this.statsSentMs >= STATS_INTERVAL_MS || this.statsSentMs === Number.POSITIVE_INFINITY;
-    if (statsDue) this.statsSentMs = now;
+    // Who has the last answer of all shall find it in the metrics at once.
+    const isLast = !this.scheduler.hasRequests();
+    const statsDue =
+      isLast || now - this.statsSentMs >= STATS_INTERVAL_MS || this.statsSentMs === Number.POSITIVE_INFINITY;
+    if (statsDue) this.statsSentMs = isLast ? Number.POSITIVE_INFINITY : now;
     // Only one client counts the step: one that hears of it anyway, if there is one.
     const counting = Math.max(
       0,

@@ -7,14 +7,16 @@ import { logger } from '../../logging/logger.ts';
 import { PACKAGE_ROOT } from '../../package-layout.ts';
 import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
 import type { GuidanceVocabulary } from '../guidance-backend.ts';
-import type { TrialResult } from './trial-process.ts';
+import type { TrialAnswer } from './trial-process.ts';
 
 const log = logger('structured-output');
 
 /** A process is some tens of MB and a vocabulary. Most of the time there is one. */
 const MAX_PROCESSES = 8;
-/** A compile takes milliseconds, a slow one of a benchmark's 11,000 schemas a second. */
+/** Of processor time, so that no grammar fails because the machine is busy. A compile takes milliseconds, a slow one of a benchmark's 11,000 schemas a second. */
 const DEADLINE_MS = 3000;
+/** Of time, for a process that gets no processor. */
+const ANSWER_DEADLINE_MS = 30_000;
 /** What takes longer is given up as soon as others wait for its process. */
 const FAIR_MS = 1000;
 /** How long a grammar may wait for a process. */
@@ -30,8 +32,9 @@ const MAX_PASSED = 1024;
 
 export interface TrialLimits {
   maxProcesses: number;
+  /** Processor time of a compile. */
   deadlineMs: number;
-  /** Of a compile that others wait for. */
+  /** Processor time of one that others wait for. */
   fairMs: number;
   waitMs: number;
 }
@@ -91,8 +94,8 @@ export class GrammarTrials {
         const idle = this.idle.pop();
         if (idle?.isAlive) return idle;
         if (this.running.size < maxProcesses) return this.start();
-        const [longest] = [...this.running].sort((a, b) => b.elapsedMs - a.elapsedMs);
-        if (longest!.elapsedMs > fairMs) longest!.kill();
+        const [longest] = [...this.running].sort((a, b) => b.spentMs - a.spentMs);
+        if (longest!.spentMs > fairMs) longest!.kill();
         if (performance.now() > deadline) break;
         await Bun.sleep(POLL_MS);
       }
@@ -123,42 +126,39 @@ export class GrammarTrials {
 
 class TrialProcess {
   isAlive = true;
+  /** Processor time of the compile that is running, as far as it is known. */
+  spentMs = 0;
   private wasKilled = false;
   private readonly child: Subprocess<'pipe', 'pipe', 'ignore'>;
-  private readonly answers: ReadableStreamDefaultReader<Uint8Array>;
+  private readonly answers: AsyncIterator<TrialAnswer>;
   /** The vocabulary has been read. */
   private hasStarted = false;
-  /** When the compile began; null: none is running. */
-  private since: number | null = null;
 
   /** Throws Error where it can't be started. */
   constructor(vocabulary: GuidanceVocabulary) {
     this.child = Bun.spawn(trialCommand(), { stdin: 'pipe', stdout: 'pipe', stderr: 'ignore' });
     // It ends with this process, and must not keep it.
     this.child.unref();
-    this.answers = this.child.stdout.getReader();
+    this.answers = readAnswers(this.child.stdout);
     this.send(vocabulary);
-  }
-
-  /** Of the compile that is running. */
-  get elapsedMs(): number {
-    return this.since === null ? 0 : performance.now() - this.since;
   }
 
   /** null: it compiles. */
   async compile(spec: GrammarSpec, deadlineMs: number): Promise<string | null> {
-    if (!this.hasStarted && (await this.answerWithin(START_DEADLINE_MS)) === null) {
+    if (!this.hasStarted && (await this.resultWithin(START_DEADLINE_MS)) === undefined) {
       return 'the grammar engine has not started';
     }
     this.hasStarted = true;
-    const slow = setTimeout(() => this.yieldToOthers(), SLOW_MS);
-    this.since = performance.now();
+    const began = performance.now();
     this.send(spec);
-    const answer = await this.answerWithin(deadlineMs);
-    clearTimeout(slow);
-    const seconds = this.elapsedMs / 1000;
-    this.since = null;
-    if (answer !== null) return answer.message;
+    const message = await this.resultWithin(ANSWER_DEADLINE_MS, (spentMs) => {
+      if (this.spentMs < SLOW_MS && spentMs >= SLOW_MS) this.yieldToOthers();
+      this.spentMs = spentMs;
+      if (spentMs > deadlineMs) this.kill();
+    });
+    this.spentMs = 0;
+    if (message !== undefined) return message;
+    const seconds = (performance.now() - began) / 1000;
     return this.wasKilled
       ? `it was not compiled within ${seconds.toFixed(1)} seconds`
       : 'it makes the grammar engine fail';
@@ -176,23 +176,18 @@ class TrialProcess {
     this.child.stdin.flush();
   }
 
-  /** null: the process has ended, or is killed since the time is up. */
-  private async answerWithin(timeoutMs: number): Promise<TrialResult | null> {
+  /** undefined: the process has ended, or is killed since the time is up. */
+  private async resultWithin(timeoutMs: number, onSpent = (_ms: number) => {}): Promise<string | null | undefined> {
     const deadline = setTimeout(() => this.kill(), timeoutMs);
-    const answer = await this.answer();
-    clearTimeout(deadline);
-    if (answer === null) this.isAlive = false;
-    return answer;
-  }
-
-  /** null: the process has ended. */
-  private async answer(): Promise<TrialResult | null> {
-    const decoder = new TextDecoder();
-    for (let text = ''; ; ) {
-      const { done, value } = await this.answers.read();
-      if (done) return null;
-      text += decoder.decode(value, { stream: true });
-      if (text.endsWith('\n')) return JSON.parse(text) as TrialResult;
+    try {
+      for (let next = await this.answers.next(); !next.done; next = await this.answers.next()) {
+        if ('message' in next.value) return next.value.message;
+        onSpent(next.value.spentMs);
+      }
+      this.isAlive = false;
+      return undefined;
+    } finally {
+      clearTimeout(deadline);
     }
   }
 
@@ -202,6 +197,16 @@ class TrialProcess {
     } catch {
       // It has just ended.
     }
+  }
+}
+
+async function* readAnswers(stdout: ReadableStream<Uint8Array>): AsyncGenerator<TrialAnswer> {
+  const decoder = new TextDecoder();
+  let text = '';
+  for await (const bytes of stdout) {
+    const lines = (text + decoder.decode(bytes, { stream: true })).split('\n');
+    text = lines.pop()!;
+    for (const line of lines) yield JSON.parse(line) as TrialAnswer;
   }
 }
 

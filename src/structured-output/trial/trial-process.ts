@@ -5,14 +5,24 @@ import { GuidanceBackend, type GuidanceVocabulary } from '../guidance-backend.ts
 /** The process of a GrammarTrials: a line with the vocabulary, then one for each grammar, until the input ends; a line answers each of them. */
 
 /** A line of the answers. */
+export type TrialAnswer = TrialResult | TrialProgress;
+
 export interface TrialResult {
   /** Why the grammar can't be compiled; null: it can. */
   message: string | null;
 }
 
+/** Of a compile that goes on. */
+export interface TrialProgress {
+  /** Processor time that it has taken, milliseconds. */
+  spentMs: number;
+}
+
 /** What a compile may take beyond what the process had. */
 const MAX_BYTES = 256 << 20;
 const POLL_MS = 1;
+/** A compile is told of each time it has taken this much more. */
+const PROGRESS_MS = 20;
 
 const server = process.ppid;
 
@@ -36,9 +46,17 @@ async function openBackend(vocabulary: GuidanceVocabulary): Promise<GuidanceBack
 
 async function compile(backend: GuidanceBackend, spec: GrammarSpec): Promise<string | null> {
   const most = process.memoryUsage.rss() + MAX_BYTES;
+  const before = process.cpuUsage();
+  let toldMs = 0;
   const grammar = backend.compile(spec);
   try {
     while (grammar.status === 'compiling') {
+      const { user, system } = process.cpuUsage(before);
+      const spentMs = (user + system) / 1000;
+      if (spentMs >= toldMs + PROGRESS_MS) {
+        toldMs = spentMs;
+        answer({ spentMs });
+      }
       if (process.memoryUsage.rss() > most) {
         answer({ message: `it needs more than ${MAX_BYTES >> 20} MiB to be compiled` });
         // The thread that compiles can't be stopped otherwise.
@@ -54,6 +72,6 @@ async function compile(backend: GuidanceBackend, spec: GrammarSpec): Promise<str
   }
 }
 
-function answer(result: TrialResult): void {
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+function answer(line: TrialAnswer): void {
+  process.stdout.write(`${JSON.stringify(line)}\n`);
 }
