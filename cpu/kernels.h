@@ -25,6 +25,10 @@ static constexpr int64_t balanced_tile_rows(int64_t rows, int64_t most) {
 // Scratch for the sums of so many rows between blocks of k.
 static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kPanelColumns * 4; }
 
+// And for the panels of 8-bit floats, a part of which becomes float32 first.
+constexpr int64_t kFp8Depth = 2 * kFp8Group;
+static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return linear_scratch_bytes(rows) + kFp8Depth * kPanelColumns * 4; }
+
 struct LinearArgs {
   const float* x;
   int64_t ld_x;
@@ -285,6 +289,10 @@ struct KernelTable {
   void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
   void (*quantized_grouped_linear)(const QuantizedGroupedLinearArgs&, const ChunkContext&);
   void (*quantize_weight)(const QuantizeWeightArgs&, const ChunkContext&);
+  // The same products with weights of 8-bit floats. Activations are packed as for float32 weights.
+  void (*fp8_linear)(const LinearArgs&, const ChunkContext&);
+  void (*fp8_grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
+  void (*quantize_fp8_weight)(const Fp8WeightArgs&, const ChunkContext&);
   // Searches and sums in rows of logits, for sampling: kRowKernels of kernels/row_kernels.cpp.
   const RowKernels* rows;
 };

@@ -1,8 +1,7 @@
 // Dense products: packing of weights and the linear op.
-#include <algorithm>
+#include "linear.h"
 
-#include "kernels.h"
-#include "stream.h"
+#include <algorithm>
 
 using namespace bao;
 
@@ -25,14 +24,23 @@ int32_t panels_per_piece(const Stream& stream, int64_t panels) {
   return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
 }
 
+// Bytes of a panel over k.
+int64_t panel_bytes(int64_t k, int32_t w_dtype) {
+  const int64_t column = w_dtype == kFp8E4M3 ? fp8_column_bytes(k) : round_up(k, 2) * float_dtype_bytes(w_dtype);
+  return column * kPanelColumns;
+}
+
+size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
+  return static_cast<size_t>(w_dtype == kFp8E4M3 ? fp8_scratch_bytes(rows) : linear_scratch_bytes(rows));
+}
+
 }  // namespace
 
-BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
-                              float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias, float* out,
+                            int64_t ld_out, int32_t m, int32_t n, int32_t k) {
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
   if (m < 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
-  if (!is_float_dtype(w_dtype)) return kBadDType;
   if (m == 0) return kOk;
   if (!x || !w || !out) return kNullPointer;
 
@@ -46,30 +54,23 @@ BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const 
   args.panels_per_piece = panels_per_piece(*stream, panels * row_pieces);
   if (args.packed) {
     const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    const int64_t scratch_bytes = linear_scratch_bytes(args.rows_per_piece);
-    if (const int32_t error = stream->reserve(static_cast<size_t>(scratch_bytes), packed_bytes)) return error;
+    if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed_bytes)) return error;
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
   const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
-  const int64_t piece_bytes = args.panels_per_piece * round_up(k, 2) * kPanelColumns * float_dtype_bytes(w_dtype);
   // Many rows compute longer than the weights take to come.
-  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, piece_bytes} : StreamedInput{};
-  return stream->enqueue(kernels.linear, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
+  const StreamedInput weights =
+      row_pieces == 1 ? StreamedInput{w, args.panels_per_piece * panel_bytes(k, w_dtype)} : StreamedInput{};
+  const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
+  return stream->enqueue(kernel, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
 }
 
-// Activations are float32 here, and so are the outputs of `linear`.
-BAO_EXPORT int32_t bao_linear_f32(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
-                                  float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
-  return bao_linear(handle, x, ld_x, w, w_dtype, bias, out, ld_out, m, n, k);
-}
-
-BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,
-                                      const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
-                                      int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,
+                                    const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
+                                    int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
   if (rows < 0 || num_experts <= 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
-  if (!is_float_dtype(w_dtype)) return kBadDType;
   if (rows == 0) return kOk;
   if (!x || !weights || !expert_offsets || !out) return kNullPointer;
 
@@ -82,12 +83,31 @@ BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x
   // So few rows are read in place, whosever they are.
   if (dot || rows > kernels.thin_rows) {
     const size_t packed_bytes = static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    const int64_t scratch_bytes = linear_scratch_bytes(kGroupedRows + kernels.tile_rows);
-    if (const int32_t error = stream->reserve(static_cast<size_t>(scratch_bytes), packed_bytes)) return error;
+    if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + kernels.tile_rows, w_dtype), packed_bytes)) return error;
     const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
     if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
   }
-  return stream->enqueue(kernels.grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
+  const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_grouped_linear : kernels.grouped_linear;
+  return stream->enqueue(kernel, args, num_experts * ceil_div(panels, per_chunk));
+}
+
+BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
+                              float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  if (!is_float_dtype(w_dtype)) return kBadDType;
+  return enqueue_linear(handle, x, ld_x, w, w_dtype, bias, out, ld_out, m, n, k);
+}
+
+// Activations are float32 here, and so are the outputs of `linear`.
+BAO_EXPORT int32_t bao_linear_f32(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,
+                                  float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  return bao_linear(handle, x, ld_x, w, w_dtype, bias, out, ld_out, m, n, k);
+}
+
+BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,
+                                      const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
+                                      int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+  if (!is_float_dtype(w_dtype)) return kBadDType;
+  return enqueue_grouped_linear(handle, x, ld_x, weights, w_dtype, biases, expert_offsets, num_experts, out, ld_out, rows, n, k);
 }
 
 // Bytes of a packed weight, or -1 for a shape or type that there is none of.

@@ -3,8 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels.h"
-#include "stream.h"
+#include "linear.h"
 
 using namespace bao;
 
@@ -20,12 +19,14 @@ constexpr int64_t kPrivateRows = 4;
 
 }  // namespace
 
-BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t bits,
+BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t scheme,
                                         const float* bias, float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
+  if (!is_quantization(scheme)) return kBadDType;
+  if (scheme == kQuantFp8) return enqueue_linear(handle, x, ld_x, w, kFp8E4M3, bias, out, ld_out, m, n, k);
+  const int32_t bits = integer_bits(scheme);
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
   if (m < 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
-  if (!is_quant_bits(bits)) return kBadDType;
   if (m == 0) return kOk;
   if (!x || !w || !out) return kNullPointer;
 
@@ -52,18 +53,23 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
 }
 
 // Activations are float32 here.
-BAO_EXPORT int32_t bao_quantized_linear_f32(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t bits,
+BAO_EXPORT int32_t bao_quantized_linear_f32(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t scheme,
                                             const float* bias, float* out, int64_t ld_out, int32_t m, int32_t n, int32_t k) {
-  return bao_quantized_linear(handle, x, ld_x, w, bits, bias, out, ld_out, m, n, k);
+  return bao_quantized_linear(handle, x, ld_x, w, scheme, bias, out, ld_out, m, n, k);
 }
 
-BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* const* weights, int32_t bits,
+BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* const* weights, int32_t scheme,
                                                 const float* biases, const int32_t* expert_offsets, int32_t num_experts, float* out,
                                                 int64_t ld_out, int32_t rows, int32_t n, int32_t k) {
+  if (!is_quantization(scheme)) return kBadDType;
+  if (scheme == kQuantFp8) {
+    const auto* panels = reinterpret_cast<const void* const*>(weights);
+    return enqueue_grouped_linear(handle, x, ld_x, panels, kFp8E4M3, biases, expert_offsets, num_experts, out, ld_out, rows, n, k);
+  }
+  const int32_t bits = integer_bits(scheme);
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
   if (rows < 0 || num_experts <= 0 || n <= 0 || k <= 0 || ld_x < k || ld_out < n) return kBadShape;
-  if (!is_quant_bits(bits)) return kBadDType;
   if (rows == 0) return kOk;
   if (!x || !weights || !expert_offsets || !out) return kNullPointer;
 
@@ -79,22 +85,40 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }
 
-// Bytes of a quantized weight, or -1 for a shape or number of bits that there is none of.
-BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t bits) {
-  if (n <= 0 || k <= 0 || !is_quant_bits(bits)) return -1;
-  return round_up(n, kPanelColumns) * quant_column_words(k, bits) * 4;
+// Bytes of a quantized weight, or -1 for a shape or scheme that there is none of.
+BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t scheme) {
+  if (n <= 0 || k <= 0 || !is_quantization(scheme)) return -1;
+  const int64_t column_bytes = scheme == kQuantFp8 ? fp8_column_bytes(k) : quant_column_words(k, integer_bits(scheme)) * 4;
+  return round_up(n, kPanelColumns) * column_bytes;
 }
 
 // Enqueues the quantization of source [rows, cols] (rows ld apart) as output features n_offset to n_offset + rows of a weight with
 // cols input features. The destination, bao_quantized_linear_bytes, starts zero-filled; the source is read when the task runs.
 BAO_EXPORT int32_t bao_quantize_linear(void* handle, const void* source, int32_t source_dtype, int32_t rows, int32_t cols,
-                                       int64_t ld, int32_t n_offset, uint32_t* destination, int32_t bits) {
+                                       int64_t ld, int32_t n_offset, void* destination, int32_t scheme) {
   Stream* stream = Stream::from(handle);
   if (!stream) return kStreamClosed;
   if (rows < 0 || cols <= 0 || n_offset < 0 || ld < cols) return kBadShape;
-  if (!is_float_dtype(source_dtype) || !is_quant_bits(bits)) return kBadDType;
+  if (!is_float_dtype(source_dtype) || !is_quantization(scheme)) return kBadDType;
   if (rows == 0) return kOk;
   if (!source || !destination) return kNullPointer;
-  const QuantizeWeightArgs args{source, ld, rows, cols, source_dtype, bits, destination, n_offset};
+  if (scheme == kQuantFp8) {
+    const Fp8WeightArgs args{source, ld, rows, cols, source_dtype, nullptr, static_cast<char*>(destination), n_offset};
+    return stream->enqueue(stream->kernels().quantize_fp8_weight, args, ceil_div(rows, kQuantizeWeightRows));
+  }
+  const QuantizeWeightArgs args{source,   ld, rows, cols, source_dtype, integer_bits(scheme), static_cast<uint32_t*>(destination),
+                                n_offset};
   return stream->enqueue(stream->kernels().quantize_weight, args, ceil_div(rows, kQuantizeWeightRows));
+}
+
+// The same for a source of 8-bit floats with scales [rows, groups of kFp8Group columns], which stay what they are.
+BAO_EXPORT int32_t bao_pack_fp8_linear(void* handle, const uint8_t* source, const float* scales, int32_t rows, int32_t cols,
+                                       int64_t ld, int32_t n_offset, void* destination) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return kStreamClosed;
+  if (rows < 0 || cols <= 0 || n_offset < 0 || ld < cols) return kBadShape;
+  if (rows == 0) return kOk;
+  if (!source || !scales || !destination) return kNullPointer;
+  const Fp8WeightArgs args{source, ld, rows, cols, kFp8E4M3, scales, static_cast<char*>(destination), n_offset};
+  return stream->enqueue(stream->kernels().quantize_fp8_weight, args, ceil_div(rows, kQuantizeWeightRows));
 }

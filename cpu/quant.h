@@ -5,6 +5,23 @@
 
 namespace bao {
 
+// QUANTIZATION_CODES of src/device/quantization-scheme.ts.
+enum QuantizationScheme : int32_t { kQuantInt8 = 0, kQuantInt4 = 1, kQuantFp8 = 2 };
+static constexpr bool is_quantization(int32_t scheme) { return scheme >= kQuantInt8 && scheme <= kQuantFp8; }
+static constexpr int32_t integer_bits(int32_t scheme) { return scheme == kQuantInt8 ? 8 : 4; }
+
+// Weights of 8-bit floats (E4M3): a weight is a number times the scale that kFp8Group consecutive k share; where a number of a group
+// isn't one, its scale isn't either. On the CPU they lie in panels of kPanelColumns output features (see kernels.h), zero-padded to
+// whole panels. A panel holds, group after group:
+//   [32] scales, float32
+//   [k of the group][32] numbers
+constexpr int64_t kFp8Group = 128;
+constexpr float kFp8Greatest = 448.0f;
+// Below that a scale's reciprocal is not finite; such groups are all zero.
+constexpr float kFp8SmallestScale = 1e-36f;
+// Bytes of a column's first k, which are whole groups or all.
+static constexpr int64_t fp8_column_bytes(int64_t k) { return k + ceil_div(k, kFp8Group) * 4; }
+
 // Weights of 8 or 4 bits in panels of kPanelColumns output features, like the others (see kernels.h), zero-padded to whole panels
 // and words. A word is 32 bits of one column: quant_word consecutive k as unsigned numbers; 4-bit numbers have the first four k in
 // the low halves of its bytes. quant_group consecutive k share a scale and a zero point. A panel holds, group after group:
@@ -12,7 +29,6 @@ namespace bao {
 //   [words of the group][32] numbers
 static constexpr int64_t quant_word(int32_t bits) { return 32 / bits; }
 static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64; }
-static constexpr bool is_quant_bits(int32_t bits) { return bits == 8 || bits == 4; }
 // 32-bit words of a column.
 static constexpr int64_t quant_column_words(int64_t k, int32_t bits) {
   return ceil_div(k, quant_word(bits)) + ceil_div(k, quant_group(bits));
@@ -67,5 +83,17 @@ struct QuantizeWeightArgs {
   int64_t n_offset;
 };
 constexpr int64_t kQuantizeWeightRows = 32;
+
+// The same to 8-bit floats, destination being their panels. Numbers that are 8-bit floats already (source_dtype kFp8E4M3) stay what
+// they are, and `scales` [rows, groups of k] are theirs.
+struct Fp8WeightArgs {
+  const void* source;
+  int64_t ld;
+  int64_t rows, cols;
+  int32_t source_dtype;
+  const float* scales;
+  char* destination;
+  int64_t n_offset;
+};
 
 }  // namespace bao

@@ -22,7 +22,7 @@ struct Half {
   uint16_t bits;
 };
 
-// No infinity, greatest number 448, NaN where all bits but the sign are set. Of the KV cache only.
+// No infinity, greatest number 448, NaN where all bits but the sign are set. Of the KV cache and of quantized weights.
 struct Float8E4M3 {
   uint8_t bits;
 };
@@ -48,13 +48,20 @@ BAO_HOST_DEVICE float to_float(Half x) {
 #endif
 }
 
-BAO_HOST_DEVICE float to_float(Float8E4M3 x) {
-  const uint32_t magnitude = x.bits & 0x7fu;
-  // Subnormals are multiples of 2^-9.
-  if (magnitude < 8) return static_cast<float>(magnitude) * (x.bits & 0x80u ? -0x1p-9f : 0x1p-9f);
-  uint32_t bits = (x.bits & 0x80u) << 24 | (magnitude == 0x7fu ? 0x7fc00000u : (magnitude << 20) + 0x3c000000u);
+// NaN is taken for the number that its bits would be.
+BAO_HOST_DEVICE float finite_to_float(Float8E4M3 x) {
+  // Where a float has its exponent, this one is 120 too low; what is subnormal here is it there.
+  const uint32_t bits = (x.bits & 0x80u) << 24 | (x.bits & 0x7fu) << 20;
   float value;
   memcpy(&value, &bits, 4);
+  return value * 0x1p120f;
+}
+
+BAO_HOST_DEVICE float to_float(Float8E4M3 x) {
+  if ((x.bits & 0x7fu) != 0x7fu) return finite_to_float(x);
+  const uint32_t nan = (x.bits & 0x80u) << 24 | 0x7fc00000u;
+  float value;
+  memcpy(&value, &nan, 4);
   return value;
 }
 

@@ -1,7 +1,7 @@
 import type { Device, DevicePtr, OpArgs, PackedLinear } from '../../src/device/device.ts';
 import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../src/device/ops.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
+import { QUANTIZATION_CODES, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import type { HfConfig } from '../../src/models/hf-config.ts';
 import { SAMPLING_ROW, SAMPLING_ROW_BYTES } from '../../src/sampling/sampling-row.ts';
 import { randomGamma, seededRandom } from '../random.ts';
@@ -223,13 +223,13 @@ export class KernelCases {
       this.device.ops.copy_bytes(weight.ptr, ptr, weight.bytes);
       return ptr;
     });
-    const bits = QUANTIZATION_BITS[scheme];
+    const code = QUANTIZATION_CODES[scheme];
     for (const m of allRows) {
       const bytes = weight.bytes + m * (n + k) * this.actBytes;
       const shape = `${name} ${scheme}: ${m} x ${k} x ${n}`;
       this.add('quantized_linear', shape, { bytes, flops: 2 * m * n * k, copies: copies.length }, (turn) => {
         const w = copies[turn % copies.length]!;
-        return { x: this.x, ld_x: k, w, bits, bias: 0, out: this.out, ld_out: n, m, n, k };
+        return { x: this.x, ld_x: k, w, scheme: code, bias: 0, out: this.out, ld_out: n, m, n, k };
       });
     }
   }
@@ -401,7 +401,7 @@ export class KernelCases {
   /** Memory whose every two bytes are a small bfloat16, and so every four a small float32. */
   private filled(floats: number): DevicePtr {
     const staging = this.device.staging(floats * F32, 'bench');
-    const bits = new Uint16Array(staging.host);
+    const code = new Uint16Array(staging.host);
     for (let i = 0; i < bits.length; i++) bits[i] = WEIGHT_BITS + (i % 61);
     staging.upload();
     return staging.ptr;

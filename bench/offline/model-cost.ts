@@ -2,7 +2,7 @@ import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import type { BaoConfig } from '../../src/config/bao-config.ts';
 import { openCpuLibrary } from '../../src/device/cpu-library.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
-import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_BITS } from '../../src/device/quantization-scheme.ts';
+import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_CODES } from '../../src/device/quantization-scheme.ts';
 
 /** What a step of a dense decoder must read and multiply at the least. */
 export interface ModelCost {
@@ -48,11 +48,11 @@ async function weightBytes({ model }: BaoConfig) {
   if (!isQuantizationScheme(scheme)) return { bytesOfLinear: plain, bytesOfLMHead: plain };
   const library = openCpuLibrary(await ensureCpuLibrary({ quiet: true }));
   const quantized =
-    (bits: number) =>
+    (code: number) =>
     ([n, k]: Shape) =>
-      library.bao_quantized_linear_bytes(n, k, bits);
+      library.bao_quantized_linear_bytes(n, k, code);
   return {
-    bytesOfLinear: quantized(QUANTIZATION_BITS[scheme]),
-    bytesOfLMHead: quantized(QUANTIZATION_BITS[LM_HEAD_SCHEME]),
+    bytesOfLinear: quantized(QUANTIZATION_CODES[scheme]),
+    bytesOfLMHead: quantized(QUANTIZATION_CODES[LM_HEAD_SCHEME]),
   };
 }

@@ -55,7 +55,7 @@ struct BFloat16 {
 struct Float16 {
   uint16_t bits;
 };
-// OCP 8-bit floating point E4M3: no infinity, greatest number 448, NaN where all other bits are set. Of the cache only.
+// OCP 8-bit floating point E4M3: no infinity, greatest number 448, NaN where all other bits are set. Of the cache and of quantized weights.
 struct Float8E4M3 {
   uint8_t bits;
 };
@@ -246,11 +246,16 @@ BAO_INLINE void join_pairs(F& a, F& b) {
 // The next kLanes elements as float.
 BAO_INLINE F load(const BFloat16* p) { return as_float(widen(load_bits<H>(p)) << 16); }
 BAO_INLINE F load(const Float16* p) { return from_half_bits(load_bits<H>(p)); }
+// The next numbers over 256, NaN taken for the number that its bits would be: a half's exponent has one bit more and a bias that is 8 more.
+BAO_INLINE F load_over_256(const Float8E4M3* p) {
+  typedef int8_t Signed __attribute__((vector_size(kLanes)));
+  typedef int16_t Wide __attribute__((vector_size(kLanes * 2)));
+  const Wide wide = __builtin_convertvector(load_bits<Signed>(p), Wide);
+  return from_half_bits(reinterpret_cast<H>(wide) << 7 & 0xbfff);
+}
 BAO_INLINE F load(const Float8E4M3* p) {
-  // A half's exponent has one bit more and a bias that is 8 more.
-  const H bits = __builtin_convertvector(load_bits<B>(p), H);
-  const U magnitude = widen(bits & 0x7f);
-  const F number = from_half_bits((bits & 0x80) << 8 | (bits & 0x7f) << 7) * 256.0f;
+  const U magnitude = __builtin_convertvector(load_bits<B>(p), U) & 0x7fu;
+  const F number = load_over_256(p) * 256.0f;
   return as_float(as_bits(number) | (reinterpret_cast<U>(magnitude == 0x7fu) & 0x7fc00000u));
 }
 template <class T>

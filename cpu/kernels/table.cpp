@@ -24,6 +24,9 @@ void lora_rows(const LoraArgs&, const ChunkContext&);
 void lora_shrink(const LoraArgs&, const ChunkContext&);
 void lora_expand(const LoraArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
+void fp8_linear(const LinearArgs&, const ChunkContext&);
+void fp8_grouped_linear(const GroupedLinearArgs&, const ChunkContext&);
+void quantize_fp8_weight(const Fp8WeightArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
 static KernelTable make_table() {
@@ -48,6 +51,9 @@ static KernelTable make_table() {
   table.lora_shrink = lora_shrink;
   table.lora_expand = lora_expand;
   table.pack_linear = pack_linear;
+  table.fp8_linear = fp8_linear;
+  table.fp8_grouped_linear = fp8_grouped_linear;
+  table.quantize_fp8_weight = quantize_fp8_weight;
   table.rows = &kRowKernels;
   return table;
 }

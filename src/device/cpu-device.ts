@@ -1,4 +1,4 @@
-import { type Pointer, toArrayBuffer } from 'bun:ffi';
+import { type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
 import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
 import type {
@@ -8,12 +8,14 @@ import type {
   MatrixSource,
   Ops,
   PackedLinear,
+  QuantizableSource,
   QuantizedLinear,
   StagingBuffer,
 } from './device.ts';
 import { DTYPE_CODES, type DType, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from './quantization-scheme.ts';
+import { checkQuantizable } from './quantizable-source.ts';
+import { QUANTIZATION_CODES, type QuantizationScheme } from './quantization-scheme.ts';
 
 export interface CpuDeviceOptions {
   /** The kernel library (see scripts/build-cpu.ts). */
@@ -118,26 +120,38 @@ export class CpuDevice implements Device {
   }
 
   /** Reads the sources before it returns. */
-  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
-    const n = sources.reduce((rows, source) => rows + source.rows, 0);
-    const k = sources[0]?.cols ?? 0;
-    const bits = QUANTIZATION_BITS[scheme];
-    const bytes = this.#library.bao_quantized_linear_bytes(n, k, bits);
-    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
-      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
-      throw new Error(`${purpose}: can't quantize ${shapes.join(', ') || 'nothing'} as ${scheme}`);
-    }
+  packQuantizedLinear(
+    sources: readonly QuantizableSource[],
+    scheme: QuantizationScheme,
+    purpose: string,
+  ): QuantizedLinear {
+    const { n, k } = checkQuantizable(sources, scheme, purpose);
+    const code = QUANTIZATION_CODES[scheme];
+    const bytes = this.#library.bao_quantized_linear_bytes(n, k, code);
     const ptr = this.alloc(bytes, purpose);
     let offset = 0;
     for (const source of sources) {
-      const { ptr: from, rows, cols, ld } = source;
-      const fromType = DTYPE_CODES[source.dtype];
-      const code = this.#library.bao_quantize_linear(this.#stream, from, fromType, rows, cols, ld, offset, ptr, bits);
-      if (code !== 0) refuse('quantize_linear', code, { from, fromType, rows, cols, ld, offset, ptr, bits });
-      offset += rows;
+      this.#quantize(source, offset, ptr, code);
+      offset += source.rows;
     }
     this.wait(this.record());
     return { ptr, scheme, n, k, bytes };
+  }
+
+  #quantize(source: QuantizableSource, offset: number, to: DevicePtr, scheme: number): void {
+    const { ptr: from, rows, cols, ld } = source;
+    const library = this.#library;
+    if (source.dtype === 'fp8_e4m3') {
+      const scales = ptr(source.scales);
+      const code = library.bao_pack_fp8_linear(this.#stream, from, scales, rows, cols, ld, offset, to);
+      if (code !== 0) refuse('pack_fp8_linear', code, { from, scales, rows, cols, ld, offset, to });
+      // The scales are the caller's only as long as this runs.
+      this.wait(this.record());
+      return;
+    }
+    const fromType = DTYPE_CODES[source.dtype];
+    const code = library.bao_quantize_linear(this.#stream, from, fromType, rows, cols, ld, offset, to, scheme);
+    if (code !== 0) refuse('quantize_linear', code, { from, fromType, rows, cols, ld, offset, to, scheme });
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {

@@ -26,6 +26,7 @@ const RUNTIME = {
   bao_pack_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
   bao_quantized_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantize_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
+  bao_pack_fp8_linear: { args: ['ptr', 'ptr', 'ptr', 'i32', 'i32', 'i64', 'i32', 'ptr'], returns: 'i32' },
   bao_kv_block_bytes: { args: ['i32', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
 } as const satisfies Record<string, FFIFunction>;
 

@@ -36,6 +36,20 @@ export interface MatrixSource {
   readonly ld: number;
 }
 
+/** Rows of a checkpoint tensor of 8-bit floats (E4M3): a weight is its number times its scale. */
+export interface Fp8MatrixSource {
+  readonly ptr: number;
+  readonly dtype: 'fp8_e4m3';
+  readonly rows: number;
+  readonly cols: number;
+  readonly ld: number;
+  /** [rows, ceil(cols / FP8_GROUP)]: of each row's groups of columns. */
+  readonly scales: Float32Array;
+}
+
+/** What a quantized weight may be made of. Numbers that are 8-bit floats already stay what they are. */
+export type QuantizableSource = MatrixSource | Fp8MatrixSource;
+
 /** A weight in the kernels' own layout; only `linear` sees inside. */
 export interface PackedLinear {
   readonly ptr: DevicePtr;
@@ -80,8 +94,8 @@ export interface Device {
 
   /** Concatenates the sources' rows into one packed weight of `dtype`. All sources have the same number of columns. */
   packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear;
-  /** The same, quantized on the way. */
-  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear;
+  /** The same, quantized on the way. 8-bit floats can only become a weight of `fp8`. */
+  packQuantizedLinear(sources: readonly QuantizableSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear;
   /** A vector as float32: norm weights, biases, rope tables. */
   uploadVector(values: Float32Array, purpose: string): DevicePtr;
 

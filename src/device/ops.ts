@@ -36,7 +36,7 @@ const QUANTIZED_LINEAR_ARGS = {
   x: 'ptr',
   ld_x: 'i64',
   w: 'ptr',
-  bits: 'i32',
+  scheme: 'i32',
   bias: 'ptr?',
   out: 'ptr',
   ld_out: 'i64',
@@ -146,7 +146,7 @@ export const OPS = {
     },
   },
   quantized_linear: {
-    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of `bits` bits (8 or 4) with n rows and k columns; bias is float32 [n] or 0. Each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in a fixed order. A row with a number that is not finite gives NaN. Rows of out are ld_out apart, of x ld_x.',
+    doc: 'out[m, :n] = x[m, :k] · Wᵀ + bias. w is a quantized weight (see Device.packQuantizedLinear) of a scheme of QUANTIZATION_CODES with n rows and k columns; bias is float32 [n] or 0. int8 and int4: each row of x is quantized to int8 with a scale for each group of k; sums within a group are integers, groups are added in float32 in a fixed order; a row with a number that is not finite gives NaN. fp8: x stays as it is, a weight is a number times the scale of its group, sums are float32 in a fixed order. Rows of out are ld_out apart, of x ld_x.',
     args: QUANTIZED_LINEAR_ARGS,
   },
   quantized_linear_f32: {
@@ -154,12 +154,12 @@ export const OPS = {
     args: QUANTIZED_LINEAR_ARGS,
   },
   quantized_grouped_linear: {
-    doc: 'As grouped_linear, with weights as quantized_linear has them: weights is i64 [num_experts], addresses of quantized weights of `bits` bits (8 or 4) with n rows and k columns. Each output has the bits that quantized_linear gives it.',
+    doc: 'As grouped_linear, with weights as quantized_linear has them: weights is i64 [num_experts], addresses of quantized weights of this scheme with n rows and k columns. Each output has the bits that quantized_linear gives it.',
     args: {
       x: 'ptr',
       ld_x: 'i64',
       weights: 'ptr',
-      bits: 'i32',
+      scheme: 'i32',
       biases: 'ptr?',
       expert_offsets: 'ptr',
       num_experts: 'i32',

@@ -1,11 +1,11 @@
-import type { Device, DevicePtr, MatrixSource } from '../device/device.ts';
+import type { Device, DevicePtr, MatrixSource, QuantizableSource } from '../device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../device/dtype.ts';
 
 /** One projection of all experts of a mixture. */
 export interface ExpertLinearSpec {
   numExperts: number;
   /** An expert's matrices, stacked by rows. They need to stay valid only until those of the next expert are asked for. */
-  matrices(expert: number): readonly MatrixSource[];
+  matrices(expert: number): readonly QuantizableSource[];
   /** float32 [numExperts, output features], or null. */
   biases: Float32Array | null;
   /** For the memory report. */
@@ -40,7 +40,7 @@ export class UnquantizedGroupedLinear implements GroupedLinearKernel {
     const { numExperts, biases, purpose } = spec;
     this.numExperts = numExperts;
     const packed = Array.from({ length: numExperts }, (_, expert) =>
-      device.packLinear(spec.matrices(expert), dtype, purpose),
+      device.packLinear(floatMatrices(spec.matrices(expert)), dtype, purpose),
     );
     const { n, k, dtype: packedDtype } = packed[0]!;
     this.outFeatures = n;
@@ -67,6 +67,15 @@ export class UnquantizedGroupedLinear implements GroupedLinearKernel {
       inFeatures,
     );
   }
+}
+
+function floatMatrices(sources: readonly QuantizableSource[]): MatrixSource[] {
+  return sources.map((source) => {
+    if (source.dtype !== 'fp8_e4m3') return source;
+    throw new Error(
+      'The experts have weights of 8-bit floats, which only a checkpoint whose config.json says so (quantization_config) can have.',
+    );
+  });
 }
 
 /** i64 on the device, one for each expert. */

@@ -42,6 +42,8 @@ export interface LinearKernel {
  */
 export interface LinearMethod {
   readonly name: string;
+  /** An output layer that is tied to the embedding is multiplied with the embedding's own table. */
+  readonly keepsTiedTable?: true;
   load(device: Device, weights: WeightSource, dtype: FloatDType, spec: LinearSpec): LinearKernel;
   /** The same for the experts of a mixture; absent where a method can't. */
   loadExperts?(device: Device, dtype: FloatDType, spec: ExpertLinearSpec): GroupedLinearKernel;
@@ -50,6 +52,7 @@ export interface LinearMethod {
 /** Weights in the model's own floating point type. */
 export const unquantizedLinearMethod: LinearMethod = {
   name: 'unquantized',
+  keepsTiedTable: true,
   load(device, weights, dtype, spec) {
     const packed = device.packLinear(
       spec.shards.map((shard) => shardMatrix(weights, shard)),

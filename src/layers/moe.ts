@@ -1,8 +1,8 @@
 import type { Device, DevicePtr } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
+import { quantizableMatrix } from './fp8-matrix.ts';
 import type { ExpertLinearSpec, GroupedLinearKernel } from './grouped-linear.ts';
 import type { LayerContext } from './layer-context.ts';
-import { shardMatrix } from './linear-method.ts';
 import type { FeedForward, GatedActivation } from './mlp.ts';
 import { Router, type RouterOptions } from './router.ts';
 import type { WorkspaceBuffer } from './workspace.ts';
@@ -32,7 +32,7 @@ export function separateExperts(
 ): ExpertWeights {
   const { numExperts, hiddenSize, intermediateSize } = sizes;
   const matrix = (prefix: string, rows: number, cols: number) =>
-    shardMatrix(weights, { prefix, shape: [rows, cols], firstRow: 0, numRows: rows, firstCol: 0, numCols: cols });
+    quantizableMatrix(weights, { prefix, shape: [rows, cols], firstRow: 0, numRows: rows, firstCol: 0, numCols: cols });
   const common = { numExperts, biases: null, purpose: 'weights' };
   return {
     gateUp: {

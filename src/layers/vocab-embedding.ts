@@ -1,7 +1,7 @@
 import type { Device, DevicePtr, MatrixSource, PackedLinear } from '../device/device.ts';
 import { DTYPE_CODES, dtypeBytes } from '../device/dtype.ts';
 import type { LayerContext } from './layer-context.ts';
-import { type LinearKernel, type LinearShard, UnquantizedLinear, unquantizedLinearMethod } from './linear-method.ts';
+import { type LinearKernel, type LinearShard, UnquantizedLinear } from './linear-method.ts';
 import type { WorkspaceBuffer } from './workspace.ts';
 
 /** Rows of a token embedding, whole on every rank. */
@@ -59,7 +59,7 @@ export class LMHead {
     tied: PackedLinear | null,
   ) {
     this.kernel =
-      tied !== null && context.linearMethod === unquantizedLinearMethod
+      tied !== null && context.linearMethod.keepsTiedTable
         ? new UnquantizedLinear(context.device, tied, 0)
         : context.linearMethod.load(context.device, context.weights, context.dtype, {
             shards: [wholeMatrix(prefix, vocabSize, hiddenSize)],

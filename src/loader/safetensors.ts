@@ -5,12 +5,14 @@ import { dtypeBytes, type FloatDType } from '../device/dtype.ts';
 import { LoadError } from './load-error.ts';
 import { MappedFile } from './mapped-file.ts';
 import { parseSafetensorsHeader, type SafetensorsEntry, safetensorsHeaderBytes } from './safetensors-header.ts';
-import type { TensorView, WeightSource } from './weight-source.ts';
+import type { Fp8View, TensorView, WeightSource } from './weight-source.ts';
 
 const SINGLE_FILE = 'model.safetensors';
 const INDEX_FILE = 'model.safetensors.index.json';
 
 const FLOAT_DTYPES: Readonly<Record<string, FloatDType>> = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' };
+/** OCP's E4M3 without infinities, which torch calls float8_e4m3fn. */
+const FP8_DTYPE = 'F8_E4M3';
 
 interface Located {
   file: MappedFile;
@@ -144,21 +146,22 @@ class SafetensorsSource implements WeightSource {
   }
 
   get(name: string, shape?: readonly number[]): TensorView {
-    const located = this.tensors.get(name);
-    if (located === undefined) throw new LoadError(this.#missing(name));
-    const { file, entry } = located;
+    const { file, entry } = this.#located(name);
     const dtype = FLOAT_DTYPES[entry.dtype];
     if (dtype === undefined) {
       throw new LoadError(
         `${file.path}: tensor "${name}" has dtype ${entry.dtype}, which is not supported; supported are ${Object.keys(FLOAT_DTYPES).join(', ')}.`,
       );
     }
-    if (shape !== undefined && !sameShape(shape, entry.shape)) {
-      throw new LoadError(
-        `${file.path}: tensor "${name}" has shape [${entry.shape.join(', ')}], expected [${shape.join(', ')}].`,
-      );
-    }
+    if (shape !== undefined) checkShape(file, entry, shape);
     return { name, dtype, shape: entry.shape, ptr: this.#address(file, entry, dtypeBytes(dtype)) };
+  }
+
+  getFp8(name: string, shape: readonly number[]): Fp8View | null {
+    const { file, entry } = this.#located(name);
+    if (entry.dtype !== FP8_DTYPE) return null;
+    checkShape(file, entry, shape);
+    return { ptr: this.#address(file, entry, 1) };
   }
 
   names(): string[] {
@@ -168,6 +171,12 @@ class SafetensorsSource implements WeightSource {
   close(): void {
     for (const file of this.files) file.close();
     this.#aligned.clear();
+  }
+
+  #located(name: string): Located {
+    const located = this.tensors.get(name);
+    if (located === undefined) throw new LoadError(this.#missing(name));
+    return located;
   }
 
   #address(file: MappedFile, entry: SafetensorsEntry, elementBytes: number): number {
@@ -190,8 +199,11 @@ class SafetensorsSource implements WeightSource {
   }
 }
 
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+function checkShape(file: MappedFile, { name, shape }: SafetensorsEntry, expected: readonly number[]): void {
+  if (shape.length === expected.length && shape.every((size, axis) => size === expected[axis])) return;
+  throw new LoadError(
+    `${file.path}: tensor "${name}" has shape [${shape.join(', ')}], expected [${expected.join(', ')}].`,
+  );
 }
 
 function listFolder(folder: string): string[] {

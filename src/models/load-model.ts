@@ -6,10 +6,11 @@ import type { LinearAdapters } from '../layers/linear-adapters.ts';
 import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
 import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { Workspace } from '../layers/workspace.ts';
-import type { TensorView, WeightSource } from '../loader/weight-source.ts';
+import type { Fp8View, TensorView, WeightSource } from '../loader/weight-source.ts';
 import { logger } from '../logging/logger.ts';
 import { quantizationMethod } from '../quantization/registry.ts';
-import { isJsonObject, show } from './config-fields.ts';
+import { checkpointQuantization } from './checkpoint-quantization.ts';
+import { isJsonObject } from './config-fields.ts';
 import type { HfConfig } from './hf-config.ts';
 import type { CausalLM, Model, PoolingModel } from './model.ts';
 import type { ModelContext, PooledAs } from './model-context.ts';
@@ -67,7 +68,7 @@ export async function loadPoolingModel(
 
 function build<M extends Model>(options: LoadModelOptions, createModel: (context: ModelContext) => M): M {
   const { device, config, maxModelLen } = options;
-  const linearMethod = chooseLinearMethod(config, options.quantization ?? null);
+  const linearMethod = chooseLinearMethod(config, options.quantization ?? null, options.weights.getFp8 !== undefined);
   if (options.tensorParallel.size !== 1) {
     throw new Error(
       `Tensor parallel size is ${options.tensorParallel.size}; no device here can add up the ranks' outputs, so it must be 1.`,
@@ -87,15 +88,13 @@ function build<M extends Model>(options: LoadModelOptions, createModel: (context
   return model;
 }
 
-/** Only plain weights can be used as they are, or quantized. */
-function chooseLinearMethod(config: HfConfig, name: string | null): LinearMethod {
+/** What `--quantization` names, or the checkpoint's own. */
+function chooseLinearMethod(config: HfConfig, name: string | null, hasFp8: boolean): LinearMethod {
   const quantization = config.raw.quantization_config;
-  if (isJsonObject(quantization)) {
-    throw new Error(
-      `The checkpoint's weights are quantized (quant_method ${show(quantization.quant_method)}); no method is known for them.`,
-    );
-  }
-  return name === null ? unquantizedLinearMethod : quantizationMethod(name);
+  if (!isJsonObject(quantization)) return name === null ? unquantizedLinearMethod : quantizationMethod(name);
+  const method = checkpointQuantization(quantization, name);
+  // Dummy weights stand for those of the checkpoint, and are none that are quantized already.
+  return hasFp8 ? method : quantizationMethod(method.name);
 }
 
 /** Remembers which tensors were read. */
@@ -117,6 +116,12 @@ class TrackedWeights implements WeightSource {
     return this.source.get(name, shape);
   }
 
+  getFp8(name: string, shape: readonly number[]): Fp8View | null {
+    const view = this.source.getFp8?.(name, shape) ?? null;
+    if (view !== null) this.read.add(name);
+    return view;
+  }
+
   names(): string[] {
     return this.source.names();
   }
@@ -130,9 +135,9 @@ class TrackedWeights implements WeightSource {
   }
 }
 
-/** Tensors that checkpoints carry and no forward pass needs: tables that are computed, the copy of a tied embedding, heads of encoders' training. */
+/** Tensors that checkpoints carry and no forward pass needs: tables that are computed, the copy of a tied embedding, heads of encoders' training, scales of activations that stay as they are. */
 const NEEDLESS =
-  /(^|\.)(rotary_emb\.inv_freq|lm_head\.[\w.]+|masked_bias|position_ids|pooler\.dense\.(weight|bias))$|^cls\./;
+  /(^|\.)(rotary_emb\.inv_freq|lm_head\.[\w.]+|masked_bias|position_ids|input_scale|pooler\.dense\.(weight|bias))$|^cls\./;
 const MAX_NAMED = 5;
 
 function warnOfUnread(names: readonly string[]): void {

@@ -4,6 +4,7 @@ import { onlineLinearMethod } from './online-linear-method.ts';
 const methods = new Map<string, LinearMethod>([
   ['int8', onlineLinearMethod('int8')],
   ['int4', onlineLinearMethod('int4')],
+  ['fp8', onlineLinearMethod('fp8')],
 ]);
 
 /** Adds what `--quantization NAME` does, for plugins. Throws when the name is taken. */

@@ -3,7 +3,7 @@ import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import type { QuantizedLinear } from '../../src/device/device.ts';
 import type { FloatDType } from '../../src/device/dtype.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
+import { QUANTIZATION_CODES, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import {
   availableIsas,
   FLOAT_DTYPES,
@@ -24,7 +24,7 @@ afterAll(() => {
   for (const device of devices.values()) device.close();
 });
 
-const SCHEMES = Object.keys(QUANTIZATION_BITS) as QuantizationScheme[];
+const SCHEMES = ['int8', 'int4'] as const;
 
 function pack(device: CpuDevice, w: Float32Array, n: number, k: number, scheme: QuantizationScheme): QuantizedLinear {
   const source = { ptr: floats(device, w).ptr, dtype: 'float32' as const, rows: n, cols: k, ld: k };
@@ -34,8 +34,8 @@ function pack(device: CpuDevice, w: Float32Array, n: number, k: number, scheme: 
 function multiply(device: CpuDevice, x: Float32Array, w: QuantizedLinear, bias: Float32Array | null, m: number) {
   const out = floats(device, new Float32Array(m * w.n).fill(Number.NaN));
   const biasPtr = bias ? floats(device, bias).ptr : 0;
-  const bits = QUANTIZATION_BITS[w.scheme];
-  device.ops.quantized_linear(floats(device, x).ptr, w.k, w.ptr, bits, biasPtr, out.ptr, w.n, m, w.n, w.k);
+  const code = QUANTIZATION_CODES[w.scheme];
+  device.ops.quantized_linear(floats(device, x).ptr, w.k, w.ptr, code, biasPtr, out.ptr, w.n, m, w.n, w.k);
   finish(device);
   return out.f32.slice();
 }
@@ -160,7 +160,7 @@ for (const [isa, device] of devices) {
         const x = randomFloats(m * ldX, 5);
         const dense = Float32Array.from({ length: m * k }, (_, i) => x[Math.floor(i / k) * ldX + (i % k)]!);
         const out = floats(device, new Float32Array(m * ldOut).fill(7));
-        device.ops.quantized_linear(floats(device, x).ptr, ldX, packed.ptr, 4, 0, out.ptr, ldOut, m, n, k);
+        device.ops.quantized_linear(floats(device, x).ptr, ldX, packed.ptr, QUANTIZATION_CODES.int4, 0, out.ptr, ldOut, m, n, k);
         finish(device);
         const expected = multiply(device, dense, packed, null, m);
         for (let i = 0; i < m; i++) {
@@ -188,7 +188,7 @@ for (const [isa, device] of devices) {
       new BigInt64Array(addresses.host).set(weights.map(({ ptr }) => BigInt(ptr)));
       const out = floats(device, new Float32Array(rows * n).fill(Number.NaN));
       device.ops.quantized_grouped_linear(
-        ...([floats(device, x).ptr, k, addresses.ptr, QUANTIZATION_BITS[scheme], floats(device, biases).ptr] as const),
+        ...([floats(device, x).ptr, k, addresses.ptr, QUANTIZATION_CODES[scheme], floats(device, biases).ptr] as const),
         ...([ints(device, offsets).ptr, counts.length, out.ptr, n, rows, n, k] as const),
       );
       finish(device);

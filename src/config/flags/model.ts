@@ -62,8 +62,8 @@ export const modelFlags = {
     type: 'string',
     default: null,
     aliases: ['-q'],
-    metavar: 'int8|int4|NAME',
-    help: 'Quantize the weights of linear layers while they are loaded: to 8 bits (int8), to 4 bits (int4), or with a method of a plugin. See docs/quantization.md.',
+    metavar: 'int8|int4|fp8|NAME',
+    help: 'Quantize the weights of linear layers while they are loaded: to 8 bits (int8), to 4 bits (int4), to 8-bit floats (fp8), or with a method of a plugin. A checkpoint that is quantized already needs none. See docs/quantization.md.',
   },
   runner: {
     type: 'string',

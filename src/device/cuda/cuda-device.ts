@@ -5,17 +5,20 @@ import {
   type Device,
   type DeviceEvent,
   type DevicePtr,
+  type Fp8MatrixSource,
   KernelError,
   type MatrixSource,
   type Ops,
   type PackedLinear,
+  type QuantizableSource,
   type QuantizedLinear,
   type StagingBuffer,
 } from '../device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
 import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
 import { ERROR_TEXT, OPS } from '../ops.ts';
-import { QUANTIZATION_BITS, type QuantizationScheme } from '../quantization-scheme.ts';
+import { checkQuantizable } from '../quantizable-source.ts';
+import { FP8_GROUP, QUANTIZATION_CODES, type QuantizationScheme } from '../quantization-scheme.ts';
 import { Cublas } from './cublas.ts';
 import { CublasLt } from './cublas-lt.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
@@ -186,26 +189,43 @@ export class CudaDevice implements Device {
     return { ptr, dtype, n, k, bytes };
   }
 
-  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
-    const n = sources.reduce((rows, source) => rows + source.rows, 0);
-    const k = sources[0]?.cols ?? 0;
-    const bits = QUANTIZATION_BITS[scheme];
-    const bytes = this.#kernels.bao_quantized_linear_bytes(n, k, bits);
-    if (bytes < 0 || sources.some((source) => source.cols !== k)) {
-      const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
-      throw new Error(`${purpose}: can't quantize ${shapes.join(', ') || 'nothing'} as ${scheme}`);
-    }
+  packQuantizedLinear(
+    sources: readonly QuantizableSource[],
+    scheme: QuantizationScheme,
+    purpose: string,
+  ): QuantizedLinear {
+    const { n, k } = checkQuantizable(sources, scheme, purpose);
+    const code = QUANTIZATION_CODES[scheme];
+    const bytes = this.#kernels.bao_quantized_linear_bytes(n, k, code);
     const ptr = this.alloc(bytes, purpose);
     let firstRow = 0;
     for (const source of sources) {
-      const { cols, ld } = source;
-      const fromType = DTYPE_CODES[source.dtype];
-      this.#uploadRows(source, 'quantize_linear', (raw, first, rows) =>
-        this.#kernels.bao_quantize_linear(this.#handle, raw, fromType, rows, cols, ld, firstRow + first, ptr, bits),
-      );
+      if (source.dtype === 'fp8_e4m3') this.#packFp8(source, firstRow, ptr);
+      else this.#quantize(source, firstRow, ptr, code);
       firstRow += source.rows;
     }
     return { ptr, scheme, n, k, bytes };
+  }
+
+  #quantize(source: MatrixSource, firstRow: number, to: DevicePtr, scheme: number): void {
+    const { cols, ld } = source;
+    const fromType = DTYPE_CODES[source.dtype];
+    this.#uploadRows(source, 'quantize_linear', (raw, first, rows) =>
+      this.#kernels.bao_quantize_linear(this.#handle, raw, fromType, rows, cols, ld, firstRow + first, to, scheme),
+    );
+  }
+
+  #packFp8(source: Fp8MatrixSource, firstRow: number, to: DevicePtr): void {
+    const { cols, ld, scales } = source;
+    const staged = this.staging(scales.byteLength, 'upload');
+    new Float32Array(staged.host).set(scales);
+    staged.upload();
+    const rowScales = Math.ceil(cols / FP8_GROUP) * Float32Array.BYTES_PER_ELEMENT;
+    this.#uploadRows(source, 'pack_fp8_linear', (raw, first, rows) => {
+      const at = staged.ptr + first * rowScales;
+      return this.#kernels.bao_pack_fp8_linear(this.#handle, raw, at, rows, cols, ld, firstRow + first, to);
+    });
+    staged.free();
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
@@ -286,7 +306,7 @@ export class CudaDevice implements Device {
     const kernels = this.#kernels;
     const { sample, logprobs, quantized_linear, quantized_linear_f32, quantized_grouped_linear, add_lora } =
       kernels.ops;
-    // The last arguments of these are rows, n and k, the fourth is bits.
+    // The last arguments of these are rows, n and k, the fourth is the scheme.
     const quantized =
       (call: NativeFunction): NativeFunction =>
       (stream, ...args) => {
@@ -360,7 +380,7 @@ export class CudaDevice implements Device {
 
   /** Reads the source, in pieces, before it returns; `enqueue` does something with each piece on the device, and gives the kernel's code. */
   #uploadRows(
-    source: MatrixSource,
+    source: QuantizableSource,
     op: string,
     enqueue: (raw: DevicePtr, firstRow: number, rows: number) => number,
   ): void {

@@ -29,31 +29,6 @@ export function layerNormCases(sizes: readonly number[] = [1, 31, 64, 1000]): Op
   );
 }
 
-function rowCases(): OpCase[] {
-  const cases: OpCase[] = [];
-  for (const kind of [0, 1, 2, 3, 4]) {
-    cases.push({
-      name: `activate, kind ${kind}`,
-      buffers: { x: act(randomFloats(777, kind).map((value) => value * 6)), out: act(zeros(777)) },
-      steps: [{ op: 'activate', args: { x: 'x', out: 'out', count: 770, kind } }],
-      outputs: ['out'],
-    });
-  }
-  for (const outF32 of [0, 1]) {
-    cases.push({
-      name: `mean_rows, ${outF32 === 1 ? 'float32' : 'act'} out`,
-      buffers: {
-        x: act(randomFloats(9 * 37, 1)),
-        spans: i32([0, 1, 8, 1, 2, 5, 3, 0]),
-        out: (outF32 === 1 ? f32 : act)(randomFloats(4 * 37, 2)),
-      },
-      steps: [{ op: 'mean_rows', args: { x: 'x', spans: 'spans', out: 'out', rows: 4, n: 37, out_f32: outF32 } }],
-      outputs: ['out'],
-    });
-  }
-  return cases;
-}
-
 export interface EncoderShape {
   heads: number;
   kvHeads: number;
@@ -116,7 +91,7 @@ function encoderAttentionCases(): OpCase[] {
   ];
 }
 
-/** Cases of the ops that encoders and pooling have beside those of decoders. */
+/** Cases of the ops that encoders have beside those of decoders. */
 export function encoderCases(): OpCase[] {
-  return [...layerNormCases(), ...rowCases(), ...encoderAttentionCases()];
+  return [...layerNormCases(), ...encoderAttentionCases()];
 }

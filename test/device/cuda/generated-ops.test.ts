@@ -18,7 +18,20 @@ import {
   rowCases,
 } from './op-cases.ts';
 import { firstDifference, type OpCase, runCase } from './op-runner.ts';
-import { quantCases } from './quant-cases.ts';
+import { quantCases, quantizedExpertCases } from './quant-cases.ts';
+import {
+  activateCase,
+  addCase,
+  adversarialIds,
+  copyBlocksCase,
+  copyBytesCase,
+  copyHeadsCase,
+  embeddingCase,
+  gatherRowsCase,
+  gatherTokenIdsCase,
+  meanRowsCase,
+  softCapCase,
+} from './row-op-cases.ts';
 
 /** Query heads for a key head: those of the models in the registry's families, and odd ones. */
 const GQA_RATIOS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 24, 32, 48, 64, 71, 96, 128];
@@ -70,6 +83,11 @@ const PROPERTIES: Record<string, (storage: FloatDType) => fc.Arbitrary<OpCase[]>
     fc.tuple(fc.integer({ min: 1, max: 40 }), size(90), size(300)).map((shape) => linearCases([shape])),
   'quantized_linear, quantized_linear_f32': () =>
     fc.tuple(fc.integer({ min: 1, max: 20 }), size(60), size(600)).map((shape) => quantCases([shape])),
+  quantized_grouped_linear: () =>
+    fc
+      .tuple(fc.array(fc.integer({ min: 0, max: 40 }), { minLength: 1, maxLength: 4 }), size(70), size(300))
+      // The output of no rows at all is not there to be compared.
+      .map(([counts, n, k]) => quantizedExpertCases([[[...counts, 1], n, k]])),
   add_lora: () =>
     fc
       .tuple(
@@ -119,6 +137,73 @@ const PROPERTIES: Record<string, (storage: FloatDType) => fc.Arbitrary<OpCase[]>
       .map(([counts, n, k]) => groupedCases([['generated', counts, n, k]])),
 };
 
+const below = (count: number) => fc.integer({ min: 0, max: count - 1 });
+/** None, one, parts of a thread block, and more than one. */
+const counts = fc.oneof(fc.integer({ min: 0, max: 1100 }), fc.constantFrom(0, 1, 255, 256, 257, 2049));
+
+/** Those of ops that only look up, copy or change elements: few accesses, so that each is checked where the device is emulated. */
+const CHECKED_PROPERTIES: Record<string, () => fc.Arbitrary<OpCase[]>> = {
+  embedding: () =>
+    fc
+      .tuple(
+        fc.oneof(size(300), fc.constantFrom(32_000, 151_936, 262_144)),
+        fc.oneof(fc.constantFrom(1, 7, 8), size(70)),
+        fc.integer({ min: 0, max: 20 }),
+        fc.constantFrom(1, 2.5, 0),
+      )
+      // A great vocabulary has narrow rows here.
+      .map(([vocab, hidden, tokens, scale]) => [
+        embeddingCase(vocab, vocab > 300 ? 1 + (hidden % 3) : hidden, adversarialIds(vocab, tokens), scale),
+      ]),
+  gather_rows: () =>
+    fc.tuple(size(300), fc.integer({ min: 1, max: 20 })).chain(([n, rows]) =>
+      // More rows than there are, the same ones again and again, none.
+      fc.array(below(rows), { maxLength: 40 }).map((indices) => [gatherRowsCase(n, rows, indices)]),
+    ),
+  gather_token_ids: () =>
+    fc
+      .tuple(size(300), fc.integer({ min: 1, max: 9 }))
+      .chain(([ld, slots]) =>
+        fc
+          .array(fc.tuple(below(slots), fc.oneof(below(ld), fc.constantFrom(0, ld - 1))), { maxLength: 300 })
+          .map((tokens) => [gatherTokenIdsCase(ld, slots, tokens)]),
+      ),
+  copy_bytes: () => counts.map((words) => [copyBytesCase(words)]),
+  copy_blocks: () =>
+    fc
+      .tuple(fc.integer({ min: 1, max: 6 }), size(300))
+      .chain(([blocks, words]) =>
+        fc
+          .array(fc.tuple(below(blocks), below(blocks)), { maxLength: 8 })
+          .map((pairs) => [copyBlocksCase(blocks, words, pairs)]),
+      ),
+  copy_heads: () =>
+    fc
+      .record({
+        tokens: fc.integer({ min: 0, max: 9 }),
+        heads: fc.integer({ min: 1, max: 5 }),
+        width: size(70),
+        padding: fc.constantFrom(0, 1, 64),
+        gap: fc.constantFrom(0, 1, 8),
+        rest: fc.constantFrom(0, 3),
+        shared: fc.boolean(),
+      })
+      .map((shape) => [copyHeadsCase(shape)]),
+  activate: () =>
+    fc.tuple(counts, fc.integer({ min: 0, max: 4 })).map(([count, kind]) => [activateCase(count, kind)]),
+  mean_rows: () =>
+    fc
+      .tuple(
+        size(300),
+        fc.array(fc.tuple(below(20), fc.oneof(fc.constantFrom(0, 1), below(30))), { maxLength: 9 }),
+        fc.constantFrom(0 as const, 1 as const),
+      )
+      .map(([n, spans, outF32]) => [meanRowsCase(n, spans, outF32)]),
+  add: () => counts.map((count) => [addCase(count)]),
+  soft_cap: () =>
+    fc.tuple(counts, fc.constantFrom(0.01, 0.5, 30, 50)).map(([count, cap]) => [softCapCase(count, cap)]),
+};
+
 /** For fast-check's reports. */
 function named(cases: readonly OpCase[]): readonly OpCase[] {
   return Object.assign([...cases], { [fc.toStringMethod]: () => cases.map(({ name }) => name).join('; ') });
@@ -144,13 +229,23 @@ for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
       cpu.close();
       cuda.close();
     });
-    const compare = (cases: readonly OpCase[]) => expect(difference(cpu, cuda, cases, dtype)).toBeNull();
+    const checked = await openDeviceUnderTest({ activationDtype: dtype, checked: true });
+    afterAll(() => checked.close());
+    const compare = (cases: readonly OpCase[], device: Device = cuda) =>
+      expect(difference(cpu, device, cases, dtype)).toBeNull();
 
     test.each(Object.entries(PROPERTIES))('%s', (_, cases) => {
       fc.assert(
         // A failure prints the case's name, not its numbers.
         fc.property(cases(dtype).map(named), (each) => compare(each)),
         RUNS,
+      );
+    });
+
+    test.each(Object.entries(CHECKED_PROPERTIES))('%s, every access checked', (_, cases) => {
+      fc.assert(
+        fc.property(cases().map(named), (each) => compare(each, checked)),
+        { ...RUNS, numRuns: 15 },
       );
     });
 

@@ -6,6 +6,7 @@ import { encoderCases } from './encoder-op-cases.ts';
 import { moeCases } from './moe-cases.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
 import { quantCases, quantizedExpertCases } from './quant-cases.ts';
+import { rowOpCases } from './row-op-cases.ts';
 
 const act = (values: ArrayLike<number>): BufferSpec => ({ type: 'act', values });
 const f32 = (values: ArrayLike<number>): BufferSpec => ({ type: 'f32', values });
@@ -195,80 +196,6 @@ export function rowCases(sizes: readonly number[] = [1, 7, 300], rows = 3): OpCa
       });
     }
   }
-  const [vocab, hidden] = [11, 70];
-  const ids = [10, 0, -1, 11, 3, 2 ** 31 - 1];
-  cases.push({
-    name: 'embedding, ids outside of the vocabulary',
-    buffers: {
-      ids: i32(ids),
-      table: { type: 'linear', n: vocab, k: hidden, values: randomFloats(vocab * hidden, 8) },
-      out: act(zeros(ids.length * hidden)),
-    },
-    steps: [
-      {
-        op: 'embedding',
-        args: {
-          ids: 'ids',
-          table: 'table',
-          out: 'out',
-          num_tokens: 6,
-          hidden_size: hidden,
-          vocab_size: vocab,
-          scale: 2.5,
-        },
-      },
-    ],
-    outputs: ['out'],
-  });
-  cases.push({
-    name: 'add, in place too',
-    buffers: { x: act(randomFloats(1000, 1)), y: act(randomFloats(1000, 2)), out: act(zeros(1000)) },
-    steps: [
-      { op: 'add', args: { x: 'x', y: 'y', out: 'out', count: 1000 } },
-      { op: 'add', args: { x: 'x', y: 'y', out: 'x', count: 999 } },
-    ],
-    outputs: ['out', 'x'],
-  });
-  cases.push({
-    name: 'soft_cap',
-    buffers: { x: f32(randomFloats(777, 3)) },
-    steps: [{ op: 'soft_cap', args: { x: 'x', count: 770, cap: 0.5 } }],
-    outputs: ['x'],
-  });
-  cases.push({
-    name: 'gather_rows and gather_token_ids',
-    buffers: {
-      x: act(randomFloats(6 * 37, 1)),
-      indices: i32([5, 0, 5, 2]),
-      out: act(zeros(4 * 37)),
-      table: i32(Array.from({ length: 200 }, (_, i) => i * 3)),
-      slots: i32([3, 0, 1, 3]),
-      positions: i32([49, 0, 7, 48]),
-      ids: i32(zeros(4)),
-    },
-    steps: [
-      { op: 'gather_rows', args: { x: 'x', indices: 'indices', out: 'out', rows: 4, n: 37 } },
-      {
-        op: 'gather_token_ids',
-        args: { token_table: 'table', ld_table: 50, slots: 'slots', positions: 'positions', out: 'ids', num_tokens: 4 },
-      },
-    ],
-    outputs: ['out', 'ids'],
-  });
-  cases.push({
-    name: 'copy_bytes and copy_blocks, a chain of pairs in its order',
-    buffers: {
-      from: f32(randomFloats(999, 3)),
-      to: f32(zeros(999)),
-      blocks: f32(randomFloats(400, 4)),
-      pairs: i32([0, 2, 2, 3, 1, 1]),
-    },
-    steps: [
-      { op: 'copy_bytes', args: { src: 'from', dst: 'to', bytes: 999 * 4 } },
-      { op: 'copy_blocks', args: { kv_cache: 'blocks', pairs: 'pairs', num_pairs: 3, block_bytes: 400 } },
-    ],
-    outputs: ['to', 'blocks'],
-  });
   return cases;
 }
 
@@ -487,6 +414,7 @@ export function opCases(storage: FloatDType): OpCase[] {
     ...loraCases(),
     ...ropeCases(),
     ...rowCases(),
+    ...rowOpCases(),
     ...attentionCases(storage),
     ...encoderCases(),
     ...logprobsCases(),

@@ -1,6 +1,8 @@
-import { QUANTIZATION_BITS } from '../../../src/device/quantization-scheme.ts';
+import { QUANTIZATION_CODES, type QuantizationScheme } from '../../../src/device/quantization-scheme.ts';
 import { randomFloats } from '../harness.ts';
 import type { BufferSpec, OpCase } from './op-runner.ts';
+
+const SCHEMES = Object.keys(QUANTIZATION_CODES) as QuantizationScheme[];
 
 /** m, n, k: a group and parts of groups, more rows than one pass takes, odd numbers of everything. */
 const SHAPES = [
@@ -8,6 +10,7 @@ const SHAPES = [
   [1, 33, 1],
   [3, 40, 200],
   [17, 9, 531],
+  [70, 70, 264],
 ] as const;
 
 /** Rows of each expert, n, k: experts without rows, with more than a tile of them, and rows that are nobody's. */
@@ -15,11 +18,14 @@ const EXPERT_SHAPES = [
   [[1], 5, 128],
   [[0, 3, 0, 1], 33, 70],
   [[9, 0, 20], 17, 200],
+  [[70, 1], 70, 136],
 ] as const;
 
-export function quantizedExpertCases(): OpCase[] {
-  return EXPERT_SHAPES.flatMap(([counts, n, k]) =>
-    (['int8', 'int4'] as const).map((scheme): OpCase => {
+type ExpertShape = readonly [counts: readonly number[], n: number, k: number];
+
+export function quantizedExpertCases(shapes: readonly ExpertShape[] = EXPERT_SHAPES): OpCase[] {
+  return shapes.flatMap(([counts, n, k]) =>
+    SCHEMES.map((scheme): OpCase => {
       const [ldX, ldOut] = [k + 3, n + 5];
       const offsets = [0];
       for (const count of counts) offsets.push(offsets.at(-1)! + count);
@@ -42,7 +48,7 @@ export function quantizedExpertCases(): OpCase[] {
           {
             op: 'quantized_grouped_linear',
             args: {
-              ...{ x: 'x', ld_x: ldX, weights: 'weights', bits: QUANTIZATION_BITS[scheme] },
+              ...{ x: 'x', ld_x: ldX, weights: 'weights', scheme: QUANTIZATION_CODES[scheme] },
               ...{ biases: biased ? 'biases' : 0, expert_offsets: 'offsets', num_experts: counts.length },
               ...{ out: 'out', ld_out: ldOut, rows, n, k },
             },
@@ -57,7 +63,7 @@ export function quantizedExpertCases(): OpCase[] {
 /** Products with quantized weights, with a row of zeros and a weight that is not finite among them. */
 export function quantCases(shapes: readonly (readonly [number, number, number])[] = SHAPES): OpCase[] {
   return shapes.flatMap(([m, n, k]) =>
-    (['int8', 'int4'] as const).flatMap((scheme) =>
+    SCHEMES.flatMap((scheme) =>
       (['quantized_linear', 'quantized_linear_f32'] as const).map((op): OpCase => {
         const [ldX, ldOut] = [k + 3, n + 5];
         const x = randomFloats(m * ldX, 1).map((value) => value * 3);
@@ -78,7 +84,7 @@ export function quantCases(shapes: readonly (readonly [number, number, number])[
             {
               op,
               args: {
-                ...{ x: 'x', ld_x: ldX, w: 'w', bits: QUANTIZATION_BITS[scheme], bias: biased ? 'bias' : 0 },
+                ...{ x: 'x', ld_x: ldX, w: 'w', scheme: QUANTIZATION_CODES[scheme], bias: biased ? 'bias' : 0 },
                 ...{ out: 'out', ld_out: ldOut, m, n, k },
               },
             },
