@@ -1,7 +1,7 @@
 // Paged attention on tensor cores, for prefill, decode and mixtures alike (Dao, FlashAttention-2; the split over keys is Flash-Decoding's).
 //
 // The rows of a sequence and a KV head are its (query, head of the group) pairs, so that a decode step shares the loaded keys among the
-// heads. An item is kRows of them; a warp has 16. Keys come in tiles of kKeyTile, grouped into ranges, both at absolute
+// heads. An item is kRows of them; a warp has 16. Keys come in tiles, grouped into ranges, both at absolute
 // positions. A row's result over a range starts from nothing; ranges are merged in order, whether by the block that computed them all
 // or, where there are few items, by a second kernel. So a row's bits depend on its own query and keys only.
 #include "attention_items.cuh"
@@ -10,7 +10,6 @@
 namespace bao {
 namespace {
 
-constexpr int kKeyTile = 32;
 constexpr int kMaxHeadDim = 256;
 constexpr int kBlocksPerMultiprocessor = 2;
 
@@ -20,6 +19,8 @@ struct Shape {
   static constexpr int kWarps = kDim > 128 ? 2 : 4;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kRows = 16 * kWarps;
+  // A tile's keys. Great heads have fewer, so that a block takes no more than the least that devices from 8.0 on give.
+  static constexpr int kKeyTile = kDim > 128 ? 16 : 32;
   // Rows of shared tiles lie 16 bytes off a multiple of the banks, so that 8 rows are read without a conflict.
   static constexpr int kLd = kDim + 8;
   // Floats of the weighted sum of values that a lane holds.
@@ -82,6 +83,7 @@ __device__ void store_row_parts(const AttentionArgs& a, const Item& item, Rows r
 template <class T, int kDim>
 class AttentionBlock {
   using S = Shape<kDim>;
+  static_assert(S::kSharedBytes <= kLeastSharedBytes, "devices of compute capability 8.6, 8.9 and 12.0 have no more");
 
  public:
   __device__ AttentionBlock(const AttentionArgs& a, Global<const T> q, Global<const unsigned char> kv_cache,
@@ -99,8 +101,8 @@ class AttentionBlock {
     for (int i = 0; i < S::kAcc; i++) total_[i * S::kThreads] = 0;
     Rows total;
     const int key_end = item.key_end(group_), key_begin = item.key_begin(a_, group_);
-    const int begin = max_of(range_start(range_begin), key_begin) / kKeyTile;
-    const int end = (min_of(range_start(range_begin + num_ranges), key_end) + kKeyTile - 1) / kKeyTile;
+    const int begin = max_of(range_start(range_begin), key_begin) / S::kKeyTile;
+    const int end = (min_of(range_start(range_begin + num_ranges), key_end) + S::kKeyTile - 1) / S::kKeyTile;
     if (begin < end) load_tile(item, begin, key_end);
     cp_async_commit();
     for (int tile = begin; tile < end; tile++) {
@@ -111,7 +113,7 @@ class AttentionBlock {
       // A warp without rows only helps to load.
       if (warp_ * 16 < item.num_rows) {
         attend(item, tile);
-        if (tile + 1 == end || is_range_start((tile + 1) * kKeyTile)) end_range(total);
+        if (tile + 1 == end || is_range_start((tile + 1) * S::kKeyTile)) end_range(total);
       }
       __syncthreads();
     }
@@ -144,8 +146,8 @@ class AttentionBlock {
     const int64_t plane = static_cast<int64_t>(a_.num_kv_heads) * a_.block_size * a_.head_dim;
     const bool direct = a_.cache_dtype == dtype_of(T{}) && a_.head_dim % 8 == 0;
     const bool eights = a_.cache_dtype == kFp8E4M3 && a_.head_dim % 8 == 0;
-    for (int i = static_cast<int>(threadIdx.x); i < kKeyTile * kDim / 8; i += S::kThreads) {
-      const int row = i / (kDim / 8), dim = i % (kDim / 8) * 8, key = tile * kKeyTile + row;
+    for (int i = static_cast<int>(threadIdx.x); i < S::kKeyTile * kDim / 8; i += S::kThreads) {
+      const int row = i / (kDim / 8), dim = i % (kDim / 8) * 8, key = tile * S::kKeyTile + row;
       const bool there = key < key_end && dim < a_.head_dim;
       int64_t at = 0;
       if (there) {
@@ -176,7 +178,7 @@ class AttentionBlock {
   }
 
   __device__ void attend(const Item& item, int tile) {
-    float scores[kKeyTile / 8][4] = {};
+    float scores[S::kKeyTile / 8][4] = {};
     multiply_queries(tile, scores);
     float shrink[2];
     softmax(item, tile, scores, shrink);
@@ -184,13 +186,13 @@ class AttentionBlock {
     multiply_values(tile, scores);
   }
 
-  __device__ void multiply_queries(int tile, float (&scores)[kKeyTile / 8][4]) {
+  __device__ void multiply_queries(int tile, float (&scores)[S::kKeyTile / 8][4]) {
     const T* query_row = queries_ + (warp_ * 16 + lane_ % 16) * S::kLd + lane_ / 16 * 8;
     const T* key_row = keys(tile) + lane_ / 4 * S::kLd + 2 * (lane_ % 4);
     for (int k = 0; k < kDim / 16; k++) {
       uint32_t a[4];
       ldmatrix_x4(a, query_row + 16 * k);
-      for (int n = 0; n < kKeyTile / 8; n++) {
+      for (int n = 0; n < S::kKeyTile / 8; n++) {
         const T* at = key_row + 8 * n * S::kLd + 16 * k;
         const uint32_t b[2] = {two(at), two(at + 8)};
         mma_m16n8k16<T>(scores[n], a, b);
@@ -199,20 +201,20 @@ class AttentionBlock {
   }
 
   // Scores become probabilities relative to the new maximum; `shrink` is the factor for what was summed before.
-  __device__ void softmax(const Item& item, int tile, float (&scores)[kKeyTile / 8][4], float (&shrink)[2]) {
+  __device__ void softmax(const Item& item, int tile, float (&scores)[S::kKeyTile / 8][4], float (&shrink)[2]) {
     for (int r = 0; r < 2; r++) {
       const int position = item.position(warp_ * 16 + lane_ / 4 + 8 * r, group_);
       const int begin = first_key(position, a_);
       float maximum = rows_.maximum[r];
-      for (int i = 0; i < kKeyTile / 4; i++) {
-        const int key = tile * kKeyTile + i / 2 * 8 + 2 * (lane_ % 4) + i % 2;
+      for (int i = 0; i < S::kKeyTile / 4; i++) {
+        const int key = tile * S::kKeyTile + i / 2 * 8 + 2 * (lane_ % 4) + i % 2;
         float& score = scores[i / 2][2 * r + i % 2];
         score = key >= begin && key <= position ? capped(score, a_) : kNothing;
         maximum = fmaxf(maximum, score);
       }
       for (int lanes = 1; lanes < 4; lanes *= 2) maximum = fmaxf(maximum, __shfl_xor_sync(kFullWarp, maximum, lanes));
       float sum = 0;
-      for (int i = 0; i < kKeyTile / 4; i++) {
+      for (int i = 0; i < S::kKeyTile / 4; i++) {
         float& score = scores[i / 2][2 * r + i % 2];
         score = score > kNothing ? expf(score - maximum) : 0.0f;
         sum += score;
@@ -225,8 +227,8 @@ class AttentionBlock {
   }
 
   // Two neighbouring tiles of scores, as they lie in the lanes, are the A fragment of 16 keys.
-  __device__ void multiply_values(int tile, const float (&p)[kKeyTile / 8][4]) {
-    for (int k = 0; k < kKeyTile / 16; k++) {
+  __device__ void multiply_values(int tile, const float (&p)[S::kKeyTile / 8][4]) {
+    for (int k = 0; k < S::kKeyTile / 16; k++) {
       const uint32_t a[4] = {pack<T>(p[2 * k][0], p[2 * k][1]), pack<T>(p[2 * k][2], p[2 * k][3]),
                              pack<T>(p[2 * k + 1][0], p[2 * k + 1][1]), pack<T>(p[2 * k + 1][2], p[2 * k + 1][3])};
       const T* value_row = values(tile) + (16 * k + lane_ % 16) * S::kLd;

@@ -27,6 +27,7 @@ struct Fp8Shape {
   static constexpr int kLdW = kDepth + 16;
   static constexpr int kXBytes = kRows * kLdX * 2;
   static constexpr int kStageBytes = kXBytes + kColumns * kLdW;
+  static_assert(kStages * kStageBytes <= kLeastSharedBytes, "devices of compute capability 8.6, 8.9 and 12.0 have no more");
 };
 
 struct Fp8LinearArgs {

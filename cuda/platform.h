@@ -7,6 +7,16 @@
 //   load_streaming(p, i)  p[i], of memory that is read once
 #pragma once
 
+#include <cstddef>
+
+namespace bao {
+
+// Shared memory that a block may ask for on every device from compute capability 8.0 on: 8.6, 8.9 and 12.0 have the least (CUDA C++ Programming
+// Guide, "Technical Specifications per Compute Capability").
+constexpr size_t kLeastSharedBytes = 99 * 1024;
+
+}  // namespace bao
+
 #if defined(__CUDACC__)
 
 #include <cuda_bf16.h>

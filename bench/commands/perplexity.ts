@@ -121,7 +121,7 @@ export const perplexity = defineCommand({
   flags: {
     quantizations: {
       type: 'list',
-      default: [UNQUANTIZED, 'int8', 'int4'],
+      default: [UNQUANTIZED, 'int8', 'fp8', 'int4'],
       separator: ',',
       metavar: 'NAMES',
       help: `Values of --quantization, or ${UNQUANTIZED}. The others are compared with the first.`,

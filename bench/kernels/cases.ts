@@ -401,7 +401,7 @@ export class KernelCases {
   /** Memory whose every two bytes are a small bfloat16, and so every four a small float32. */
   private filled(floats: number): DevicePtr {
     const staging = this.device.staging(floats * F32, 'bench');
-    const code = new Uint16Array(staging.host);
+    const bits = new Uint16Array(staging.host);
     for (let i = 0; i < bits.length; i++) bits[i] = WEIGHT_BITS + (i % 61);
     staging.upload();
     return staging.ptr;

@@ -3,6 +3,7 @@ import type { BaoConfig } from '../../src/config/bao-config.ts';
 import { openCpuLibrary } from '../../src/device/cpu-library.ts';
 import { dtypeBytes } from '../../src/device/dtype.ts';
 import { isQuantizationScheme, LM_HEAD_SCHEME, QUANTIZATION_CODES } from '../../src/device/quantization-scheme.ts';
+import { isJsonObject } from '../../src/models/config-fields.ts';
 
 /** What a step of a dense decoder must read and multiply at the least. */
 export interface ModelCost {
@@ -44,7 +45,8 @@ export async function modelCost(config: BaoConfig): Promise<ModelCost> {
 /** Bytes of matrices as the kernels keep them; a plugin's quantization counts as none. */
 async function weightBytes({ model }: BaoConfig) {
   const plain = ([n, k]: Shape) => n * k * dtypeBytes(model.dtype);
-  const scheme = model.quantization;
+  const isFp8Checkpoint = isJsonObject(model.hf.raw.quantization_config);
+  const scheme = isFp8Checkpoint ? 'fp8' : model.quantization;
   if (!isQuantizationScheme(scheme)) return { bytesOfLinear: plain, bytesOfLMHead: plain };
   const library = openCpuLibrary(await ensureCpuLibrary({ quiet: true }));
   const quantized =
@@ -53,6 +55,7 @@ async function weightBytes({ model }: BaoConfig) {
       library.bao_quantized_linear_bytes(n, k, code);
   return {
     bytesOfLinear: quantized(QUANTIZATION_CODES[scheme]),
-    bytesOfLMHead: quantized(QUANTIZATION_CODES[LM_HEAD_SCHEME]),
+    // Checkpoints leave theirs as it is.
+    bytesOfLMHead: isFp8Checkpoint ? plain : quantized(QUANTIZATION_CODES[LM_HEAD_SCHEME]),
   };
 }

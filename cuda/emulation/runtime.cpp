@@ -5,6 +5,7 @@
 // So a read of results without a synchronization finds them missing, always and not only in a race.
 //
 // BAO_CUDA_EMULATION_DEVICES: how many (2), BAO_CUDA_EMULATION_MEMORY: bytes of each (2 GiB).
+// BAO_CUDA_EMULATION_SHARED_MEMORY: bytes that a block may have (232448, as on sm_90; 101376 on sm_86, sm_89 and sm_120).
 // BAO_CUDA_EMULATION_FAIL: "FUNCTION@CALL=CODE,…" makes that call (from 1 on) fail: "cudaMalloc@12=2,launch@100=719".
 // BAO_CUDA_EMULATION_FAIL_FILE: a file that may appear later with such a line; calls are counted from then on.
 //

@@ -46,6 +46,9 @@ void read_injections(Runtime& r) {
 Runtime::Runtime() {
   if (const char* devices = std::getenv("BAO_CUDA_EMULATION_DEVICES")) num_devices = std::atoi(devices);
   if (const char* bytes = std::getenv("BAO_CUDA_EMULATION_MEMORY")) memory_bytes = std::strtoull(bytes, nullptr, 10);
+  if (const char* bytes = std::getenv("BAO_CUDA_EMULATION_SHARED_MEMORY")) {
+    shared_bytes = std::min(kMaxSharedBytes, static_cast<size_t>(std::strtoull(bytes, nullptr, 10)));
+  }
   if (const char* list = std::getenv("BAO_CUDA_EMULATION_FAIL")) injections = parse_injections(list);
   if (const char* file = std::getenv("BAO_CUDA_EMULATION_FAIL_FILE")) injections_file = file;
   used.resize(static_cast<size_t>(std::max(num_devices, 0)));
@@ -145,7 +148,7 @@ __attribute__((visibility("default"))) int32_t enqueue_kernel(const char* name, 
                                                              std::function<std::function<void()>()> prepare) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool empty = grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0;
-  if (empty || threads > kMaxThreads || shared_bytes > kMaxSharedBytes || grid.y > 65535 || grid.z > 65535) {
+  if (empty || threads > kMaxThreads || shared_bytes > runtime().shared_bytes || grid.y > 65535 || grid.z > 65535) {
     return remember(kInvalidConfiguration);
   }
   if (const int32_t code = injected_failure("launch")) {

@@ -90,6 +90,8 @@ struct Runtime {
   std::recursive_mutex mutex;
   int num_devices = 2;
   size_t memory_bytes = size_t{2} << 30;
+  // Of a block, at the most.
+  size_t shared_bytes = kMaxSharedBytes;
   std::vector<Injection> injections;
   // Where injections will be, until they are there.
   std::string injections_file;

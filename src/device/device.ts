@@ -95,7 +95,11 @@ export interface Device {
   /** Concatenates the sources' rows into one packed weight of `dtype`. All sources have the same number of columns. */
   packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear;
   /** The same, quantized on the way. 8-bit floats can only become a weight of `fp8`. */
-  packQuantizedLinear(sources: readonly QuantizableSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear;
+  packQuantizedLinear(
+    sources: readonly QuantizableSource[],
+    scheme: QuantizationScheme,
+    purpose: string,
+  ): QuantizedLinear;
   /** A vector as float32: norm weights, biases, rope tables. */
   uploadVector(values: Float32Array, purpose: string): DevicePtr;
 

@@ -5,6 +5,7 @@ import type {
   MatrixSource,
   Ops,
   PackedLinear,
+  QuantizableSource,
   QuantizedLinear,
   StagingBuffer,
 } from './device.ts';
@@ -62,7 +63,11 @@ export class MemoryScope implements Device {
     return packed;
   }
 
-  packQuantizedLinear(sources: readonly MatrixSource[], scheme: QuantizationScheme, purpose: string): QuantizedLinear {
+  packQuantizedLinear(
+    sources: readonly QuantizableSource[],
+    scheme: QuantizationScheme,
+    purpose: string,
+  ): QuantizedLinear {
     const packed = this.device.packQuantizedLinear(sources, scheme, purpose);
     this.remember(packed.ptr);
     return packed;

@@ -13,18 +13,29 @@ export function quantizableMatrix(weights: WeightSource, shard: LinearShard): Qu
   const view = weights.getFp8?.(`${prefix}.weight`, shape) ?? null;
   if (view === null) return shardMatrix(weights, shard);
   const ld = shape[1];
-  return { ptr: view.ptr + firstRow * ld + firstCol, dtype: 'fp8_e4m3', rows, cols, ld, scales: scalesOf(weights, shard) };
+  return {
+    ptr: view.ptr + firstRow * ld + firstCol,
+    dtype: 'fp8_e4m3',
+    rows,
+    cols,
+    ld,
+    scales: scalesOf(weights, shard),
+  };
 }
 
 /** Of each row of the shard the scales of its groups of FP8_GROUP columns. */
 function scalesOf(weights: WeightSource, shard: LinearShard): Float32Array {
   const { prefix, shape, firstRow, numRows, firstCol, numCols } = shard;
   if (firstCol % FP8_GROUP !== 0) {
-    throw new Error(`${prefix}.weight: a part from column ${firstCol} on can't be taken; 8-bit floats have a scale for ${FP8_GROUP}.`);
+    throw new Error(
+      `${prefix}.weight: a part from column ${firstCol} on can't be taken; 8-bit floats have a scale for ${FP8_GROUP}.`,
+    );
   }
   const name = SCALE_NAMES.map((each) => `${prefix}.${each}`).find((each) => weights.has(each));
   if (name === undefined) {
-    throw new Error(`${prefix}.weight has 8-bit floats, but there is neither ${prefix}.${SCALE_NAMES.join(` nor ${prefix}.`)}.`);
+    throw new Error(
+      `${prefix}.weight has 8-bit floats, but there is neither ${prefix}.${SCALE_NAMES.join(` nor ${prefix}.`)}.`,
+    );
   }
   const tensor = weights.get(name);
   const [rowsOfScale, columnsOfScale] = layoutOf(tensor, shape);

@@ -27,6 +27,7 @@ async function answer(server: BaoProcess, prompt: string): Promise<unknown> {
 const MODES: [name: string, args: string[]][] = [
   ['int8 weights', ['--quantization', 'int8']],
   ['int4 weights', ['-q', 'int4']],
+  ['fp8 weights', ['--quantization', 'fp8']],
   ['fp8 keys and values', ['--kv-cache-dtype', 'fp8']],
 ];
 

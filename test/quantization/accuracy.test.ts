@@ -1,7 +1,6 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
-import type { QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import { type LinearMethod, loadBias, shardMatrix, UnquantizedLinear } from '../../src/layers/linear-method.ts';
 import { registerQuantization } from '../../src/quantization/registry.ts';
 import { floats, openDevice } from '../device/harness.ts';
@@ -15,7 +14,7 @@ beforeAll(() => {
 afterAll(() => device.close());
 
 /** The quantized weights as float32, multiplied with activations as they are: the scheme without the error of activations. */
-function weightsOnly(scheme: QuantizationScheme): LinearMethod {
+function weightsOnly(scheme: 'int8' | 'int4'): LinearMethod {
   return {
     name: `weights-only-${scheme}`,
     load(_, weights, _dtype, spec) {
@@ -66,6 +65,21 @@ function change(a: Float64Array, b: Float64Array): number {
  * weights that are random, it grows to 2 to 5 % of the log probabilities' spread; a wrong scale or zero point gives tens.
  */
 const EIGHT_BITS = 0.08;
+
+/**
+ * An 8-bit float is off by at most 2^-4 of itself, 1.8 % in the root mean square: between a half and a power of two the step is 2^-3 of the
+ * lower end, over the root of 12. With random weights that grows as that of 8 bits does, from three times as much.
+ */
+const FP8 = 0.25;
+
+test.each(['llama', 'qwen2', 'qwen3', 'gemma3_text', 'mixtral'])('%s: fp8 costs what its steps do', async (golden) => {
+  const plain = await logprobs(golden, null);
+  const fp8 = change(await logprobs(golden, 'fp8'), plain);
+  expect(fp8).toBeLessThan(FP8);
+  // Less than half of what four bits cost, where they cost much.
+  expect(fp8).toBeLessThan(change(await logprobs(golden, 'int4'), plain));
+  expect(fp8).toBeGreaterThan(change(await logprobs(golden, 'int8'), plain) / 2);
+});
 
 test.each(['llama', 'qwen2', 'qwen3', 'gemma3_text'])(
   '%s: integer arithmetic adds no more than 8 bits cost',

@@ -4,7 +4,7 @@ import { openDevice } from '../device/harness.ts';
 import type { GoldenRunner } from '../models/golden-runner.ts';
 import { goldenPrompts, quantizedGolden } from './quantized-golden.ts';
 
-for (const scheme of ['int8', 'int4']) {
+for (const scheme of ['int8', 'int4', 'fp8']) {
   describe.each(['llama', 'qwen2', 'qwen3', 'gemma3_text', 'mixtral', 'gpt_oss'])(`${scheme} %s`, (golden) => {
     const prompts = goldenPrompts(golden);
     let device: CpuDevice;
