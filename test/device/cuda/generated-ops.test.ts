@@ -189,8 +189,7 @@ const CHECKED_PROPERTIES: Record<string, () => fc.Arbitrary<OpCase[]>> = {
         shared: fc.boolean(),
       })
       .map((shape) => [copyHeadsCase(shape)]),
-  activate: () =>
-    fc.tuple(counts, fc.integer({ min: 0, max: 4 })).map(([count, kind]) => [activateCase(count, kind)]),
+  activate: () => fc.tuple(counts, fc.integer({ min: 0, max: 4 })).map(([count, kind]) => [activateCase(count, kind)]),
   mean_rows: () =>
     fc
       .tuple(
@@ -200,8 +199,7 @@ const CHECKED_PROPERTIES: Record<string, () => fc.Arbitrary<OpCase[]>> = {
       )
       .map(([n, spans, outF32]) => [meanRowsCase(n, spans, outF32)]),
   add: () => counts.map((count) => [addCase(count)]),
-  soft_cap: () =>
-    fc.tuple(counts, fc.constantFrom(0.01, 0.5, 30, 50)).map(([count, cap]) => [softCapCase(count, cap)]),
+  soft_cap: () => fc.tuple(counts, fc.constantFrom(0.01, 0.5, 30, 50)).map(([count, cap]) => [softCapCase(count, cap)]),
 };
 
 /** For fast-check's reports. */

@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { CUDA_KERNEL_OPS } from '../../../src/device/cuda/cuda-kernels.ts';
+import { QUANTIZATION_CODES } from '../../../src/device/quantization-scheme.ts';
 import { randomFloats } from '../harness.ts';
 import { CUDA_DEVICE, openDeviceUnderTest } from './device-under-test.ts';
 import { attentionCase, opCases } from './op-cases.ts';
@@ -45,5 +46,22 @@ test('a row of attention has the same bits alone, in chunks, in a batch, and wit
     const [alone] = runCase(cuda, { ...part, buffers: { ...part.buffers, q: { type: 'act', values: q } } }, 'bfloat16');
     expect(alone).toEqual(whole!.slice((600 - queries) * row));
   }
+  cuda.close();
+});
+
+test.each([264, 201])('a row of an fp8 product has the same bits in every batch, k %i', async (k) => {
+  const cuda = await createDevice(CUDA_DEVICE);
+  const [n, rows] = [70, 70];
+  const x = randomFloats(rows * k, 1);
+  const w = { type: 'quantized', n, k, values: randomFloats(n * k, 2), scheme: 'fp8' } as const;
+  const multiply = (m: number) => {
+    const out = { type: 'f32', values: new Float32Array(m * n) } as const;
+    const args = { x: 'x', ld_x: k, w: 'w', scheme: QUANTIZATION_CODES.fp8, bias: 0, out: 'out', ld_out: n, m, n, k };
+    const buffers = { x: { type: 'act', values: x.slice(0, m * k) }, w, out } as const;
+    const steps = [{ op: 'quantized_linear_f32', args }] as const;
+    return runCase(cuda, { name: `${m} rows`, buffers, steps, outputs: ['out'] }, 'bfloat16')[0]!;
+  };
+  const all = multiply(rows);
+  for (const m of [1, 3, 16, 17, 65]) expect(multiply(m)).toEqual(all.slice(0, m * n));
   cuda.close();
 });

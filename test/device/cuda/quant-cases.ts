@@ -21,12 +21,15 @@ const EXPERT_SHAPES = [
   [[70, 1], 70, 136],
 ] as const;
 
+/** Aligned rows where k is a multiple of what is read at once. */
+const rowDistance = (k: number) => (k % 8 === 0 ? k + 8 : k + 3);
+
 type ExpertShape = readonly [counts: readonly number[], n: number, k: number];
 
 export function quantizedExpertCases(shapes: readonly ExpertShape[] = EXPERT_SHAPES): OpCase[] {
   return shapes.flatMap(([counts, n, k]) =>
     SCHEMES.map((scheme): OpCase => {
-      const [ldX, ldOut] = [k + 3, n + 5];
+      const [ldX, ldOut] = [rowDistance(k), n + 5];
       const offsets = [0];
       for (const count of counts) offsets.push(offsets.at(-1)! + count);
       const rows = offsets.at(-1)! + 1;
@@ -65,7 +68,7 @@ export function quantCases(shapes: readonly (readonly [number, number, number])[
   return shapes.flatMap(([m, n, k]) =>
     SCHEMES.flatMap((scheme) =>
       (['quantized_linear', 'quantized_linear_f32'] as const).map((op): OpCase => {
-        const [ldX, ldOut] = [k + 3, n + 5];
+        const [ldX, ldOut] = [rowDistance(k), n + 5];
         const x = randomFloats(m * ldX, 1).map((value) => value * 3);
         if (m > 2) x.fill(0, ldX, 2 * ldX);
         const values = randomFloats(n * k, 2);

@@ -21,5 +21,8 @@ test.each(['bfloat16', 'float16'])('all ops run on devices whose blocks have 99 
 
 test('and what asks for more is told', async () => {
   const faults = await faultsWith(64 * 1024, 'bfloat16');
-  expect(faults.some((fault) => /^great heads: paged_attention: .*cudaError/.test(fault)), faults.join('\n')).toBe(true);
+  expect(
+    faults.some((fault) => /^great heads: paged_attention: .*cudaError/.test(fault)),
+    faults.join('\n'),
+  ).toBe(true);
 });
