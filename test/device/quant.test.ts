@@ -160,7 +160,18 @@ for (const [isa, device] of devices) {
         const x = randomFloats(m * ldX, 5);
         const dense = Float32Array.from({ length: m * k }, (_, i) => x[Math.floor(i / k) * ldX + (i % k)]!);
         const out = floats(device, new Float32Array(m * ldOut).fill(7));
-        device.ops.quantized_linear(floats(device, x).ptr, ldX, packed.ptr, QUANTIZATION_CODES.int4, 0, out.ptr, ldOut, m, n, k);
+        device.ops.quantized_linear(
+          floats(device, x).ptr,
+          ldX,
+          packed.ptr,
+          QUANTIZATION_CODES.int4,
+          0,
+          out.ptr,
+          ldOut,
+          m,
+          n,
+          k,
+        );
         finish(device);
         const expected = multiply(device, dense, packed, null, m);
         for (let i = 0; i < m; i++) {

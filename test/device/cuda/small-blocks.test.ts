@@ -10,7 +10,7 @@ async function faultsWith(sharedBytes: number, dtype: string): Promise<string[]>
     env: { ...process.env, BAO_CUDA_EMULATION_SHARED_MEMORY: String(sharedBytes) },
     stderr: 'inherit',
   });
-  const { numCases, faults } = JSON.parse(await child.exited.then(() => child.stdout.text()));
+  const { numCases, faults } = JSON.parse(await new Response(child.stdout).text());
   expect(numCases).toBeGreaterThan(100);
   return faults;
 }
