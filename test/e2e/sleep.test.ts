@@ -76,5 +76,5 @@ describe('a server in development mode', () => {
       expect(await waiting).toEqual(before);
       expect(await metric('vllm:engine_sleep_state', 'awake')).toBe(1);
     }
-  }, 60_000);
+  });
 });
