@@ -128,7 +128,7 @@ test('a logits processor works on a CUDA device too', async () => {
   const emulation = ['demo', '--device', 'cuda-emulation', '--max-model-len', '128', '--max-num-seqs', '4'];
   const server = await startBao([...emulation, ...PLUGINS]);
   const [plain, processed] = await Promise.all(
-    [REQUEST, WITHOUT_REPEATED_PAIRS].map((request) => complete(server, { ...request, max_tokens: 20 })),
+    [REQUEST, WITHOUT_REPEATED_PAIRS].map((request) => complete(server, { ...request, max_tokens: 10 })),
   );
   const pairs = ngrams(plain!, 2);
   expect(new Set(pairs).size).toBeLessThan(pairs.length);

@@ -3,15 +3,15 @@ import { resolve } from 'node:path';
 import { type BaoProcess, complete, startBao } from './bao-process.ts';
 
 const LLAMA = resolve(import.meta.dir, '../goldens/llama');
-/** Weights of about 100 MB, made up at load: what is freed must show. */
+/** Weights of about 200 MB, made up at load: what is freed must show, whatever else the process takes meanwhile. */
 const WIDE = {
   hidden_size: 1024,
   intermediate_size: 4096,
-  num_hidden_layers: 3,
+  num_hidden_layers: 6,
   num_attention_heads: 16,
   head_dim: 64,
 };
-const WEIGHT_BYTES = 80e6;
+const WEIGHT_BYTES = 140e6;
 
 describe('a server in development mode', () => {
   let server: BaoProcess;
@@ -76,5 +76,5 @@ describe('a server in development mode', () => {
       expect(await waiting).toEqual(before);
       expect(await metric('vllm:engine_sleep_state', 'awake')).toBe(1);
     }
-  }, 60_000);
+  });
 });

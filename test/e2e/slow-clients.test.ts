@@ -4,17 +4,14 @@ import { type BaoProcess, post, startBao } from './bao-process.ts';
 
 let server: BaoProcess;
 beforeAll(async () => {
-  server = await startBao(
-    ['demo', '--server-dev-mode', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1'],
-    { slow: 'slow', env: { BAO_ENGINE_PROGRESS_TIMEOUT_S: '4' } },
-  );
+  server = await startBao(['demo', '--request-body-timeout', '0.5', '--http-timeout-keep-alive', '1']);
 });
 afterAll(() => server.stop());
 
 /** What a raw connection was sent until the server closed it. */
-function conversation(text: string): Promise<string> {
+function conversation(text: string, { url } = server): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = connect(Number(new URL(server.url).port), '127.0.0.1', () => socket.write(text));
+    const socket = connect(Number(new URL(url).port), '127.0.0.1', () => socket.write(text));
     let heard = '';
     socket.on('data', (data) => {
       heard += data;
@@ -54,6 +51,29 @@ describe('the server closes', () => {
       expect(await conversation(`GET /health HTTP/1.1\r\nHost: localhost\r\n${more}\r\n`)).toStartWith('HTTP/1.1 431 ');
     }
   });
+
+  test.concurrent('no answer, though it is silent for longer than a connection may be idle, and no request that runs without a token', async () => {
+    const paused = await startBao(['demo', '--server-dev-mode', '--http-timeout-keep-alive', '1'], {
+      slow: 'slow',
+      env: { BAO_ENGINE_PROGRESS_TIMEOUT_S: '4' },
+    });
+    const call = (path: string) => fetch(`${paused.url}${path}`, { method: 'POST' });
+    const running = conversation(whole({ max_tokens: 500, ignore_eos: true }), paused);
+    const hasStarted = async () =>
+      /^vllm:num_requests_running\{.*\} 1$/m.test(await (await fetch(`${paused.url}/metrics`)).text());
+    while (!(await hasStarted())) await Bun.sleep(5);
+    await call('/sleep?level=0&mode=keep');
+    paused.hurry();
+    const answers = Promise.all([conversation(whole(), paused), conversation(whole({ stream: true }), paused)]);
+    // Bun looks at idle connections every four seconds.
+    await Bun.sleep(9000);
+    await call('/wake_up');
+    const [answer, stream] = await answers;
+    expect(await running).toStartWith('HTTP/1.1 200 OK');
+    expect(answer).toStartWith('HTTP/1.1 200 OK');
+    expect(stream).toContain('[DONE]');
+    await paused.stop();
+  });
 });
 
 test('a body above the limit is refused with the reason, announced or not', async () => {
@@ -72,7 +92,7 @@ test('a body above the limit is refused with the reason, announced or not', asyn
 });
 
 test('more requests than may be under way are refused unread, and the operator is not; those that end make room', async () => {
-  const limited = await startBao(['demo', '--limit-concurrency', '3', '--request-body-timeout', '1']);
+  const limited = await startBao(['demo', '--limit-concurrency', '3', '--request-body-timeout', '600']);
   const port = Number(new URL(limited.url).port);
   // Bodies that never come: three are waited for, and the fourth is refused.
   const refusal = Promise.withResolvers<string>();
@@ -92,27 +112,10 @@ test('more requests than may be under way are refused unread, and the operator i
     expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '1']);
     expect(await refused.text()).toContain('--limit-concurrency 3');
     for (const path of ['/health', '/metrics']) expect((await fetch(limited.url + path)).status, path).toBe(200);
+    for (const socket of sockets) socket.destroy();
     while ((await complete()).status !== 200) await Bun.sleep(20);
   } finally {
     for (const socket of sockets) socket.destroy();
     await limited.stop();
   }
-});
-
-test('an answer may be silent for longer than a connection may be idle, or running requests without a token', async () => {
-  const call = (path: string) => fetch(`${server.url}${path}`, { method: 'POST' });
-  const running = conversation(whole({ max_tokens: 500, ignore_eos: true }));
-  const hasStarted = async () =>
-    /^vllm:num_requests_running\{.*\} 1$/m.test(await (await fetch(`${server.url}/metrics`)).text());
-  while (!(await hasStarted())) await Bun.sleep(5);
-  await call('/sleep?level=0&mode=keep');
-  server.hurry();
-  const answers = Promise.all([conversation(whole()), conversation(whole({ stream: true }))]);
-  // Bun looks at idle connections every four seconds.
-  await Bun.sleep(9000);
-  await call('/wake_up');
-  const [answer, stream] = await answers;
-  expect(await running).toStartWith('HTTP/1.1 200 OK');
-  expect(answer).toStartWith('HTTP/1.1 200 OK');
-  expect(stream).toContain('[DONE]');
 });

@@ -274,7 +274,8 @@ test('grammars without end are a 400 or a 503, hold nobody, and leave nothing be
   for (const status of await Promise.all(started)) expect([400, 503]).toContain(status);
   // No process is at a grammar any more, so that a new one is tried at once by the one that is kept.
   expect(await ask({ regex: 'afterwards' })).toBe(200);
-  expect(await numChildren(server.pid)).toBeLessThanOrEqual(1);
+  // The kernel takes a moment to end the others; the test's deadline tells of one that stays.
+  while ((await numChildren(server.pid)) > 1) await Bun.sleep(5);
 });
 
 async function numChildren(pid: number): Promise<number> {

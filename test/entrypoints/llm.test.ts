@@ -297,7 +297,7 @@ describe('sleep', () => {
       const [after] = await waiting;
       expect(after!.outputs[0]!.tokenIds).toEqual(before!.outputs[0]!.tokenIds);
     }
-  }, 60_000);
+  });
 
   test('running requests are kept and computed anew, finished first, or aborted', async () => {
     await using llm = await AsyncLLM.fromEngineArgs({ model: 'demo', logLevel: 'error', enableSleepMode: true });
@@ -318,7 +318,7 @@ describe('sleep', () => {
       await llm.wakeUp();
       if (mode !== 'abort') expect(await answer).toEqual(undisturbed);
     }
-  }, 60_000);
+  });
 
   test('adapters are read again, whether they were in use or came while it slept', async () => {
     await using llm = await LLM.create({
@@ -343,7 +343,7 @@ describe('sleep', () => {
     await llm.sleep(2);
     await llm.wakeUp();
     expect(await answerOf('late')).toBe(before);
-  }, 60_000);
+  });
 
   test('needs its flag where it frees something', async () => {
     await using llm = await LLM.create({ model: 'demo', logLevel: 'error' });

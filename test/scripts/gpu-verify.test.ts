@@ -141,9 +141,8 @@ test('a run that is stopped leaves nothing behind', async () => {
   }
   const pid = Number(/^\d+$/m.exec(printed)![0]);
   expect(await child.exited).toBe(143);
-  // The kernel takes a moment to end it.
-  for (let i = 0; i < 50 && isAlive(pid); i++) await Bun.sleep(20);
-  expect(isAlive(pid)).toBe(false);
+  // The kernel takes a moment to end it; the test's deadline tells of one that stays.
+  while (isAlive(pid)) await Bun.sleep(5);
   rmSync(folder, { recursive: true });
 });
 

@@ -16,15 +16,15 @@ const MAX_PROCESSES = 8;
 /** Of processor time, so that no grammar fails because the machine is busy. A compile takes milliseconds, a slow one of a benchmark's 11,000 schemas a second. */
 const DEADLINE_MS = 3000;
 /** Of time, for a process that gets no processor. */
-const ANSWER_DEADLINE_MS = 30_000;
-/** What takes longer is given up as soon as others wait for its process. */
-const FAIR_MS = 1000;
+const ANSWER_DEADLINE_MS = 10_000;
+/** Of processor time. What takes longer is given up as soon as others wait for its process. */
+const FAIR_MS = 500;
 /** How long a grammar may wait for a process. */
 const WAIT_MS = 15_000;
 const POLL_MS = 20;
 /** Reading the vocabulary of a large model takes a second or two, and more on a busy machine. */
 const START_DEADLINE_MS = 30_000;
-/** What takes longer goes on at the lowest priority. */
+/** Of processor time. What takes longer goes on at the lowest priority. */
 const SLOW_MS = 300;
 const RETRY_AFTER_SECONDS = 5;
 /** Grammars that need no second trial. */
@@ -152,7 +152,7 @@ class TrialProcess {
     const began = performance.now();
     this.send(spec);
     const message = await this.resultWithin(ANSWER_DEADLINE_MS, (spentMs) => {
-      if (this.spentMs < SLOW_MS && spentMs >= SLOW_MS) this.yieldToOthers();
+      if (this.spentMs <= SLOW_MS && spentMs > SLOW_MS) this.yieldToOthers();
       this.spentMs = spentMs;
       if (spentMs > deadlineMs) this.kill();
     });

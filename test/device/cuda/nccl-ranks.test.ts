@@ -9,6 +9,9 @@ const { cudart, nccl: paths } = await ensureCudaEmulation({ quiet: true });
 const libraries = { cudart, nccl: paths };
 const SCRIPT = join(import.meta.dir, 'nccl-rank.ts');
 
+/** Ranks wait for one another for so long: far longer than the starts of two processes are apart. */
+const IMPATIENT = { BAO_CUDA_EMULATION_NCCL_TIMEOUT_MS: '4000' };
+
 type Answer = { results?: RankResults; error?: string };
 
 function newId(): number[] {
@@ -89,23 +92,20 @@ describe('emulated NCCL', () => {
     for (const worker of workers) worker.terminate();
   });
 
-  test('a rank whose peer does not come to an operation fails, by the name of the call that waits', async () => {
-    const answers = await Promise.all(
-      tasks(2, 10, 'absent peer').map((task) => inProcess(task, { BAO_CUDA_EMULATION_NCCL_TIMEOUT_MS: '1000' })),
-    );
+  test.concurrent('a rank whose peer does not come to an operation fails, by the name of the call that waits', async () => {
+    const answers = await Promise.all(tasks(2, 10, 'absent peer').map((task) => inProcess(task, IMPATIENT)));
     expect(answers[0]!.error).toContain('cudaErrorLaunchFailure');
     expect(answers[1]!.results).toBeDefined();
   });
 
-  test('ranks that are not in the same operation fail', async () => {
+  test.concurrent('ranks that are not in the same operation fail', async () => {
     const answers = await Promise.all(tasks(2, 10, 'other operation').map((task) => inProcess(task)));
     for (const { error } of answers) expect(error).toContain('cudaErrorLaunchFailure');
   });
 
-  test('a communicator is refused to a rank that is there already, or out of range', async () => {
+  test.concurrent('a communicator is refused to a rank that is there already, or out of range', async () => {
     const [first] = tasks(2, 4);
-    const env = { BAO_CUDA_EMULATION_NCCL_TIMEOUT_MS: '1000' };
-    const answers = await Promise.all([first!, first!].map((task) => inProcess(task, env)));
+    const answers = await Promise.all([first!, first!].map((task) => inProcess(task, IMPATIENT)));
     const errors = answers.map(({ error }) => error).sort();
     expect(errors[0]).toContain('ncclCommInitRank: invalid usage');
     expect(errors[1]).toContain('ncclCommInitRank: unhandled system error');
