@@ -26,7 +26,7 @@ static constexpr int64_t balanced_tile_rows(int64_t rows, int64_t most) {
 static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kPanelColumns * 4; }
 
 // And for the panels of 8-bit floats, a part of which becomes float32 first.
-constexpr int64_t kFp8Depth = kFp8Group;
+constexpr int64_t kFp8Depth = 2 * kFp8Group;
 static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return linear_scratch_bytes(rows) + kFp8Depth * kPanelColumns * 4; }
 
 struct LinearArgs {
