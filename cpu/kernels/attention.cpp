@@ -4,7 +4,7 @@
 // taken in tiles of kKeyTile, grouped into ranges of kKeyRange, both at absolute positions. A row's result over a range starts
 // from nothing; ranges are merged in order. That makes a row's arithmetic a function of its own query and keys only: not of the
 // batch, of the chunking of the prompt, or of how items or ranges are spread over threads.
-#include "simd.h"
+#include "prefetch.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -184,11 +184,19 @@ struct Groups {
   const T* of[kKeyTile / kGroup];
 };
 
+// What is asked for while a tile's keys or values are multiplied: a stretch of memory for each group, kGroup elements for each
+// dimension. `soon` is multiplied next and goes into the first-level cache, `later` comes from memory into the second.
+template <class T>
+struct Coming {
+  Groups<T> soon, later;
+};
+
 // scores[R][NV vectors of keys] = queries[R][dim] · keys; a group's keys are vectors, ld_keys apart. Each score is one chain over
-// dim. Meanwhile asks for the groups' share of `ahead`, kGroup elements for each dimension.
+// dim.
 template <int R, int NV, bool Ahead, class T, class C>
 static __attribute__((noinline)) void score_tile(const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys,
-                                                 int64_t dim, float* scores, const C* const* ahead) {
+                                                 int64_t dim, float* scores, const C* const* soon, const C* const* later) {
+  constexpr int64_t kLineDims = max(64 / (kGroup * static_cast<int64_t>(sizeof(C))), int64_t{1});
   constexpr int kGroups = NV / kGroupVectors;
   F acc[R][NV] = {};
   const T* at[kGroups];
@@ -199,7 +207,8 @@ static __attribute__((noinline)) void score_tile(const float* queries, int64_t l
     BAO_UNROLL
     for (int g = 0; g < kGroups; g++) {
       load_columns<kGroupVectors>(at[g] + d * ld_keys, w + g * kGroupVectors);
-      if constexpr (Ahead) __builtin_prefetch(ahead[g] + d * kGroup);
+      if (Ahead && d % kLineDims == 0) prefetch_near(soon[g] + d * kGroup);
+      if (Ahead && d % kLineDims == kLineDims / 2) prefetch_far(later[g] + d * kGroup);
     }
     BAO_UNROLL
     for (int r = 0; r < R; r++) {
@@ -220,26 +229,24 @@ static __attribute__((noinline)) void score_tile(const float* queries, int64_t l
 // Scores of R rows against the groups [begin, end).
 template <int R, bool Ahead, class T, class C>
 static void score_groups(const float* queries, int64_t ld, const Groups<T>& keys, int64_t ld_keys, int64_t dim, int64_t begin,
-                         int64_t end, float* scores, const Groups<C>& ahead) {
+                         int64_t end, float* scores, const Coming<C>& coming) {
   constexpr int NV = tile_vectors<R> < kKeyTile / kLanes ? tile_vectors<R> : kKeyTile / kLanes;
   constexpr int kGroups = NV / kGroupVectors;
   int64_t g = begin;
   for (; g + kGroups <= end; g += kGroups) {
-    score_tile<R, NV, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
+    score_tile<R, NV, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g, coming.later.of + g);
   }
   for (; g < end; g++) {
-    score_tile<R, kGroupVectors, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
+    score_tile<R, kGroupVectors, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g,
+                                        coming.later.of + g);
   }
 }
 
 // out[R][NV vectors of dimensions] += probabilities[R][keys begin to end of a tile] · values, rows of which are ld apart; each
-// output is one chain over the keys. Meanwhile asks for the columns' share of `ahead`, whose rows (one a dimension) are ld_ahead
-// apart.
+// output is one chain over the keys.
 template <int R, int NV, bool Ahead, class T, class C>
 static __attribute__((noinline)) void value_tile(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin,
-                                                 int64_t end, int64_t column, float* out, const Groups<C>& ahead,
-                                                 int64_t ld_ahead) {
-  constexpr int64_t kAheadStep = NV * kLanes / kGroup;
+                                                 int64_t end, int64_t column, float* out, const Coming<C>& coming) {
   F acc[R][NV];
   BAO_UNROLL
   for (int r = 0; r < R; r++) load_accumulators<NV, T>(out + r * ld + column, acc[r]);
@@ -249,7 +256,14 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
     for (; begin < stop; begin++, row += ld) {
       F w[NV];
       load_columns<NV>(row, w);
-      if constexpr (Ahead) __builtin_prefetch(ahead.of[group] + (column + begin % kGroup * kAheadStep) * ld_ahead);
+      if constexpr (Ahead) {
+        const int64_t at = begin % kGroup * ld + column;
+        BAO_UNROLL
+        for (int64_t i = 0; i < NV * kLanes; i += 64 / static_cast<int64_t>(sizeof(C))) {
+          prefetch_near(coming.soon.of[group] + at + i);
+          prefetch_far(coming.later.of[group] + at + i);
+        }
+      }
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const F x = set1(probabilities[r * kKeyTile + begin]);
@@ -265,13 +279,13 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
 // All of the columns, tiles of NV vectors first, then narrower ones.
 template <int R, int NV, bool Ahead, class T, class C>
 static void value_columns(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin, int64_t end,
-                          int64_t column, float* out, const Groups<C>& ahead, int64_t ld_ahead) {
+                          int64_t column, float* out, const Coming<C>& coming) {
   for (; column + NV * kLanes <= ld; column += NV * kLanes) {
-    value_tile<R, NV, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
+    value_tile<R, NV, Ahead>(probabilities, values, ld, begin, end, column, out, coming);
   }
   if constexpr (NV > kGroupVectors) {
     if (column < ld) {
-      value_columns<R, NV / 2, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
+      value_columns<R, NV / 2, Ahead>(probabilities, values, ld, begin, end, column, out, coming);
     }
   }
 }
@@ -368,22 +382,27 @@ class Attention {
     const int64_t end = min(item.key_end(), (range + 1) * kKeyRange);
     // Converting a tile once pays from some rows on; blocks that don't hold whole groups are gathered always.
     const bool direct = rows_ <= 2 * kTileRows && a_.block_size % kGroup == 0;
-    Groups<T> keys{}, values{}, next_keys{};
-    if (direct && begin < end) keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
+    Groups<T> keys{}, values{};
+    if (direct && begin < end) {
+      keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
+      values = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::values_at);
+    }
     for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       const int64_t first = max(begin, tile), last = min(end, tile + kKeyTile);
       if (direct) {
-        values = groups_at(item, tile, first, last, &Attention::values_at);
-        next_keys = groups_at(item, tile + kKeyTile, tile + kKeyTile, item.key_end(), &Attention::keys_at);
-        score<true>(tile, first, last, keys, a_.block_size, values);
+        const int64_t next = tile + kKeyTile;
+        const Groups<T> key_area = groups_at(item, next, next, item.key_end(), &Attention::key_area_at);
+        const Groups<T> next_values = groups_at(item, next, next, item.key_end(), &Attention::values_at);
+        score<true>(tile, first, last, keys, a_.block_size, Coming<T>{values, key_area});
         softmax(item, tile);
-        add_values<true>(item, tile, values, next_keys);
-        keys = next_keys;
+        add_values<true>(item, tile, values, Coming<T>{key_area, next_values});
+        keys = groups_at(item, next, next, item.key_end(), &Attention::keys_at);
+        values = next_values;
       } else {
         stage(item, tile, first, last);
-        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, values);
+        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, Coming<T>{});
         softmax(item, tile);
-        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), next_keys);
+        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), Coming<T>{});
       }
     }
   }
@@ -412,6 +431,10 @@ class Attention {
   const T* keys_at(const Item& item, int64_t key) const {
     return block_of(item, key) + item.kv_head * a_.head_dim * a_.block_size + key % a_.block_size;
   }
+  // A group's share of a block's keys, of which it has columns: as much memory, in one stretch.
+  const T* key_area_at(const Item& item, int64_t key) const {
+    return block_of(item, key) + (item.kv_head * a_.block_size + key % a_.block_size) * a_.head_dim;
+  }
   // [block_size][dim], at the key's row.
   const T* values_at(const Item& item, int64_t key) const {
     return block_of(item, key) + static_cast<int64_t>(a_.num_kv_heads) * a_.head_dim * a_.block_size +
@@ -419,12 +442,12 @@ class Attention {
   }
 
   template <bool Ahead, class K>
-  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Groups<T>& ahead) {
+  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Coming<T>& coming) {
     const int64_t begin = (first - tile) / kGroup, end = ceil_div(last - tile, kGroup);
     for (int64_t row = 0; row < rows_; row += kTileRows) {
       with_rows<kTileRows>(rows_ - row, [&](auto count) {
         score_groups<count(), Ahead>(s_.queries + row * s_.dim, s_.dim, keys, ld_keys, a_.head_dim, begin, end,
-                                     s_.scores + row * kKeyTile, ahead);
+                                     s_.scores + row * kKeyTile, coming);
       });
     }
   }
@@ -432,11 +455,11 @@ class Attention {
   // A row takes only the keys that it sees: another's value may be infinite, and 0 times that is no number. Rows of a register
   // tile share the keys that all of them see; the few before and after are each row's own.
   template <bool Ahead, class V>
-  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Groups<T>& ahead) {
+  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Coming<T>& coming) {
     const auto add = [&](auto count, int64_t row, int64_t begin, int64_t end) {
       if (begin >= end) return;
       value_columns<count(), tile_vectors<count()>, Ahead>(s_.scores + row * kKeyTile, values, s_.dim, begin, end, 0,
-                                                            s_.range.values + row * s_.dim, ahead, a_.block_size);
+                                                            s_.range.values + row * s_.dim, coming);
     };
     constexpr std::integral_constant<int, 1> kOne{};
     for (int64_t first = 0; first < rows_; first += kTileRows) {
