@@ -144,9 +144,15 @@ struct Resident {
   BAO_INLINE_MEMBER void step(const void*) const {}
 };
 
+// One row alone is too few chains of products to hide their latency: each piece of a word gets sums of its own. Those of the upper
+// halves of bytes then stay 16 times too large until the group's end, which saves a shift for each word.
+template <int Bits, int R>
+constexpr int kChains = R == 1 && kBytes<Bits> && !kShort<Bits> ? kPieces<Bits> : 1;
+
 // The integer products of R rows with `count` words of NV vectors of columns.
-template <int Bits, int R, int NV, class Source>
-BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
+template <int Bits, int R, int NV, int Chains, class Source>
+BAO_INLINE void multiply_words(I (&total)[Chains][R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count,
+                               Source source) {
   for (int64_t i = 0; i < count; i++) {
     U word[NV];
     BAO_UNROLL
@@ -156,12 +162,12 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
     for (int piece = 0; piece < kPieces<Bits>; piece++) {
       U numbers[NV];
       BAO_UNROLL
-      for (int v = 0; v < NV; v++) numbers[v] = piece_of<Bits>(word[v], piece);
+      for (int v = 0; v < NV; v++) numbers[v] = Chains > 1 ? word[v] & splat(0x0f0f0f0fu << piece * 4) : piece_of<Bits>(word[v], piece);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const U activations = splat(read<uint32_t>(x + r * stride, piece));
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) multiply_piece<Bits>(total[r][v], numbers[v], activations);
+        for (int v = 0; v < NV; v++) multiply_piece<Bits>(total[piece % Chains][r][v], numbers[v], activations);
       }
     }
     x += kPieces<Bits> * 4;
@@ -169,18 +175,27 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
   }
 }
 
+// total = the products of one group.
 template <int Bits, int R, int NV, class Source>
 BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
-  if constexpr (!kShort<Bits>) {
-    multiply_words<Bits>(total, x, stride, w, count, source);
-  } else {
-    for (int64_t i = 0; i < count; i += kShortWords) {
-      I part[R][NV] = {};
-      multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kShortWords, count - i), source);
+  constexpr int64_t kStep = kShort<Bits> ? kShortWords : kGroupWords<Bits>;
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) total[r][v] = I{};
+  }
+  for (int64_t i = 0; i < count; i += kStep) {
+    I part[kChains<Bits, R>][R][NV] = {};
+    multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kStep, count - i), source);
+    BAO_UNROLL
+    for (int chain = 0; chain < kChains<Bits, R>; chain++) {
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) total[r][v] += multiply_pairs(reinterpret_cast<U>(part[r][v]), splat(0x00010001u));
+        for (int v = 0; v < NV; v++) {
+          const I sum = part[chain][r][v] >> chain * 4;
+          total[r][v] += kShort<Bits> ? multiply_pairs(reinterpret_cast<U>(sum), splat(0x00010001u)) : sum;
+        }
       }
     }
   }
@@ -209,18 +224,20 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
   const char* x = rows.words;
   for (int64_t group = 0; words > 0; group++) {
     const int64_t count = min(words, kGroupWords<Bits>);
-    I total[R][NV] = {};
+    I total[R][NV];
     multiply_group<Bits>(total, x, rows.stride, w + kPanelColumns, count, source);
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
       const U packed = load_bits<U>(w + v * kLanes);
       const F scale = as_float(packed & splat(0xffff0000u));
-      const I zero = reinterpret_cast<I>(packed & splat(0xffffu));
+      const U zero = packed & splat(0xffffu);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const F row_scale = set1(read<float>(rows.scales + r * rows.stride, group));
         const I row_sum = set1(read<int32_t>(rows.sums + r * rows.stride, group));
-        const F product = __builtin_convertvector(total[r][v] - zero * row_sum, F);
+        // Both fit 16 bits, and zero's upper half is 0.
+        const I offset = multiply_pairs(zero, reinterpret_cast<U>(row_sum));
+        const F product = __builtin_convertvector(total[r][v] - offset, F);
         acc[r][v] = acc[r][v] + product * (scale * row_scale);
       }
     }
@@ -325,19 +342,24 @@ BAO_INLINE bool find_range(const float* values, float& low, float& high) {
   return reduce_max(__builtin_convertvector(bad & 1, F)) == 0.0f;
 }
 
-// Puts a group's integers in the order of the pieces.
+// A group's integers in the order of the pieces: `words` words' worth.
 template <int Bits>
-BAO_INLINE void write_activations(const int32_t* q, int64_t words, char* out) {
-  for (int64_t w = 0; w < words; w++, q += quant_word(Bits), out += kPieces<Bits> * 4) {
-    if constexpr (kBytes<Bits>) {
-      for (int64_t i = 0; i < quant_word(Bits); i++) out[i] = static_cast<char>(q[i]);
-    } else {
+BAO_INLINE void write_activations(const I (&q)[quant_group(Bits) / kLanes], int64_t words, char* out) {
+  if constexpr (kBytes<Bits>) {
+    char bytes[quant_group(Bits)];
+    BAO_UNROLL
+    for (int64_t i = 0; i < quant_group(Bits) / kLanes; i++) store_bytes(bytes + i * kLanes, q[i]);
+    std::memcpy(out, bytes, static_cast<size_t>(words) * kPieces<Bits> * 4);
+  } else {
+    int32_t numbers[quant_group(Bits)];
+    std::memcpy(numbers, q, sizeof(q));
+    for (int64_t w = 0; w < words; w++, out += kPieces<Bits> * 4) {
       int16_t pairs[kPieces<Bits> * 2];
       for (int piece = 0; piece < kPieces<Bits>; piece++) {
         // A 4-bit word's upper halves of bytes, the odd pieces, are its last four numbers.
-        const int first = Bits == 8 ? piece : piece % 2 * 4 + piece / 2;
-        pairs[piece * 2] = static_cast<int16_t>(q[first]);
-        pairs[piece * 2 + 1] = static_cast<int16_t>(q[first + 2]);
+        const int64_t first = w * quant_word(Bits) + (Bits == 8 ? piece : piece % 2 * 4 + piece / 2);
+        pairs[piece * 2] = static_cast<int16_t>(numbers[first]);
+        pairs[piece * 2 + 1] = static_cast<int16_t>(numbers[first + 2]);
       }
       std::memcpy(out, pairs, sizeof(pairs));
     }
@@ -346,27 +368,27 @@ BAO_INLINE void write_activations(const int32_t* q, int64_t words, char* out) {
 
 template <int Bits>
 static void quantize_row(const float* x, int64_t k, char* out) {
-  constexpr int64_t kGroup = quant_group(Bits);
+  constexpr int64_t kGroup = quant_group(Bits), kVectors = kGroup / kLanes;
   const RowLayout<Bits> layout(k);
   for (int64_t group = 0; group < layout.groups; group++) {
     const int64_t count = min(kGroup, k - group * kGroup);
     float values[kGroup] = {};
     std::memcpy(values, x + group * kGroup, static_cast<size_t>(count) * sizeof(float));
-    float low, high;
-    const bool finite = find_range<kGroup>(values, low, high);
-    float scale = max(-low, high) / 127.0f;
+    // Magnitudes are in the order of their bits, those that are not finite last.
+    I bits{};
+    for (int64_t i = 0; i < kGroup; i += kLanes) bits = max(bits, reinterpret_cast<I>(as_bits(load(values + i)) & 0x7fffffffu));
+    const float greatest = bits_to_float(static_cast<uint32_t>(reduce_max(bits)));
+    const bool finite = greatest < kInfinity;
+    float scale = greatest / 127.0f;
     if (scale < kSmallestScale) scale = 0;
     const float inverse = finite && scale > 0 ? 1.0f / scale : 0.0f;
     if (!finite) scale = kNaN;
-    int32_t q[kGroup];
-    I sums{};
-    for (int64_t i = 0; i < kGroup; i += kLanes) {
-      const I rounded = finite ? round_to_int(load(values + i) * inverse) : I{};
-      std::memcpy(q + i, &rounded, sizeof(I));
-      sums += rounded;
+    I q[kVectors], sums{};
+    for (int64_t i = 0; i < kVectors; i++) {
+      q[i] = finite ? round_to_int(load(values + i * kLanes) * inverse) : I{};
+      sums += q[i];
     }
-    int32_t sum = 0;
-    for (int i = 0; i < kLanes; i++) sum += sums[i];
+    const int32_t sum = reduce_add(sums);
     const int64_t words = min(kGroupWords<Bits>, layout.words - group * kGroupWords<Bits>);
     write_activations<Bits>(q, words, out + group * kGroupWords<Bits> * kPieces<Bits> * 4);
     std::memcpy(out + layout.scales + group * 4, &scale, 4);

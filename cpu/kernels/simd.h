@@ -143,6 +143,36 @@ BAO_INLINE float reduce_max(F v) {
   return lanes[0];
 }
 
+BAO_INLINE I max(I a, I b) { return a > b ? a : b; }
+BAO_INLINE int32_t reduce_max(I v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32(reinterpret_cast<__m512i>(v));
+#else
+  int32_t greatest = v[0];
+  for (int i = 1; i < kLanes; i++) greatest = v[i] > greatest ? v[i] : greatest;
+  return greatest;
+#endif
+}
+BAO_INLINE int32_t reduce_add(I v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32(reinterpret_cast<__m512i>(v));
+#else
+  int32_t sum = 0;
+  for (int i = 0; i < kLanes; i++) sum += v[i];
+  return sum;
+#endif
+}
+// The lowest byte of each lane.
+BAO_INLINE void store_bytes(char* p, I v) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v));
+  std::memcpy(p, &bytes, sizeof(bytes));
+#else
+  const B bytes = __builtin_convertvector(v, B);
+  std::memcpy(p, &bytes, sizeof(bytes));
+#endif
+}
+
 BAO_INLINE F as_float(U v) { return reinterpret_cast<F>(v); }
 BAO_INLINE U as_bits(F v) { return reinterpret_cast<U>(v); }
 
