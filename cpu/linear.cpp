@@ -1,27 +1,16 @@
 // Dense products: packing of weights and the linear op.
 #include "linear.h"
 
-#include <algorithm>
-
 using namespace bao;
 
 namespace {
 
-// Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
-constexpr int64_t kRowsPerPiece = 96;
 constexpr int64_t kMaxPanelsPerPiece = 8;
-// Enough pieces that the last one is a small part of the work.
 constexpr int64_t kPiecesPerThread = 8;
 
 int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
   const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows, args.w_dtype};
   return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
-}
-
-// How many of `panels` panels make a piece.
-int32_t panels_per_piece(const Stream& stream, int64_t panels) {
-  const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
-  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
 }
 
 // Bytes of a panel over k.
@@ -36,6 +25,11 @@ size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
 
 }  // namespace
 
+int32_t bao::panels_per_piece(const Stream& stream, int64_t panels) {
+  const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
+  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
+}
+
 int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias, float* out,
                             int64_t ld_out, int32_t m, int32_t n, int32_t k) {
   Stream* stream = Stream::from(handle);
@@ -46,23 +40,16 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
 
   const KernelTable& kernels = stream->kernels();
   const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
-  const int64_t panels = ceil_div(n, kPanelColumns);
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
                   dot || m > kernels.thin_rows, m, 1};
   args.rows_per_piece = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerPiece)), args.tile_rows));
-  const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
-  args.panels_per_piece = panels_per_piece(*stream, panels * row_pieces);
   if (args.packed) {
     const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
     if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed_bytes)) return error;
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
-  const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
-  // Many rows compute longer than the weights take to come.
-  const StreamedInput weights =
-      row_pieces == 1 ? StreamedInput{w, args.panels_per_piece * panel_bytes(k, w_dtype)} : StreamedInput{};
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
-  return stream->enqueue(kernel, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
+  return enqueue_pieces(*stream, kernel, args, panel_bytes(k, w_dtype));
 }
 
 int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,

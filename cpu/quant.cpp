@@ -1,19 +1,12 @@
 // Products with quantized weights, and the quantization of weights.
 #include "quant.h"
 
-#include <algorithm>
-
 #include "linear.h"
 
 using namespace bao;
 
 namespace {
 
-// Rows of x that share a pass over a part of the weights; a multiple of every kernel's tile.
-constexpr int64_t kRowsPerPiece = 96;
-constexpr int64_t kMaxPanelsPerPiece = 8;
-// Enough pieces that the last one is a small part of the work.
-constexpr int64_t kPiecesPerThread = 8;
 // Up to that many rows, each chunk quantizes all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 4;
 
@@ -41,15 +34,7 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
   } else if (const int32_t error = stream->reserve(bytes, 0)) {
     return error;
   }
-  const int64_t panels = ceil_div(n, kPanelColumns);
-  const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
-  const int64_t share = panels * row_pieces / (stream->num_threads() * kPiecesPerThread);
-  args.panels_per_piece = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
-  const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
-  const int64_t piece_bytes = args.panels_per_piece * quant_column_words(k, bits) * kPanelColumns * 4;
-  // Many rows compute longer than the weights take to come.
-  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, piece_bytes} : StreamedInput{};
-  return stream->enqueue(kernels.quantized_linear, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
+  return enqueue_pieces(*stream, kernels.quantized_linear, args, quant_column_words(k, bits) * kPanelColumns * 4);
 }
 
 // Activations are float32 here.
@@ -79,8 +64,7 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const int64_t share = panels * std::min(rows, num_experts) / (stream->num_threads() * kPiecesPerThread);
-  const auto per_chunk = static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
+  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts));
   const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }

@@ -1,5 +1,5 @@
 import type { Device, DevicePtr, OpArgs, PackedLinear } from '../../src/device/device.ts';
-import { DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
+import { type CacheDType, DTYPE_CODES, dtypeBytes, type FloatDType } from '../../src/device/dtype.ts';
 import { OPS, type OpName } from '../../src/device/ops.ts';
 import { QUANTIZATION_CODES, type QuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import type { HfConfig } from '../../src/models/hf-config.ts';
@@ -52,6 +52,7 @@ export class KernelCases {
     private readonly device: Device,
     private readonly hf: HfConfig,
     private readonly dtype: FloatDType,
+    private readonly cacheDtype: CacheDType,
     batches: readonly KernelBatch[],
     /** Of products with quantized weights beside the others; null: none. */
     private readonly scheme: QuantizationScheme | null = null,
@@ -68,7 +69,8 @@ export class KernelCases {
     this.logits = this.randomLogits(logitRows * hf.vocabSize);
     this.zeros = device.alloc(this.maxRows * hf.hiddenSize * F32 + 4096, 'bench');
     this.kvBlocks = Math.max(...batches.map((batch) => batch.numSeqs * Math.ceil(batch.context / BLOCK_SIZE))) + 1;
-    this.kvCache = device.alloc(this.kvBlocks * this.blockBytes, 'bench');
+    // Filled: memory that nobody has written is one page of zeros, which stays in the first cache.
+    this.kvCache = this.filled(Math.ceil((this.kvBlocks * this.blockBytes) / F32));
     for (const batch of batches) this.addAttention(batch);
     for (const rows of new Set(batches.map((batch) => batch.numSeqs * batch.newTokens))) this.addRowOps(rows);
     this.addLinears(
@@ -93,7 +95,7 @@ export class KernelCases {
   }
 
   private get blockBytes(): number {
-    return this.device.kvBlockBytes(this.hf.numKeyValueHeads, this.hf.headDim, BLOCK_SIZE, this.dtype);
+    return this.device.kvBlockBytes(this.hf.numKeyValueHeads, this.hf.headDim, BLOCK_SIZE, this.cacheDtype);
   }
 
   private add<N extends OpName>(
@@ -271,17 +273,17 @@ export class KernelCases {
       Array.from({ length: rows }, (_, i) => BLOCK_SIZE + (i % ((this.kvBlocks - 1) * BLOCK_SIZE))),
     );
     const heads = { num_heads: hf.numAttentionHeads, num_kv_heads: hf.numKeyValueHeads, head_dim: hf.headDim };
-    const cache = { kv_cache: this.kvCache, cache_dtype: DTYPE_CODES[this.dtype], block_size: BLOCK_SIZE };
+    const cache = { kv_cache: this.kvCache, cache_dtype: DTYPE_CODES[this.cacheDtype], block_size: BLOCK_SIZE };
     const qWidth = hf.numAttentionHeads * hf.headDim;
     const kvWidth = hf.numKeyValueHeads * hf.headDim;
     // Of a causal square only the lower half is computed.
     const seen = newTokens * (context - newTokens) + (newTokens * (newTokens + 1)) / 2;
     this.add(
       'paged_attention',
-      `${numSeqs} x ${newTokens} new of ${context}`,
+      `${numSeqs} x ${newTokens} new of ${context}, ${this.cacheDtype}`,
       {
         bytes:
-          numSeqs * blocks * device.kvBlockBytes(hf.numKeyValueHeads, hf.headDim, BLOCK_SIZE, this.dtype) +
+          numSeqs * blocks * this.blockBytes +
           2 * rows * qWidth * this.actBytes,
         flops: 4 * numSeqs * seen * qWidth,
       },
@@ -305,8 +307,8 @@ export class KernelCases {
     );
     this.add(
       'reshape_and_cache',
-      `${rows} x ${kvWidth}`,
-      { bytes: 2 * rows * kvWidth * (this.actBytes + dtypeBytes(this.dtype)) },
+      `${rows} x ${kvWidth}, ${this.cacheDtype}`,
+      { bytes: 2 * rows * kvWidth * (this.actBytes + dtypeBytes(this.cacheDtype)) },
       () => ({
         key: this.x,
         value: this.x,

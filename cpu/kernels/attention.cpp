@@ -4,104 +4,12 @@
 // taken in tiles of kKeyTile, grouped into ranges of kKeyRange, both at absolute positions. A row's result over a range starts
 // from nothing; ranges are merged in order. That makes a row's arithmetic a function of its own query and keys only: not of the
 // batch, of the chunking of the prompt, or of how items or ranges are spread over threads.
-#include "simd.h"
+#include "attention_items.h"
+#include "attention_softmax.h"
+#include "attention_tile.h"
 
 namespace bao::BAO_ISA {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kTileRows = 12, kAccumulators = 24;
-#elif defined(__AVX2__)
-constexpr int kTileRows = 6, kAccumulators = 12;
-#elif defined(__ARM_NEON)
-constexpr int kTileRows = 6, kAccumulators = 24;
-#else
-constexpr int kTileRows = 3, kAccumulators = 12;
-#endif
-// Keys that always lie together in one block when the block size is a multiple of it.
-constexpr int64_t kGroup = 16;
-constexpr int kGroupVectors = kGroup / kLanes;
-// Stands for the logarithm of nothing; finite, so that differences of it are numbers.
-constexpr float kNothing = -1e30f;
-
-// One tile of queries and one KV head.
-struct Item {
-  int64_t sequence;
-  int64_t kv_head;
-  // Row of q of its first query, number of queries, position of the first.
-  int64_t query;
-  int64_t num_queries;
-  int64_t position;
-
-  int64_t key_begin(const PagedAttentionArgs& a) const {
-    return a.sliding_window > 0 ? max(0, position - a.sliding_window + 1) : 0;
-  }
-  int64_t key_end() const { return max(0, position + num_queries); }
-  int64_t range_begin(const PagedAttentionArgs& a) const { return key_begin(a) / kKeyRange; }
-  int64_t range_end() const { return ceil_div(key_end(), kKeyRange); }
-};
-
-// Walks the batch's items in their fixed order; asked for ascending numbers only.
-class Items {
- public:
-  explicit Items(const PagedAttentionArgs& a) : a_(a), group_(a.num_heads / a.num_kv_heads) {
-    queries_per_item_ = max(1, kAttentionRows / group_);
-  }
-
-  bool find(int64_t number, Item& item) {
-    while (sequence_ < a_.num_seqs) {
-      const int64_t count = count_of(sequence_);
-      if (number < base_ + count) {
-        item = make(number - base_);
-        return true;
-      }
-      base_ += count;
-      sequence_++;
-    }
-    return false;
-  }
-
- private:
-  int64_t num_queries(int64_t sequence) const {
-    return max(0, static_cast<int64_t>(a_.query_start_loc[sequence + 1]) - a_.query_start_loc[sequence]);
-  }
-  int64_t count_of(int64_t sequence) const {
-    return ceil_div(num_queries(sequence), queries_per_item_) * a_.num_kv_heads;
-  }
-  // The last queries come first: they see the most keys, and short items at the end even the threads out.
-  Item make(int64_t index) const {
-    const int64_t queries = num_queries(sequence_);
-    const int64_t tile = ceil_div(queries, queries_per_item_) - 1 - index / a_.num_kv_heads;
-    const int64_t first = tile * queries_per_item_;
-    return {sequence_, index % a_.num_kv_heads, a_.query_start_loc[sequence_] + first,
-            min(queries_per_item_, queries - first), a_.seq_lens[sequence_] - queries + first};
-  }
-
-  const PagedAttentionArgs& a_;
-  const int64_t group_;
-  int64_t queries_per_item_;
-  int64_t sequence_ = 0;
-  int64_t base_ = 0;
-};
-
-// Whether ranges of keys, rather than items, are what threads share: only for few items with long contexts.
-bool splits(const PagedAttentionArgs& a, int64_t num_threads) {
-  if (a.max_partials == 0) return false;
-  Items items(a);
-  Item item;
-  int64_t count = 0, partials = 0;
-  for (; count < 2 * num_threads && items.find(count, item); count++) {
-    partials += max(0, item.range_end() - item.range_begin(a));
-  }
-  return count < 2 * num_threads && partials > count && partials <= a.max_partials;
-}
-
-// Running softmax of the rows of an item: maximum, sum of exponentials, weighted sum of values [rows][dim].
-struct State {
-  float* maximum;
-  float* sum;
-  float* values;
-};
 
 struct Scratch {
   Scratch(const PagedAttentionArgs& a, void* memory) {
@@ -134,157 +42,6 @@ struct Scratch {
   float* values;
 };
 
-// Vectors of columns (keys of scores, dimensions of values) in a register tile of that many rows: few rows take many, so that
-// enough independent chains hide the latency of a multiply-add.
-template <int R>
-constexpr int tile_vectors = R * 8 <= kAccumulators ? 8 : R * 4 <= kAccumulators ? 4 : 2;
-
-// NV vectors of consecutive columns. Bfloat16 is taken apart in pairs of vectors, even columns and odd ones, which costs one
-// instruction each; storing puts them together again.
-template <class T, int NV>
-constexpr bool splits_pairs = std::is_same_v<T, BFloat16> && NV % 2 == 0;
-
-template <int NV, class T>
-BAO_INLINE void load_columns(const T* p, F* w) {
-  if constexpr (splits_pairs<T, NV>) {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v += 2) {
-      const U raw = load_bits<U>(p + v * kLanes);
-      w[v] = as_float(raw << 16);
-      w[v + 1] = as_float(raw & 0xffff0000u);
-    }
-  } else {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v++) w[v] = load(p + v * kLanes);
-  }
-}
-// The same columns of float32, in the order that load_columns<NV, T> gives.
-template <int NV, class T>
-BAO_INLINE void load_accumulators(const float* p, F* acc) {
-  BAO_UNROLL
-  for (int v = 0; v < NV; v++) acc[v] = load(p + v * kLanes);
-  if constexpr (splits_pairs<T, NV>) {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v += 2) split_pairs(acc[v], acc[v + 1]);
-  }
-}
-template <int NV, class T>
-BAO_INLINE void store_accumulators(float* p, F* acc) {
-  if constexpr (splits_pairs<T, NV>) {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v += 2) join_pairs(acc[v], acc[v + 1]);
-  }
-  BAO_UNROLL
-  for (int v = 0; v < NV; v++) store(p + v * kLanes, acc[v]);
-}
-
-// Keys or values of one tile of keys, a pointer for each group of kGroup keys.
-template <class T>
-struct Groups {
-  const T* of[kKeyTile / kGroup];
-};
-
-// scores[R][NV vectors of keys] = queries[R][dim] · keys; a group's keys are vectors, ld_keys apart. Each score is one chain over
-// dim. Meanwhile asks for the groups' share of `ahead`, kGroup elements for each dimension.
-template <int R, int NV, bool Ahead, class T, class C>
-static __attribute__((noinline)) void score_tile(const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys,
-                                                 int64_t dim, float* scores, const C* const* ahead) {
-  constexpr int kGroups = NV / kGroupVectors;
-  F acc[R][NV] = {};
-  const T* at[kGroups];
-  BAO_UNROLL
-  for (int g = 0; g < kGroups; g++) at[g] = keys[g];
-  for (int64_t d = 0; d < dim; d++) {
-    F w[NV];
-    BAO_UNROLL
-    for (int g = 0; g < kGroups; g++) {
-      load_columns<kGroupVectors>(at[g] + d * ld_keys, w + g * kGroupVectors);
-      if constexpr (Ahead) __builtin_prefetch(ahead[g] + d * kGroup);
-    }
-    BAO_UNROLL
-    for (int r = 0; r < R; r++) {
-      const F x = set1(queries[r * ld + d]);
-      BAO_UNROLL
-      for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
-    }
-  }
-  BAO_UNROLL
-  for (int r = 0; r < R; r++) {
-    BAO_UNROLL
-    for (int g = 0; g < kGroups; g++) {
-      store_accumulators<kGroupVectors, T>(scores + r * kKeyTile + g * kGroup, acc[r] + g * kGroupVectors);
-    }
-  }
-}
-
-// Scores of R rows against the groups [begin, end).
-template <int R, bool Ahead, class T, class C>
-static void score_groups(const float* queries, int64_t ld, const Groups<T>& keys, int64_t ld_keys, int64_t dim, int64_t begin,
-                         int64_t end, float* scores, const Groups<C>& ahead) {
-  constexpr int NV = tile_vectors<R> < kKeyTile / kLanes ? tile_vectors<R> : kKeyTile / kLanes;
-  constexpr int kGroups = NV / kGroupVectors;
-  int64_t g = begin;
-  for (; g + kGroups <= end; g += kGroups) {
-    score_tile<R, NV, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
-  }
-  for (; g < end; g++) {
-    score_tile<R, kGroupVectors, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, ahead.of + g);
-  }
-}
-
-// out[R][NV vectors of dimensions] += probabilities[R][keys begin to end of a tile] · values, rows of which are ld apart; each
-// output is one chain over the keys. Meanwhile asks for the columns' share of `ahead`, whose rows (one a dimension) are ld_ahead
-// apart.
-template <int R, int NV, bool Ahead, class T, class C>
-static __attribute__((noinline)) void value_tile(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin,
-                                                 int64_t end, int64_t column, float* out, const Groups<C>& ahead,
-                                                 int64_t ld_ahead) {
-  constexpr int64_t kAheadStep = NV * kLanes / kGroup;
-  F acc[R][NV];
-  BAO_UNROLL
-  for (int r = 0; r < R; r++) load_accumulators<NV, T>(out + r * ld + column, acc[r]);
-  while (begin < end) {
-    const int64_t group = begin / kGroup, stop = min(end, (group + 1) * kGroup);
-    const T* row = values.of[group] + begin % kGroup * ld + column;
-    for (; begin < stop; begin++, row += ld) {
-      F w[NV];
-      load_columns<NV>(row, w);
-      if constexpr (Ahead) __builtin_prefetch(ahead.of[group] + (column + begin % kGroup * kAheadStep) * ld_ahead);
-      BAO_UNROLL
-      for (int r = 0; r < R; r++) {
-        const F x = set1(probabilities[r * kKeyTile + begin]);
-        BAO_UNROLL
-        for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
-      }
-    }
-  }
-  BAO_UNROLL
-  for (int r = 0; r < R; r++) store_accumulators<NV, T>(out + r * ld + column, acc[r]);
-}
-
-// All of the columns, tiles of NV vectors first, then narrower ones.
-template <int R, int NV, bool Ahead, class T, class C>
-static void value_columns(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin, int64_t end,
-                          int64_t column, float* out, const Groups<C>& ahead, int64_t ld_ahead) {
-  for (; column + NV * kLanes <= ld; column += NV * kLanes) {
-    value_tile<R, NV, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
-  }
-  if constexpr (NV > kGroupVectors) {
-    if (column < ld) {
-      value_columns<R, NV / 2, Ahead>(probabilities, values, ld, begin, end, column, out, ahead, ld_ahead);
-    }
-  }
-}
-
-// Calls f with min(rows, R) as a constant.
-template <int R, class Fn>
-BAO_INLINE void with_rows(int64_t rows, Fn f) {
-  if constexpr (R > 1) {
-    if (rows < R) return with_rows<R - 1>(rows, f);
-  }
-  f(std::integral_constant<int, R>{});
-}
-
 template <class T>
 class Attention {
  public:
@@ -296,10 +53,10 @@ class Attention {
 
   void run(const Item& item) {
     load_queries(item);
-    clear(s_.total, rows_);
+    clear(s_.total, rows_, s_.dim);
     for (int64_t range = item.range_begin(a_); range < item.range_end(); range++) {
       attend_range(item, range);
-      merge(s_.total, s_.range, rows_);
+      merge(s_.total, s_.range, rows_, s_.dim);
     }
     finish(item);
   }
@@ -316,9 +73,9 @@ class Attention {
 
   void merge_partials(const Item& item, float* partials, int64_t stride) {
     rows_ = item.num_queries * group_;
-    clear(s_.total, rows_);
+    clear(s_.total, rows_, s_.dim);
     for (int64_t range = item.range_begin(a_); range < item.range_end(); range++) {
-      merge(s_.total, partial_state(partials), rows_);
+      merge(s_.total, partial_state(partials), rows_, s_.dim);
       partials += stride;
     }
     finish(item);
@@ -341,49 +98,33 @@ class Attention {
     }
   }
 
-  void clear(const State& state, int64_t rows) {
-    for (int64_t row = 0; row < rows; row++) {
-      state.maximum[row] = kNothing;
-      state.sum[row] = 0;
-    }
-    std::memset(state.values, 0, bytes(rows * s_.dim));
-  }
-
-  void merge(const State& into, const State& from, int64_t rows) {
-    for (int64_t row = 0; row < rows; row++) {
-      const float maximum = max(into.maximum[row], from.maximum[row]);
-      const float keep = exp(into.maximum[row] - maximum), add = exp(from.maximum[row] - maximum);
-      into.maximum[row] = maximum;
-      into.sum[row] = into.sum[row] * keep + from.sum[row] * add;
-      for (int64_t d = 0; d < s_.dim; d += kLanes) {
-        float* value = into.values + row * s_.dim + d;
-        store(value, fma(load(from.values + row * s_.dim + d), set1(add), load(value) * keep));
-      }
-    }
-  }
-
   void attend_range(const Item& item, int64_t range) {
-    clear(s_.range, rows_);
+    clear(s_.range, rows_, s_.dim);
     const int64_t begin = max(item.key_begin(a_), range * kKeyRange);
     const int64_t end = min(item.key_end(), (range + 1) * kKeyRange);
     // Converting a tile once pays from some rows on; blocks that don't hold whole groups are gathered always.
     const bool direct = rows_ <= 2 * kTileRows && a_.block_size % kGroup == 0;
-    Groups<T> keys{}, values{}, next_keys{};
-    if (direct && begin < end) keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
+    Groups<T> keys{}, values{};
+    if (direct && begin < end) {
+      keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
+      values = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::values_at);
+    }
     for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       const int64_t first = max(begin, tile), last = min(end, tile + kKeyTile);
       if (direct) {
-        values = groups_at(item, tile, first, last, &Attention::values_at);
-        next_keys = groups_at(item, tile + kKeyTile, tile + kKeyTile, item.key_end(), &Attention::keys_at);
-        score<true>(tile, first, last, keys, a_.block_size, values);
+        const int64_t next = tile + kKeyTile;
+        const Groups<T> key_area = groups_at(item, next, next, item.key_end(), &Attention::key_area_at);
+        const Groups<T> next_values = groups_at(item, next, next, item.key_end(), &Attention::values_at);
+        score<true>(tile, first, last, keys, a_.block_size, Coming<T>{values, key_area});
         softmax(item, tile);
-        add_values<true>(item, tile, values, next_keys);
-        keys = next_keys;
+        add_values<true>(item, tile, values, Coming<T>{key_area, next_values});
+        keys = groups_at(item, next, next, item.key_end(), &Attention::keys_at);
+        values = next_values;
       } else {
         stage(item, tile, first, last);
-        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, values);
+        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, Coming<T>{});
         softmax(item, tile);
-        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), next_keys);
+        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), Coming<T>{});
       }
     }
   }
@@ -412,6 +153,10 @@ class Attention {
   const T* keys_at(const Item& item, int64_t key) const {
     return block_of(item, key) + item.kv_head * a_.head_dim * a_.block_size + key % a_.block_size;
   }
+  // A group's share of a block's keys, of which it has columns: as much memory, in one stretch.
+  const T* key_area_at(const Item& item, int64_t key) const {
+    return block_of(item, key) + (item.kv_head * a_.block_size + key % a_.block_size) * a_.head_dim;
+  }
   // [block_size][dim], at the key's row.
   const T* values_at(const Item& item, int64_t key) const {
     return block_of(item, key) + static_cast<int64_t>(a_.num_kv_heads) * a_.head_dim * a_.block_size +
@@ -419,12 +164,12 @@ class Attention {
   }
 
   template <bool Ahead, class K>
-  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Groups<T>& ahead) {
+  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Coming<T>& coming) {
     const int64_t begin = (first - tile) / kGroup, end = ceil_div(last - tile, kGroup);
     for (int64_t row = 0; row < rows_; row += kTileRows) {
       with_rows<kTileRows>(rows_ - row, [&](auto count) {
         score_groups<count(), Ahead>(s_.queries + row * s_.dim, s_.dim, keys, ld_keys, a_.head_dim, begin, end,
-                                     s_.scores + row * kKeyTile, ahead);
+                                     s_.scores + row * kKeyTile, coming);
       });
     }
   }
@@ -432,11 +177,11 @@ class Attention {
   // A row takes only the keys that it sees: another's value may be infinite, and 0 times that is no number. Rows of a register
   // tile share the keys that all of them see; the few before and after are each row's own.
   template <bool Ahead, class V>
-  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Groups<T>& ahead) {
+  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Coming<T>& coming) {
     const auto add = [&](auto count, int64_t row, int64_t begin, int64_t end) {
       if (begin >= end) return;
       value_columns<count(), tile_vectors<count()>, Ahead>(s_.scores + row * kKeyTile, values, s_.dim, begin, end, 0,
-                                                            s_.range.values + row * s_.dim, ahead, a_.block_size);
+                                                            s_.range.values + row * s_.dim, coming);
     };
     constexpr std::integral_constant<int, 1> kOne{};
     for (int64_t first = 0; first < rows_; first += kTileRows) {
@@ -486,35 +231,9 @@ class Attention {
       const int64_t begin = span_begin(item, row, tile), end = span_end(item, row, tile);
       float* scores = s_.scores + row * kKeyTile;
       if (begin >= end) continue;
-      softmax_row(scores, static_cast<int32_t>(begin), static_cast<int32_t>(end), s_.range.maximum[row], s_.range.sum[row],
-                  s_.range.values + row * s_.dim);
+      softmax_row(scores, static_cast<int32_t>(begin), static_cast<int32_t>(end), a_.soft_cap, s_.range.maximum[row], s_.range.sum[row],
+                  s_.range.values + row * s_.dim, s_.dim);
     }
-  }
-
-  void softmax_row(float* scores, int32_t begin, int32_t end, float& maximum, float& sum, float* values) {
-    I lane;
-    for (int i = 0; i < kLanes; i++) lane[i] = i;
-    F highest = set1(kNothing);
-    for (int32_t j = 0; j < kKeyTile; j += kLanes) {
-      F s = load(scores + j);
-      if (a_.soft_cap > 0) s = a_.soft_cap * tanh(s / a_.soft_cap);
-      const I key = lane + j;
-      s = ((key >= begin) & (key < end)) ? s : set1(kNothing);
-      highest = max(highest, s);
-      store(scores + j, s);
-    }
-    const float next = max(maximum, reduce_max(highest));
-    const float keep = exp(maximum - next);
-    F added{};
-    for (int32_t j = 0; j < kKeyTile; j += kLanes) {
-      const F p = exp(load(scores + j) - next);
-      added += p;
-      store(scores + j, p);
-    }
-    sum = sum * keep + reduce_add(added);
-    maximum = next;
-    if (keep == 1.0f) return;
-    for (int64_t d = 0; d < s_.dim; d += kLanes) store(values + d, load(values + d) * keep);
   }
 
   void finish(const Item& item) {

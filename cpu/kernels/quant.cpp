@@ -3,9 +3,8 @@
 // Activations are quantized in every batch, one row alone included: each row's group of k gets its own scale, so that a row's
 // result is a function of that row only. Within a group sums are integers, exact in any order; groups are added in float32 in
 // order, with a product and a sum that are never fused. So every instruction set gives the same bits.
-#include "../quant.h"
-
 #include "prefetch.h"
+#include "quant_activations.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -25,40 +24,7 @@ constexpr int kPanelVectors = kPanelColumns / kLanes;
 // Depth of a block of k that all row tiles pass over; whole groups.
 constexpr int64_t kDepth = 512;
 
-// A word of weights is multiplied in pieces, each with one word of activations:
-//   bytes: 4 numbers with 4 int8 (VPDPBUSD; VPMADDUBSW for 4-bit numbers, whose sums stay within 16 bits for a while)
-//   pairs: 2 numbers, of 16 bits each, with 2 int16 (PMADDWD)
-#if defined(__AVX512VNNI__)
-template <int Bits>
-constexpr bool kBytes = true;
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-template <int Bits>
-constexpr bool kBytes = Bits == 4;
-#else
-template <int Bits>
-constexpr bool kBytes = false;
-#endif
-template <int Bits>
-constexpr int kPieces = (kBytes<Bits> ? 8 : 16) / Bits;
-template <int Bits>
-constexpr int64_t kGroupWords = quant_group(Bits) / quant_word(Bits);
-
 BAO_INLINE U splat(uint32_t x) { return x - U{}; }
-
-// A row of activations: its words, kPieces for each word of weights, and for each group the scale and the sum of its integers.
-template <int Bits>
-struct RowLayout {
-  explicit RowLayout(int64_t k)
-      : words(ceil_div(k, quant_word(Bits))),
-        groups(ceil_div(k, quant_group(Bits))),
-        scales(words * kPieces<Bits> * 4),
-        sums(scales + groups * 4),
-        stride(round_up(sums + groups * 4, 64)) {}
-  // Words and groups of weights in a column.
-  int64_t words, groups;
-  // Bytes from the row's begin, and between rows.
-  int64_t scales, sums, stride;
-};
 
 template <int Bits>
 BAO_INLINE U piece_of(U word, int piece) {
@@ -144,9 +110,15 @@ struct Resident {
   BAO_INLINE_MEMBER void step(const void*) const {}
 };
 
+// One row alone is too few chains of products to hide their latency: each piece of a word gets sums of its own. Those of the upper
+// halves of bytes then stay 16 times too large until the group's end, which saves a shift for each word.
+template <int Bits, int R>
+constexpr int kChains = R == 1 && kBytes<Bits> && !kShort<Bits> ? kPieces<Bits> : 1;
+
 // The integer products of R rows with `count` words of NV vectors of columns.
-template <int Bits, int R, int NV, class Source>
-BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
+template <int Bits, int R, int NV, int Chains, class Source>
+BAO_INLINE void multiply_words(I (&total)[Chains][R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count,
+                               Source source) {
   for (int64_t i = 0; i < count; i++) {
     U word[NV];
     BAO_UNROLL
@@ -156,12 +128,12 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
     for (int piece = 0; piece < kPieces<Bits>; piece++) {
       U numbers[NV];
       BAO_UNROLL
-      for (int v = 0; v < NV; v++) numbers[v] = piece_of<Bits>(word[v], piece);
+      for (int v = 0; v < NV; v++) numbers[v] = Chains > 1 ? word[v] & splat(0x0f0f0f0fu << piece * 4) : piece_of<Bits>(word[v], piece);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const U activations = splat(read<uint32_t>(x + r * stride, piece));
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) multiply_piece<Bits>(total[r][v], numbers[v], activations);
+        for (int v = 0; v < NV; v++) multiply_piece<Bits>(total[piece % Chains][r][v], numbers[v], activations);
       }
     }
     x += kPieces<Bits> * 4;
@@ -169,18 +141,27 @@ BAO_INLINE void multiply_words(I (&total)[R][NV], const char* x, int64_t stride,
   }
 }
 
+// total = the products of one group.
 template <int Bits, int R, int NV, class Source>
 BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
-  if constexpr (!kShort<Bits>) {
-    multiply_words<Bits>(total, x, stride, w, count, source);
-  } else {
-    for (int64_t i = 0; i < count; i += kShortWords) {
-      I part[R][NV] = {};
-      multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kShortWords, count - i), source);
+  constexpr int64_t kStep = kShort<Bits> ? kShortWords : kGroupWords<Bits>;
+  BAO_UNROLL
+  for (int r = 0; r < R; r++) {
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) total[r][v] = I{};
+  }
+  for (int64_t i = 0; i < count; i += kStep) {
+    I part[kChains<Bits, R>][R][NV] = {};
+    multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kStep, count - i), source);
+    BAO_UNROLL
+    for (int chain = 0; chain < kChains<Bits, R>; chain++) {
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) total[r][v] += multiply_pairs(reinterpret_cast<U>(part[r][v]), splat(0x00010001u));
+        for (int v = 0; v < NV; v++) {
+          const I sum = part[chain][r][v] >> chain * 4;
+          total[r][v] += kShort<Bits> ? multiply_pairs(reinterpret_cast<U>(sum), splat(0x00010001u)) : sum;
+        }
       }
     }
   }
@@ -209,18 +190,20 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
   const char* x = rows.words;
   for (int64_t group = 0; words > 0; group++) {
     const int64_t count = min(words, kGroupWords<Bits>);
-    I total[R][NV] = {};
+    I total[R][NV];
     multiply_group<Bits>(total, x, rows.stride, w + kPanelColumns, count, source);
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
       const U packed = load_bits<U>(w + v * kLanes);
       const F scale = as_float(packed & splat(0xffff0000u));
-      const I zero = reinterpret_cast<I>(packed & splat(0xffffu));
+      const U zero = packed & splat(0xffffu);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const F row_scale = set1(read<float>(rows.scales + r * rows.stride, group));
         const I row_sum = set1(read<int32_t>(rows.sums + r * rows.stride, group));
-        const F product = __builtin_convertvector(total[r][v] - zero * row_sum, F);
+        // Both fit 16 bits, and zero's upper half is 0.
+        const I offset = multiply_pairs(zero, reinterpret_cast<U>(row_sum));
+        const F product = __builtin_convertvector(total[r][v] - offset, F);
         acc[r][v] = acc[r][v] + product * (scale * row_scale);
       }
     }
@@ -301,79 +284,6 @@ static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint
   }
 }
 
-// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-constexpr float kRound = 12582912.0f;
-BAO_INLINE I round_to_int(F x) { return reinterpret_cast<I>(x + kRound) - 0x4b400000; }
-// Below that a scale's reciprocal is not finite; such groups are all zero.
-constexpr float kSmallestScale = 1e-36f;
-constexpr float kInfinity = __builtin_inff(), kNaN = __builtin_nanf("");
-
-// Least and greatest of a group and 0; false where something in it is not finite.
-template <int64_t N>
-BAO_INLINE bool find_range(const float* values, float& low, float& high) {
-  F least{}, greatest{};
-  I bad{};
-  for (int64_t i = 0; i < N; i += kLanes) {
-    const F v = load(values + i);
-    bad |= ~(max(v, -v) < kInfinity);
-    bad |= v != v;
-    least = min(v, least);
-    greatest = max(v, greatest);
-  }
-  low = -reduce_max(-least);
-  high = reduce_max(greatest);
-  return reduce_max(__builtin_convertvector(bad & 1, F)) == 0.0f;
-}
-
-// Puts a group's integers in the order of the pieces.
-template <int Bits>
-BAO_INLINE void write_activations(const int32_t* q, int64_t words, char* out) {
-  for (int64_t w = 0; w < words; w++, q += quant_word(Bits), out += kPieces<Bits> * 4) {
-    if constexpr (kBytes<Bits>) {
-      for (int64_t i = 0; i < quant_word(Bits); i++) out[i] = static_cast<char>(q[i]);
-    } else {
-      int16_t pairs[kPieces<Bits> * 2];
-      for (int piece = 0; piece < kPieces<Bits>; piece++) {
-        // A 4-bit word's upper halves of bytes, the odd pieces, are its last four numbers.
-        const int first = Bits == 8 ? piece : piece % 2 * 4 + piece / 2;
-        pairs[piece * 2] = static_cast<int16_t>(q[first]);
-        pairs[piece * 2 + 1] = static_cast<int16_t>(q[first + 2]);
-      }
-      std::memcpy(out, pairs, sizeof(pairs));
-    }
-  }
-}
-
-template <int Bits>
-static void quantize_row(const float* x, int64_t k, char* out) {
-  constexpr int64_t kGroup = quant_group(Bits);
-  const RowLayout<Bits> layout(k);
-  for (int64_t group = 0; group < layout.groups; group++) {
-    const int64_t count = min(kGroup, k - group * kGroup);
-    float values[kGroup] = {};
-    std::memcpy(values, x + group * kGroup, static_cast<size_t>(count) * sizeof(float));
-    float low, high;
-    const bool finite = find_range<kGroup>(values, low, high);
-    float scale = max(-low, high) / 127.0f;
-    if (scale < kSmallestScale) scale = 0;
-    const float inverse = finite && scale > 0 ? 1.0f / scale : 0.0f;
-    if (!finite) scale = kNaN;
-    int32_t q[kGroup];
-    I sums{};
-    for (int64_t i = 0; i < kGroup; i += kLanes) {
-      const I rounded = finite ? round_to_int(load(values + i) * inverse) : I{};
-      std::memcpy(q + i, &rounded, sizeof(I));
-      sums += rounded;
-    }
-    int32_t sum = 0;
-    for (int i = 0; i < kLanes; i++) sum += sums[i];
-    const int64_t words = min(kGroupWords<Bits>, layout.words - group * kGroupWords<Bits>);
-    write_activations<Bits>(q, words, out + group * kGroupWords<Bits> * kPieces<Bits> * 4);
-    std::memcpy(out + layout.scales + group * 4, &scale, 4);
-    std::memcpy(out + layout.sums + group * 4, &sum, 4);
-  }
-}
-
 template <int Bits>
 static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkContext& c) {
   const RowLayout<Bits> layout(a.k);
@@ -435,138 +345,6 @@ static void quantized_grouped_chunk(const QuantizedGroupedLinearArgs& g, const C
   }
 }
 
-// The nearest bfloat16 that is not below a positive x.
-BAO_INLINE float round_up_to_bf16(float x) { return bits_to_float((float_to_bits(x) + 0xffffu) & 0xffff0000u); }
-
-// One group of one output feature as integers; the numbers' bytes are its words of 8 bits, or halves of those of 4 bits.
-template <int Bits>
-struct QuantizedGroup {
-  uint8_t numbers[quant_group(Bits)];
-  float scale;
-  int32_t zero;
-};
-
-// The nearest of the numbers least to most to v / scale + zero, as float.
-BAO_INLINE F nearest_number(F v, float inverse, float zero, float least, float most) {
-  return min(max(v * inverse + zero, set1(least)), set1(most)) + kRound - kRound;
-}
-
-// numbers = values / scale + zero within [least, most].
-template <int Bits>
-BAO_INLINE void quantize_group(const float* values, int32_t least, int32_t most, QuantizedGroup<Bits>& out) {
-  const float inverse = out.scale > 0 ? 1.0f / out.scale : 0.0f;
-  for (int64_t i = 0; i < quant_group(Bits); i += kLanes) {
-    const F numbers = nearest_number(load(values + i), inverse, static_cast<float>(out.zero), static_cast<float>(least),
-                                     static_cast<float>(most));
-    const B bytes = __builtin_convertvector(__builtin_convertvector(numbers, I), B);
-    std::memcpy(out.numbers + i, &bytes, sizeof(bytes));
-  }
-}
-
-// The sum of squared errors of a group of 4 bits, in one order for all vector sizes.
-BAO_INLINE float quantization_error(const float* values, float scale, float zero) {
-  constexpr int kSums = 16 / kLanes;
-  const float inverse = 1.0f / scale;
-  F errors[kSums] = {};
-  for (int64_t i = 0; i < quant_group(4); i += kSums * kLanes) {
-    BAO_UNROLL
-    for (int s = 0; s < kSums; s++) {
-      const F v = load(values + i + s * kLanes);
-      const F error = (nearest_number(v, inverse, zero, 0.0f, 15.0f) - zero) * scale - v;
-      errors[s] += error * error;
-    }
-  }
-  float lanes[16];
-  std::memcpy(lanes, errors, sizeof(lanes));
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return sum;
-}
-
-// 8 bits: symmetric around 128.
-BAO_INLINE void quantize_symmetric(const float* values, float low, float high, QuantizedGroup<8>& out) {
-  out.scale = round_up_to_bf16(max(-low, high) / 127.0f);
-  if (out.scale < kSmallestScale) out.scale = 0;
-  out.zero = 128;
-  quantize_group(values, 1, 255, out);
-}
-
-// 4 bits: 16 steps from the least to the greatest, with a step for 0 itself. Clipping the range a little costs the extremes and
-// sharpens all others: of some ranges, the one with the least squared error is taken.
-BAO_INLINE void quantize_asymmetric(const float* values, float low, float high, QuantizedGroup<4>& out) {
-  float best_error = kInfinity;
-  for (int step = 0; step < 4; step++) {
-    const float range = 1.0f - 0.08f * static_cast<float>(step);
-    const float scale = round_up_to_bf16((high - low) * range / 15.0f);
-    if (scale < kSmallestScale) break;
-    const float zero = -low * range / scale + kRound - kRound;
-    const float error = quantization_error(values, scale, zero);
-    if (error < best_error) {
-      best_error = error;
-      out.scale = scale;
-      out.zero = static_cast<int32_t>(zero);
-    }
-  }
-  quantize_group(values, 0, 15, out);
-}
-
-// The group of `values` that begins at `column`, `count` of them within k.
-template <int Bits>
-BAO_INLINE void quantize_weight_group(const float* values, int64_t count, uint32_t* column) {
-  float low, high;
-  const bool finite = find_range<quant_group(Bits)>(values, low, high);
-  QuantizedGroup<Bits> group{};
-  if (!finite) {
-    group.scale = kNaN;
-  } else if constexpr (Bits == 8) {
-    quantize_symmetric(values, low, high, group);
-  } else {
-    quantize_asymmetric(values, low, high, group);
-  }
-  *column = (float_to_bits(group.scale) & 0xffff0000u) | static_cast<uint32_t>(group.zero);
-  for (int64_t i = 0; i < count; i += quant_word(Bits)) {
-    column += kPanelColumns;
-    uint32_t parts[2];
-    std::memcpy(parts, group.numbers + i, Bits == 8 ? 4 : 8);
-    *column = Bits == 8 ? parts[0] : parts[0] | parts[1] << 4;
-  }
-}
-
-// Rows `begin` to `end`, group by group rather than row by row: a group of a panel stays in the L1 cache until all its columns
-// are written.
-template <int Bits, class T>
-static void quantize_weight_rows(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
-  constexpr int64_t kGroup = quant_group(Bits);
-  const int64_t panel_words = quant_column_words(a.cols, Bits) * kPanelColumns;
-  uint32_t* group_words = a.destination;
-  for (int64_t k0 = 0; k0 < a.cols; k0 += kGroup) {
-    const int64_t count = min(kGroup, a.cols - k0);
-    for (int64_t row = begin; row < end; row++) {
-      const T* stored = static_cast<const T*>(a.source) + row * a.ld + k0;
-      T padded[kGroup];
-      if (count < kGroup) {
-        std::memset(padded, 0, sizeof(padded));
-        std::memcpy(padded, stored, static_cast<size_t>(count) * sizeof(T));
-        stored = padded;
-      }
-      float values[kGroup];
-      for (int64_t i = 0; i < kGroup; i += kLanes) store(values + i, load(stored + i));
-      const int64_t n = a.n_offset + row;
-      quantize_weight_group<Bits>(values, count, group_words + n / kPanelColumns * panel_words + n % kPanelColumns);
-    }
-    group_words += (kGroupWords<Bits> + 1) * kPanelColumns;
-  }
-}
-
-template <class Fn>
-BAO_INLINE void with_bits(int32_t bits, Fn f) {
-  if (bits == 8) {
-    f(std::integral_constant<int, 8>());
-  } else {
-    f(std::integral_constant<int, 4>());
-  }
-}
-
 }  // namespace
 
 static int64_t quantized_row_bytes(int64_t k, int32_t bits) {
@@ -591,20 +369,11 @@ static void quantized_grouped_linear(const QuantizedGroupedLinearArgs& a, const 
   with_bits(a.bits, [&](auto bits) { quantized_grouped_chunk<bits.value>(a, c); });
 }
 
-static void quantize_weight(const QuantizeWeightArgs& a, const ChunkContext& c) {
-  const int64_t begin = c.chunk * kQuantizeWeightRows, end = min(a.rows, begin + kQuantizeWeightRows);
-  with_dtype(a.source_dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    with_bits(a.bits, [&](auto bits) { quantize_weight_rows<bits.value, T>(a, begin, end); });
-  });
-}
-
 void use_quant(KernelTable& table) {
   table.quantized_row_bytes = quantized_row_bytes;
   table.quantize_activations = quantize_activations;
   table.quantized_linear = quantized_linear;
   table.quantized_grouped_linear = quantized_grouped_linear;
-  table.quantize_weight = quantize_weight;
 }
 
 }  // namespace bao::BAO_ISA

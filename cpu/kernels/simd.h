@@ -143,6 +143,36 @@ BAO_INLINE float reduce_max(F v) {
   return lanes[0];
 }
 
+BAO_INLINE I max(I a, I b) { return a > b ? a : b; }
+BAO_INLINE int32_t reduce_max(I v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32(reinterpret_cast<__m512i>(v));
+#else
+  int32_t greatest = v[0];
+  for (int i = 1; i < kLanes; i++) greatest = v[i] > greatest ? v[i] : greatest;
+  return greatest;
+#endif
+}
+BAO_INLINE int32_t reduce_add(I v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32(reinterpret_cast<__m512i>(v));
+#else
+  int32_t sum = 0;
+  for (int i = 0; i < kLanes; i++) sum += v[i];
+  return sum;
+#endif
+}
+// The lowest byte of each lane.
+BAO_INLINE void store_bytes(char* p, I v) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v));
+  std::memcpy(p, &bytes, sizeof(bytes));
+#else
+  const B bytes = __builtin_convertvector(v, B);
+  std::memcpy(p, &bytes, sizeof(bytes));
+#endif
+}
+
 BAO_INLINE F as_float(U v) { return reinterpret_cast<F>(v); }
 BAO_INLINE U as_bits(F v) { return reinterpret_cast<U>(v); }
 
@@ -176,7 +206,16 @@ BAO_INLINE F tanh(F x) {
   return 1.0f - 2.0f / (e + 1.0f);
 }
 
-BAO_INLINE U widen(H v) { return __builtin_convertvector(v, U); }
+// (GCC converts whole vectors in halves, which takes four times as many instructions.)
+BAO_INLINE U widen(H v) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<U>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(v)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<U>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(v)));
+#else
+  return __builtin_convertvector(v, U);
+#endif
+}
 
 BAO_INLINE F from_half_bits(H v) {
 #if defined(__AVX512F__)
@@ -248,15 +287,25 @@ BAO_INLINE F load(const BFloat16* p) { return as_float(widen(load_bits<H>(p)) <<
 BAO_INLINE F load(const Float16* p) { return from_half_bits(load_bits<H>(p)); }
 // The next numbers over 256, NaN taken for the number that its bits would be: a half's exponent has one bit more and a bias that is 8 more.
 BAO_INLINE F load_over_256(const Float8E4M3* p) {
+#if defined(__AVX512F__)
+  const H wide = reinterpret_cast<H>(_mm256_cvtepi8_epi16(load_bits<__m128i>(p)));
+#else
   typedef int8_t Signed __attribute__((vector_size(kLanes)));
   typedef int16_t Wide __attribute__((vector_size(kLanes * 2)));
-  const Wide wide = __builtin_convertvector(load_bits<Signed>(p), Wide);
-  return from_half_bits(reinterpret_cast<H>(wide) << 7 & 0xbfff);
+  const H wide = reinterpret_cast<H>(__builtin_convertvector(load_bits<Signed>(p), Wide));
+#endif
+  return from_half_bits(wide << 7 & 0xbfff);
 }
 BAO_INLINE F load(const Float8E4M3* p) {
+#if defined(__AVX512F__)
+  const __m128i magnitudes = _mm_set1_epi8(0x7f);
+  const __mmask16 numbers = _mm_test_epi8_mask(_mm_xor_si128(load_bits<__m128i>(p), magnitudes), magnitudes);
+  return _mm512_mask_mul_ps(set1(__builtin_nanf("")), numbers, load_over_256(p), set1(256.0f));
+#else
   const U magnitude = __builtin_convertvector(load_bits<B>(p), U) & 0x7fu;
   const F number = load_over_256(p) * 256.0f;
   return as_float(as_bits(number) | (reinterpret_cast<U>(magnitude == 0x7fu) & 0x7fc00000u));
+#endif
 }
 template <class T>
 BAO_INLINE F load_n(const T* p, int64_t n) {

@@ -27,6 +27,7 @@ void pack_linear(const ConvertArgs&, const ChunkContext&);
 void fp8_linear(const LinearArgs&, const ChunkContext&);
 void fp8_grouped_linear(const GroupedLinearArgs&, const ChunkContext&);
 void quantize_fp8_weight(const Fp8WeightArgs&, const ChunkContext&);
+void quantize_weight(const QuantizeWeightArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
 static KernelTable make_table() {
@@ -54,6 +55,7 @@ static KernelTable make_table() {
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;
   table.quantize_fp8_weight = quantize_fp8_weight;
+  table.quantize_weight = quantize_weight;
   table.rows = &kRowKernels;
   return table;
 }

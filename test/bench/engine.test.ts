@@ -122,13 +122,15 @@ test('every kernel case of a small model runs', async () => {
     { numSeqs: 2, newTokens: 1, context: 20 },
     { numSeqs: 1, newTokens: 16, context: 16 },
   ];
-  const engineArgs = new EngineArgs({ ...QUIET, model: 'demo', loadFormat: 'dummy', quantization: 'int8' });
+  const given = { ...QUIET, model: 'demo', loadFormat: 'dummy', quantization: 'int8', kvCacheDtype: 'fp8' } as const;
+  const engineArgs = new EngineArgs(given);
   const figures = await measureKernels(engineArgs, batches, { ops: [], budgetMs: 1 });
   expect(figures.kernels.filter(({ op }) => op === 'quantized_linear').length).toBeGreaterThan(0);
   for (const kernel of figures.kernels) {
     expect(Object.keys(OPS)).toContain(kernel.op);
     expect(kernel.gbps).toBeGreaterThan(0);
   }
+  expect(figures.kernels.map(({ shape }) => shape)).toContain('2 x 1 new of 20, fp8_e4m3');
   const linears = figures.kernels.filter(({ op }) => op === 'linear').map(({ shape }) => shape.split(':')[0]);
   expect(new Set(linears)).toEqual(new Set(['qkv', 'o', 'gate_up', 'down', 'logits']));
 });
