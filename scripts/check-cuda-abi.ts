@@ -4,7 +4,7 @@
  * no driver. Constants and the number and sizes of arguments are checked by the C++ compiler, exported symbols by opening the libraries. Where there is
  * no driver, what the real libraries answer then is checked too, and that a server says so and ends.
  */
-import { type FFIFunction, FFIType, ptr } from 'bun:ffi';
+import { CString, type FFIFunction, FFIType, type Pointer, ptr } from 'bun:ffi';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -18,7 +18,7 @@ import {
 } from '../src/device/cuda/cuda-runtime.ts';
 import { NCCL_CONSTANTS, NCCL_SYMBOLS, Nccl } from '../src/device/cuda/nccl.ts';
 import { openLibrary } from '../src/device/cuda/open-library.ts';
-import { CUBLAS_SONAMES, CUBLASLT_SONAMES, CUDART_SONAMES, NCCL_SONAMES } from './build-cuda.ts';
+import { CUBLAS_SONAMES, CUBLASLT_SONAMES, CUDART_SONAMES, ensureCudaEmulation, NCCL_SONAMES } from './build-cuda.ts';
 import { findCompiler, run } from './compiler.ts';
 
 /** Bytes of an argument or result by its type in the bindings. */
@@ -135,6 +135,37 @@ function checkErrorPaths({ cudart, cublas, cublasLt, nccl }: Libraries): boolean
   return true;
 }
 
+/** Past the last code that either kind of library has. */
+const CODES = 1000;
+const UNKNOWN = /^unrecognized|_UNKNOWN$/;
+
+/** The emulation's libraries call errors what the real ones do. */
+async function checkStandIns({ cudart, cublas, cublasLt }: Libraries): Promise<void> {
+  const standIns = await ensureCudaEmulation({ quiet: true });
+  const names: readonly [function_: string, real: string, standIn: readonly string[]][] = [
+    ['cudaGetErrorName', cudart, standIns.cudart],
+    ['cudaGetErrorString', cudart, standIns.cudart],
+    ['cublasGetStatusName', cublas, standIns.cublas],
+    ['cublasLtGetStatusName', cublasLt, standIns.cublasLt],
+  ];
+  for (const [name, real, standIn] of names) {
+    const symbols = { [name]: { args: ['i32'], returns: 'ptr' } } as const;
+    const [expected, actual] = [[real], standIn].map((paths) => {
+      const { [name]: call } = openLibrary(name, paths, symbols);
+      return (code: number) => String(new CString(call!(code) as Pointer));
+    });
+    let compared = 0;
+    for (let code = 0; code < CODES; code++) {
+      const said = actual!(code);
+      if (UNKNOWN.test(said)) continue;
+      compared++;
+      if (said !== expected!(code))
+        throw new Error(`${name}(${code}) is "${expected!(code)}", and "${said}" on the emulation`);
+    }
+    if (compared === 0) throw new Error(`the emulation's ${name} knows no code`);
+  }
+}
+
 /** `bao serve --device cuda` with the real libraries and no driver: one sentence and exit code 1. */
 function checkServer(folder: string): void {
   const child = Bun.spawnSync([process.execPath, 'src/main.ts', 'serve', 'demo', '--device', 'cuda', '--port', '0'], {
@@ -173,7 +204,9 @@ try {
   openLibrary('libcublas', [cublas], CUBLAS_SYMBOLS);
   openLibrary('libcublasLt', [cublasLt], CUBLASLT_SYMBOLS);
   openLibrary('libnccl', [nccl], NCCL_SYMBOLS);
-  if (checkErrorPaths({ cudart, cublas, cublasLt, nccl })) checkServer(dirname(cudart));
+  const libraries = { cudart, cublas, cublasLt, nccl };
+  await checkStandIns(libraries);
+  if (checkErrorPaths(libraries)) checkServer(dirname(cudart));
   const count = (...tables: object[]) => tables.reduce((sum, table) => sum + Object.keys(table).length, 0);
   console.log(
     `${count(CUDART_SYMBOLS, CUBLAS_SYMBOLS, CUBLASLT_SYMBOLS, NCCL_SYMBOLS)} functions and ${count(CUDART_CONSTANTS, CUBLAS_CONSTANTS, CUBLASLT_CONSTANTS, NCCL_CONSTANTS)} constants agree`,
