@@ -49,7 +49,7 @@ const RUNTIME = {
   bao_add_bias: { args: ['ptr', 'ptr', 'ptr', 'i64', 'i32', 'i32', 'i32'], returns: 'i32' },
   bao_convert_matrix: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'ptr', 'i32'], returns: 'i32' },
   bao_probe_read: { args: ['ptr', 'ptr', 'i64', 'ptr'], returns: 'i32' },
-  bao_fill_words: { args: ['ptr', 'ptr', 'u32', 'i64'], returns: 'i32' },
+  bao_fill_noise: { args: ['ptr', 'ptr', 'i64'], returns: 'i32' },
   bao_quantized_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantized_linear_workspace_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantize_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
