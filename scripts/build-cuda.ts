@@ -13,7 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, isAbsolute, join } from 'node:path';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 import { describeResources, type KernelResources, parseKernelResources } from './kernel-resources.ts';
 
@@ -241,12 +241,11 @@ export function libraryCandidates(sonames: readonly string[]): string[] {
 
 const rootOf = (nvcc: string) => join(dirname(realpathSync(nvcc)), '..');
 
-/** libcudart beside an nvcc: toolkits and wheels put it in different places. */
+/** The libcudart to link kernels with: the first of `libraryCandidates` that is a file. */
 function findCudart(nvcc: string): string {
-  const root = rootOf(nvcc);
-  const [found] = inToolkit(root, CUDART_SONAMES);
+  const found = libraryCandidates(CUDART_SONAMES).find((path) => isAbsolute(path));
   if (found === undefined) {
-    throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${root} (PyPI: nvidia-cuda-runtime)`);
+    throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${rootOf(nvcc)} (PyPI: nvidia-cuda-runtime)`);
   }
   return found;
 }

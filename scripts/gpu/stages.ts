@@ -202,6 +202,19 @@ const GOLDENS: Stage = {
   ],
 };
 
+const GENERATED: Stage = {
+  name: 'generated',
+  doc: 'every op against the CPU library, over generated shapes',
+  limitS: 240,
+  needsBuild: true,
+  commands: ({ bun, device }) => [
+    {
+      argv: [bun, 'test', './test/device/cuda/generated-ops.test.ts', TEST_TIMEOUT],
+      env: { BAO_TEST_CUDA_DEVICE: device },
+    },
+  ],
+};
+
 const SANITIZER: Stage = {
   name: 'sanitizer',
   doc: 'accesses of kernels under compute-sanitizer, where it is installed',
@@ -285,6 +298,7 @@ export const STAGES: readonly Stage[] = [
   serveStage('8b'),
   throughputStage('8b'),
   GOLDENS,
+  GENERATED,
   peersStage('8b'),
   ...[latencyStage, kernelsStage, serveStage, throughputStage].map((stage) => stage('0.5b')),
   peersStage('0.5b'),
