@@ -12,8 +12,10 @@ export interface StageCommand {
   env?: Readonly<Record<string, string>>;
   /** Where it writes its figures, under `figures.NAME` of the stage. */
   figures?: string;
-  /** Programs that are not everywhere: without them the command is left out. */
+  /** A program that is not everywhere: without it the command is left out. */
   needs?: string;
+  /** The same for packages of the PATH's Python. */
+  needsPackages?: readonly string[];
 }
 
 export interface Stage {
@@ -119,6 +121,7 @@ function peers(context: VerifyContext, size: '0.5b' | '8b'): StageCommand[] {
     ],
     figures: `transformers-b${batch}`,
     needs: 'python3',
+    needsPackages: ['torch', 'transformers'],
   });
   const vllm = (batch: number): StageCommand => ({
     argv: [
