@@ -145,6 +145,10 @@ describe('failures of calls', () => {
   });
 });
 
+test('what failed first in a group of NCCL is told, not that the group failed', () => {
+  expect(run(['ncclSend=4,ncclGroupEnd=4']).outcomes[0]!.thrown).toContain('ncclSend: invalid argument');
+});
+
 test.each([
   ['CUDART', '11080', 'no CUDA device: libcudart is of version 11080, at least 12000 is needed'],
   ['CUBLAS', '110603', 'no CUDA device: libcublas is of version 11, at least 12 is needed'],

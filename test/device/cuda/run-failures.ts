@@ -1,5 +1,5 @@
 /**
- * Run as a program, with names of calls and codes ("cudaMalloc=2"): makes the first such call fail, each on two emulated devices of its own: on one while it is
+ * Run as a program, with names of calls and codes ("cudaMalloc=2", or some with commas between): makes the first such call fail, each on two emulated devices of its own: on one while it is
  * opened, works and is closed, on the other while the bindings are used that no device uses. Prints a line of JSON for each (see Outcome). The failures are
  * given to the emulation in the file BAO_CUDA_EMULATION_FAIL_FILE.
  */
@@ -90,8 +90,7 @@ function useBindings(runtime: CudaRuntime, index: number, peer: number): void {
 }
 
 async function outcome(injection: string, index: number): Promise<Outcome> {
-  const [call, code] = injection.split('=');
-  writeFileSync(file, `${call}@1=${code}\n`);
+  writeFileSync(file, `${injection.replaceAll('=', '@1=')}\n`);
   let thrown: string | null = null;
   try {
     await useDevice(index);
