@@ -118,6 +118,11 @@ export class StepGraphs {
         (captured) => this.executable(hash, captured),
       );
       this.graphs.set(hash, { calls, ...graph });
+      log.debug('A step is captured as a CUDA graph', {
+        calls: calls.length,
+        graphs: this.graphs.size,
+        bytes: this.bytes,
+      });
     } catch (error) {
       this.capturing = false;
       this.runtime.functions.cudaGetLastError();
