@@ -19,7 +19,7 @@ constexpr int kThreads = 32 * kWarps;
 // Rows of x that share a read of the weights.
 constexpr int kRows = 8;
 // Words that a lane takes at once: within one group.
-constexpr int kChunkWords = 2;
+constexpr int kChunkWords = 4;
 // Adding it to a small float and taking it away again rounds to an integer, ties to even.
 constexpr float kRound = 12582912.0f;
 // Below that a scale's reciprocal is not finite; such groups are all zero.
@@ -150,9 +150,40 @@ __global__ void __launch_bounds__(kThreads)
 struct QuantizedProduct {
   int64_t ld_out, groups, words;
   int32_t m, n;
+  // Output features begin at multiples of 16 bytes, and have whole chunks.
+  bool aligned;
+
+  QuantizedProduct(int64_t ld_out, int32_t bits, int32_t m, int32_t n, int32_t k)
+      : ld_out(ld_out), groups(ceil_div(k, quant_group(bits))), words(ceil_div(k, quant_word(bits))), m(m), n(n),
+        aligned(groups % kChunkWords == 0 && words % kChunkWords == 0) {}
 };
 
-// One output feature of up to kRows rows, by a warp whose lanes share out k. A lane's sums over a few words are integers.
+struct alignas(16) Words {
+  uint32_t word[kChunkWords];
+};
+
+// What a lane reads of an output feature at once, and its group's scale and zero point.
+struct WeightChunk {
+  Words numbers;
+  uint32_t scale;
+};
+
+template <int Bits>
+__device__ inline WeightChunk read_weight(Global<const uint32_t> w, const QuantizedProduct& a, int64_t at) {
+  constexpr int64_t kGroupWords = quant_group(Bits) / quant_word(Bits);
+  WeightChunk chunk{};
+  if (at >= a.words) return chunk;
+  chunk.scale = w[a.words + at / kGroupWords];
+  if (a.aligned) {
+    chunk.numbers = load_streaming(cast<const Words>(w), at / kChunkWords);
+  } else {
+    for (int j = 0; j < kChunkWords; j++) chunk.numbers.word[j] = at + j < a.words ? w[at + j] : 0u;
+  }
+  return chunk;
+}
+
+// One output feature of up to kRows rows, by a warp whose lanes share out k. A lane's sums over a few words are integers. The next chunk is on its way
+// while one is multiplied.
 template <class Out, int Bits>
 __device__ void multiply_rows(Global<const uint32_t> x, Global<const float> scales, Global<const uint32_t> w, Global<const float> bias,
                               Global<Out> out, const QuantizedProduct& a, int64_t column, int first_row, int num_rows) {
@@ -161,14 +192,16 @@ __device__ void multiply_rows(Global<const uint32_t> x, Global<const float> scal
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t x_stride = a.groups * kGroupWords * kPieces;
   float sums[kRows] = {};
+  WeightChunk next = read_weight<Bits>(w, a, lane * kChunkWords);
   for (int64_t at = lane * kChunkWords; at < a.words; at += 32 * kChunkWords) {
+    const WeightChunk chunk = next;
+    next = read_weight<Bits>(w, a, at + 32 * kChunkWords);
     const int64_t group = at / kGroupWords;
-    const uint32_t packed = w[a.words + group];
-    const float scale = __uint_as_float(packed & 0xffff0000u);
-    const int zero = static_cast<int>(packed & 0xffffu);
+    const float scale = __uint_as_float(chunk.scale & 0xffff0000u);
+    const int zero = static_cast<int>(chunk.scale & 0xffffu);
     uint32_t numbers[kChunkWords * kPieces];
     for (int j = 0; j < kChunkWords; j++) {
-      const uint32_t word = at + j < a.words ? w[at + j] : 0u;
+      const uint32_t word = chunk.numbers.word[j];
       for (int piece = 0; piece < kPieces; piece++) {
         numbers[j * kPieces + piece] = Bits == 8 ? word : word >> (4 * piece) & 0x0f0f0f0fu;
       }
@@ -176,13 +209,16 @@ __device__ void multiply_rows(Global<const uint32_t> x, Global<const float> scal
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
       if (r >= num_rows) continue;
-      const Global<const uint32_t> row = x + ((first_row + r) * x_stride + at * kPieces);
+      // Rows of x are whole groups, padded with zeros.
+      const auto row = cast<const Words>(x + ((first_row + r) * x_stride + at * kPieces));
       int product = 0, sum = 0;
-      for (int j = 0; j < kChunkWords * kPieces; j++) {
-        // Padding of x is zero.
-        const uint32_t values = at * kPieces + j < x_stride ? row[j] : 0u;
-        product = __dp4a(static_cast<int>(numbers[j]), static_cast<int>(values), product);
-        if (Bits == 4) sum = __dp4a(0x01010101, static_cast<int>(values), sum);
+      for (int piece = 0; piece < kPieces; piece++) {
+        const Words values = row[piece];
+        for (int j = 0; j < kChunkWords; j++) {
+          const auto value = static_cast<int>(values.word[j]);
+          product = __dp4a(static_cast<int>(numbers[piece * kChunkWords + j]), value, product);
+          if (Bits == 4) sum = __dp4a(0x01010101, value, sum);
+        }
       }
       sums[r] += static_cast<float>(product - zero * sum) * (scale * scales[(first_row + r) * a.groups + group]);
     }
@@ -273,7 +309,8 @@ int32_t enqueue_quantized_linear(const Stream* stream, const void* x, int64_t ld
   return enqueue_with_quantized_rows(stream, x, ld_x, bits, m, k, [&](auto* type, auto number, const QuantizedRows& rows) {
     using To = typename Out<Pointee<decltype(type)>>::type;
     constexpr int kBits = decltype(number)::value;
-    const QuantizedProduct product{ld_out, ceil_div(k, quant_group(kBits)), ceil_div(k, quant_word(kBits)), m, n};
+    QuantizedProduct product(ld_out, kBits, m, n, k);
+    product.aligned = product.aligned && reinterpret_cast<uintptr_t>(w) % sizeof(Words) == 0;
     const dim3 grid(static_cast<unsigned>(ceil_div(n, kWarps)), row_blocks(ceil_div(m, kRows)));
     return launched(launch("quantized_linear", quantized_linear_kernel<To, kBits>, grid, kThreads, 0, stream->stream,
                            static_cast<const uint32_t*>(rows.numbers), static_cast<const float*>(rows.scales), w, bias,
@@ -389,7 +426,7 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(const Stream* stream, const void
   return enqueue_with_quantized_rows(stream, x, ld_x, integer_bits(scheme), rows, k, [&](auto* type, auto number, const QuantizedRows& quantized) {
     using T = Pointee<decltype(type)>;
     constexpr int kBits = decltype(number)::value;
-    const QuantizedProduct product{ld_out, ceil_div(k, quant_group(kBits)), ceil_div(k, quant_word(kBits)), rows, n};
+    const QuantizedProduct product(ld_out, kBits, rows, n, k);
     const dim3 grid(static_cast<unsigned>(ceil_div(n, kWarps)), row_blocks(max_tiles(rows, num_experts, kRows)));
     return launched(launch("quantized_grouped_linear", quantized_grouped_linear_kernel<T, kBits>, grid, kThreads, 0, stream->stream,
                            static_cast<const uint32_t*>(quantized.numbers), static_cast<const float*>(quantized.scales), weights, biases,

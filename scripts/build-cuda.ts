@@ -13,7 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, isAbsolute, join } from 'node:path';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 import { describeResources, type KernelResources, parseKernelResources } from './kernel-resources.ts';
 
@@ -189,18 +189,22 @@ export async function ensureEmulatedLibrary(source: string, checked: boolean): P
   return { ...libraries, cudart: [cudart], kernels: join(folder, KERNELS) };
 }
 
-/** Site-packages of the PATH's Python; null where there is none. */
-function pythonPackages(): string | null {
+/** Folders of the package "nvidia", which has many parts that need not lie in one place. */
+const NVIDIA_PACKAGES =
+  'import importlib.util as u; s = u.find_spec("nvidia"); print(*(s.submodule_search_locations if s else []), sep="\\n")';
+
+/** Where the PATH's Python has the PyPI packages nvidia-*, in a virtual environment, of the user or of the system. */
+function pythonPackages(): string[] {
   const python = Bun.which('python3');
-  if (python === null) return null;
-  const { stdout } = Bun.spawnSync([python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))']);
-  return stdout.toString().trim() || null;
+  if (python === null) return [];
+  return Bun.spawnSync([python, '-c', NVIDIA_PACKAGES]).stdout.toString().split('\n').filter(Boolean);
 }
 
 /** Where toolkits are: CUDA_HOME, CUDA_PATH, /usr/local/cuda, and the PyPI packages nvidia-*. */
 function toolkitRoots(): string[] {
-  const packages = pythonPackages();
-  const wheels = ['cu13', 'cuda_runtime', 'cublas', 'nccl'].map((name) => packages && join(packages, 'nvidia', name));
+  const wheels = pythonPackages().flatMap((folder) =>
+    ['cu13', 'cuda_runtime', 'cublas', 'nccl'].map((name) => join(folder, name)),
+  );
   const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', ...wheels];
   return roots.flatMap((root) => root || []);
 }
@@ -222,17 +226,26 @@ function inToolkit(root: string, sonames: readonly string[]): string[] {
   return LIBRARY_FOLDERS.flatMap((folder) => sonames.map((name) => join(root, folder, name))).filter(existsSync);
 }
 
-/** A library by its sonames, which the loader may know, then by the paths where toolkits have it. */
+/**
+ * A library's places in the order in which they are tried: beside the nvcc that builds the kernels, since these need that version of libcudart, then by
+ * its sonames, which the loader may know, then where other toolkits have it.
+ */
 export function libraryCandidates(sonames: readonly string[]): string[] {
-  return [...sonames, ...toolkitRoots().flatMap((root) => inToolkit(root, sonames))];
+  const nvcc = findNvcc();
+  const own = nvcc === null ? [] : inToolkit(rootOf(nvcc), sonames);
+  const [cudart] = nvcc === null ? [] : inToolkit(rootOf(nvcc), CUDART_SONAMES);
+  const isOfNvcc = (path: string) => cudart !== undefined && path.endsWith(cudart.slice(cudart.lastIndexOf('.')));
+  const elsewhere = [...sonames, ...toolkitRoots().flatMap((root) => inToolkit(root, sonames))];
+  return [...new Set([...own, ...elsewhere.filter(isOfNvcc), ...elsewhere])];
 }
 
-/** libcudart beside an nvcc: toolkits and wheels put it in different places. */
+const rootOf = (nvcc: string) => join(dirname(realpathSync(nvcc)), '..');
+
+/** The libcudart to link kernels with: the first of `libraryCandidates` that is a file. */
 function findCudart(nvcc: string): string {
-  const root = join(dirname(realpathSync(nvcc)), '..');
-  const [found] = inToolkit(root, CUDART_SONAMES);
+  const found = libraryCandidates(CUDART_SONAMES).find((path) => isAbsolute(path));
   if (found === undefined) {
-    throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${root} (PyPI: nvidia-cuda-runtime)`);
+    throw new Error(`no ${CUDART_SONAMES.join(' or ')} under ${rootOf(nvcc)} (PyPI: nvidia-cuda-runtime)`);
   }
   return found;
 }
@@ -283,12 +296,10 @@ export function archOf(capability: string): string {
   return `sm_${capability}${ARCH_SPECIFIC.includes(capability) ? 'a' : ''}`;
 }
 
-/** The architectures of the devices that the driver names. */
-function nativeArchs(): string[] {
-  const { stdout, exitCode } = Bun.spawnSync(['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']);
-  if (exitCode !== 0) throw new Error('--arch native: nvidia-smi names no device');
-  const capabilities = stdout.toString().trim().split('\n');
-  return [...new Set(capabilities.map((each) => archOf(each.trim().replace('.', ''))))];
+/** The architecture that a server would build for. Throws "no CUDA device: …". */
+async function nativeArch(): Promise<string> {
+  const { gpuFacts } = await import('../src/device/cuda/gpu-facts.ts');
+  return archOf((await gpuFacts('cuda')).computeCapability);
 }
 
 if (import.meta.main) {
@@ -298,7 +309,7 @@ if (import.meta.main) {
     const isNative = archs.length === 1 && archs[0] === 'native';
     if (process.argv.includes('--emulation')) console.log((await ensureCudaEmulation()).kernels);
     else {
-      const path = await ensureCudaKernels(isNative ? nativeArchs() : archs);
+      const path = await ensureCudaKernels(isNative ? [await nativeArch()] : archs);
       const resources: KernelResources[] = JSON.parse(readFileSync(join(dirname(path), RESOURCES), 'utf8'));
       console.log(describeResources(resources));
       console.log(path);

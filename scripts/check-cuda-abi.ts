@@ -4,12 +4,12 @@
  * no driver. Constants and the number and sizes of arguments are checked by the C++ compiler, exported symbols by opening the libraries. Where there is
  * no driver, what the real libraries answer then is checked too, and that a server says so and ends.
  */
-import { type FFIFunction, FFIType } from 'bun:ffi';
+import { CString, type FFIFunction, FFIType, type Pointer, ptr } from 'bun:ffi';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { CUBLAS_CONSTANTS, CUBLAS_SYMBOLS } from '../src/device/cuda/cublas.ts';
-import { CUBLASLT_CONSTANTS, CUBLASLT_SYMBOLS, HEURISTIC_RESULT } from '../src/device/cuda/cublas-lt.ts';
+import { CUBLAS_CONSTANTS, CUBLAS_SYMBOLS, Cublas } from '../src/device/cuda/cublas.ts';
+import { CUBLASLT_CONSTANTS, CUBLASLT_SYMBOLS, CublasLt, HEURISTIC_RESULT } from '../src/device/cuda/cublas-lt.ts';
 import {
   CUDART_CONSTANTS,
   CUDART_SYMBOLS,
@@ -18,7 +18,7 @@ import {
 } from '../src/device/cuda/cuda-runtime.ts';
 import { NCCL_CONSTANTS, NCCL_SYMBOLS, Nccl } from '../src/device/cuda/nccl.ts';
 import { openLibrary } from '../src/device/cuda/open-library.ts';
-import { CUBLAS_SONAMES, CUBLASLT_SONAMES, CUDART_SONAMES, NCCL_SONAMES } from './build-cuda.ts';
+import { CUBLAS_SONAMES, CUBLASLT_SONAMES, CUDART_SONAMES, ensureCudaEmulation, NCCL_SONAMES } from './build-cuda.ts';
 import { findCompiler, run } from './compiler.ts';
 
 /** Bytes of an argument or result by its type in the bindings. */
@@ -89,19 +89,80 @@ function findFile(roots: readonly string[], names: readonly string[]): string {
   return found;
 }
 
-/** True where a driver answers: then the rest is for scripts/gpu-verify. */
-function checkErrorPaths(cudart: string, nccl: string): boolean {
+interface Libraries {
+  cudart: string;
+  cublas: string;
+  cublasLt: string;
+  nccl: string;
+}
+
+/** Throws unless the call throws an error whose message begins so. */
+function expectError(beginning: string, call: () => unknown): void {
+  let message = 'nothing was thrown';
+  try {
+    call();
+  } catch (error) {
+    message = error instanceof Error ? error.message : String(error);
+  }
+  if (!message.startsWith(beginning)) throw new Error(`without a driver "${beginning}…" was expected: ${message}`);
+}
+
+/** Needs no driver. */
+const WORK_WITHOUT_DRIVER = ['cudaRuntimeGetVersion'];
+
+/** Every call of the real libraries gives a code, which becomes an error that names it. False where a driver answers: then the rest is for scripts/gpu-verify. */
+function checkErrorPaths({ cudart, cublas, cublasLt, nccl }: Libraries): boolean {
   const runtime = new CudaRuntime([cudart]);
-  // Its version is read without a driver.
+  if (runtime.functions.cudaGetDeviceCount(ptr(new Int32Array(1))) === 0) return false;
+  expectError('no CUDA device: cudaGetDeviceCount: cudaError', () => runtime.selectDevice(0));
+  // Big enough for whatever is written; nothing is, as there is no device.
+  const scratch = ptr(new Uint8Array(4096));
+  for (const [name, { args, returns }] of Object.entries(CUDART_SYMBOLS)) {
+    if (returns !== 'i32' || WORK_WITHOUT_DRIVER.includes(name)) continue;
+    const call = runtime.functions[name as keyof typeof CUDART_SYMBOLS];
+    const code = call(...args.map((type) => (type === 'ptr' ? scratch : 0)));
+    expectError(`${name}: cudaError`, () => runtime.check(name, code));
+  }
+  const nothing = { ptr: 0, bytes: 0 };
+  expectError('cublasCreate: CUBLAS_STATUS_NOT_INITIALIZED', () => new Cublas([cublas], 0, nothing));
+  expectError('cublasLtCreate: CUBLAS_STATUS_NOT_INITIALIZED', () => new CublasLt([cublasLt], 0, nothing));
   const { version } = new Nccl([nccl]);
   console.log(`libnccl ${version} answers`);
-  try {
-    runtime.selectDevice(0);
-    return true;
-  } catch (error) {
-    if (!(error instanceof Error && error.message.startsWith('no CUDA device: cudaGetDeviceCount: cudaError')))
-      throw error;
-    return false;
+  expectError('ncclCommInitRank: unhandled cuda error', () => {
+    const communication = new Nccl([nccl]);
+    return communication.communicator(communication.uniqueId(), 0, 1, 0);
+  });
+  return true;
+}
+
+/** Past the last code that either kind of library has. */
+const CODES = 1000;
+const UNKNOWN = /^unrecognized|_UNKNOWN$/;
+
+/** The emulation's libraries call errors what the real ones do. */
+async function checkStandIns({ cudart, cublas, cublasLt }: Libraries): Promise<void> {
+  const standIns = await ensureCudaEmulation({ quiet: true });
+  const names: readonly [function_: string, real: string, standIn: readonly string[]][] = [
+    ['cudaGetErrorName', cudart, standIns.cudart],
+    ['cudaGetErrorString', cudart, standIns.cudart],
+    ['cublasGetStatusName', cublas, standIns.cublas],
+    ['cublasLtGetStatusName', cublasLt, standIns.cublasLt],
+  ];
+  for (const [name, real, standIn] of names) {
+    const symbols = { [name]: { args: ['i32'], returns: 'ptr' } } as const;
+    const [expected, actual] = [[real], standIn].map((paths) => {
+      const { [name]: call } = openLibrary(name, paths, symbols);
+      return (code: number) => String(new CString(call!(code) as Pointer));
+    });
+    let compared = 0;
+    for (let code = 0; code < CODES; code++) {
+      const said = actual!(code);
+      if (UNKNOWN.test(said)) continue;
+      compared++;
+      if (said !== expected!(code))
+        throw new Error(`${name}(${code}) is "${expected!(code)}", and "${said}" on the emulation`);
+    }
+    if (compared === 0) throw new Error(`the emulation's ${name} knows no code`);
   }
 }
 
@@ -136,12 +197,16 @@ try {
     await run(findCompiler(), ['-std=c++17', '-fsyntax-only', ...includes, source]);
   }
   const cudart = findFile(roots, CUDART_SONAMES);
+  const cublas = findFile(roots, CUBLAS_SONAMES);
+  const cublasLt = findFile(roots, CUBLASLT_SONAMES);
   const nccl = findFile(roots, NCCL_SONAMES);
   openLibrary('libcudart', [cudart], CUDART_SYMBOLS);
-  openLibrary('libcublas', [findFile(roots, CUBLAS_SONAMES)], CUBLAS_SYMBOLS);
-  openLibrary('libcublasLt', [findFile(roots, CUBLASLT_SONAMES)], CUBLASLT_SYMBOLS);
+  openLibrary('libcublas', [cublas], CUBLAS_SYMBOLS);
+  openLibrary('libcublasLt', [cublasLt], CUBLASLT_SYMBOLS);
   openLibrary('libnccl', [nccl], NCCL_SYMBOLS);
-  if (!checkErrorPaths(cudart, nccl)) checkServer(dirname(cudart));
+  const libraries = { cudart, cublas, cublasLt, nccl };
+  await checkStandIns(libraries);
+  if (checkErrorPaths(libraries)) checkServer(dirname(cudart));
   const count = (...tables: object[]) => tables.reduce((sum, table) => sum + Object.keys(table).length, 0);
   console.log(
     `${count(CUDART_SYMBOLS, CUBLAS_SYMBOLS, CUBLASLT_SYMBOLS, NCCL_SYMBOLS)} functions and ${count(CUDART_CONSTANTS, CUBLAS_CONSTANTS, CUBLASLT_CONSTANTS, NCCL_CONSTANTS)} constants agree`,

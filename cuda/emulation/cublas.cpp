@@ -11,9 +11,10 @@ struct Handle {
 
 int32_t enqueue_gemm(const Handle* handle, const char* name, const Gemm& gemm, int32_t compute_type) {
   if (!handle) return kNotInitialized;
+  if (const int32_t status = injected_failure(name)) return status;
   if (compute_type != kCompute32F || gemm.a.type == kR8FE4M3) return kNotSupported;
   if (const int32_t status = check_gemm(gemm)) return status;
-  const int32_t code = enqueue(handle->stream, name, [gemm]() -> int32_t {
+  const int32_t code = enqueue(handle->stream, "product", [gemm]() -> int32_t {
     multiply(gemm);
     return 0;
   });
@@ -24,50 +25,43 @@ int32_t enqueue_gemm(const Handle* handle, const char* name, const Gemm& gemm, i
 
 EXPORT int32_t cublasCreate_v2(Handle** handle) {
   *handle = nullptr;
-  if (injected_failure("cublasCreate_v2")) return kNotInitialized;
+  if (const int32_t status = injected_failure("cublasCreate_v2")) return status;
   *handle = new Handle;
   return kSuccess;
 }
 
 EXPORT int32_t cublasDestroy_v2(Handle* handle) {
+  if (const int32_t status = injected_failure("cublasDestroy_v2")) return status;
   delete handle;
   return kSuccess;
 }
 
-EXPORT int32_t cublasGetVersion_v2(Handle* handle, int* version) {
-  *version = 130000;
-  return handle ? kSuccess : kNotInitialized;
+// The part of the version that `property` names, an enum libraryPropertyType.
+EXPORT int32_t cublasGetProperty(int32_t property, int* value) {
+  if (const int32_t status = injected_failure("cublasGetProperty")) return status;
+  if (property < 0 || property > 2 || !value) return kInvalidValue;
+  const int64_t version = stand_in_version("CUBLAS", 130000);
+  const int64_t parts[3] = {version / 10000, version / 100 % 100, version % 100};
+  *value = static_cast<int>(parts[property]);
+  return kSuccess;
 }
 
 EXPORT int32_t cublasSetStream_v2(Handle* handle, cudaStream_t stream) {
+  if (const int32_t status = injected_failure("cublasSetStream_v2")) return status;
   if (!handle) return kNotInitialized;
   handle->stream = stream;
   return kSuccess;
 }
 
 EXPORT int32_t cublasSetWorkspace_v2(Handle* handle, void* workspace, size_t bytes) {
+  if (const int32_t status = injected_failure("cublasSetWorkspace_v2")) return status;
   if (!handle) return kNotInitialized;
   const auto allocation = find_allocation(workspace);
   const bool known = allocation.end != 0 && reinterpret_cast<uintptr_t>(workspace) + bytes <= allocation.end;
   return known ? kSuccess : kInvalidValue;
 }
 
-EXPORT const char* cublasGetStatusName(int32_t status) {
-  switch (status) {
-    case kSuccess:
-      return "CUBLAS_STATUS_SUCCESS";
-    case kNotInitialized:
-      return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case kInvalidValue:
-      return "CUBLAS_STATUS_INVALID_VALUE";
-    case kExecutionFailed:
-      return "CUBLAS_STATUS_EXECUTION_FAILED";
-    case kNotSupported:
-      return "CUBLAS_STATUS_NOT_SUPPORTED";
-    default:
-      return "CUBLAS_STATUS_UNKNOWN";
-  }
-}
+EXPORT const char* cublasGetStatusName(int32_t status) { return status_name(status); }
 
 EXPORT int32_t cublasGemmStridedBatchedEx(Handle* handle, int32_t transpose_a, int32_t transpose_b, int m, int n, int k,
                                           const void* alpha, const void* a, int32_t a_type, int ld_a, long long stride_a,

@@ -12,7 +12,6 @@ namespace {
 enum : int32_t { kDescTransposeA = 3, kDescTransposeB = 4, kDescEpilogue = 7, kDescBias = 8, kDescScaleA = 17, kDescScaleB = 18 };
 enum : int32_t { kEpilogueDefault = 1, kEpilogueBias = 4 };
 enum : int32_t { kPreferenceWorkspace = 1, kPreferenceAlignA = 5, kPreferenceAlignB = 6, kPreferenceAlignC = 7, kPreferenceAlignD = 8 };
-enum : int32_t { kLayoutBatch = 5, kLayoutStride = 6 };
 
 struct LtHandle {};
 
@@ -26,8 +25,6 @@ struct Layout {
   int32_t type;
   uint64_t rows, columns;
   int64_t ld;
-  int32_t batch = 1;
-  int64_t stride = 0;
 };
 
 struct Preference {
@@ -91,36 +88,23 @@ bool is_aligned(const void* address, uint32_t alignment) { return reinterpret_ca
 
 EXPORT int32_t cublasLtCreate(LtHandle** handle) {
   *handle = nullptr;
-  if (injected_failure("cublasLtCreate")) return kNotInitialized;
+  if (const int32_t status = injected_failure("cublasLtCreate")) return status;
   *handle = new LtHandle;
   return kSuccess;
 }
 
 EXPORT int32_t cublasLtDestroy(LtHandle* handle) {
+  if (const int32_t status = injected_failure("cublasLtDestroy")) return status;
   delete handle;
   return kSuccess;
 }
 
-EXPORT size_t cublasLtGetVersion() { return 130000; }
+EXPORT size_t cublasLtGetVersion() { return static_cast<size_t>(stand_in_version("CUBLASLT", 130000)); }
 
-EXPORT const char* cublasLtGetStatusName(int32_t status) {
-  switch (status) {
-    case kSuccess:
-      return "CUBLAS_STATUS_SUCCESS";
-    case kNotInitialized:
-      return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case kInvalidValue:
-      return "CUBLAS_STATUS_INVALID_VALUE";
-    case kExecutionFailed:
-      return "CUBLAS_STATUS_EXECUTION_FAILED";
-    case kNotSupported:
-      return "CUBLAS_STATUS_NOT_SUPPORTED";
-    default:
-      return "CUBLAS_STATUS_UNKNOWN";
-  }
-}
+EXPORT const char* cublasLtGetStatusName(int32_t status) { return status_name(status); }
 
 EXPORT int32_t cublasLtMatmulDescCreate(MatmulDesc** desc, int32_t compute_type, int32_t scale_type) {
+  if (const int32_t status = injected_failure("cublasLtMatmulDescCreate")) return status;
   *desc = nullptr;
   if (compute_type != kCompute32F || scale_type != kR32F) return kNotSupported;
   *desc = new MatmulDesc;
@@ -128,11 +112,13 @@ EXPORT int32_t cublasLtMatmulDescCreate(MatmulDesc** desc, int32_t compute_type,
 }
 
 EXPORT int32_t cublasLtMatmulDescDestroy(MatmulDesc* desc) {
+  if (const int32_t status = injected_failure("cublasLtMatmulDescDestroy")) return status;
   delete desc;
   return kSuccess;
 }
 
 EXPORT int32_t cublasLtMatmulDescSetAttribute(MatmulDesc* desc, int32_t attribute, const void* value, size_t bytes) {
+  if (const int32_t status = injected_failure("cublasLtMatmulDescSetAttribute")) return status;
   if (!desc || !value) return kInvalidValue;
   switch (attribute) {
     case kDescTransposeA:
@@ -153,32 +139,31 @@ EXPORT int32_t cublasLtMatmulDescSetAttribute(MatmulDesc* desc, int32_t attribut
 }
 
 EXPORT int32_t cublasLtMatrixLayoutCreate(Layout** layout, int32_t type, uint64_t rows, uint64_t columns, int64_t ld) {
+  if (const int32_t status = injected_failure("cublasLtMatrixLayoutCreate")) return status;
   *layout = new Layout{type, rows, columns, ld};
   return kSuccess;
 }
 
 EXPORT int32_t cublasLtMatrixLayoutDestroy(Layout* layout) {
+  if (const int32_t status = injected_failure("cublasLtMatrixLayoutDestroy")) return status;
   delete layout;
   return kSuccess;
 }
 
-EXPORT int32_t cublasLtMatrixLayoutSetAttribute(Layout* layout, int32_t attribute, const void* value, size_t bytes) {
-  if (!layout || !value) return kInvalidValue;
-  if (attribute == kLayoutBatch) return set(layout->batch, value, bytes);
-  return attribute == kLayoutStride ? set(layout->stride, value, bytes) : kInvalidValue;
-}
-
 EXPORT int32_t cublasLtMatmulPreferenceCreate(Preference** preference) {
+  if (const int32_t status = injected_failure("cublasLtMatmulPreferenceCreate")) return status;
   *preference = new Preference;
   return kSuccess;
 }
 
 EXPORT int32_t cublasLtMatmulPreferenceDestroy(Preference* preference) {
+  if (const int32_t status = injected_failure("cublasLtMatmulPreferenceDestroy")) return status;
   delete preference;
   return kSuccess;
 }
 
 EXPORT int32_t cublasLtMatmulPreferenceSetAttribute(Preference* preference, int32_t attribute, const void* value, size_t bytes) {
+  if (const int32_t status = injected_failure("cublasLtMatmulPreferenceSetAttribute")) return status;
   if (!preference || !value) return kInvalidValue;
   if (attribute == kPreferenceWorkspace) return set(preference->workspace_bytes, value, bytes);
   if (attribute < kPreferenceAlignA || attribute > kPreferenceAlignD) return kInvalidValue;
@@ -187,12 +172,12 @@ EXPORT int32_t cublasLtMatmulPreferenceSetAttribute(Preference* preference, int3
 
 EXPORT int32_t cublasLtMatmulAlgoGetHeuristic(LtHandle* handle, MatmulDesc* desc, Layout* a, Layout* b, Layout* c, Layout* d,
                                               Preference* preference, int requested, HeuristicResult* results, int* returned) {
+  if (const int32_t status = injected_failure("cublasLtMatmulAlgoGetHeuristic")) return status;
   *returned = 0;
   if (!handle) return kNotInitialized;
   if (!preference || requested <= 0) return kInvalidValue;
   Product product{};
   if (const int32_t status = product_of(desc, a, b, c, d, product)) return status;
-  if (injected_failure("cublasLtMatmulAlgoGetHeuristic")) return kNotSupported;
   Algorithm algorithm{kMagic, product.m, product.n, product.k, 0, {}, desc->epilogue};
   algorithm.workspace_bytes = preference->workspace_bytes < kWorkspaceBytes ? 0 : kWorkspaceBytes;
   std::memcpy(algorithm.alignment, preference->alignment, sizeof(algorithm.alignment));
@@ -209,6 +194,7 @@ EXPORT int32_t cublasLtMatmulAlgoGetHeuristic(LtHandle* handle, MatmulDesc* desc
 EXPORT int32_t cublasLtMatmul(LtHandle* handle, MatmulDesc* desc, const void* alpha, const void* a, Layout* a_layout, const void* b,
                               Layout* b_layout, const void* beta, const void* c, Layout* c_layout, void* d, Layout* d_layout,
                               const void* algo, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+  if (const int32_t status = injected_failure("cublasLtMatmul")) return status;
   if (!handle) return kNotInitialized;
   Product product{};
   if (const int32_t status = product_of(desc, a_layout, b_layout, c_layout, d_layout, product)) return status;
@@ -225,7 +211,7 @@ EXPORT int32_t cublasLtMatmul(LtHandle* handle, MatmulDesc* desc, const void* al
   const bool biased = desc->epilogue == kEpilogueBias;
   if (biased && !desc->bias) return kInvalidValue;
   const auto matrix = [](const void* data, const Layout* layout) {
-    return Matrix{static_cast<const char*>(data), layout->type, layout->ld, layout->stride};
+    return Matrix{static_cast<const char*>(data), layout->type, layout->ld};
   };
   Gemm gemm{desc->transpose_a != kNone,
             desc->transpose_b != kNone,
@@ -238,11 +224,11 @@ EXPORT int32_t cublasLtMatmul(LtHandle* handle, MatmulDesc* desc, const void* al
             matrix(b, b_layout),
             matrix(c, c_layout),
             matrix(d, d_layout),
-            d_layout->batch,
+            1,
             biased ? desc->bias : nullptr};
   if (const int32_t status = check_gemm(gemm)) return status;
   const float *scale_a = desc->scale_a, *scale_b = desc->scale_b;
-  const int32_t code = enqueue(stream, "cublasLtMatmul", [gemm, scale_a, scale_b]() mutable -> int32_t {
+  const int32_t code = enqueue(stream, "product", [gemm, scale_a, scale_b]() mutable -> int32_t {
     // On the device, read when the product runs.
     if (scale_a) gemm.alpha *= *scale_a;
     if (scale_b) gemm.alpha *= *scale_b;

@@ -5,14 +5,14 @@
 #include <vector>
 
 #include "../float_types.h"
+#include "cublas_status.h"
 #include "runtime.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace bao::emulation {
 
-// Values of cublasStatus_t, cudaDataType_t, cublasOperation_t, cublasComputeType_t.
-enum : int32_t { kSuccess = 0, kNotInitialized = 1, kInvalidValue = 7, kExecutionFailed = 13, kNotSupported = 15 };
+// Values of cudaDataType_t, cublasOperation_t, cublasComputeType_t.
 enum : int32_t { kR32F = 0, kR16F = 2, kR16BF = 14, kR8FE4M3 = 28 };
 enum : int32_t { kNone = 0, kTranspose = 1, kConjugate = 2 };
 constexpr int32_t kCompute32F = 68;

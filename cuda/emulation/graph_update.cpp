@@ -17,7 +17,7 @@ struct UpdateResult {
 enum class Node { kKernel, kCopy, kFill };
 
 Node node_of(const Operation& operation) {
-  if (operation.name == "cudaMemcpyAsync") return Node::kCopy;
+  if (operation.name == "cudaMemcpyAsync" || operation.name == "cudaMemcpyPeerAsync") return Node::kCopy;
   return operation.name == "cudaMemsetAsync" ? Node::kFill : Node::kKernel;
 }
 

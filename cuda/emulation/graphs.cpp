@@ -68,6 +68,7 @@ EXPORT int32_t cudaGraphLaunch(EmulatedGraph* executable, cudaStream_t stream) {
 }
 
 EXPORT int32_t cudaGraphDestroy(EmulatedGraph* graph) {
+  if (const int32_t code = injected_failure("cudaGraphDestroy")) return remember(code);
   delete graph;
   return kSuccess;
 }
@@ -76,6 +77,7 @@ EXPORT int32_t cudaGraphExecDestroy(EmulatedGraph* executable) {
   Runtime& r = runtime();
   const Lock lock(r.mutex);
   if (!executable) return remember(kInvalidResourceHandle);
+  if (const int32_t code = injected_failure("cudaGraphExecDestroy")) return remember(code);
   r.used_by(executable->device) -= executable->bytes;
   delete executable;
   return kSuccess;

@@ -365,13 +365,14 @@ int32_t join(Meeting& meeting, int num_ranks, int rank, int device) {
 extern "C" int32_t cudaGetDevice(int* device);
 
 EXPORT int32_t ncclGetVersion(int* version) {
-  *version = 22700;
+  if (const int32_t code = injected_failure("ncclGetVersion")) return code;
+  *version = static_cast<int>(stand_in_version("NCCL", 22700));
   return kOkay;
 }
 
 EXPORT int32_t ncclGetUniqueId(UniqueId* id) {
+  if (const int32_t code = injected_failure("ncclGetUniqueId")) return code;
   static std::atomic<int> count{0};
-  if (injected_failure("ncclGetUniqueId")) return kSystemError;
   *id = {};
   std::snprintf(id->internal, sizeof(id->internal), "/bao-nccl-%d-%d-%lld", getpid(), count++, static_cast<long long>(now_ms()));
   return kOkay;
@@ -395,9 +396,9 @@ EXPORT const char* ncclGetErrorString(int32_t code) {
 }
 
 EXPORT int32_t ncclCommInitRank(EmulatedComm** comm, int num_ranks, UniqueId id, int rank) {
+  if (const int32_t code = injected_failure("ncclCommInitRank")) return code;
   *comm = nullptr;
   if (num_ranks <= 0 || num_ranks > kMaxRanks || rank < 0 || rank >= num_ranks || id.internal[0] != '/') return kInvalidArgument;
-  if (injected_failure("ncclCommInitRank")) return kSystemError;
   int device = 0;
   if (cudaGetDevice(&device) != 0) return kUnhandledCudaError;
   const std::string name(id.internal, strnlen(id.internal, sizeof(id.internal)));
@@ -416,6 +417,7 @@ EXPORT int32_t ncclCommInitRank(EmulatedComm** comm, int num_ranks, UniqueId id,
 
 // Its operations must be done.
 EXPORT int32_t ncclCommDestroy(EmulatedComm* comm) {
+  if (const int32_t code = injected_failure("ncclCommDestroy")) return code;
   if (!comm) return kInvalidArgument;
   munmap(comm->meeting, sizeof(Meeting));
   delete comm;
@@ -423,11 +425,13 @@ EXPORT int32_t ncclCommDestroy(EmulatedComm* comm) {
 }
 
 EXPORT int32_t ncclGroupStart() {
+  if (const int32_t code = injected_failure("ncclGroupStart")) return code;
   group_depth++;
   return kOkay;
 }
 
 EXPORT int32_t ncclGroupEnd() {
+  if (const int32_t code = injected_failure("ncclGroupEnd")) return code;
   if (group_depth == 0) return kInvalidUsage;
   if (--group_depth > 0) return kOkay;
   const std::vector<Pending> calls = std::move(group);
@@ -436,28 +440,33 @@ EXPORT int32_t ncclGroupEnd() {
 }
 
 EXPORT int32_t ncclAllReduce(const void* send, void* receive, size_t count, int32_t type, int32_t op, EmulatedComm* comm, cudaStream_t stream) {
+  if (const int32_t code = injected_failure("ncclAllReduce")) return code;
   if (op != kNcclSum) return kInvalidArgument;
   return submit_collective(comm, {kAllReduce, type, count}, send, receive, count, count, stream);
 }
 
 EXPORT int32_t ncclAllGather(const void* send, void* receive, size_t count, int32_t type, EmulatedComm* comm, cudaStream_t stream) {
+  if (const int32_t code = injected_failure("ncclAllGather")) return code;
   const size_t all = comm ? count * static_cast<size_t>(comm->num_ranks) : 0;
   return submit_collective(comm, {kAllGather, type, count}, send, receive, count, all, stream);
 }
 
 EXPORT int32_t ncclReduceScatter(const void* send, void* receive, size_t count, int32_t type, int32_t op, EmulatedComm* comm,
                                  cudaStream_t stream) {
+  if (const int32_t code = injected_failure("ncclReduceScatter")) return code;
   if (op != kNcclSum) return kInvalidArgument;
   const size_t all = comm ? count * static_cast<size_t>(comm->num_ranks) : 0;
   return submit_collective(comm, {kReduceScatter, type, count}, send, receive, all, count, stream);
 }
 
 EXPORT int32_t ncclSend(const void* from, size_t count, int32_t type, int peer, EmulatedComm* comm, cudaStream_t stream) {
+  if (const int32_t code = injected_failure("ncclSend")) return code;
   if (!comm || !is_type(type) || peer < 0 || peer >= comm->num_ranks || !on_device(from, count * bytes_of(type))) return kInvalidArgument;
   return submit(comm, stream, [=] { return std::make_unique<Send>(*comm, from, count * bytes_of(type), peer); });
 }
 
 EXPORT int32_t ncclRecv(void* to, size_t count, int32_t type, int peer, EmulatedComm* comm, cudaStream_t stream) {
+  if (const int32_t code = injected_failure("ncclRecv")) return code;
   if (!comm || !is_type(type) || peer < 0 || peer >= comm->num_ranks || !on_device(to, count * bytes_of(type))) return kInvalidArgument;
   return submit(comm, stream, [=] { return std::make_unique<Receive>(*comm, to, count * bytes_of(type), peer); });
 }

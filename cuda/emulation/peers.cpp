@@ -25,6 +25,7 @@ bool on_device(const void* address, size_t bytes, int device) {
 
 EXPORT int32_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   *can = 0;
+  if (const int32_t code = injected_failure("cudaDeviceCanAccessPeer")) return remember(code);
   if (!is_device(device) || !is_device(peer)) return remember(kInvalidDevice);
   *can = device != peer;
   return kSuccess;
@@ -44,7 +45,7 @@ EXPORT int32_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, in
   const Lock lock(runtime().mutex);
   if (bytes == 0) return kSuccess;
   if (!on_device(to, bytes, to_device) || !on_device(from, bytes, from_device)) return remember(kInvalidValue);
-  return enqueue(stream, "cudaMemcpyAsync", [=]() -> int32_t {
+  return enqueue(stream, "cudaMemcpyPeerAsync", [=]() -> int32_t {
     std::memmove(to, from, bytes);
     return kSuccess;
   });

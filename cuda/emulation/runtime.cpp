@@ -9,8 +9,9 @@
 // BAO_CUDA_EMULATION_FAIL: "FUNCTION@CALL=CODE,…" makes that call (from 1 on) fail: "cudaMalloc@12=2,launch@100=719".
 // BAO_CUDA_EMULATION_FAIL_FILE: a file that may appear later with such a line; calls are counted from then on.
 //
+// BAO_CUDA_EMULATION_CUDART_VERSION (and _CUBLAS_, _CUBLASLT_, _NCCL_): what the library says its version is, in its own way of writing one.
+//
 // This file: devices and errors; memory.cpp, streams.cpp, graphs.cpp: the rest; state.h: what they share.
-#include <cstdio>
 #include <utility>
 
 #include "state.h"
@@ -80,25 +81,11 @@ EXPORT int32_t cudaDeviceGetAttribute(int* value, int attribute, int device) {
   }
 }
 
-// The name is the struct's first member, 256 bytes, in every version; the rest stays untouched.
-EXPORT int32_t cudaGetDeviceProperties(void* properties, int device) {
-  if (device < 0 || device >= runtime().num_devices) return remember(kInvalidDevice);
-  std::snprintf(static_cast<char*>(properties), 256, "CUDA emulation %d", device);
-  return kSuccess;
-}
-
 EXPORT int32_t cudaRuntimeGetVersion(int* version) {
   if (const int32_t code = injected_failure("cudaRuntimeGetVersion")) return remember(code);
-  *version = 13000;
+  *version = static_cast<int>(stand_in_version("CUDART", 13000));
   return kSuccess;
 }
-
-EXPORT int32_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
-  return kSuccess;
-}
-
-EXPORT int32_t cudaFuncSetAttribute(const void*, int, int) { return kSuccess; }
 
 EXPORT const char* cudaGetErrorName(int32_t code) {
   for (const ErrorName& each : kErrors) {

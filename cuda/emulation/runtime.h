@@ -21,4 +21,7 @@ int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_by
 // The code that BAO_CUDA_EMULATION_FAIL asks of this call of `function`, else 0.
 int32_t injected_failure(const char* function);
 
+// BAO_CUDA_EMULATION_<library>_VERSION, or what the stand-in is modelled on.
+int64_t stand_in_version(const char* library, int64_t modelled_on);
+
 }  // namespace bao::emulation

@@ -121,9 +121,16 @@ __attribute__((visibility("default"))) int32_t injected_failure(const char* func
   if (r.injections.empty()) return kSuccess;
   const int64_t call = ++r.calls[function];
   for (const Injection& each : r.injections) {
-    if (each.function == function && each.call == call) return each.code;
+    if (each.function != function || each.call != call) continue;
+    std::fprintf(stderr, "CUDA emulation: %s fails with %d\n", function, each.code);
+    return each.code;
   }
   return kSuccess;
+}
+
+__attribute__((visibility("default"))) int64_t stand_in_version(const char* library, int64_t modelled_on) {
+  const char* version = std::getenv(("BAO_CUDA_EMULATION_" + std::string(library) + "_VERSION").c_str());
+  return version ? std::atoll(version) : modelled_on;
 }
 
 __attribute__((visibility("default"))) int32_t enqueue(cudaStream_t stream, const char* name, std::function<int32_t()> work) {

@@ -15,6 +15,7 @@ EXPORT int32_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 
 EXPORT int32_t cudaStreamDestroy(cudaStream_t stream) {
   const Lock lock(runtime().mutex);
+  if (const int32_t code = injected_failure("cudaStreamDestroy")) return remember(code);
   if (!known(stream)) return remember(kInvalidResourceHandle);
   run_until(*stream, stream->enqueued);
   runtime().streams.erase(stream);
@@ -42,6 +43,7 @@ EXPORT int32_t cudaEventCreateWithFlags(EmulatedEvent** event, unsigned) {
 }
 
 EXPORT int32_t cudaEventDestroy(EmulatedEvent* event) {
+  if (const int32_t code = injected_failure("cudaEventDestroy")) return remember(code);
   delete event;
   return kSuccess;
 }

@@ -5,7 +5,8 @@
  */
 import { opCases } from '../../test/device/cuda/op-cases.ts';
 
-const FILES = ['cuda-device', 'ops', 'sample'].map((name) => `./test/device/cuda/${name}.test.ts`);
+const NAMES = ['cuda-device', 'step-graphs', 'matrix-products', 'nccl-device', 'ops', 'sample'];
+const fileOf = (name: string) => `./test/device/cuda/${name}.test.ts`;
 const OP_LIMIT_S = 40;
 const TAIL_LINES = 15;
 
@@ -36,17 +37,16 @@ async function runTests(args: readonly string[], limitS: number): Promise<Outcom
   return { passed: count('pass'), failed: count('fail'), exit_code: child.signalCode === null ? code : null };
 }
 
-/** The ops that have cases, and the files of the other tests. */
-function parts(): Map<string, readonly string[]> {
-  const names = new Set(opCases('bfloat16').map(({ name }) => /^\w+/.exec(name)![0]));
-  const [device, ops, sample] = FILES as [string, string, string];
-  const found = new Map<string, readonly string[]>(
-    [...names].map((name) => [name, [ops, '-t', `float(32|16) ${name}[ ,]`]]),
-  );
-  return found.set('device', [device]).set('sample', [sample]);
+/** The other tests' files, then the ops that have cases. */
+function parts(): [name: string, args: readonly string[]][] {
+  const ops = new Set(opCases('bfloat16').map(({ name }) => /^\w+/.exec(name)![0]));
+  return [
+    ...NAMES.filter((name) => name !== 'ops').map((name) => [name, [fileOf(name)]] as [string, string[]]),
+    ...[...ops].map((op) => [op, [fileOf('ops'), '-t', `float(32|16) ${op}[ ,]`]] as [string, string[]]),
+  ];
 }
 
-const all = await runTests(FILES, Number(seconds ?? 240));
+const all = await runTests(NAMES.map(fileOf), Number(seconds ?? 240));
 const results: Record<string, Outcome> = { all };
 if (all.exit_code !== 0) {
   for (const [name, args] of parts()) {

@@ -42,15 +42,14 @@ export function packagesNeeded(root: string): string[] {
   return [...found].map((folder) => folder.slice(root.length + 1)).sort();
 }
 
-/** Tracked files and new ones that git does not ignore, less what no stage reads. */
-function treeFiles(): string[] {
+/** Tracked files and new ones that git does not ignore. */
+function checkoutFiles(): string[] {
   const { stdout, exitCode } = Bun.spawnSync(['git', 'ls-files', '-co', '--exclude-standard'], { cwd: ROOT });
   if (exitCode !== 0) throw new Error('the pack is made of what git knows of: this is no checkout');
-  const files = stdout
+  return stdout
     .toString()
     .split('\n')
     .filter((file) => file !== '' && existsSync(join(ROOT, file)));
-  return files.filter((file) => !TREE_WITHOUT.test(file));
 }
 
 /** Runs a program with its input; throws where it fails. */
@@ -90,7 +89,8 @@ function main(argv: readonly string[]): void {
     packagesNeeded(ROOT).join('\n'),
   );
   const packed = [`${FOLDER}/bun.xz`, modules];
-  const tree = treeFiles();
+  // A checkout travels whole.
+  const tree = tar === null ? checkoutFiles() : checkoutFiles().filter((file) => !TREE_WITHOUT.test(file));
   const total = [...tree, ...packed].reduce((sum, file) => sum + bytesOf(file), 0);
   console.log(
     `${FOLDER}: ${packed.map((file) => `${file.slice(FOLDER.length + 1)} ${mebibytes(bytesOf(file))}`).join(', ')}`,

@@ -23,18 +23,30 @@ export interface StageResult {
   figures: Record<string, unknown>;
 }
 
+/** Prints which of the packages that it is given are not there. */
+const MISSING_PACKAGES =
+  'import importlib.util as u, sys; print(*(name for name in sys.argv[1:] if u.find_spec(name) is None))';
+
+/** What is not here of what the command needs; null where nothing is missing. */
+function missingNeed({ needs, needsPackages = [] }: StageCommand): string | null {
+  if (needs !== undefined && Bun.which(needs) === null) return `${needs} is not here`;
+  if (needsPackages.length === 0) return null;
+  const { stdout } = Bun.spawnSync(['python3', '-c', MISSING_PACKAGES, ...needsPackages]);
+  const missing = stdout.toString().trim();
+  return missing === '' ? null : `Python has no ${missing.replaceAll(' ', ', no ')}`;
+}
+
 /** Runs a program to its end or to the limit; what it prints goes to `log` as it comes. */
 async function runCommand(
-  { argv, env, needs }: StageCommand,
+  stageCommand: StageCommand,
   limitMs: number,
   log: (text: string) => void,
 ): Promise<CommandResult> {
+  const { argv, env } = stageCommand;
   const command = argv.join(' ');
-  const without = needs !== undefined && Bun.which(needs) === null;
-  if (without || limitMs <= 0) {
-    const tail = without ? `${needs} is not here` : 'no time was left';
-    return { command, seconds: 0, exit_code: null, outcome: without ? 'left out' : 'timed out', tail };
-  }
+  const missing = missingNeed(stageCommand);
+  if (missing !== null) return { command, seconds: 0, exit_code: null, outcome: 'left out', tail: missing };
+  if (limitMs <= 0) return { command, seconds: 0, exit_code: null, outcome: 'timed out', tail: 'no time was left' };
   log(`$ ${command}\n`);
   const started = performance.now();
   const child = Bun.spawn(['sh', '-c', 'exec "$@" 2>&1', 'sh', ...argv], {

@@ -12,8 +12,10 @@ export interface StageCommand {
   env?: Readonly<Record<string, string>>;
   /** Where it writes its figures, under `figures.NAME` of the stage. */
   figures?: string;
-  /** Programs that are not everywhere: without them the command is left out. */
+  /** A program that is not everywhere: without it the command is left out. */
   needs?: string;
+  /** The same for packages of the PATH's Python. */
+  needsPackages?: readonly string[];
 }
 
 export interface Stage {
@@ -119,6 +121,7 @@ function peers(context: VerifyContext, size: '0.5b' | '8b'): StageCommand[] {
     ],
     figures: `transformers-b${batch}`,
     needs: 'python3',
+    needsPackages: ['torch', 'transformers'],
   });
   const vllm = (batch: number): StageCommand => ({
     argv: [
@@ -197,6 +200,19 @@ const GOLDENS: Stage = {
   commands: ({ bun, device }) => [
     {
       argv: [bun, 'test', './test/goldens/cuda-emulation.test.ts', TEST_TIMEOUT],
+      env: { BAO_TEST_CUDA_DEVICE: device },
+    },
+  ],
+};
+
+const GENERATED: Stage = {
+  name: 'generated',
+  doc: 'every op against the CPU library, over generated shapes',
+  limitS: 240,
+  needsBuild: true,
+  commands: ({ bun, device }) => [
+    {
+      argv: [bun, 'test', './test/device/cuda/generated-ops.test.ts', TEST_TIMEOUT],
       env: { BAO_TEST_CUDA_DEVICE: device },
     },
   ],
@@ -285,6 +301,7 @@ export const STAGES: readonly Stage[] = [
   serveStage('8b'),
   throughputStage('8b'),
   GOLDENS,
+  GENERATED,
   peersStage('8b'),
   ...[latencyStage, kernelsStage, serveStage, throughputStage].map((stage) => stage('0.5b')),
   peersStage('0.5b'),

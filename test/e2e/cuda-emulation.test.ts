@@ -31,16 +31,21 @@ describe('the demo model on emulated CUDA devices', () => {
 
   test('graphs give the same bits as launches one by one', async () => {
     const bodies = [3, 7, 11].map((seed) => ({ ...REQUEST, temperature: 0.9, seed, max_tokens: 6, logprobs: 3 }));
+    // A failure that a server without graphs never comes to.
+    const env = { BAO_CUDA_EMULATION_FAIL: 'cudaStreamBeginCapture@1=2' };
     const [graphs, eager] = await Promise.all(
-      [[], ['--enforce-eager']].map(async (flags) => {
-        const server = await startBao([...EMULATION, ...flags]);
+      [['--log-level', 'debug'], ['--enforce-eager']].map(async (flags, i) => {
+        const server = await startBao([...EMULATION, ...flags], i === 0 ? {} : { env });
         const alone = await complete(server, { ...REQUEST, logprobs: 3 });
         const batch = await Promise.all(bodies.map((body) => complete(server, body)));
         expect(await server.stop()).toBe(0);
-        return [alone, ...batch].map(({ choices }) => choices);
+        return { choices: [alone, ...batch].map(({ choices }) => choices), log: server.stderr() };
       }),
     );
-    expect(graphs).toEqual(eager!);
+    expect(graphs!.choices).toEqual(eager!.choices);
+    expect(eager!.log).not.toContain('cudaStreamBeginCapture');
+    expect(graphs!.log).toMatch(/Memory.*weights.*KV cache/);
+    expect(graphs!.log).toMatch(/captured as a CUDA graph.*calls.*bytes/);
   });
 
   test('answers with int4 weights and an fp8 cache', async () => {
@@ -72,6 +77,30 @@ describe('the demo model on emulated CUDA devices', () => {
     const server = await startBao(EMULATION, { waitUntilReady: false, env: { BAO_CUDA_EMULATION_DEVICES: '0' } });
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toContain('no CUDA device:');
+  });
+
+  test('an adapter that device memory has no room for is refused, and the server goes on', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bao-failures-'));
+    const file = join(folder, 'failures');
+    const server = await startBao([...EMULATION, '--enable-lora'], {
+      env: { BAO_CUDA_EMULATION_FAIL_FILE: file, BAO_ALLOW_RUNTIME_LORA_UPDATING: '1' },
+    });
+    const load = () =>
+      fetch(`${server.url}/v1/load_lora_adapter`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ lora_name: 'pirate', lora_path: 'demo-pirate' }),
+      });
+    writeFileSync(file, 'cudaMalloc@1=2\n');
+    const refused = await load();
+    expect(refused.status).toBe(400);
+    expect(await refused.text()).toContain('the CUDA device is out of memory');
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    expect((await load()).status).toBe(200);
+    const { choices } = await complete(server, { ...REQUEST, model: 'pirate' });
+    expect(choices[0]!.text).not.toBe('');
+    expect(await server.stop()).toBe(0);
+    rmSync(folder, { recursive: true });
   });
 
   // Each is the next call of its kind once the server is ready.

@@ -71,6 +71,13 @@ describe('a stage of gpu-verify', () => {
     expect(commands[0]!.tail).toBe('no-such-program is not here');
   });
 
+  test.skipIf(Bun.which('python3') === null)("leaves out what needs packages that Python hasn't", async () => {
+    const needs = (...needsPackages: string[]) => stageOf({ argv: ['true'], needs: 'python3', needsPackages });
+    const { commands } = await run(needs('json', 'no_such_package', 'no_other'));
+    expect(commands[0]).toMatchObject({ outcome: 'left out', tail: 'Python has no no_such_package, no no_other' });
+    expect((await run(needs('json', 'os'))).outcome).toBe('ok');
+  });
+
   test('is in the summary, with what went wrong and figures beside their limits', () => {
     const command = {
       command: 'x',

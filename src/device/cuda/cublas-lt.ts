@@ -3,6 +3,7 @@ import type { NativeFunction } from '../cpu-library.ts';
 import type { DevicePtr } from '../device.ts';
 import type { FloatDType } from '../dtype.ts';
 import { CUBLAS_CONSTANTS } from './cublas.ts';
+import { NoCudaDeviceError } from './no-cuda-device.ts';
 import { openLibrary } from './open-library.ts';
 
 /** The functions of libcublasLt that are called, as cublasLt.h declares them. Each gives a cublasStatus_t unless it says otherwise. */
@@ -62,6 +63,8 @@ const DATA_TYPES: Record<MatrixType, number> = {
 };
 
 const NOT_SUPPORTED = 15;
+/** The first release whose attributes have the numbers above; major * 10000 + minor * 100 + patch. */
+const MIN_VERSION = 120_000;
 /** Products whose algorithm is remembered; finding one takes tens of microseconds. */
 const MAX_PLANS = 1024;
 /** What cuBLAS makes use of at most. */
@@ -110,6 +113,10 @@ export class CublasLt {
 
   constructor(candidates: readonly string[], stream: number, workspace: { ptr: number; bytes: number }) {
     this.#functions = openLibrary('libcublasLt', candidates, CUBLASLT_SYMBOLS);
+    const version = this.#functions.cublasLtGetVersion();
+    if (version < MIN_VERSION) {
+      throw new NoCudaDeviceError(`libcublasLt is of version ${version}, at least ${MIN_VERSION} is needed`);
+    }
     this.#stream = stream;
     this.#workspace = workspace;
     this.#handle = this.#created('cublasLtCreate', this.#functions.cublasLtCreate(ptr(this.#word)));
@@ -136,10 +143,11 @@ export class CublasLt {
     return true;
   }
 
+  /** Without looking at codes: a device that failed refuses all of it. */
   close(): void {
     for (const plan of this.#plans.values()) if (plan !== null) this.#destroy(plan);
     this.#plans.clear();
-    this.#check('cublasLtDestroy', this.#functions.cublasLtDestroy(this.#handle));
+    this.#functions.cublasLtDestroy(this.#handle);
   }
 
   #planOf(product: LtProduct): Plan | null {

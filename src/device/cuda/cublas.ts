@@ -1,10 +1,12 @@
 import { CString, type FFIFunction, type Pointer, ptr } from 'bun:ffi';
 import type { NativeFunction } from '../cpu-library.ts';
 import type { FloatDType } from '../dtype.ts';
+import { NoCudaDeviceError } from './no-cuda-device.ts';
 import { openLibrary } from './open-library.ts';
 
 /** The functions of libcublas that are called, as cublas_api.h declares them. Each gives a cublasStatus_t unless it says otherwise. */
 export const CUBLAS_SYMBOLS = {
+  cublasGetProperty: { args: ['i32', 'ptr'], returns: 'i32' },
   cublasCreate_v2: { args: ['ptr'], returns: 'i32' },
   cublasDestroy_v2: { args: ['ptr'], returns: 'i32' },
   cublasSetStream_v2: { args: ['ptr', 'ptr'], returns: 'i32' },
@@ -28,6 +30,7 @@ export const CUBLAS_SYMBOLS = {
 
 /** Constants of cublas_api.h and library_types.h, under their names there. */
 export const CUBLAS_CONSTANTS = {
+  MAJOR_VERSION: 0,
   CUBLAS_OP_N: 0,
   CUBLAS_OP_T: 1,
   CUDA_R_32F: 0,
@@ -36,6 +39,9 @@ export const CUBLAS_CONSTANTS = {
   CUBLAS_COMPUTE_32F: 68,
   CUBLAS_GEMM_DEFAULT: -1,
 } as const;
+
+/** The first release whose functions have the arguments above. */
+const MIN_MAJOR_VERSION = 12;
 
 const DATA_TYPES: Record<FloatDType, number> = {
   float32: CUBLAS_CONSTANTS.CUDA_R_32F,
@@ -55,6 +61,12 @@ export class Cublas {
   /** @param workspace memory that cuBLAS may use instead of its own, so that all of it is accounted for */
   constructor(candidates: readonly string[], stream: number, workspace: { ptr: number; bytes: number }) {
     this.#functions = openLibrary('libcublas', candidates, CUBLAS_SYMBOLS);
+    const major = new Int32Array(1);
+    const { MAJOR_VERSION } = CUBLAS_CONSTANTS;
+    this.#check('cublasGetProperty', this.#functions.cublasGetProperty(MAJOR_VERSION, ptr(major)));
+    if (major[0]! < MIN_MAJOR_VERSION) {
+      throw new NoCudaDeviceError(`libcublas is of version ${major[0]}, at least ${MIN_MAJOR_VERSION} is needed`);
+    }
     const handle = new BigUint64Array(1);
     this.#check('cublasCreate', this.#functions.cublasCreate_v2(ptr(handle)));
     this.#handle = Number(handle[0]);
@@ -109,8 +121,9 @@ export class Cublas {
     this.#check('cublasGemmStridedBatchedEx', status);
   }
 
+  /** Without looking at the status: a device that failed refuses it. */
   close(): void {
-    this.#check('cublasDestroy', this.#functions.cublasDestroy_v2(this.#handle));
+    this.#functions.cublasDestroy_v2(this.#handle);
   }
 
   #check(call: string, status: number): void {

@@ -283,10 +283,10 @@ export class CudaDevice implements Device {
     if (code !== 0) refuse('probe_read', code, { ptr, bytes, sum }, this.#errorText(code));
   }
 
-  /** For measurements: enqueues that every four of `bytes` become `word`. */
-  fillWords(ptr: DevicePtr, word: number, bytes: number): void {
-    const code = this.#kernels.bao_fill_words(this.#handle, ptr, word, bytes);
-    if (code !== 0) refuse('fill_words', code, { ptr, word, bytes }, this.#errorText(code));
+  /** For measurements: enqueues that `bytes` become elements of bfloat16 or float16 of random signs and like size. */
+  fillNoise(ptr: DevicePtr, bytes: number): void {
+    const code = this.#kernels.bao_fill_noise(this.#handle, ptr, bytes);
+    if (code !== 0) refuse('fill_noise', code, { ptr, bytes }, this.#errorText(code));
   }
 
   close(): void {

@@ -36,6 +36,7 @@ export const CUDA_KERNEL_OPS = [
   'copy_blocks',
 ] as const satisfies readonly OpName[];
 
+/** What the library exports besides the ops. */
 const RUNTIME = {
   bao_stream_create: { args: ['ptr', 'i32', 'i32', 'i32'], returns: 'ptr' },
   bao_stream_set_workspace: { args: ['ptr', 'ptr', 'i64'], returns: 'void' },
@@ -48,7 +49,7 @@ const RUNTIME = {
   bao_add_bias: { args: ['ptr', 'ptr', 'ptr', 'i64', 'i32', 'i32', 'i32'], returns: 'i32' },
   bao_convert_matrix: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'ptr', 'i32'], returns: 'i32' },
   bao_probe_read: { args: ['ptr', 'ptr', 'i64', 'ptr'], returns: 'i32' },
-  bao_fill_words: { args: ['ptr', 'ptr', 'u32', 'i64'], returns: 'i32' },
+  bao_fill_noise: { args: ['ptr', 'ptr', 'i64'], returns: 'i32' },
   bao_quantized_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantized_linear_workspace_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantize_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
@@ -58,6 +59,9 @@ const RUNTIME = {
   bao_logprobs_workspace_bytes: { args: ['i32', 'i32'], returns: FFIType.i64_fast },
   bao_add_lora_workspace_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
 } as const satisfies Record<string, FFIFunction>;
+
+/** Functions of libbao-cuda. */
+export const KERNEL_SYMBOLS = { ...RUNTIME, ...opSymbols(CUDA_KERNEL_OPS) };
 
 /** Errors of the CUDA runtime are returned by ops with this added (cuda/stream.h). */
 export const KERNEL_CUDA_ERROR = 1000;
@@ -69,7 +73,7 @@ export type CudaKernels = { readonly [N in keyof typeof RUNTIME]: NativeFunction
 
 /** Opens libbao-cuda. libcudart must be open already: the kernels use the same one. */
 export function openCudaKernels(path: string): CudaKernels {
-  const functions = openLibrary('libbao-cuda', [path], { ...RUNTIME, ...opSymbols(CUDA_KERNEL_OPS) });
+  const functions = openLibrary('libbao-cuda', [path], KERNEL_SYMBOLS);
   const byName: Readonly<Record<string, NativeFunction>> = functions;
   const ops = Object.fromEntries(CUDA_KERNEL_OPS.map((name) => [name, byName[`bao_${name}`]!]));
   return { ...functions, ops };

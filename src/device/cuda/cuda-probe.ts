@@ -8,9 +8,6 @@ export interface CudaProbeSizes {
   matrixSize: number;
 }
 
-/** Small enough that sums of products stay finite; every two bytes are a bfloat16 or float16. */
-const ELEMENT_BITS = 0x3c003c00;
-
 /** Measures what a CUDA device can do at most: how fast its memory is read, and how fast cuBLAS multiplies matrices of the activation type. */
 export class CudaProbe {
   private readonly buffer: number;
@@ -25,7 +22,7 @@ export class CudaProbe {
     const bytes = Math.max(sizes.readBytes, matrices);
     this.buffer = device.alloc(bytes, 'probe');
     this.sum = device.alloc(4, 'probe');
-    device.fillWords(this.buffer, ELEMENT_BITS, bytes);
+    device.fillNoise(this.buffer, bytes);
     device.wait(device.record());
   }
 

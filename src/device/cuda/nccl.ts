@@ -99,9 +99,12 @@ export class Nccl {
     this.check('ncclGroupStart', this.#functions.ncclGroupStart());
     try {
       enqueue();
-    } finally {
-      this.check('ncclGroupEnd', this.#functions.ncclGroupEnd());
+    } catch (error) {
+      // It gives the code of the call that failed again.
+      this.#functions.ncclGroupEnd();
+      throw error;
     }
+    this.check('ncclGroupEnd', this.#functions.ncclGroupEnd());
   }
 
   check(call: string, code: number): void {

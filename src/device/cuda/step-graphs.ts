@@ -118,6 +118,11 @@ export class StepGraphs {
         (captured) => this.executable(hash, captured),
       );
       this.graphs.set(hash, { calls, ...graph });
+      log.debug('A step is captured as a CUDA graph', {
+        calls: calls.length,
+        graphs: this.graphs.size,
+        bytes: this.bytes,
+      });
     } catch (error) {
       this.capturing = false;
       this.runtime.functions.cudaGetLastError();
@@ -129,15 +134,26 @@ export class StepGraphs {
   /** An executable graph of what was captured: where there are as many as there may be, the one used longest ago becomes it. */
   private executable(hash: number, captured: number): { handle: number; bytes: number } {
     const oldest = this.takeOldest(hash);
-    if (oldest !== null) {
-      if (this.runtime.updateGraph(oldest.handle, captured)) return { handle: oldest.handle, bytes: oldest.bytes };
-      // Its last launch may still wait.
-      this.runtime.check('cudaStreamSynchronize', this.runtime.functions.cudaStreamSynchronize(this.stream));
-      this.runtime.functions.cudaGraphExecDestroy(oldest.handle);
-    }
+    if (oldest !== null && this.becomes(oldest, captured)) return { handle: oldest.handle, bytes: oldest.bytes };
     const { freeBytes } = this.runtime.memoryInfo();
     const handle = this.runtime.instantiateGraph(captured);
     return { handle, bytes: Math.max(0, freeBytes - this.runtime.memoryInfo().freeBytes) };
+  }
+
+  /** Whether the graph has become what was captured; else it is gone. */
+  private becomes({ handle }: Graph, captured: number): boolean {
+    const { cudaStreamSynchronize, cudaGraphExecDestroy } = this.runtime.functions;
+    let updated = false;
+    try {
+      updated = this.runtime.updateGraph(handle, captured);
+      return updated;
+    } finally {
+      // Its last launch may still wait; if that fails, whoever waits next hears of it.
+      if (!updated) {
+        cudaStreamSynchronize(this.stream);
+        cudaGraphExecDestroy(handle);
+      }
+    }
   }
 
   /** The graph that has to go, for one of this hash to come. */

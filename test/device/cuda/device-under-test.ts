@@ -1,3 +1,12 @@
+import {
+  CUBLAS_SONAMES,
+  CUBLASLT_SONAMES,
+  CUDART_SONAMES,
+  type CudaLibraries,
+  ensureCudaEmulation,
+  libraryCandidates,
+  NCCL_SONAMES,
+} from '../../../scripts/build-cuda.ts';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
 import type { Device } from '../../../src/device/device.ts';
@@ -5,6 +14,17 @@ import type { FloatDType } from '../../../src/device/dtype.ts';
 
 /** The CUDA device of the tests: the emulation, or the GPU of the machine where scripts/gpu-verify runs them. */
 export const CUDA_DEVICE = process.env.BAO_TEST_CUDA_DEVICE === 'cuda' ? 'cuda' : 'cuda-emulation';
+
+/** NVIDIA's libraries, or what stands in for them. */
+export async function librariesUnderTest(): Promise<Omit<CudaLibraries, 'kernels'>> {
+  if (CUDA_DEVICE === 'cuda-emulation') return ensureCudaEmulation({ quiet: true });
+  return {
+    cudart: libraryCandidates(CUDART_SONAMES),
+    cublas: libraryCandidates(CUBLAS_SONAMES),
+    cublasLt: libraryCandidates(CUBLASLT_SONAMES),
+    nccl: libraryCandidates(NCCL_SONAMES),
+  };
+}
 
 /** @param checked every access of a kernel to memory is checked, where the device is emulated */
 export function openDeviceUnderTest(options: { activationDtype?: FloatDType; checked: boolean }): Promise<Device> {

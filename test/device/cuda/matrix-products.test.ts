@@ -1,14 +1,17 @@
 import { ptr } from 'bun:ffi';
 import { afterAll, describe, expect, test } from 'bun:test';
-import { ensureCudaEmulation } from '../../../scripts/build-cuda.ts';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { Cublas } from '../../../src/device/cuda/cublas.ts';
 import { CublasLt } from '../../../src/device/cuda/cublas-lt.ts';
 import { CudaRuntime } from '../../../src/device/cuda/cuda-runtime.ts';
 import { DTYPE_CODES } from '../../../src/device/dtype.ts';
 import { randomFloats, rounded } from '../harness.ts';
+import { CUDA_DEVICE, librariesUnderTest } from './device-under-test.ts';
 
-const { cudart, cublas: cublasPaths, cublasLt: ltPaths } = await ensureCudaEmulation({ quiet: true });
+/** What a real device would not survive, or what one alone can't do. */
+const onEmulation = test.if(CUDA_DEVICE === 'cuda-emulation');
+
+const { cudart, cublas: cublasPaths, cublasLt: ltPaths } = await librariesUnderTest();
 const runtime = new CudaRuntime(cudart);
 runtime.selectDevice(0);
 const stream = runtime.createStream();
@@ -99,7 +102,7 @@ describe('cublasLt', () => {
     expect(lt.product({ ...fp8, x: [address, 20], out: [address, 8] })).toBe(false);
   });
 
-  test('an address that is not of the device is refused by the name of the call', () => {
+  onEmulation('an address that is not of the device is refused by the name of the call', () => {
     const product = { dtype: 'float32', outDtype: 'float32', shape: [1, 1, 4], w: 4096, bias: 0 } as const;
     expect(() => lt.product({ ...product, x: [4096, 4], out: [4096, 1] })).toThrow(
       'cublasLtMatmul: CUBLAS_STATUS_INVALID_VALUE (7)',
@@ -126,7 +129,7 @@ test('cuBLAS multiplies a batch of matrices that lie a stride apart', () => {
   }
 });
 
-test('a row of a product has the same bits whichever library or kernel computes it, on the emulation', async () => {
+onEmulation('a row of a product has the same bits whichever library or kernel computes it', async () => {
   const device = await createDevice('cuda-emulation');
   const [n, k, rows] = [20, 272, 9];
   const values = rounded(randomFloats(n * k, 1), 'float32');
@@ -154,7 +157,7 @@ test('a row of a product has the same bits whichever library or kernel computes 
 });
 
 test("a bias's copy lives as long as the bias", async () => {
-  const device = await createDevice('cuda-emulation');
+  const device = await createDevice(CUDA_DEVICE);
   const before = device.memoryReport();
   const [n, k, m] = [8, 8, 6];
   const ones = new Float32Array(n * k).fill(1);
@@ -175,7 +178,7 @@ test("a bias's copy lives as long as the bias", async () => {
   device.close();
 });
 
-test('two devices copy memory to each other', () => {
+onEmulation('two devices copy memory to each other', () => {
   expect(runtime.canAccessPeer(0, 1)).toBe(true);
   expect(runtime.canAccessPeer(0, 0)).toBe(false);
   runtime.enablePeerAccess(1);

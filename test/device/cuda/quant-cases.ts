@@ -4,8 +4,9 @@ import type { BufferSpec, OpCase } from './op-runner.ts';
 
 const SCHEMES = Object.keys(QUANTIZATION_CODES) as QuantizationScheme[];
 
-/** m, n, k: a group and parts of groups, more rows than one pass takes, odd numbers of everything. */
+/** m, n, k: rows of whole vectors in more than one step of a warp, a group and parts of groups, more rows than one pass takes, odd numbers of everything. */
 const SHAPES = [
+  [2, 6, 1536],
   [1, 5, 128],
   [1, 33, 1],
   [3, 40, 200],
@@ -15,6 +16,7 @@ const SHAPES = [
 
 /** Rows of each expert, n, k: experts without rows, with more than a tile of them, and rows that are nobody's. */
 const EXPERT_SHAPES = [
+  [[2, 1], 6, 512],
   [[1], 5, 128],
   [[0, 3, 0, 1], 33, 70],
   [[9, 0, 20], 17, 200],

@@ -1,12 +1,12 @@
 import { ptr } from 'bun:ffi';
 import { afterAll, describe, expect, spyOn, test } from 'bun:test';
-import { ensureCudaEmulation } from '../../../scripts/build-cuda.ts';
 import { CudaRuntime } from '../../../src/device/cuda/cuda-runtime.ts';
 import { StepGraphs } from '../../../src/device/cuda/step-graphs.ts';
 import type { Ops } from '../../../src/device/device.ts';
 import { configureLogging } from '../../../src/logging/logger.ts';
+import { CUDA_DEVICE, librariesUnderTest } from './device-under-test.ts';
 
-const { cudart } = await ensureCudaEmulation({ quiet: true });
+const { cudart } = await librariesUnderTest();
 const runtime = new CudaRuntime(cudart);
 runtime.selectDevice(0);
 const stream = runtime.createStream();
@@ -54,7 +54,8 @@ describe('steps as graphs', () => {
     expect(second).toEqual({ result: 5, launches: 1, captures: 0 });
     expect(contents()).toEqual(eager);
     expect([eager[0], eager[64], eager[128]]).toEqual([5, 6, 5]);
-    expect(graphs.bytes).toBeGreaterThan(0);
+    // A driver may have had room for one as small as this.
+    if (CUDA_DEVICE === 'cuda-emulation') expect(graphs.bytes).toBeGreaterThan(0);
     graphs.clear();
     expect(graphs.bytes).toBe(0);
   });
