@@ -68,6 +68,8 @@ export async function measureInstances(config: BaoConfig, options: InstanceOptio
 }
 
 const MAX_REASONS = 8;
+/** A mask that takes longer is as good as none. */
+const MASK_DEADLINE_MS = 10_000;
 const JSON_OPTIONS = { disableAnyWhitespace: false, disableAdditionalProperties: false, whitespacePattern: null };
 
 class InstanceMeter {
@@ -187,13 +189,20 @@ class InstanceMeter {
     const mask = new Int32Array(backend.maskWords);
     for (const token of tokens) {
       const started = performance.now();
-      const allowed = backend.fillMasks([matcher], mask) === 1 && isSet(mask, token);
-      const taken = allowed && matcher.accept(token) !== 'refused';
+      if (!hasMask(backend, matcher, mask) || !isSet(mask, token)) return false;
+      matcher.advance([token]);
+      backend.wait([matcher], MASK_DEADLINE_MS);
       this.masks.push((performance.now() - started) * 1000);
-      if (!taken) return false;
     }
-    return backend.fillMasks([matcher], mask) === 1 && this.config.model.eosTokenIds.some((id) => isSet(mask, id));
+    return hasMask(backend, matcher, mask) && this.config.model.eosTokenIds.some((id) => isSet(mask, id));
   }
+}
+
+function hasMask(backend: GrammarBackend, matcher: GrammarMatcher, mask: Int32Array): boolean {
+  backend.wait([matcher], MASK_DEADLINE_MS);
+  if (matcher.status !== 'open' && matcher.status !== 'complete') return false;
+  backend.copyMasks([matcher], mask);
+  return true;
 }
 
 async function compiled(grammar: Grammar): Promise<Grammar> {

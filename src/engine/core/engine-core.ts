@@ -21,7 +21,7 @@ const log = logger('core');
 const STATS_INTERVAL_MS = 250;
 /** While a client's ring is full. */
 const FLUSH_SLEEP_MS = 1;
-/** While nothing runs and a grammar is compiled. */
+/** While nothing runs and grammars or masks are made. */
 const GRAMMAR_SLEEP_MS = 1;
 
 export interface EngineCoreOptions {
@@ -34,6 +34,8 @@ export interface EngineCoreOptions {
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
 }
+
+const NOBODY: ReadonlySet<number> = new Set();
 
 const NOTHING_NEW = {
   newTokenIds: [],
@@ -146,8 +148,11 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
+    let isHolding = false;
     while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
-      const scheduled = this.scheduler.schedule();
+      const held = this.settleGrammars();
+      isHolding = held.size > 0;
+      const scheduled = this.scheduler.schedule(held);
       this.releasedKeys.push(...scheduled.releasedKeys);
       if (scheduled.totalNumScheduledTokens === 0) break;
       scheduled.releasedKeys = this.releasedKeys;
@@ -158,8 +163,31 @@ export class EngineCore {
       if (scheduled.waitsForLogits) while (this.finishOldest()) this.flush();
       this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled), enqueuedMs: performance.now() });
     }
-    this.finishOldest();
+    const hasFinished = this.finishOldest();
     this.stepMs += performance.now() - started;
+    if (!hasFinished && isHolding) this.sleepForGrammars();
+  }
+
+  /** Ends requests that have no mask. @returns those whose mask is not ready: they do not sample in the next step */
+  private settleGrammars(): ReadonlySet<number> {
+    const { structuredOutputs } = this.options;
+    if (structuredOutputs === undefined) return NOBODY;
+    const { held, deadEnds } = structuredOutputs.settle();
+    if (deadEnds.length === 0) return held;
+    this.scheduler.finishRequests(
+      deadEnds.map(({ key }) => key),
+      'error',
+    );
+    this.sendOutputs(
+      deadEnds.map((request) => ({ ...NOTHING_NEW, request, isFirst: false, finishReason: 'error', failure: DEAD_END })),
+      0,
+    );
+    return held;
+  }
+
+  /** All that run wait for their masks. */
+  private sleepForGrammars(): void {
+    this.status.sleep(GRAMMAR_SLEEP_MS, () => this.connections.some((connection) => connection.hasInput));
   }
 
   /** False when no step is in flight. */
@@ -195,11 +223,9 @@ export class EngineCore {
   private followGrammar(update: RequestUpdate): void {
     const { request } = update;
     if (update.finishReason !== null || update.newTokenIds.length === 0) return;
-    const result = this.options.structuredOutputs?.advance(update) ?? 'refused';
-    if (result === 'going-on') return;
-    update.finishReason = result === 'ended' ? 'stop' : 'error';
-    if (result === 'ended') update.newTokenIds = [request.eosTokenIds[0]!];
-    else update.failure = DEAD_END;
+    if (this.options.structuredOutputs!.advance(update) === 'going-on') return;
+    update.finishReason = 'stop';
+    update.newTokenIds = [request.eosTokenIds[0]!];
     this.scheduler.finishRequests([request.key], update.finishReason);
   }
 
