@@ -76,7 +76,12 @@ export const ROUTE_CASES: RouteCases = {
       const labels = tokens.slice(0, 2);
       const items = [QUESTION, 'Once upon a time there was'];
       const { data } = good(
-        await client.post('/generative_scoring', { query: 'Well. ', items, label_token_ids: labels, apply_softmax: false }),
+        await client.post('/generative_scoring', {
+          query: 'Well. ',
+          items,
+          label_token_ids: labels,
+          apply_softmax: false,
+        }),
       );
       for (const [i, item] of items.entries()) {
         const [query, text] = await Promise.all(

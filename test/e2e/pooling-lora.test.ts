@@ -39,7 +39,10 @@ const promptsOf = (golden: string) => {
 };
 
 /** Folders of the model, of two adapters, and of the model with each of them merged into its weights. */
-async function withMerged({ golden, saved, task, classes }: Case, run: (folders: Folders) => Promise<void>): Promise<void> {
+async function withMerged(
+  { golden, saved, task, classes }: Case,
+  run: (folders: Folders) => Promise<void>,
+): Promise<void> {
   const root = mkdtempSync(join(tmpdir(), 'bao-test-'));
   const source = openSafetensors(join(GOLDENS, golden));
   try {

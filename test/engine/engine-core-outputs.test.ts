@@ -127,7 +127,10 @@ function withMasks(looksUntilReady: number) {
 
 /** The executor's tokens are positions: behind a prompt of one token, 1, 2, 3 and on. */
 const constrained = (handle: number, promptLength = 1) => ({
-  ...request(handle, promptLength, { maxTokens: 50, structuredOutputs: { kind: 'regex', text: '', startsAfter: null } }),
+  ...request(handle, promptLength, {
+    maxTokens: 50,
+    structuredOutputs: { kind: 'regex', text: '', startsAfter: null },
+  }),
   eosTokenIds: [0],
 });
 
@@ -142,8 +145,12 @@ test('a mask that takes long holds its own request, and changes no output', asyn
   expect(quick![1]).toHaveLength(90);
   for (const { core, looks } of results) {
     // The request with the grammar is the first or the second to be admitted: the one with 20 tokens in its prompt is the other.
-    const other = core.executor.steps.flatMap(({ newRequests }) => newRequests.filter(({ tokenIds }) => tokenIds.length === 20))[0]!.key;
-    const steps = core.executor.steps.map((step) => [...step.cachedRequests, ...step.newRequests].map(({ key }) => key));
+    const other = core.executor.steps.flatMap(({ newRequests }) =>
+      newRequests.filter(({ tokenIds }) => tokenIds.length === 20),
+    )[0]!.key;
+    const steps = core.executor.steps.map((step) =>
+      [...step.cachedRequests, ...step.newRequests].map(({ key }) => key),
+    );
     const sampling = steps.flatMap((keys, step) => (keys.some((key) => key !== other) ? [step] : []));
     // All of the steps between are the other's.
     const between = sampling.slice(1).map((step, i) => step - sampling[i]!);

@@ -12,7 +12,10 @@ const LOGPROBS = [
   [-4, -0.5, -1],
 ];
 const script = (length: number): Script => {
-  const logprobs: PositionLogprobs = [entry(5, -9), ...LOGPROBS[(length + 1) % 2]!.map((each, i) => entry(7 + i, each))];
+  const logprobs: PositionLogprobs = [
+    entry(5, -9),
+    ...LOGPROBS[(length + 1) % 2]!.map((each, i) => entry(7 + i, each)),
+  ];
   return { tokenIds: [5], logprobs: [logprobs] };
 };
 
@@ -27,7 +30,8 @@ async function score(fields: Json, flags = {}) {
   return { status, body, requests: server.engine.requests, engine: server.engine };
 }
 
-const prompts = (requests: { promptTokenIds: Int32Array }[]) => requests.map(({ promptTokenIds }) => [...promptTokenIds]);
+const prompts = (requests: { promptTokenIds: Int32Array }[]) =>
+  requests.map(({ promptTokenIds }) => [...promptTokenIds]);
 
 describe('generative scoring', () => {
   test('the score is the first label’s share among the labels, or among all tokens', async () => {
@@ -92,6 +96,12 @@ describe('generative scoring', () => {
     expect(body.error.message).toContain(message);
     if (param !== null) expect(body.error.param).toBe(param);
     expect(requests).toEqual([]);
+  });
+
+  test('it wants the key', async () => {
+    const server = await testServer({ flags: { apiKey: ['secret'] } });
+    expect((await server.post(PATH, {})).status).toBe(401);
+    expect((await server.post(PATH, {}, { headers: { Authorization: 'Bearer secret' } })).status).toBe(400);
   });
 
   test('a model that is not there is 404', async () => {

@@ -109,9 +109,17 @@ describe('white space', () => {
     const nested = { a: { b: [{ c: [{ d: 'x  \n\n\n  y"  {  "' }, 1] }, []] }, e: {} };
     for (const layout of LAYOUTS) {
       const text = JSON.stringify(nested, null, layout);
-      for (const laidOut of [text, text.replaceAll('\n', '\r\n'), text.replaceAll(',\n', ' ,\n').replaceAll('": ', '" : ')]) {
+      for (const laidOut of [
+        text,
+        text.replaceAll('\n', '\r\n'),
+        text.replaceAll(',\n', ' ,\n').replaceAll('": ', '" : '),
+      ]) {
         expect(await takes({ kind: 'json_object' }, laidOut), laidOut).toBe(true);
-        const framed: Constraint = { kind: 'framed', pieces: [{ begin: 'f "{', schema: {}, end: '\n}' }], repeats: true };
+        const framed: Constraint = {
+          kind: 'framed',
+          pieces: [{ begin: 'f "{', schema: {}, end: '\n}' }],
+          repeats: true,
+        };
         expect(await takes(framed, `f "{${laidOut}\n}\nf "{${laidOut}\n}`), laidOut).toBe(true);
       }
     }
@@ -138,11 +146,16 @@ describe('white space', () => {
     ['a whole answer', { kind: 'json', schema: SCHEMA }, ''],
     ['a number', { kind: 'json', schema: { enum: [1, 22] } }, ''],
     ['a call', { kind: 'framed', pieces: [PIECE], repeats: false }, ''],
-    ['a call behind free text', { kind: 'structural_tag', tags: [{ trigger: '<f', ...PIECE }] }, 'see "\n\n\n\n\n <f "'],
+    [
+      'a call behind free text',
+      { kind: 'structural_tag', tags: [{ trigger: '<f', ...PIECE }] },
+      'see "\n\n\n\n\n <f "',
+    ],
   ])('who writes it wherever it may comes to an end: %s', async (_, constraint, before) => {
     const text = await spacedOut(constraint, before);
     const json = text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1);
-    if (text.includes('{')) expect(JSON.parse(json)).toMatchObject({ a: [expect.anything(), expect.anything()], b: {} });
+    if (text.includes('{'))
+      expect(JSON.parse(json)).toMatchObject({ a: [expect.anything(), expect.anything()], b: {} });
     expect(json.match(/\n[\r\t ]*\n/)).toBeNull();
     expect(Math.max(0, ...(json.match(/\s+/g) ?? []).map(({ length }) => length))).toBeLessThan(60);
   });

@@ -245,8 +245,22 @@ describe('XGrammar', () => {
   const SPACED = { ...OPTIONS, disableAnyWhitespace: false };
 
   test.each<[string, Constraint]>([
-    ['json', { kind: 'json', schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] } }],
-    ['a tag', format({ ...NUMBER, begin: '', end: '', content: { type: 'json_schema', json_schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] } } })],
+    [
+      'json',
+      { kind: 'json', schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] } },
+    ],
+    [
+      'a tag',
+      format({
+        ...NUMBER,
+        begin: '',
+        end: '',
+        content: {
+          type: 'json_schema',
+          json_schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] },
+        },
+      }),
+    ],
   ])('white space has an end, and room for any usual layout: %s', async (_, constraint) => {
     const grammar = await ready(constraint, SPACED);
     const value = { a: '[ \n\t]*' };

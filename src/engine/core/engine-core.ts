@@ -179,7 +179,13 @@ export class EngineCore {
       'error',
     );
     this.sendOutputs(
-      deadEnds.map((request) => ({ ...NOTHING_NEW, request, isFirst: false, finishReason: 'error', failure: DEAD_END })),
+      deadEnds.map((request) => ({
+        ...NOTHING_NEW,
+        request,
+        isFirst: false,
+        finishReason: 'error',
+        failure: DEAD_END,
+      })),
       0,
     );
     return held;

@@ -53,7 +53,10 @@ function checkLabels(ids: readonly number[], vocabSize: number): void {
   const name = 'label_token_ids';
   if (ids.length === 0) throw new ValidationError('label_token_ids must contain at least one token ID.', name);
   if (ids.length > MAX_NAMED_LOGPROBS) {
-    throw new ValidationError(`label_token_ids has ${ids.length} IDs; it may have at most ${MAX_NAMED_LOGPROBS}.`, name);
+    throw new ValidationError(
+      `label_token_ids has ${ids.length} IDs; it may have at most ${MAX_NAMED_LOGPROBS}.`,
+      name,
+    );
   }
   const unknown = ids.find((id) => id < 0 || id >= vocabSize);
   if (unknown === undefined) return;

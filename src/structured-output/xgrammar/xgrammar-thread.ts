@@ -115,14 +115,14 @@ export class XGrammarThread {
   poll(): void {
     while (this.current !== null) {
       const { job, deadlineMs } = this.current;
-      if (this.dead || (!this.mailbox.isAnswered && performance.now() > deadlineMs)) return this.kill();
-      if (!this.mailbox.isAnswered) return;
-      this.hasStarted = true;
-      const { result } = this.mailbox;
-      if (result < 0) return this.kill();
-      this.current = null;
-      job.done(result);
-      this.next();
+      const { isAnswered, result } = this.mailbox;
+      if (this.dead || (isAnswered ? result < 0 : performance.now() > deadlineMs)) this.kill();
+      else if (isAnswered) {
+        this.hasStarted = true;
+        this.current = null;
+        job.done(result);
+        this.next();
+      } else break;
     }
   }
 
@@ -147,9 +147,12 @@ export class XGrammarThread {
   }
 
   private ask(job: Job): void {
-    if (this.dead) return job.done(null);
+    if (this.dead) {
+      job.done(null);
+      return;
+    }
     this.jobs.push(job);
-    if (this.current === null) this.next();
+    this.next();
   }
 
   private next(): void {
