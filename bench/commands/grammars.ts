@@ -99,6 +99,7 @@ function instanceTable(figures: InstanceFigures): string {
   const share = (value: number, of: number) => `${(100 * value).toFixed(2)} % of ${of}`;
   return formatPairs([
     ['Engine', `${figures.backend}${figures.strict ? ', strict' : ''}`],
+    ['Instances', figures.indent === 0 ? 'on one line' : `laid out by ${figures.indent}`],
     ['Vocabulary', `${figures.vocab_size} tokens`],
     ['Schemas', `${figures.num_schemas}: ${figures.num_accepted} accepted, ${figures.num_refused} refused`],
     ['Of those accepted', `${figures.num_loose} read loosely, ${figures.num_xgrammar} by XGrammar`],
@@ -134,6 +135,7 @@ export const grammars = defineCommand({
       help: 'Of --instances: the engine, as in --structured-outputs-config.',
     },
     strict: { type: 'boolean', default: false, help: 'Of --instances: schemas are as with "strict": true.' },
+    indent: { type: 'int', default: 0, min: 0, help: 'Of --instances: spaces a level by which they are laid out; 0: on one line.' },
     'num-schemas': {
       type: 'int',
       default: null,
@@ -145,7 +147,7 @@ export const grammars = defineCommand({
   },
   takesEngineFlags: false,
   async run(values) {
-    const { model, instances: folder, backend, strict, numSchemas, seed } = values;
+    const { model, instances: folder, backend, strict, indent, numSchemas, seed } = values;
     configureLogging({ level: 'error' });
     if (folder === null) {
       const figures = await measureGrammars(model, numSchemas ?? DEFAULT_SCHEMAS, seed);
@@ -154,7 +156,7 @@ export const grammars = defineCommand({
       return;
     }
     const config = await new EngineArgs({ model }).createEngineConfig();
-    const figures = await measureInstances(config, { folder, backend, strict, numSchemas, seed });
+    const figures = await measureInstances(config, { folder, backend, strict, indent, numSchemas, seed });
     process.stdout.write(instanceTable(figures));
     await writeResult(values.outputJson, 'grammars', figures);
   },

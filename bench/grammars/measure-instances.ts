@@ -19,6 +19,7 @@ import { isSet } from './mask.ts';
 export interface InstanceFigures {
   backend: GrammarBackendName | 'auto';
   strict: boolean;
+  indent: number;
   vocab_size: number;
   num_schemas: number;
   /** Taken, and of these read more loosely than written, or by XGrammar. */
@@ -50,6 +51,8 @@ export interface InstanceOptions {
   folder: string;
   backend: GrammarBackendName | 'auto';
   strict: boolean;
+  /** Spaces a level by which instances are laid out; 0: they are on one line. */
+  indent: number;
   /** null: all files of the folder. */
   numSchemas: number | null;
   seed: number;
@@ -61,7 +64,7 @@ export async function measureInstances(config: BaoConfig, options: InstanceOptio
   const meter = new InstanceMeter(config, tokenizer, options);
   await meter.warmUp();
   for (const file of instanceFiles(options.folder, options.numSchemas, options.seed)) {
-    await meter.take(await readInstances(options.folder, file));
+    await meter.take(await readInstances(options.folder, file, options.indent));
   }
   meter.close();
   return meter.figures();
@@ -120,6 +123,7 @@ class InstanceMeter {
     return {
       backend: options.backend,
       strict: options.strict,
+      indent: options.indent,
       vocab_size: this.config.model.hf.vocabSize,
       num_schemas: compiles.length + counts.refused,
       num_accepted: compiles.length,
