@@ -70,7 +70,7 @@ describe('guidance', () => {
           { trigger: '<f', begin: '<fb>', schema: { type: 'integer' }, end: '</f>' },
         ],
       },
-      ['no tag', 'see <fb>12</f> and <fa>{"name": "x"}</f>.', ''],
+      ['no tag', 'see\n\n\n          <fb>12</f> and\n\n\n<fa>{"name": "x"}</f>.\n\n\n', ''],
       ['see <fb>no</f>', '<fc>1</f>', '<fb>1'],
     ],
   ])('%s', async (_, constraint, good, bad) => {
