@@ -135,7 +135,12 @@ export const grammars = defineCommand({
       help: 'Of --instances: the engine, as in --structured-outputs-config.',
     },
     strict: { type: 'boolean', default: false, help: 'Of --instances: schemas are as with "strict": true.' },
-    indent: { type: 'int', default: 0, min: 0, help: 'Of --instances: spaces a level by which they are laid out; 0: on one line.' },
+    indent: {
+      type: 'int',
+      default: 0,
+      min: 0,
+      help: 'Of --instances: spaces a level by which they are laid out; 0: on one line.',
+    },
     'num-schemas': {
       type: 'int',
       default: null,
