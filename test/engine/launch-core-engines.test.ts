@@ -17,9 +17,9 @@ class WatchedWorker extends RealWorker {
     });
   }
 
-  override postMessage(message: { type?: string }, ...rest: [Transferable[]]): void {
+  override postMessage(message: { type?: string }, options?: Transferable[] | StructuredSerializeOptions): void {
     if (message.type === 'INIT') most = Math.max(most, ++loading);
-    super.postMessage(message, ...rest);
+    super.postMessage(message, options as Transferable[]);
   }
 }
 
@@ -34,7 +34,9 @@ test('engines that start at the same time load their libraries one after another
   const options = { model: 'demo', logLevel: 'error' } as const;
   const llms = await Promise.all([1, 2, 3].map(() => LLM.create(options)));
   expect([most, loading, numLoaded]).toEqual([1, 0, 3]);
-  const answers = await Promise.all(llms.map((llm) => llm.generate('The capital of France is', { temperature: 0, maxTokens: 4 })));
+  const answers = await Promise.all(
+    llms.map((llm) => llm.generate('The capital of France is', { temperature: 0, maxTokens: 4 })),
+  );
   expect(new Set(answers.map(([answer]) => answer!.outputs[0]!.text)).size).toBe(1);
   await Promise.all(llms.map((llm) => llm.close()));
 });

@@ -151,6 +151,21 @@ impl Text {
     }
 }
 
+/// Does on the calling thread what no other has begun yet. For who has nothing else to do: waking two threads takes longer than most masks.
+pub fn work_now(follower: &Arc<Follower>) {
+    let is_queued = |queue: &mut VecDeque<Arc<Follower>>| {
+        let at = queue.iter().position(|each| Arc::ptr_eq(each, follower));
+        at.and_then(|at| queue.remove(at)).is_some()
+    };
+    let is_taken = match QUEUE.lock().unwrap().as_mut() {
+        Some(queue) => is_queued(&mut queue.quick) || is_queued(&mut queue.slow),
+        None => false,
+    };
+    if is_taken {
+        follower.work();
+    }
+}
+
 /// Blocks until none of them is pending, at most so long.
 pub fn wait(followers: &[&Follower], timeout: Duration) {
     let deadline = Instant::now() + timeout;

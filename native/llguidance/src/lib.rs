@@ -183,6 +183,16 @@ pub unsafe extern "C" fn bao_llg_advance(matcher: *const Follower, tokens: *cons
     if matcher.advance(slice::from_raw_parts(tokens, count)) { 0 } else { -1 }
 }
 
+/// Does on this thread what the matcher is to do, if no other has begun it.
+///
+/// # Safety
+/// `matcher` came from `bao_llg_new_matcher`.
+#[no_mangle]
+pub unsafe extern "C" fn bao_llg_work_now(matcher: *const Follower) {
+    Arc::increment_strong_count(matcher);
+    follow::work_now(&Arc::from_raw(matcher));
+}
+
 /// Blocks until none of the matchers is pending, at most so many microseconds.
 ///
 /// # Safety

@@ -14,7 +14,6 @@ import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';
 import { UtilityCalls } from './utility-calls.ts';
 
-
 /** Counters go to the client at most this often. */
 const STATS_INTERVAL_MS = 250;
 /** While a client's ring is full. */
@@ -83,7 +82,13 @@ export class EngineCore {
     this.seeds = new SeedSequence(options.seed);
     this.constrained = new ConstrainedRequests(scheduler, options.structuredOutputs ?? null, (requests, failure) =>
       this.sendOutputs(
-        requests.map((request) => ({ ...NOTHING_NEW, request, finishReason: 'error', failure, isFirst: !request.hasOutput })),
+        requests.map((request) => ({
+          ...NOTHING_NEW,
+          request,
+          finishReason: 'error',
+          failure,
+          isFirst: !request.hasOutput,
+        })),
         0,
       ),
     );
@@ -348,10 +353,7 @@ export class EngineCore {
 
   /** Every request that waits or runs ends here; its client is told. */
   private abortAll(): void {
-    const requests = [
-      ...this.scheduler.unfinishedRequests(),
-      ...this.constrained.waitingRequests(),
-    ];
+    const requests = [...this.scheduler.unfinishedRequests(), ...this.constrained.waitingRequests()];
     this.scheduler.finishRequests(
       requests.map(({ key }) => key),
       'abort',

@@ -136,7 +136,7 @@ class XGrammar implements Grammar {
 }
 
 class XGrammarMatcher implements GrammarMatcher {
-  mask = new Int32Array();
+  mask: Int32Array = new Int32Array();
   private known: MatcherStatus = 'pending';
   private readonly number: number;
 
