@@ -14,6 +14,8 @@ export interface GrammarBackend {
   readonly maskWords: number;
   /** Starts a compile, or finds its result. */
   compile(spec: GrammarSpec): Grammar;
+  /** Does on the calling thread, however long it takes, what a matcher is to do and nobody has begun. Absent: the engine can't. */
+  workNow?(matcher: GrammarMatcher): void;
   /** Blocks until none of its matchers is pending, at most so long. */
   wait(matchers: readonly GrammarMatcher[], timeoutMs: number): void;
   /** The next tokens' masks of its matchers, all of them open or complete: `maskWords` words each, one after another. */

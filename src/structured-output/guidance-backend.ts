@@ -87,6 +87,10 @@ export class GuidanceBackend implements GrammarBackend {
     return new GuidanceGrammar(this.library, grammar, jsonBegins?.map((begin) => utf8.encode(begin)) ?? null);
   }
 
+  workNow(matcher: GrammarMatcher): void {
+    this.library.bao_llg_work_now((matcher as GuidanceMatcher).pointer);
+  }
+
   wait(matchers: readonly GrammarMatcher[], timeoutMs: number): void {
     if (matchers.length > 0) this.library.bao_llg_wait(pointersOf(matchers), matchers.length, timeoutMs * 1000);
   }

@@ -95,11 +95,15 @@ export class StructuredOutputManager {
     return admitted;
   }
 
-  /** To be asked before each step is scheduled. Waits a little for masks that are not ready. */
-  settle(): SettledRequests {
+  /**
+   * To be asked before each step is scheduled. Waits a little for masks that are not ready.
+   *
+   * @param isAlone there is one request in all: a mask that takes long holds nobody, so that this thread may make it
+   */
+  settle(isAlone: boolean): SettledRequests {
     const held = new Set<number>();
     const deadEnds: Request[] = [];
-    this.waitForMasks();
+    this.waitForMasks(isAlone);
     for (const constraint of this.advancing) {
       const { matcher, request } = constraint;
       const { status } = matcher!;
@@ -166,9 +170,10 @@ export class StructuredOutputManager {
     return backend;
   }
 
-  private waitForMasks(): void {
+  private waitForMasks(isAlone: boolean): void {
     const asked = [...this.advancing].filter(({ waitedFor }) => !waitedFor);
     if (asked.length === 0) return;
+    if (isAlone) for (const { backend, matcher } of asked) backend.workNow?.(matcher!);
     const deadline = performance.now() + MASK_BUDGET_MS;
     for (const [backend, constraints] of Map.groupBy(asked, backendOfConstraint)) {
       backend.wait(constraints.map(matcherOf), Math.max(0, deadline - performance.now()));

@@ -16,6 +16,8 @@ export class CountingBackend implements GrammarBackend {
   breaks = false;
   /** Masks are looked for so many times before they are ready. */
   looksUntilReady = 0;
+  /** Masks are made at once where the thread has time. */
+  worksNow = false;
   /** Milliseconds for which masks were waited for, each time. */
   readonly waits: number[] = [];
 
@@ -30,6 +32,10 @@ export class CountingBackend implements GrammarBackend {
       createMatcher: () => new CountingMatcher(backend),
       free: () => this.live--,
     };
+  }
+
+  workNow(matcher: GrammarMatcher): void {
+    if (this.worksNow) (matcher as CountingMatcher).finish();
   }
 
   wait(_matchers: readonly GrammarMatcher[], timeoutMs: number): void {
@@ -67,6 +73,10 @@ class CountingMatcher implements GrammarMatcher {
       this.refused ||= tokenId !== this.next;
       this.next++;
     }
+  }
+
+  finish(): void {
+    this.numLooks = this.backend.looksUntilReady;
   }
 
   mask(): number {

@@ -85,6 +85,22 @@ describe('guidance', () => {
     expect(await takes(json, '{"name": "x", "b": 1}', { ...OPTIONS, disableAdditionalProperties: true })).toBe(false);
   });
 
+  test('a mask that nobody has begun can be made at once', async () => {
+    const grammar = await compiled({ kind: 'regex', text: '[a-z]+' });
+    const matcher = grammar.createMatcher();
+    backend.wait([matcher], 10_000);
+    const [a] = tokenizer.encode('a', { addSpecialTokens: false });
+    for (let i = 0; i < 100; i++) {
+      matcher.advance([a!]);
+      backend.workNow(matcher);
+      // If a thread had begun it, that is soon done too.
+      backend.wait([matcher], 10_000);
+      expect(matcher.status).toBe('open');
+    }
+    matcher.free();
+    grammar.free();
+  });
+
   test('masks of several matchers lie one after another', async () => {
     const grammars = await Promise.all(['a', 'b'].map((text) => compiled({ kind: 'regex', text })));
     const matchers = grammars.map((grammar) => grammar.createMatcher());

@@ -83,7 +83,7 @@ describe('StructuredOutputManager', () => {
     expect(manager.bitmask(step(0))).toBeNull();
     for (const id of [1, 2, 3]) {
       expect(sample(id)).toBe('going-on');
-      expect(manager.settle()).toEqual({ held: new Set(), deadEnds: [] });
+      expect(manager.settle(false)).toEqual({ held: new Set(), deadEnds: [] });
       expect(manager.bitmask(step())!.words[0]).toBe(1 << (id + 1));
     }
     expect(sample(5)).toBe('ended');
@@ -97,8 +97,8 @@ describe('StructuredOutputManager', () => {
     wrong.backend.status = 'ready';
     wrong.manager.admit();
     expect(wrong.sample(2)).toBe('going-on');
-    expect(wrong.manager.settle().deadEnds).toEqual([wrong.request]);
-    expect(wrong.manager.settle().deadEnds).toEqual([]);
+    expect(wrong.manager.settle(false).deadEnds).toEqual([wrong.request]);
+    expect(wrong.manager.settle(false).deadEnds).toEqual([]);
 
     const broken = setUp();
     broken.manager.add(broken.request);
@@ -106,7 +106,7 @@ describe('StructuredOutputManager', () => {
     broken.manager.admit();
     broken.sample(1);
     broken.backend.breaks = true;
-    expect(broken.manager.settle().deadEnds).toEqual([broken.request]);
+    expect(broken.manager.settle(false).deadEnds).toEqual([broken.request]);
 
     const late = setUp();
     late.manager.add(late.request);
@@ -127,11 +127,25 @@ describe('StructuredOutputManager', () => {
     for (const id of [1, 2]) {
       sample(id);
       backend.waits.length = 0;
-      for (let look = 0; look < 3; look++) expect([...manager.settle().held]).toEqual([7]);
+      for (let look = 0; look < 3; look++) expect([...manager.settle(false).held]).toEqual([7]);
       expect(backend.waits).toEqual([expect.any(Number)]);
-      expect([...manager.settle().held]).toEqual([]);
+      expect([...manager.settle(false).held]).toEqual([]);
       expect(manager.bitmask(step())!.words[0]).toBe(1 << (id + 1));
     }
+  });
+
+  test('the mask of a request that is alone is made at once', () => {
+    const { backend, manager, request, sample } = setUp();
+    backend.status = 'ready';
+    manager.add(request);
+    manager.admit();
+    backend.looksUntilReady = 3;
+    backend.worksNow = true;
+    sample(1);
+    expect([...manager.settle(false).held]).toEqual([7]);
+    for (let look = 0; look < 3; look++) manager.settle(false);
+    sample(2);
+    expect(manager.settle(true)).toEqual({ held: new Set(), deadEnds: [] });
   });
 
   test('one that is aborted while its mask is made leaves nothing', () => {
@@ -142,7 +156,7 @@ describe('StructuredOutputManager', () => {
     backend.looksUntilReady = 3;
     sample(1);
     manager.release(7);
-    expect(manager.settle()).toEqual({ held: new Set(), deadEnds: [] });
+    expect(manager.settle(false)).toEqual({ held: new Set(), deadEnds: [] });
     expect(backend.live).toBe(0);
   });
 
@@ -158,7 +172,7 @@ describe('StructuredOutputManager', () => {
     expect(sample(5)).toBe('going-on');
     expect(manager.bitmask(step())!.words[0]).toBe(1 << 1);
     expect(sample(1)).toBe('going-on');
-    expect(manager.settle().deadEnds).toEqual([]);
+    expect(manager.settle(false).deadEnds).toEqual([]);
     expect(manager.bitmask(step())!.words[0]).toBe(1 << 2);
   });
 

@@ -57,7 +57,8 @@ export class ConstrainedRequests {
   /** Ends those that have no mask. @returns those whose mask is not ready: they must not sample in the next step */
   settle(): ReadonlySet<number> {
     if (this.manager === null) return NOBODY;
-    const { held, deadEnds } = this.manager.settle();
+    const { numRunning, numWaiting } = this.scheduler;
+    const { held, deadEnds } = this.manager.settle(numRunning + numWaiting + this.numWaiting === 1);
     if (deadEnds.length === 0) return held;
     this.scheduler.finishRequests(
       deadEnds.map(({ key }) => key),
