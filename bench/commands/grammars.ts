@@ -14,6 +14,8 @@ import { median, percentile } from '../statistics.ts';
 import { formatPairs, shortNumber } from '../table.ts';
 
 const OPTIONS = { disableAnyWhitespace: true, disableAdditionalProperties: false, whitespacePattern: null };
+/** A mask that takes longer counts as that long. */
+const MASK_DEADLINE_MS = 10_000;
 /** Longer walks through a grammar are given up. */
 const MAX_TOKENS = 200;
 const DEFAULT_SCHEMAS = 200;
@@ -67,12 +69,15 @@ async function measureGrammars(model: string, numSchemas: number, seed: number):
 function walk(backend: GrammarBackend, matcher: GrammarMatcher, random: Random): number[] {
   const mask = new Int32Array(backend.maskWords);
   const times: number[] = [];
+  let started = performance.now();
   while (times.length < MAX_TOKENS) {
-    const started = performance.now();
-    backend.fillMasks([matcher], mask);
+    backend.wait([matcher], MASK_DEADLINE_MS);
     times.push((performance.now() - started) * 1000);
+    backend.copyMasks([matcher], mask);
     const allowed = Array.from({ length: mask.length * 32 }, (_, id) => id).filter((id) => isSet(mask, id));
-    if (matcher.accept(allowed[randomInt(random, 0, allowed.length - 1)]!) !== 'open') break;
+    if (matcher.status !== 'open') break;
+    started = performance.now();
+    matcher.advance([allowed[randomInt(random, 0, allowed.length - 1)]!]);
   }
   return times;
 }
@@ -94,6 +99,7 @@ function instanceTable(figures: InstanceFigures): string {
   const share = (value: number, of: number) => `${(100 * value).toFixed(2)} % of ${of}`;
   return formatPairs([
     ['Engine', `${figures.backend}${figures.strict ? ', strict' : ''}`],
+    ['Instances', figures.indent === 0 ? 'on one line' : `laid out by ${figures.indent}`],
     ['Vocabulary', `${figures.vocab_size} tokens`],
     ['Schemas', `${figures.num_schemas}: ${figures.num_accepted} accepted, ${figures.num_refused} refused`],
     ['Of those accepted', `${figures.num_loose} read loosely, ${figures.num_xgrammar} by XGrammar`],
@@ -129,6 +135,12 @@ export const grammars = defineCommand({
       help: 'Of --instances: the engine, as in --structured-outputs-config.',
     },
     strict: { type: 'boolean', default: false, help: 'Of --instances: schemas are as with "strict": true.' },
+    indent: {
+      type: 'int',
+      default: 0,
+      min: 0,
+      help: 'Of --instances: spaces a level by which they are laid out; 0: on one line.',
+    },
     'num-schemas': {
       type: 'int',
       default: null,
@@ -140,7 +152,7 @@ export const grammars = defineCommand({
   },
   takesEngineFlags: false,
   async run(values) {
-    const { model, instances: folder, backend, strict, numSchemas, seed } = values;
+    const { model, instances: folder, backend, strict, indent, numSchemas, seed } = values;
     configureLogging({ level: 'error' });
     if (folder === null) {
       const figures = await measureGrammars(model, numSchemas ?? DEFAULT_SCHEMAS, seed);
@@ -149,7 +161,7 @@ export const grammars = defineCommand({
       return;
     }
     const config = await new EngineArgs({ model }).createEngineConfig();
-    const figures = await measureInstances(config, { folder, backend, strict, numSchemas, seed });
+    const figures = await measureInstances(config, { folder, backend, strict, indent, numSchemas, seed });
     process.stdout.write(instanceTable(figures));
     await writeResult(values.outputJson, 'grammars', figures);
   },

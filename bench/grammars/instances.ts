@@ -22,13 +22,13 @@ export function instanceFiles(folder: string, count: number | null, seed: number
   return drawn;
 }
 
-/** Throws Error for a file of another form. */
-export async function readInstances(folder: string, file: string): Promise<SchemaWithInstances> {
+/** Instances are laid out by `indent` spaces a level, on one line with 0. Throws Error for a file of another form. */
+export async function readInstances(folder: string, file: string, indent = 0): Promise<SchemaWithInstances> {
   const text = await Bun.file(join(folder, file)).text();
   const { schema } = JSON.parse(text) as { schema: unknown };
   const { tests } = JSON.parse(text, exactNumber) as { tests: { valid: boolean; data: unknown }[] };
   if (schema === undefined || !Array.isArray(tests)) throw new Error(`${file} has no "schema" or no "tests"`);
-  const instances = tests.map(({ valid, data }) => ({ valid, text: JSON.stringify(data) }));
+  const instances = tests.map(({ valid, data }) => ({ valid, text: JSON.stringify(data, null, indent) }));
   return { name: file, schema, instances };
 }
 

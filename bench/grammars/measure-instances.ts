@@ -19,6 +19,7 @@ import { isSet } from './mask.ts';
 export interface InstanceFigures {
   backend: GrammarBackendName | 'auto';
   strict: boolean;
+  indent: number;
   vocab_size: number;
   num_schemas: number;
   /** Taken, and of these read more loosely than written, or by XGrammar. */
@@ -50,6 +51,8 @@ export interface InstanceOptions {
   folder: string;
   backend: GrammarBackendName | 'auto';
   strict: boolean;
+  /** Spaces a level by which instances are laid out; 0: they are on one line. */
+  indent: number;
   /** null: all files of the folder. */
   numSchemas: number | null;
   seed: number;
@@ -61,13 +64,15 @@ export async function measureInstances(config: BaoConfig, options: InstanceOptio
   const meter = new InstanceMeter(config, tokenizer, options);
   await meter.warmUp();
   for (const file of instanceFiles(options.folder, options.numSchemas, options.seed)) {
-    await meter.take(await readInstances(options.folder, file));
+    await meter.take(await readInstances(options.folder, file, options.indent));
   }
   meter.close();
   return meter.figures();
 }
 
 const MAX_REASONS = 8;
+/** A mask that takes longer is as good as none. */
+const MASK_DEADLINE_MS = 10_000;
 const JSON_OPTIONS = { disableAnyWhitespace: false, disableAdditionalProperties: false, whitespacePattern: null };
 
 class InstanceMeter {
@@ -118,6 +123,7 @@ class InstanceMeter {
     return {
       backend: options.backend,
       strict: options.strict,
+      indent: options.indent,
       vocab_size: this.config.model.hf.vocabSize,
       num_schemas: compiles.length + counts.refused,
       num_accepted: compiles.length,
@@ -187,13 +193,20 @@ class InstanceMeter {
     const mask = new Int32Array(backend.maskWords);
     for (const token of tokens) {
       const started = performance.now();
-      const allowed = backend.fillMasks([matcher], mask) === 1 && isSet(mask, token);
-      const taken = allowed && matcher.accept(token) !== 'refused';
+      if (!hasMask(backend, matcher, mask) || !isSet(mask, token)) return false;
+      matcher.advance([token]);
+      backend.wait([matcher], MASK_DEADLINE_MS);
       this.masks.push((performance.now() - started) * 1000);
-      if (!taken) return false;
     }
-    return backend.fillMasks([matcher], mask) === 1 && this.config.model.eosTokenIds.some((id) => isSet(mask, id));
+    return hasMask(backend, matcher, mask) && this.config.model.eosTokenIds.some((id) => isSet(mask, id));
   }
+}
+
+function hasMask(backend: GrammarBackend, matcher: GrammarMatcher, mask: Int32Array): boolean {
+  backend.wait([matcher], MASK_DEADLINE_MS);
+  if (matcher.status !== 'open' && matcher.status !== 'complete') return false;
+  backend.copyMasks([matcher], mask);
+  return true;
 }
 
 async function compiled(grammar: Grammar): Promise<Grammar> {

@@ -20,7 +20,6 @@ const ABSENT_ROUTES: Readonly<Record<string, string>> = {
   '/kv_event_sources': 'no events of the KV cache are published',
   '/v1/systemone': 'structured decisions of a model family that is not served',
   '/invocations': "SageMaker's name for the other routes",
-  '/generative_scoring': 'scoring is for pooling models',
   '/scale_elastic_ep': 'engine cores are as many as at the start',
   '/is_scaling_elastic_ep': 'engine cores are as many as at the start',
 };

@@ -39,9 +39,12 @@ export class CoreStartupError extends Error {
   }
 }
 
+/** Settles when no Worker of this process loads libraries, whichever engine it belongs to. */
+let libraries: Promise<unknown> = Promise.resolve();
+
 /**
- * Starts one Worker per data-parallel rank and waits until all are ready. Native libraries are loaded by one Worker after another:
- * Workers that `dlopen` at the same moment have crashed the process.
+ * Starts one Worker per data-parallel rank and waits until all are ready. Native libraries are loaded by one Worker after another, those of other engines
+ * too: Workers that `dlopen` at the same moment have crashed the process.
  */
 export async function launchCoreEngines(config: BaoConfig, numClients: number): Promise<CoreEngines> {
   const links: CoreLinkEnd[][] = Array.from({ length: numClients }, () => []);
@@ -56,13 +59,19 @@ export async function launchCoreEngines(config: BaoConfig, numClients: number): 
     starting.push(new StartingCore(config, coreIndex, status, ends));
   }
   try {
-    for (const core of starting) await core.loadLibraries();
+    const loaded = libraries.then(() => loadLibraries(starting));
+    libraries = loaded.catch(() => {});
+    await loaded;
     const cores = await Promise.all(starting.map((core) => core.whenReady()));
     return { cores, links };
   } catch (error) {
     for (const core of starting) core.terminate();
     throw error;
   }
+}
+
+async function loadLibraries(cores: readonly StartingCore[]): Promise<void> {
+  for (const core of cores) await core.loadLibraries();
 }
 
 /** The configuration with what the cores found out about themselves. */

@@ -174,6 +174,11 @@ function writeStructuredOutputs(writer: ByteWriter, params: StructuredOutputsPar
   if (params === null) return;
   writer.u8(GRAMMAR_KINDS.indexOf(params.kind));
   writer.string(params.text);
+  writer.bool(params.jsonBegins !== undefined);
+  if (params.jsonBegins !== undefined) {
+    writer.u32(params.jsonBegins.length);
+    for (const begin of params.jsonBegins) writer.string(begin);
+  }
   writer.bool(params.startsAfter !== null);
   if (params.startsAfter !== null) writer.i32Array(params.startsAfter);
 }
@@ -183,6 +188,7 @@ function readStructuredOutputs(reader: ByteReader): StructuredOutputsParams | nu
   return {
     kind: GRAMMAR_KINDS[reader.u8()]!,
     text: reader.string(),
+    ...(reader.bool() ? { jsonBegins: reader.list(() => reader.string()) } : {}),
     startsAfter: reader.bool() ? reader.i32List() : null,
   };
 }

@@ -39,7 +39,6 @@ export class ClassificationHead implements PoolerHead {
     const { hiddenSize, numLabels, dense, maxRows } = options;
     const { device, workspace } = context;
     this.hiddenSize = hiddenSize;
-    this.width = numLabels;
     this.dense = dense && new HeadLinear(context, squareLayer(dense, hiddenSize));
     this.activate = dense && activation(device, dense.act);
     this.norm = dense?.norm
@@ -51,9 +50,15 @@ export class ClassificationHead implements PoolerHead {
       outFeatures: numLabels,
       bias: options.classifierBias,
       isAdapted: false,
+      isClassifier: true,
     });
+    this.width = this.classifier.outStride;
     this.inner = workspace.scratch('logits', 'class_hidden', maxRows * hiddenSize * dtypeBytes(device.activationDtype));
-    this.logits = workspace.scratch('logits', 'class_logits', maxRows * numLabels * dtypeBytes('float32'));
+    this.logits = workspace.scratch('logits', 'class_logits', maxRows * this.width * dtypeBytes('float32'));
+  }
+
+  widthOf(slot: number | null): number {
+    return this.classifier.widthOf(slot);
   }
 
   forward(pooled: DevicePtr, groups: readonly HeadRows[]): DevicePtr {

@@ -59,6 +59,10 @@ export class DenseHead implements PoolerHead {
     this.rowSpans = uploadBytes(device, new Uint8Array(spans.buffer), 'weights');
   }
 
+  widthOf(): number {
+    return this.width;
+  }
+
   forward(pooled: DevicePtr, groups: readonly HeadRows[]): DevicePtr {
     const rows = countRows(groups);
     const asFloat32 = 1;

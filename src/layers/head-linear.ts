@@ -13,6 +13,8 @@ export interface HeadLinearOptions {
   bias: boolean;
   /** Whether adapters may add to it. They may bring a whole matrix in its place in any case. */
   isAdapted: boolean;
+  /** Its output is classes: adapters' own matrices may have another number of them. Default false. */
+  isClassifier?: boolean;
 }
 
 /** A linear layer of a head. Its few weights are not worth quantizing. */
@@ -21,6 +23,8 @@ export class HeadLinear {
   private readonly adapter: LinearAdapter | null;
   private readonly replaced: ReplacedLinear | null;
   private readonly actBytes: number;
+  /** Elements from one row of the output to the next. */
+  readonly outStride: number;
 
   constructor(
     context: LayerContext,
@@ -38,26 +42,36 @@ export class HeadLinear {
     };
     this.base = unquantizedLinearMethod.load(device, weights, dtype, { shards: [shard], bias, purpose: 'weights' });
     this.adapter = isAdapted ? (adapters?.add([shard]) ?? null) : null;
-    this.replaced = adapters?.addReplaceable({ prefix, shape: shard.shape, bias, dtype }) ?? null;
+    const maxClasses = options.isClassifier === true ? (adapters?.maxClasses ?? null) : null;
+    const maxRows = options.isClassifier === true ? Math.max(outFeatures, maxClasses ?? 0) : null;
+    this.replaced = adapters?.addReplaceable({ prefix, shape: shard.shape, maxRows, bias, dtype }) ?? null;
+    this.outStride = maxRows ?? outFeatures;
     this.actBytes = dtypeBytes(device.activationDtype);
   }
 
-  /** act x [rows, inFeatures] to act out [rows, outFeatures]. */
+  /** Elements of an output row of the adapter in a slot, or of the base model. */
+  widthOf(slot: number | null): number {
+    return (slot === null ? null : this.replaced?.rowsOf(slot)) ?? this.options.outFeatures;
+  }
+
+  /** act x [rows, inFeatures] to act out [rows, outStride]. */
   forward(x: DevicePtr, out: DevicePtr, groups: readonly HeadRows[]): void {
-    const { inFeatures, outFeatures } = this.options;
+    const { outStride } = this;
+    const { inFeatures } = this.options;
     this.forEachKernel(groups, (kernel, row, numRows) => {
-      const [from, to] = [x + row * inFeatures * this.actBytes, out + row * outFeatures * this.actBytes];
-      kernel.apply(from, inFeatures, to, outFeatures, numRows);
+      const [from, to] = [x + row * inFeatures * this.actBytes, out + row * outStride * this.actBytes];
+      kernel.apply(from, inFeatures, to, outStride, numRows);
     });
-    this.adapter?.apply(x, inFeatures, out, outFeatures);
+    this.adapter?.apply(x, inFeatures, out, outStride);
   }
 
   /** The same with float32 out, for a layer without what adapters add. */
   forwardFloat32(x: DevicePtr, out: DevicePtr, groups: readonly HeadRows[]): void {
-    const { inFeatures, outFeatures } = this.options;
+    const { outStride } = this;
+    const { inFeatures } = this.options;
     this.forEachKernel(groups, (kernel, row, numRows) => {
-      const [from, to] = [x + row * inFeatures * this.actBytes, out + row * outFeatures * dtypeBytes('float32')];
-      kernel.applyFloat32(from, inFeatures, to, outFeatures, numRows);
+      const [from, to] = [x + row * inFeatures * this.actBytes, out + row * outStride * dtypeBytes('float32')];
+      kernel.applyFloat32(from, inFeatures, to, outStride, numRows);
     });
   }
 

@@ -17,6 +17,8 @@ export interface ReplaceableLinear {
   prefix: string;
   /** Of its matrix. */
   shape: readonly [rows: number, cols: number];
+  /** Rows that an adapter's matrix may have; null: those of `shape`. */
+  maxRows: number | null;
   bias: boolean;
   /** Type that its weights are kept in. */
   dtype: FloatDType;
@@ -25,10 +27,14 @@ export interface ReplaceableLinear {
 export interface ReplacedLinear {
   /** The layer of the adapter in a slot; null: it has none of its own. */
   kernelOf(slot: number): LinearKernel | null;
+  /** Rows of its matrix; null: as above. */
+  rowsOf(slot: number): number | null;
 }
 
 /** The adapters of a model (src/lora): a linear layer registers while it is built, and asks for its part in each step. */
 export interface LinearAdapters {
+  /** Most classes of an adapter's head; null: those of the model's. */
+  readonly maxClasses: number | null;
   add(shards: readonly LinearShard[]): LinearAdapter;
   addReplaceable(layer: ReplaceableLinear): ReplacedLinear;
 }

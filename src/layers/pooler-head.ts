@@ -11,6 +11,8 @@ export interface HeadRows {
 export interface PoolerHead {
   /** Elements of a row that comes out. */
   readonly width: number;
+  /** How many of them count, the first ones, with the adapter in a slot or the base model (null). */
+  widthOf(slot: number | null): number;
   /**
    * act pooled [rows, hiddenSize] to float32 [rows, width], valid until the next forward.
    *

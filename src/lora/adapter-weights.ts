@@ -12,7 +12,7 @@ export interface AdaptableModules {
   /** Layers that it may add to. */
   linear: LoRAModules;
   /** Layers in whose place it may bring its own: those of a head for classes. */
-  replaceable: ReadonlyMap<string, Pick<ReplaceableLinear, 'shape' | 'bias'>>;
+  replaceable: ReadonlyMap<string, Pick<ReplaceableLinear, 'shape' | 'maxRows' | 'bias'>>;
 }
 
 /** What an adapter adds to one module: scale * B · A. */
@@ -135,13 +135,30 @@ function savedLayer(
   { weight, bias }: { weight?: string; bias?: string },
   { replaceable }: AdaptableModules,
 ): SavedWeights {
-  const { shape, bias: hasBias } = replaceable.get(module)!;
+  const { shape, maxRows, bias: hasBias } = replaceable.get(module)!;
   if (weight === undefined) throw new LoadError(`${module}.weight is missing beside ${bias}.`);
   if (bias === undefined && hasBias) throw new LoadError(`${module}.bias is missing beside ${weight}.`);
+  const rows = classesOf(source, weight, shape, maxRows);
   return {
-    weight: matching(source, weight, shape, config),
-    bias: bias === undefined ? null : matching(source, bias, [shape[0]], config),
+    weight: matching(source, weight, [rows, shape[1]], config),
+    bias: bias === undefined ? null : matching(source, bias, [rows], config),
   };
+}
+
+/** Rows of a matrix that may have its own number of them. Throws LoadError for too many. */
+function classesOf(
+  source: WeightSource,
+  name: string,
+  [modelRows]: readonly [number, number],
+  maxRows: number | null,
+): number {
+  const { shape } = source.get(name);
+  const rows = shape[0] ?? 0;
+  if (rows === modelRows || shape.length !== 2 || rows === 0 || maxRows === null) return modelRows;
+  if (rows <= maxRows) return rows;
+  throw new LoadError(
+    `tensor "${name}" has ${rows} classes, more than ${maxRows}; --max-lora-cls-labels says how many an adapter's head may have.`,
+  );
 }
 
 function withoutPlace(name: string, module: string | undefined, modules: LoRAModules): string {

@@ -16,6 +16,8 @@ export interface LoRALayersOptions {
   numSlots: number;
   /** Type that adapters are kept in. */
   dtype: FloatDType;
+  /** Most classes of an adapter's head; null: those of the model's. Default null. */
+  maxClasses?: number | null;
 }
 
 /** The linear layers of a model that adapters may change, with the adapters' weights for them by slot. */
@@ -33,6 +35,10 @@ export class LoRALayers implements LinearAdapters {
 
   get numSlots(): number {
     return this.options.numSlots;
+  }
+
+  get maxClasses(): number | null {
+    return this.options.maxClasses ?? null;
   }
 
   /** A model that is loaded again, after sleep, finds its layers here. */

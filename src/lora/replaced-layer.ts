@@ -7,7 +7,7 @@ import type { SavedWeights } from './adapter-weights.ts';
 
 /** A layer in whose place adapters have their own, by slot. */
 export class ReplacedLayer implements ReplacedLinear {
-  private readonly bySlot = new Map<number, { kernel: LinearKernel; memory: MemoryScope }>();
+  private readonly bySlot = new Map<number, { kernel: LinearKernel; rows: number; memory: MemoryScope }>();
 
   constructor(
     private readonly device: Device,
@@ -19,13 +19,18 @@ export class ReplacedLayer implements ReplacedLinear {
     return this.bySlot.get(slot)?.kernel ?? null;
   }
 
+  rowsOf(slot: number): number | null {
+    return this.bySlot.get(slot)?.rows ?? null;
+  }
+
   fill(slot: number, { weight, bias }: SavedWeights): void {
     const { shape, dtype } = this.layer;
     const memory = new MemoryScope(this.device);
-    const matrix = { ptr: weight.ptr, dtype: weight.dtype, rows: shape[0], cols: shape[1], ld: shape[1] };
+    const rows = weight.shape[0]!;
+    const matrix = { ptr: weight.ptr, dtype: weight.dtype, rows, cols: shape[1], ld: shape[1] };
     const packed = memory.packLinear([matrix], dtype, this.purpose);
-    const biasPtr = bias === null ? 0 : memory.uploadVector(readVector(bias, 0, shape[0]), this.purpose);
-    this.bySlot.set(slot, { kernel: new UnquantizedLinear(memory, packed, biasPtr), memory });
+    const biasPtr = bias === null ? 0 : memory.uploadVector(readVector(bias, 0, rows), this.purpose);
+    this.bySlot.set(slot, { kernel: new UnquantizedLinear(memory, packed, biasPtr), rows, memory });
   }
 
   clear(slot: number): void {

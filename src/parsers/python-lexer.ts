@@ -17,13 +17,20 @@ const SIMPLE_ESCAPES: Readonly<Record<string, string>> = {
 /** Digits behind `\x`, `\u` and `\U`. */
 const HEX_ESCAPES: Readonly<Record<string, number>> = { x: 2, u: 4, U: 8 };
 
-/** Cuts Python literals, which come in pieces, into the tokens of a LiteralReader: strings of both kinds, short and long, brackets and words. */
+/**
+ * Cuts Python literals, which come in pieces, into the tokens of a LiteralReader: strings of both kinds, short and long, raw ones too, brackets and words.
+ * Strings that follow each other are one.
+ */
 export class PythonLexer {
-  #state: 'between' | 'word' | 'opening' | 'string' = 'between';
+  #state: 'between' | 'word' | 'opening' | 'string' | 'behind-string' = 'between';
   #word = '';
   #quote = '';
   /** The string has three quotes on each side. */
   #isLong = false;
+  /** Backslashes in it stand for themselves. */
+  #isRaw = false;
+  /** It goes on with the one before it. */
+  #isContinued = false;
   /** Quotes seen in a row. */
   #numQuotes = 0;
   /** From a backslash on; '' outside of an escape. */
@@ -59,17 +66,16 @@ export class PythonLexer {
         return this.#inWord(character);
       case 'opening':
         return this.#opening(character);
+      case 'behind-string':
+        return this.#behindString(character);
       default:
         return this.#inString(character);
     }
   }
 
   #between(character: string): boolean {
-    if (character === '"' || character === "'") {
-      this.#quote = character;
-      this.#numQuotes = 1;
-      this.#state = 'opening';
-    } else if ('([{'.includes(character)) this.reader.open(character);
+    if (isQuote(character)) this.#openString(character, { isRaw: false, isContinued: false });
+    else if ('([{'.includes(character)) this.reader.open(character);
     else if (')]}'.includes(character)) this.reader.close(character);
     else if (character === ',') this.reader.comma();
     else if (character === ':' || character === '=') this.reader.assign();
@@ -81,7 +87,19 @@ export class PythonLexer {
     return true;
   }
 
+  #openString(quote: string, { isRaw, isContinued }: { isRaw: boolean; isContinued: boolean }): void {
+    this.#quote = quote;
+    this.#numQuotes = 1;
+    this.#isRaw = isRaw;
+    this.#isContinued = isContinued;
+    this.#state = 'opening';
+  }
+
   #inWord(character: string): boolean {
+    if (isQuote(character) && /^[ru]$/i.test(this.#word)) {
+      this.#openString(character, { isRaw: /r/i.test(this.#word), isContinued: false });
+      return true;
+    }
     if (!/[\s()[\]{},:='"]/.test(character)) {
       this.#word += character;
       return true;
@@ -93,15 +111,26 @@ export class PythonLexer {
 
   /** One quote, two (an empty string) or three. */
   #opening(character: string): boolean {
-    const isQuote = character === this.#quote;
-    if (isQuote && ++this.#numQuotes < 3) return true;
-    this.reader.beginString();
-    this.#isLong = isQuote;
+    const isSame = character === this.#quote;
+    if (isSame && ++this.#numQuotes < 3) return true;
+    if (!this.#isContinued) this.reader.beginString();
+    this.#isLong = isSame;
     const isEmpty = this.#numQuotes === 2;
     this.#numQuotes = 0;
-    this.#state = isEmpty ? 'between' : 'string';
-    if (isEmpty) this.reader.endString();
-    return isQuote;
+    this.#state = isEmpty ? 'behind-string' : 'string';
+    return isSame;
+  }
+
+  /** White space and another string, or the end of the value. */
+  #behindString(character: string): boolean {
+    if (/\s/.test(character)) return true;
+    if (isQuote(character)) {
+      this.#openString(character, { isRaw: false, isContinued: true });
+      return true;
+    }
+    this.reader.endString();
+    this.#state = 'between';
+    return false;
   }
 
   #inString(character: string): boolean {
@@ -110,8 +139,7 @@ export class PythonLexer {
       this.#numQuotes++;
       if (this.#numQuotes < (this.#isLong ? 3 : 1)) return true;
       this.#numQuotes = 0;
-      this.#state = 'between';
-      this.reader.endString();
+      this.#state = 'behind-string';
       return true;
     }
     if (this.#numQuotes > 0) {
@@ -124,6 +152,10 @@ export class PythonLexer {
   }
 
   #inEscape(character: string): boolean {
+    if (this.#isRaw) {
+      this.#endEscape(this.#escape + character);
+      return true;
+    }
     const kind = this.#escape[1];
     if (kind === undefined) {
       this.#escape += character;
@@ -146,4 +178,8 @@ export class PythonLexer {
     this.#escape = '';
     if (text !== '') this.reader.stringPiece(text);
   }
+}
+
+function isQuote(character: string): boolean {
+  return character === '"' || character === "'";
 }

@@ -75,7 +75,7 @@ const MIN_TEMPERATURE = 1e-2;
 /** Of one request (VLLM_MAX_N_SEQUENCES). */
 export const MAX_SEQUENCES = 16384;
 /** Tokens that `logprob_token_ids` may name, as in vLLM. */
-const MAX_NAMED_LOGPROBS = 128;
+export const MAX_NAMED_LOGPROBS = 128;
 /** Token sequences, both spellings of a word counted (VLLM_MAX_NUM_BAD_WORDS). */
 const MAX_BAD_WORDS = 128;
 /** They are tokenized in the thread that serves. */

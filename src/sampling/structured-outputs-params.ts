@@ -8,6 +8,11 @@ export interface GrammarSpec {
    */
   kind: (typeof GRAMMAR_KINDS)[number];
   text: string;
+  /**
+   * Where white space is bounded, which llguidance's grammars say nothing of: behind each of these texts a JSON value begins; without any, the whole text is
+   * one. Absent: nowhere.
+   */
+  jsonBegins?: string[];
 }
 
 /** What a request's output must match: part of its SamplingParams. */

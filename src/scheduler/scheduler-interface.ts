@@ -61,8 +61,12 @@ export interface SchedulerInterface {
    * Unknown keys are ignored.
    */
   finishRequests(keys: readonly number[], reason: FinishReason): void;
-  /** The next step. With nothing to compute `totalNumScheduledTokens` is 0; `releasedKeys` must reach the worker all the same. */
-  schedule(): SchedulerOutput;
+  /**
+   * The next step. With nothing to compute `totalNumScheduledTokens` is 0; `releasedKeys` must reach the worker all the same.
+   *
+   * @param held requests that must not sample in it, since what they may sample is not known yet. Default: none
+   */
+  schedule(held?: ReadonlySet<number>): SchedulerOutput;
   /** Takes a step's results in; one update for each request that has something new. */
   updateFromOutput(scheduled: SchedulerOutput, result: ModelRunnerOutput): RequestUpdate[];
   /** Drafts for the next step of requests that run; those of others are ignored. */

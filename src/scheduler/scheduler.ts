@@ -21,6 +21,7 @@ import { noteScheduled, numTokensToCompute } from './step-of-request.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 const NO_TOKENS: number[] = [];
+const NOBODY: ReadonlySet<number> = new Set();
 const NOTHING_NEW = {
   newTokenIds: [],
   newLogprobs: null,
@@ -123,7 +124,7 @@ export class Scheduler implements SchedulerInterface {
     if (finished) this.dropFinishedFromRunning();
   }
 
-  schedule(): SchedulerOutput {
+  schedule(held: ReadonlySet<number> = NOBODY): SchedulerOutput {
     const step: SchedulerOutput = {
       newRequests: [],
       cachedRequests: [],
@@ -134,9 +135,10 @@ export class Scheduler implements SchedulerInterface {
       waitsForLogits: false,
     };
     const numPreemptionsBefore = this.numPreemptions;
-    if (this.pauseState !== 'paused-all') this.scheduleRunning(step);
+    if (this.pauseState !== 'paused-all') this.scheduleRunning(step, held);
     // Who joins now would only take the blocks that someone has just been preempted for.
-    if (this.pauseState !== 'paused-all' && this.numPreemptions === numPreemptionsBefore) this.scheduleWaiting(step);
+    if (this.pauseState !== 'paused-all' && this.numPreemptions === numPreemptionsBefore)
+      this.scheduleWaiting(step, held);
     step.releasedKeys = this.releasedKeys;
     this.releasedKeys = [];
     return step;
@@ -188,13 +190,13 @@ export class Scheduler implements SchedulerInterface {
     };
   }
 
-  private scheduleRunning(step: SchedulerOutput): void {
+  private scheduleRunning(step: SchedulerOutput, held: ReadonlySet<number>): void {
     for (let i = 0; i < this.running.length; i++) {
       const budget = this.budgetLeft(step);
       if (budget === 0) break;
       const request = this.running[i]!;
       const numNewTokens = Math.min(
-        numTokensToCompute(request, this.options.maxModelLen),
+        numTokensToCompute(request, this.options.maxModelLen, held.has(request.key)),
         this.limitOfRequest(),
         budget,
       );
@@ -206,11 +208,13 @@ export class Scheduler implements SchedulerInterface {
     }
   }
 
-  private scheduleWaiting(step: SchedulerOutput): void {
+  private scheduleWaiting(step: SchedulerOutput, held: ReadonlySet<number>): void {
     while (this.running.length < this.options.maxNumSeqs) {
       const budget = this.budgetLeft(step);
       const request = this.pauseState === 'paused-new' ? this.waiting.nextPreempted() : this.waiting.next();
       if (budget === 0 || request === null || request.numOutputPlaceholders > 0 || this.isBlocked(request)) break;
+      // Only one that was preempted can be.
+      if (held.has(request.key)) break;
       const hit = this.readsPrefixCache(request) ? this.kvCache.getComputedBlocks(request) : null;
       const numMissing = request.numTokens - (hit?.numTokens ?? 0);
       if (!this.options.enableChunkedPrefill && numMissing > budget) break;

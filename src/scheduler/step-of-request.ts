@@ -3,11 +3,16 @@ import type { SchedulerOutput } from './scheduler-output.ts';
 
 /** What a request lets a step do, from its own parameters and tokens: grammar, logits processors, thinking budget, drafts, limits. */
 
-/** How far a running request is behind; 0 while only an update can tell how it goes on. */
-export function numTokensToCompute(request: Request, maxModelLen: number): number {
+/**
+ * How far a running request is behind; 0 while only an update can tell how it goes on.
+ *
+ * @param isHeld it must not sample: its last token is not computed yet
+ */
+export function numTokensToCompute(request: Request, maxModelLen: number, isHeld: boolean): number {
   const { numTokens, numOutputTokens, numOutputPlaceholders } = request;
   const { maxTokens, structuredOutputs, logitsProcessors } = request.samplingParams;
   const numFreeTokens = request.thinkingBudget?.numFreeTokens ?? Number.POSITIVE_INFINITY;
+  if (isHeld) return Math.max(0, numTokens - 1 - request.numComputedTokens);
   if (numOutputPlaceholders > 0) {
     // What a grammar allows next, or a logits processor makes of it, follows from the token in flight.
     if (structuredOutputs !== null || logitsProcessors.length > 0) return 0;

@@ -20,6 +20,7 @@ import { registerCohereEmbed } from './routes/cohere-embed.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts';
 import { registerEmbeddings } from './routes/embeddings.ts';
+import { registerGenerativeScoring } from './routes/generative-scoring.ts';
 import { registerLora } from './routes/lora.ts';
 import { registerMessages } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
@@ -96,6 +97,7 @@ function registerGeneration(app: ServerApp, context: ServerContext): void {
   registerCompletions(app, context);
   registerMessages(app, context);
   registerResponses(app, context);
+  registerGenerativeScoring(app, context);
 }
 
 function registerPoolingTasks(app: ServerApp, context: ServerContext, pooling: PoolingConfig): void {

@@ -59,7 +59,7 @@ export interface JsonOptions {
   disableAnyWhitespace: boolean;
   /** Objects with listed properties have no others, where the schema does not say. */
   disableAdditionalProperties: boolean;
-  /** Regular expression of the space between tokens; null: any. */
+  /** Regular expression of the space between tokens; null: as much as a text that is laid out over lines has. */
   whitespacePattern: string | null;
   /** Keywords that the engine can't keep to are dropped, oneOf is read as anyOf. Default false. */
   lenient?: boolean;
@@ -69,9 +69,9 @@ export interface JsonOptions {
 export function grammarSpec(constraint: Constraint, options: JsonOptions): GrammarSpec {
   switch (constraint.kind) {
     case 'json':
-      return { kind: 'json_schema', text: JSON.stringify(preparedSchema(constraint.schema, options)) };
+      return bounded({ kind: 'json_schema', text: schemaText(constraint.schema, options) }, [], options);
     case 'json_object':
-      return { kind: 'json_schema', text: JSON.stringify(preparedSchema({ type: 'object' }, options)) };
+      return bounded({ kind: 'json_schema', text: schemaText({ type: 'object' }, options) }, [], options);
     case 'regex':
       return { kind: 'regex', text: constraint.pattern };
     case 'choice':
@@ -81,12 +81,22 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
     case 'ebnf':
       throw new ValidationError('Grammar error: a grammar in EBNF needs XGrammar; llguidance takes Lark');
     case 'framed':
-      return { kind: 'lark', text: framedGrammar(constraint.pieces, constraint.repeats, options) };
+      return bounded(framedGrammar(constraint.pieces, constraint.repeats, options), constraint.pieces, options);
     case 'tag_format':
       throw new ValidationError(`Grammar error: a structural tag of type ${constraint.format.type} needs XGrammar`);
     case 'structural_tag':
-      return { kind: 'lark', text: structuralTagGrammar(constraint.tags, options) };
+      return bounded(structuralTagGrammar(constraint.tags, options), constraint.tags, options);
   }
+}
+
+/** White space of JSON that the client has not said anything about has an end, in the whole text or behind where the pieces begin. */
+function bounded(spec: GrammarSpec, pieces: readonly { begin: string }[], options: JsonOptions): GrammarSpec {
+  if (options.disableAnyWhitespace || options.whitespacePattern !== null) return spec;
+  return { ...spec, jsonBegins: [...new Set(pieces.map(({ begin }) => begin))] };
+}
+
+function schemaText(schema: unknown, options: JsonOptions): string {
+  return JSON.stringify(preparedSchema(schema, options));
 }
 
 /** The schema with the engine's options, which are a member of it. */
@@ -120,17 +130,18 @@ function closeObjects(schema: unknown): unknown {
   return isOpen ? { ...closed, additionalProperties: false } : closed;
 }
 
-function framedGrammar(pieces: readonly FramedJson[], repeats: boolean, options: JsonOptions): string {
+function framedGrammar(pieces: readonly FramedJson[], repeats: boolean, options: JsonOptions): GrammarSpec {
   const rules = pieces.map(
     ({ begin, schema, end }, i) =>
-      `piece_${i}: ${JSON.stringify(begin)} %json ${JSON.stringify(preparedSchema(schema, options))} ${JSON.stringify(end)}`,
+      `piece_${i}: ${JSON.stringify(begin)} %json ${schemaText(schema, options)} ${JSON.stringify(end)}`,
   );
   const piece = `piece: ${pieces.map((_, i) => `piece_${i}`).join(' | ')}`;
-  return [repeats ? 'start: piece ("\\n" piece)*' : 'start: piece', piece, ...rules].join('\n');
+  const start = repeats ? 'start: piece ("\\n" piece)*' : 'start: piece';
+  return { kind: 'lark', text: [start, piece, ...rules].join('\n') };
 }
 
 /** Any text without a trigger, then, at a trigger, the rest of one of its tags; again and again. */
-function structuralTagGrammar(tags: readonly StructuralTag[], options: JsonOptions): string {
+function structuralTagGrammar(tags: readonly StructuralTag[], options: JsonOptions): GrammarSpec {
   const triggers = [...new Set(tags.map(({ trigger }) => trigger))];
   const rules = ['start: (trigger_any)* TAIL'];
   rules.push(`trigger_any: ${triggers.map((_, i) => `trigger_${i}`).join(' | ')}`);
@@ -141,14 +152,14 @@ function structuralTagGrammar(tags: readonly StructuralTag[], options: JsonOptio
   });
   tags.forEach(({ trigger, begin, schema, end }, index) => {
     const rest = begin.slice(trigger.length);
-    const parts = [rest === '' ? '' : JSON.stringify(rest), `%json ${JSON.stringify(preparedSchema(schema, options))}`];
+    const parts = [rest === '' ? '' : JSON.stringify(rest), `%json ${schemaText(schema, options)}`];
     rules.push(
       `tag_${index}: ${[...parts, end === '' ? '' : JSON.stringify(end)].filter((part) => part !== '').join(' ')}`,
     );
   });
   const anywhere = triggers.map((trigger) => `/(?s:.*)/ ${JSON.stringify(trigger)} /(?s:.*)/`);
   rules.push(`FREE: /(?s:.*)/ & ~(${anywhere.join(' | ')})`, 'TAIL: FREE');
-  return rules.join('\n');
+  return { kind: 'lark', text: rules.join('\n') };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,7 +1,7 @@
 import type { ModelConfig } from '../config/bao-config.ts';
 import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarStatus } from './grammar.ts';
+import type { Grammar, GrammarBackend, GrammarMatcher, GrammarStatus, MatcherStatus } from './grammar.ts';
 import { type GuidanceLibrary, openGuidanceLibrary } from './guidance-library.ts';
 
 /** Of native memory, as a call gave it. */
@@ -16,6 +16,11 @@ const NON_VERBOSE = /\n<non-verbose\/>$/;
 const TOKENS_AT_ONCE = 4096;
 /** What llguidance wants in front of a special token's text, so that no text of a grammar stands for it. */
 const SPECIAL_TOKEN_MARKER = 0xff;
+
+/** By the library's numbers. */
+const STATUSES: readonly MatcherStatus[] = ['pending', 'open', 'complete'];
+/** An empty array has no address. */
+const NOT_EMPTY = new Uint8Array(1);
 
 /** What of a model's configuration the engine needs. */
 export interface GuidanceVocabulary extends Pick<ModelConfig, 'tokenizerFolder' | 'eosTokenIds'> {
@@ -66,7 +71,7 @@ export class GuidanceBackend implements GrammarBackend {
     if (code !== 0) throw new Error('the grammar engine can not use the vocabulary');
   }
 
-  compile({ kind, text }: GrammarSpec): Grammar {
+  compile({ kind, text, jsonBegins }: GrammarSpec): Grammar {
     const kindBytes = utf8.encode(kind);
     const bytes = utf8.encode(text);
     const { name } = this;
@@ -75,25 +80,38 @@ export class GuidanceBackend implements GrammarBackend {
       name.length,
       kindBytes,
       kindBytes.length,
-      // An empty array has no address.
-      bytes.length === 0 ? kindBytes : bytes,
+      bytes.length === 0 ? NOT_EMPTY : bytes,
       bytes.length,
     );
     if (grammar === null) throw new Error('the vocabulary is not registered with the grammar engine');
-    return new GuidanceGrammar(this.library, grammar);
+    return new GuidanceGrammar(this.library, grammar, jsonBegins?.map((begin) => utf8.encode(begin)) ?? null);
   }
 
-  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
-    if (matchers.length === 0) return 0;
-    const pointers = BigInt64Array.from(matchers, (matcher) => BigInt((matcher as GuidanceMatcher).pointer));
-    return this.library.bao_llg_fill_masks(pointers, matchers.length, dest, this.maskWords);
+  workNow(matcher: GrammarMatcher): void {
+    this.library.bao_llg_work_now((matcher as GuidanceMatcher).pointer);
   }
+
+  wait(matchers: readonly GrammarMatcher[], timeoutMs: number): void {
+    if (matchers.length > 0) this.library.bao_llg_wait(pointersOf(matchers), matchers.length, timeoutMs * 1000);
+  }
+
+  copyMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): void {
+    if (matchers.length === 0) return;
+    const done = this.library.bao_llg_copy_masks(pointersOf(matchers), matchers.length, dest, this.maskWords);
+    if (done !== matchers.length) throw new Error(`matcher ${done} of ${matchers.length} has no mask`);
+  }
+}
+
+function pointersOf(matchers: readonly GrammarMatcher[]): BigInt64Array {
+  return BigInt64Array.from(matchers, (matcher) => BigInt((matcher as GuidanceMatcher).pointer));
 }
 
 class GuidanceGrammar implements Grammar {
   constructor(
     private readonly library: GuidanceLibrary,
     private readonly pointer: Address,
+    /** null: white space is not bounded. */
+    private readonly jsonBegins: readonly Uint8Array[] | null,
   ) {}
 
   get status(): GrammarStatus {
@@ -109,7 +127,13 @@ class GuidanceGrammar implements Grammar {
   }
 
   createMatcher(): GrammarMatcher {
-    const pointer = this.library.bao_llg_new_matcher(this.pointer);
+    const begins = this.jsonBegins ?? [];
+    const pointer = this.library.bao_llg_new_matcher(
+      this.pointer,
+      Uint32Array.of(...begins.map(({ length }) => length), 0),
+      this.jsonBegins === null ? -1 : begins.length,
+      Buffer.concat([...begins, NOT_EMPTY]),
+    );
     if (pointer === null) throw new Error(`a grammar that is ${this.status} has no matchers`);
     return new GuidanceMatcher(this.library, pointer);
   }
@@ -125,10 +149,15 @@ class GuidanceMatcher implements GrammarMatcher {
     readonly pointer: Address,
   ) {}
 
-  accept(tokenId: number): AcceptResult {
-    const code = this.library.bao_llg_accept(this.pointer, tokenId);
-    if (code < 0) return 'refused';
-    return code === 1 ? 'complete' : 'open';
+  get status(): MatcherStatus {
+    const code = this.library.bao_llg_matcher_status(this.pointer);
+    return code < 0 ? 'refused' : STATUSES[code]!;
+  }
+
+  advance(tokenIds: readonly number[]): void {
+    if (tokenIds.length === 0) return;
+    const code = this.library.bao_llg_advance(this.pointer, Uint32Array.from(tokenIds), tokenIds.length);
+    if (code !== 0) throw new Error('a matcher that is pending takes no tokens');
   }
 
   free(): void {

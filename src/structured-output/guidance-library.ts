@@ -18,10 +18,13 @@ const SYMBOLS = {
   bao_llg_grammar_status: { args: [ptr], returns: i32 },
   bao_llg_grammar_message: { args: [ptr, ptr, size], returns: i32 },
   bao_llg_free_grammar: { args: [ptr], returns: FFIType.void },
-  bao_llg_new_matcher: { args: [ptr], returns: ptr },
+  bao_llg_new_matcher: { args: [ptr, ptr, i32, ptr], returns: ptr },
   bao_llg_free_matcher: { args: [ptr], returns: FFIType.void },
-  bao_llg_fill_masks: { args: [ptr, size, ptr, size], returns: i32 },
-  bao_llg_accept: { args: [ptr, u32], returns: i32 },
+  bao_llg_matcher_status: { args: [ptr], returns: i32 },
+  bao_llg_advance: { args: [ptr, ptr, size], returns: i32 },
+  bao_llg_work_now: { args: [ptr], returns: FFIType.void },
+  bao_llg_wait: { args: [ptr, size, u32], returns: FFIType.void },
+  bao_llg_copy_masks: { args: [ptr, size, ptr, size], returns: i32 },
   bao_llg_num_live: { args: [], returns: i32 },
 } as const;
 

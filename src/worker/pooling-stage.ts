@@ -23,7 +23,9 @@ export interface PoolingStageOptions {
 /** What a step has pooled, on its way to the host. */
 interface PooledValues {
   values: StagedArray;
-  width: number;
+  /** Elements from one row to the next, and how many of them count for each part. */
+  stride: number;
+  widths: number[];
   ready: DeviceEvent;
 }
 
@@ -74,18 +76,19 @@ export class PoolingStage implements OutputStage {
     const inputs = this.inputs[this.step % 2]!;
     const values = this.outputs[this.step++ % 2]!;
     const { numRows } = rows;
-    const width = head?.width ?? hiddenSize;
+    const stride = head?.width ?? hiddenSize;
+    const widths = rows.parts.map(({ row }) => head?.widthOf(row.state.lora?.slot ?? null) ?? hiddenSize);
     if (numRows > 0) {
       this.uploadInputs(rows, inputs, head !== null);
-      values.reserve(numRows * width);
+      values.reserve(numRows * stride);
       if (head === null) ops.mean_rows(hidden, inputs.ptr, values.ptr, numRows, hiddenSize, AS_FLOAT32);
       else {
         ops.mean_rows(hidden, inputs.ptr, this.pooled, numRows, hiddenSize, AS_ACT);
         this.runHead(head, rows, values);
       }
-      values.download(numRows * width);
+      values.download(numRows * stride);
     }
-    return { values, width, ready: this.device.record() };
+    return { values, stride, widths, ready: this.device.record() };
   }
 
   /** Where each row comes from, and, for a head, which adapter it has. */
@@ -105,11 +108,14 @@ export class PoolingStage implements OutputStage {
     this.device.ops.copy_bytes(head.forward(this.pooled, groups), values.ptr, bytes);
   }
 
-  private collect({ parts }: PooledRows, { values, width, ready }: PooledValues): ModelRunnerOutput {
+  private collect({ parts }: PooledRows, { values, stride, widths, ready }: PooledValues): ModelRunnerOutput {
     this.device.wait(ready);
-    const poolerOutputs = parts.map(({ row, firstRow, numRows }) => {
+    const poolerOutputs = parts.map(({ row, firstRow, numRows }, i) => {
+      const width = widths[i]!;
       const { state } = row;
-      state.pooledPieces.push(values.f32.slice(firstRow * width, (firstRow + numRows) * width));
+      state.pooledPieces.push(
+        beginsOfRows(values.f32.subarray(firstRow * stride, (firstRow + numRows) * stride), stride, width),
+      );
       if (!row.samples) return null;
       const params = state.pooling!;
       const whole = { ...joinPieces(state.pooledPieces, width), isTokenwise: isTokenwise(params) };
@@ -128,6 +134,17 @@ export class PoolingStage implements OutputStage {
       ),
     };
   }
+}
+
+/** A copy of the first `width` elements of each row. */
+function beginsOfRows(values: Float32Array, stride: number, width: number): Float32Array {
+  if (width === stride) return values.slice();
+  const numRows = values.length / stride;
+  const begins = new Float32Array(numRows * width);
+  for (let row = 0; row < numRows; row++) {
+    begins.set(values.subarray(row * stride, row * stride + width), row * width);
+  }
+  return begins;
 }
 
 function joinPieces(pieces: readonly Float32Array[], width: number): Omit<PoolerOutput, 'isTokenwise'> {

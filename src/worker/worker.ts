@@ -58,7 +58,11 @@ export class Worker {
   async loadModel(): Promise<void> {
     const { model, cache, scheduler, lora } = this.config;
     if (lora.enableLora) {
-      this.loraLayers ??= new LoRALayers(this.requireDevice(), { numSlots: lora.maxCpuLoras, dtype: lora.loraDtype });
+      this.loraLayers ??= new LoRALayers(this.requireDevice(), {
+        numSlots: lora.maxCpuLoras,
+        dtype: lora.loraDtype,
+        maxClasses: lora.maxLoraClsLabels,
+      });
     }
     const started = performance.now();
     const memory = new MemoryScope(this.requireDevice());

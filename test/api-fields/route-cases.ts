@@ -69,6 +69,40 @@ export const ROUTE_CASES: RouteCases = {
       expect(counted).toBe(usage.input_tokens + (usage.cache_read_input_tokens ?? 0));
     },
   },
+  'POST /generative_scoring': {
+    shows: 'the probability of a token behind each item, which is that of its log probability',
+    check: async (client) => {
+      const { tokens } = good(await client.post('/tokenize', { prompt: ' a the', add_special_tokens: false }));
+      const labels = tokens.slice(0, 2);
+      const items = [QUESTION, 'Once upon a time there was'];
+      const { data } = good(
+        await client.post('/generative_scoring', {
+          query: 'Well. ',
+          items,
+          label_token_ids: labels,
+          apply_softmax: false,
+        }),
+      );
+      for (const [i, item] of items.entries()) {
+        const [query, text] = await Promise.all(
+          ['Well. ', item].map(async (prompt, part) =>
+            good(await client.post('/tokenize', { prompt, add_special_tokens: part === 0 })),
+          ),
+        );
+        const { choices } = good(
+          await client.post(COMPLETION.path, {
+            prompt: [...query.tokens, ...text.tokens],
+            max_tokens: 1,
+            logprobs: 1,
+            logprob_token_ids: labels,
+            return_tokens_as_token_ids: true,
+          }),
+        );
+        const logprob = choices[0].logprobs.top_logprobs[0][`token_id:${labels[0]}`];
+        expect(data[i].score).toBeCloseTo(Math.exp(logprob), 5);
+      }
+    },
+  },
   'GET /v1/models': {
     shows: 'the model and its adapter',
     check: async (client) => {

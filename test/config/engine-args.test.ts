@@ -134,6 +134,7 @@ describe('adapters', () => {
       maxLoras: 2,
       maxCpuLoras: 2,
       maxLoraRank: 16,
+      maxLoraClsLabels: null,
       loraDtype: 'bfloat16',
       modules: [
         { id: 1, name: 'pirate', root: 'demo-pirate', path, baseModelName: null },

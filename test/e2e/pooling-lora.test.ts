@@ -17,15 +17,17 @@ interface Case {
   task: 'embed' | 'classify';
   /** Modules of the head that adapters bring in place of the model's. */
   saved: string[];
+  /** Of the second adapter's head; by default those of the model. */
+  classes?: number;
 }
 
 const CASES: Case[] = [
   { golden: 'bert', task: 'embed', saved: [] },
   { golden: 'qwen3_embedding', task: 'embed', saved: [] },
-  { golden: 'bert_classifier', task: 'classify', saved: ['classifier'] },
+  { golden: 'bert_classifier', task: 'classify', saved: ['classifier'], classes: 5 },
   { golden: 'xlm_roberta_reranker', task: 'classify', saved: ['classifier.dense', 'classifier.out_proj'] },
   { golden: 'modernbert_classifier', task: 'classify', saved: [] },
-  { golden: 'llama_classifier', task: 'classify', saved: ['score'] },
+  { golden: 'llama_classifier', task: 'classify', saved: ['score'], classes: 2 },
 ];
 
 /** Matrices that are no linear layers, and those of heads, which adapters do not add to. */
@@ -37,7 +39,10 @@ const promptsOf = (golden: string) => {
 };
 
 /** Folders of the model, of two adapters, and of the model with each of them merged into its weights. */
-async function withMerged({ golden, saved, task }: Case, run: (folders: Folders) => Promise<void>): Promise<void> {
+async function withMerged(
+  { golden, saved, task, classes }: Case,
+  run: (folders: Folders) => Promise<void>,
+): Promise<void> {
   const root = mkdtempSync(join(tmpdir(), 'bao-test-'));
   const source = openSafetensors(join(GOLDENS, golden));
   try {
@@ -51,13 +56,14 @@ async function withMerged({ golden, saved, task }: Case, run: (folders: Folders)
     const folders: Folders = { adapters: [], merged: [] };
     for (const seed of [1, 2]) {
       const tensors = adapterTensors(targets, 4, seed);
-      const head = headTensors(source, saved, seed);
+      const numClasses = seed === 2 ? classes : undefined;
+      const head = headTensors(source, saved, seed, numClasses);
       const config = saved.length === 0 ? CONFIG : { ...CONFIG, modules_to_save: ['classifier', 'score'] };
       const asSaved = Object.fromEntries(
         Object.entries(head).map(([name, value]) => [`base_model.model.${name}`, value]),
       );
       folders.adapters.push(writeFolder(root, `adapter-${seed}`, adapterFiles({ ...tensors, ...asSaved }, config)));
-      folders.merged.push(writeMerged(root, golden, seed, { ...mergedTensors(source, tensors), ...head }));
+      folders.merged.push(writeMerged(root, golden, seed, { ...mergedTensors(source, tensors), ...head }, numClasses));
     }
     await run(folders);
   } finally {
@@ -71,11 +77,17 @@ interface Folders {
   merged: string[];
 }
 
-function headTensors(source: ReturnType<typeof openSafetensors>, saved: readonly string[], seed: number): Tensors {
+function headTensors(
+  source: ReturnType<typeof openSafetensors>,
+  saved: readonly string[],
+  seed: number,
+  numClasses: number | undefined,
+): Tensors {
   const tensors: Tensors = {};
   for (const [i, name] of saved.flatMap((module) => [`${module}.weight`, `${module}.bias`]).entries()) {
     if (!source.has(name)) continue;
-    const shape = [...source.get(name).shape];
+    const [rows, ...cols] = source.get(name).shape;
+    const shape = [numClasses ?? rows!, ...cols];
     const count = shape.reduce((product, size) => product * size, 1);
     tensors[name] = { shape, values: [...randomFloats(count, 100 * seed + i)] };
   }
@@ -101,8 +113,16 @@ function writeFolder(root: string, name: string, files: Record<string, string | 
   return folder;
 }
 
-function writeMerged(root: string, golden: string, seed: number, tensors: Tensors): string {
-  const config = readFileSync(join(GOLDENS, golden, 'config.json'));
+function writeMerged(
+  root: string,
+  golden: string,
+  seed: number,
+  tensors: Tensors,
+  numClasses: number | undefined,
+): string {
+  const original = JSON.parse(readFileSync(join(GOLDENS, golden, 'config.json'), 'utf8'));
+  const { id2label: _, label2id: __, ...unlabelled } = original;
+  const config = JSON.stringify(numClasses === undefined ? original : { ...unlabelled, num_labels: numClasses });
   return writeFolder(root, `merged-${seed}`, { 'config.json': config, 'model.safetensors': encodeFloats(tensors) });
 }
 
@@ -131,9 +151,12 @@ async function withServer(
   }
 }
 
-const distance = (a: number[], b: number[]) => Math.max(...a.map((value, i) => Math.abs(value - b[i]!)));
-const modulesOf = ({ adapters }: Folders) => [
+/** Over what both have: an adapter may have other classes. */
+const distance = (a: number[], b: number[]) =>
+  Math.max(...a.slice(0, b.length).map((value, i) => Math.abs(value - b[i]!)));
+const modulesOf = ({ adapters }: Folders, classes?: number) => [
   '--enable-lora',
+  ...(classes === undefined ? [] : ['--max-lora-cls-labels', String(classes)]),
   ...['--max-loras', '2', '--lora-modules'],
   ...adapters.map((path, i) => `adapter-${i}=${path}`),
 ];
@@ -149,7 +172,7 @@ describe.each(CASES)('$golden, in place of its own $saved', (each) => {
           expected.push(await Promise.all(prompts.map((prompt) => vectors(prompt))));
         });
       }
-      await withServer(join(GOLDENS, golden), task, modulesOf(folders), async (vectors) => {
+      await withServer(join(GOLDENS, golden), task, modulesOf(folders, each.classes), async (vectors) => {
         const models = ['adapter-1', 'base', 'adapter-0'];
         const actual = await Promise.all(
           prompts.map((prompt) => Promise.all(models.map((name) => vectors(prompt, name)))),
@@ -157,6 +180,7 @@ describe.each(CASES)('$golden, in place of its own $saved', (each) => {
         const scale = Math.max(...expected.flat(2).map(Math.abs));
         actual.forEach(([ofSecond, ofBase, ofFirst], i) => {
           expect(ofBase!).toEqual(expected[0]![i]!);
+          expect(ofSecond!).toHaveLength(expected[2]![i]!.length);
           expect(distance(ofFirst!, expected[1]![i]!) / scale).toBeLessThan(2e-4);
           expect(distance(ofSecond!, expected[2]![i]!) / scale).toBeLessThan(2e-4);
           expect(distance(ofFirst!, ofBase!) / scale).toBeGreaterThan(1e-2);

@@ -77,15 +77,17 @@ const SCHEMAS: Record<string, object> = {
 };
 
 test.each(Object.entries(SCHEMAS))('%s: every output is valid at every temperature', async (_, json) => {
-  const answers = [0, 0.7, 1.5, 2].map((temperature, seed) =>
-    complete(server, {
-      prompt: 'As JSON:',
-      max_tokens: 120,
-      n: temperature === 0 ? 1 : 4,
-      temperature,
-      seed,
-      structured_outputs: { json, disable_any_whitespace: true },
-    }),
+  const answers = [0, 0.7, 1.5, 2].flatMap((temperature, seed) =>
+    [true, false].map((onOneLine) =>
+      complete(server, {
+        prompt: 'As JSON:',
+        max_tokens: onOneLine ? 120 : 700,
+        n: temperature === 0 ? 1 : 4,
+        temperature,
+        seed,
+        structured_outputs: { json, disable_any_whitespace: onOneLine },
+      }),
+    ),
   );
   for (const { choices } of await Promise.all(answers)) expectValid(json, choices);
 });
@@ -103,10 +105,21 @@ const PARAMETERS = {
 };
 
 /** Tokens that are nothing but white space, as byte-level vocabularies write it. */
-const NO_SPACE = Object.fromEntries(
-  Object.entries(tokenizer.model.vocab)
-    .filter(([token]) => /^[ĠĊĉč]+$/.test(token))
-    .map(([, id]) => [id, -100]),
+const SPACES = Object.entries(tokenizer.model.vocab).flatMap(([token, id]) => (/^[ĠĊĉč]+$/.test(token) ? [id] : []));
+const NO_SPACE = Object.fromEntries(SPACES.map((id) => [id, -100]));
+
+test.each(Object.entries({ ...SCHEMAS, parameters: PARAMETERS }))(
+  '%s: a model that writes white space wherever it may ends its JSON nevertheless',
+  async (_, json) => {
+    const { choices } = await complete(server, {
+      prompt: 'As JSON:',
+      max_tokens: 900,
+      temperature: 0,
+      logit_bias: Object.fromEntries(SPACES.map((id) => [id, 100])),
+      structured_outputs: { json },
+    });
+    expectValid(json, choices);
+  },
 );
 
 /** A format of structural tags, and what all its outputs match. */

@@ -47,11 +47,15 @@ const samplingParams = fc.record({
   allowedTokenIds: nullable(tokenIds),
   badWordsTokenIds: fc.array(tokenIds),
   structuredOutputs: nullable(
-    fc.record({
-      kind: fc.constantFrom(...GRAMMAR_KINDS),
-      text,
-      startsAfter: nullable(tokenIds),
-    }),
+    fc.record(
+      {
+        kind: fc.constantFrom(...GRAMMAR_KINDS),
+        text,
+        jsonBegins: fc.array(text),
+        startsAfter: nullable(tokenIds),
+      },
+      { requiredKeys: ['kind', 'text', 'startsAfter'] },
+    ),
   ),
   extraArgs: nullable(
     fc

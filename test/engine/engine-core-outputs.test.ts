@@ -115,3 +115,68 @@ test('an abort frees the grammar, whether it is compiled or not', async () => {
     core.close();
   }
 });
+
+/** A core whose grammars have the text 1, 2, 3, and whose masks are ready when they have been looked for so many times. */
+function withMasks(looksUntilReady: number) {
+  const backend = new CountingBackend();
+  backend.status = 'ready';
+  backend.looksUntilReady = looksUntilReady;
+  const manager = new StructuredOutputManager(() => backend);
+  return { backend, manager, core: setUp(2, { structuredOutputs: manager }) };
+}
+
+/** The executor's tokens are positions: behind a prompt of one token, 1, 2, 3 and on. */
+const constrained = (handle: number, promptLength = 1) => ({
+  ...request(handle, promptLength, {
+    maxTokens: 50,
+    structuredOutputs: { kind: 'regex', text: '', startsAfter: null },
+  }),
+  eosTokenIds: [0],
+});
+
+test('a mask that takes long holds its own request, and changes no output', async () => {
+  const results = [0, 8].map((looks) => ({ looks, ...withMasks(looks) }));
+  for (const { core } of results) await runToEnd(core, [constrained(1), request(2, 20, { maxTokens: 90 })]);
+  const [quick, slow] = results.map(({ core }) =>
+    [1, 2].map((handle) => firstsOf(core, handle).flatMap(({ newTokenIds }) => [...newTokenIds])),
+  );
+  expect(slow).toEqual(quick!);
+  expect(quick![0]).toEqual([1, 2, 3, 0]);
+  expect(quick![1]).toHaveLength(90);
+  for (const { core, looks } of results) {
+    // The request with the grammar is the first or the second to be admitted: the one with 20 tokens in its prompt is the other.
+    const other = core.executor.steps.flatMap(({ newRequests }) =>
+      newRequests.filter(({ tokenIds }) => tokenIds.length === 20),
+    )[0]!.key;
+    const steps = core.executor.steps.map((step) =>
+      [...step.cachedRequests, ...step.newRequests].map(({ key }) => key),
+    );
+    const sampling = steps.flatMap((keys, step) => (keys.some((key) => key !== other) ? [step] : []));
+    // All of the steps between are the other's.
+    const between = sampling.slice(1).map((step, i) => step - sampling[i]!);
+    expect(Math.min(...between)).toBeGreaterThanOrEqual(Math.max(1, looks));
+    expect(steps.filter((keys) => keys.includes(other))).toHaveLength(90);
+  }
+});
+
+test('where all wait for their masks the core sleeps a little, and goes on', async () => {
+  const { core, manager } = withMasks(8);
+  let numSleeps = 0;
+  core.status.sleep = () => {
+    numSleeps++;
+    if (manager.numWaiting === 0 && !core.scheduler.hasRequests()) core.shutDown();
+  };
+  core.clients[0]!.send({ type: 'add', request: constrained(1) });
+  await core.core.run();
+  await settle(() => firstsOf(core, 1).some(({ finishReason }) => finishReason === 'stop'));
+  expect(numSleeps).toBeGreaterThan(3 * 6);
+  core.close();
+});
+
+test('a token that the grammar does not have is an error of the request, the others go on', async () => {
+  const { core, backend } = withMasks(2);
+  await runToEnd(core, [constrained(1, 5), request(2, 20, { maxTokens: 30 })]);
+  expect(firstsOf(core, 1).at(-1)).toMatchObject({ finishReason: 'error', failure: { fault: 'client' } });
+  expect(firstsOf(core, 2).at(-1)!.finishReason).toBe('length');
+  expect(backend.live).toBe(0);
+});

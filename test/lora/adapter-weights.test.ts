@@ -14,9 +14,9 @@ const MODULES: LoRAModules = new Map([
   [DOWN, [5, 7]],
 ]);
 const REPLACEABLE = new Map([
-  ['classifier.dense', { shape: [5, 5] as const, bias: true }],
-  ['classifier.out_proj', { shape: [3, 5] as const, bias: true }],
-  ['score', { shape: [2, 5] as const, bias: false }],
+  ['classifier.dense', { shape: [5, 5] as const, maxRows: null, bias: true }],
+  ['classifier.out_proj', { shape: [3, 5] as const, maxRows: 4, bias: true }],
+  ['score', { shape: [2, 5] as const, maxRows: 2, bias: false }],
 ]);
 const A = `base_model.model.${Q}.lora_A.weight`;
 const B = `base_model.model.${Q}.lora_B.weight`;
@@ -92,6 +92,21 @@ test('finds what the adapter has in place of a head', async () => {
   expect(collect({ ...all(), ...head }, saved)).rejects.toThrow('classifier.modules_to_save.default.out_proj');
 });
 
+test('the matrix of the classes may have as many rows as it is given, the layer before it has the model’s', async () => {
+  const saved = { modules_to_save: ['classifier'] };
+  const head = (dense: number, classes: number, biases = classes) => ({
+    ...all(),
+    'base_model.model.classifier.dense.weight': tensor(dense, 5),
+    'base_model.model.classifier.dense.bias': tensor(dense),
+    'base_model.model.classifier.out_proj.weight': tensor(classes, 5),
+    'base_model.model.classifier.out_proj.bias': tensor(biases),
+  });
+  for (const classes of [1, 3, 4]) expect(await collect(head(5, classes), saved)).toHaveLength(4);
+  expect(collect(head(5, 5), saved)).rejects.toThrow('has 5 classes, more than 4');
+  expect(collect(head(4, 3), saved)).rejects.toThrow('has shape [4, 5], expected [5, 5]');
+  expect(collect(head(5, 4, 3), saved)).rejects.toThrow('has shape [3], expected [4]');
+});
+
 test("BERT's pooler, which is run only in front of classes, changes nothing elsewhere", async () => {
   const pooler = { 'base_model.model.pooler.dense.lora_A.weight': tensor(4, 5) };
   expect(await collect({ ...all(), ...pooler })).toHaveLength(2);
@@ -161,7 +176,7 @@ describe('refused', () => {
       'a head of more classes',
       { ...all(), 'base_model.model.score.weight': tensor(3, 5) },
       { modules_to_save: ['score'] },
-      'has shape [3, 5], expected [2, 5]',
+      'has 3 classes, more than 2; --max-lora-cls-labels',
     ],
     [
       'a head without its bias',

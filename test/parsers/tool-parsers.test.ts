@@ -160,6 +160,12 @@ const WELL_FORMED: [format: string, what: string, text: string, expected: Partia
     },
   ],
   [
+    'pythonic',
+    'strings that follow each other are one, raw ones keep their backslashes',
+    `[f(a='x' "y"\n  '''z''', b=r'\\d\\'"', c=[u'1', '' '2'], d={'k' 'l': 'v'  })]`,
+    { calls: [['f', `{"a": "xyz", "b": "\\\\d\\\\'\\"", "c": ["1", "2"], "d": {"kl": "v"}}`]] },
+  ],
+  [
     'openai',
     'thoughts are left out; a preamble and a call',
     '<|channel|>analysis<|message|>Which city?<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}',

@@ -204,11 +204,13 @@ class Simulation {
     while (this.inFlight.length < this.scenario.depth) {
       const waitingBefore = this.withStatus('waiting', 'preempted');
       const runningBefore = this.withStatus('running');
-      const scheduled = this.scheduler.schedule();
+      const held = this.drawHeld();
+      const scheduled = this.scheduler.schedule(held);
+      this.checkHeld(scheduled, held);
       this.releasedKeys.push(...scheduled.releasedKeys);
       this.checkStep(scheduled, waitingBefore, runningBefore);
       if (scheduled.totalNumScheduledTokens === 0) {
-        if (this.inFlight.length === 0 && this.scheduler.hasRequests())
+        if (this.inFlight.length === 0 && this.scheduler.hasRequests() && held.size === 0)
           throw new Error('nothing to do, but requests are left');
         break;
       }
@@ -221,6 +223,22 @@ class Simulation {
     for (const update of this.scheduler.updateFromOutput(step.scheduled, step.result)) this.take(update);
     auditBlocks(this.scheduler);
     this.draft();
+  }
+
+  /** Some of those that have started, as if their masks were not ready. */
+  private drawHeld(): Set<number> {
+    if (this.random.chance(0.7)) return new Set();
+    const started = this.withStatus('running', 'preempted').filter(() => this.random.chance(0.5));
+    return new Set(started.map(({ request }) => request.key));
+  }
+
+  private checkHeld(scheduled: SchedulerOutput, held: ReadonlySet<number>): void {
+    for (const entry of [...scheduled.cachedRequests, ...scheduled.newRequests]) {
+      if (!held.has(entry.key)) continue;
+      const { request } = this.tracked.get(entry.key)!;
+      const isLate = entry.numComputedTokens + entry.numScheduledTokens >= request.numTokens;
+      if (isLate) throw new Error(`request ${entry.key} samples although it is held`);
+    }
   }
 
   private withStatus(...statuses: string[]): Tracked[] {

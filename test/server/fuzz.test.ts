@@ -20,7 +20,7 @@ const below = (n: number) => Math.floor(random() * n);
 const pick = <T>(items: readonly T[]): T => items[below(items.length)]!;
 
 const FIELDS =
-  'model messages prompt echo suffix frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n presence_penalty response_format seed stop stream stream_options temperature top_p tools tool_choice reasoning_effort thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p repetition_penalty watermarking length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words add_generation_prompt continue_final_message add_special_tokens documents chat_template chat_template_kwargs media_io_kwargs mm_processor_kwargs structured_outputs priority request_id session_id return_tokens_as_token_ids return_token_ids return_prompt_text cache_salt kv_transfer_params vllm_xargs repetition_detection stream_interval prompt_embeds tokens return_token_strs input instructions previous_response_id store background max_output_tokens max_tool_calls metadata include text reasoning truncation service_tier prompt conversation system stop_sequences thinking output_config __proto__ constructor'.split(
+  'model messages prompt echo suffix frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n presence_penalty response_format seed stop stream stream_options temperature top_p tools tool_choice reasoning_effort thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p repetition_penalty watermarking length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words add_generation_prompt continue_final_message add_special_tokens documents chat_template chat_template_kwargs media_io_kwargs mm_processor_kwargs structured_outputs priority request_id session_id return_tokens_as_token_ids return_token_ids return_prompt_text cache_salt kv_transfer_params vllm_xargs repetition_detection stream_interval prompt_embeds tokens return_token_strs input instructions previous_response_id store background max_output_tokens max_tool_calls metadata include text reasoning truncation service_tier prompt conversation system stop_sequences thinking output_config query items label_token_ids apply_softmax item_first __proto__ constructor'.split(
     ' ',
   );
 const STRINGS = [
@@ -135,7 +135,16 @@ test(`${NUM_BODIES} random bodies never give a 5xx (FUZZ_SEED=${seed})`, async (
   const server = await testServer({ flags: { trustRequestChatTemplate: true } });
   const statuses = new Map<number, number>();
   for (let i = 0; i < NUM_BODIES; i++) {
-    const path = pick([CHAT, COMPLETIONS, RESPONSES, MESSAGES, `${MESSAGES}/count_tokens`, '/tokenize', '/detokenize']);
+    const path = pick([
+      CHAT,
+      COMPLETIONS,
+      RESPONSES,
+      MESSAGES,
+      `${MESSAGES}/count_tokens`,
+      '/tokenize',
+      '/detokenize',
+      '/generative_scoring',
+    ]);
     const text = body(path);
     const response = await server.post(path, text, {
       headers:

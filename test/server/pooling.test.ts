@@ -261,6 +261,15 @@ describe('/score and /rerank', () => {
   });
 });
 
+test('an adapter may have other classes than the model: a score needs one', async () => {
+  const reranker = await classifier('bert_reranker', () => [0.25, 0.75]);
+  const { status, body } = await reranker.postJson('/score', { text_1: 'a', text_2: 'b' });
+  expect([status, body.error.message]).toEqual([400, expect.stringContaining('the adapter has 2')]);
+  const server = await classifier('bert_classifier', () => [0.125, 0.25, 0.125, 0.5]);
+  const answer = await server.postJson('/classify', { input: 'a' });
+  expect(answer.body.data[0]).toEqual({ index: 0, label: null, probs: [0.125, 0.25, 0.125, 0.5], num_classes: 4 });
+});
+
 describe('/classify and /pooling', () => {
   test('the most probable class by its name', async () => {
     const server = await classifier('bert_classifier', () => [0.25, 0.5, 0.25]);

@@ -1,9 +1,9 @@
 import type {
-  AcceptResult,
   Grammar,
   GrammarBackend,
   GrammarMatcher,
   GrammarStatus,
+  MatcherStatus,
 } from '../../src/structured-output/grammar.ts';
 
 /** Grammars whose only text is the tokens 1, 2, 3; compiled when the test says so. */
@@ -12,7 +12,14 @@ export class CountingBackend implements GrammarBackend {
   status: GrammarStatus = 'compiling';
   /** Native objects that have not been freed. */
   live = 0;
+  /** No further mask can be made. */
   breaks = false;
+  /** Masks are looked for so many times before they are ready. */
+  looksUntilReady = 0;
+  /** Masks are made at once where the thread has time. */
+  worksNow = false;
+  /** Milliseconds for which masks were waited for, each time. */
+  readonly waits: number[] = [];
 
   compile(): Grammar {
     this.live++;
@@ -22,29 +29,62 @@ export class CountingBackend implements GrammarBackend {
         return backend.status;
       },
       message: () => 'bad grammar',
-      createMatcher: () => this.matcher(),
+      createMatcher: () => new CountingMatcher(backend),
       free: () => this.live--,
     };
   }
 
-  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
-    if (this.breaks) return 0;
+  workNow(matcher: GrammarMatcher): void {
+    if (this.worksNow) (matcher as CountingMatcher).finish();
+  }
+
+  wait(_matchers: readonly GrammarMatcher[], timeoutMs: number): void {
+    this.waits.push(timeoutMs);
+  }
+
+  copyMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): void {
     matchers.forEach((matcher, i) => {
-      dest[i] = 1 << (matcher as GrammarMatcher & { next: number }).next;
+      dest[i] = (matcher as CountingMatcher).mask();
     });
-    return matchers.length;
+  }
+}
+
+class CountingMatcher implements GrammarMatcher {
+  private next = 1;
+  private refused = false;
+  private numLooks = 0;
+
+  constructor(private readonly backend: CountingBackend) {
+    backend.live++;
   }
 
-  private matcher(): GrammarMatcher & { next: number } {
-    this.live++;
-    return {
-      next: 1,
-      accept(tokenId): AcceptResult {
-        if (tokenId !== this.next) return 'refused';
-        this.next++;
-        return this.next === 4 ? 'complete' : 'open';
-      },
-      free: () => this.live--,
-    };
+  get status(): MatcherStatus {
+    if (this.numLooks < this.backend.looksUntilReady) {
+      this.numLooks++;
+      return 'pending';
+    }
+    if (this.refused || this.backend.breaks) return 'refused';
+    return this.next === 4 ? 'complete' : 'open';
+  }
+
+  advance(tokenIds: readonly number[]): void {
+    this.numLooks = 0;
+    for (const tokenId of tokenIds) {
+      this.refused ||= tokenId !== this.next;
+      this.next++;
+    }
+  }
+
+  finish(): void {
+    this.numLooks = this.backend.looksUntilReady;
+  }
+
+  mask(): number {
+    if (this.numLooks < this.backend.looksUntilReady) throw new Error('there is no mask yet');
+    return 1 << this.next;
+  }
+
+  free(): void {
+    this.backend.live--;
   }
 }

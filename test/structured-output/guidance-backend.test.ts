@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test';
+import fc from 'fast-check';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import type { GrammarSpec } from '../../src/sampling/structured-outputs-params.ts';
 import type { Grammar } from '../../src/structured-output/grammar.ts';
@@ -28,11 +29,12 @@ async function takes(constraint: Constraint, text: string, options = OPTIONS): P
   const mask = new Int32Array(backend.maskWords);
   try {
     for (const id of [...tokenizer.encode(text, { addSpecialTokens: false }), eos]) {
-      expect(backend.fillMasks([matcher], mask)).toBe(1);
+      backend.wait([matcher], 10_000);
+      backend.copyMasks([matcher], mask);
       const allowed = ((mask[id >> 5]! >> (id & 31)) & 1) === 1;
       if (!allowed) return false;
       // Only EOS is left of a complete text.
-      if (id !== eos) expect(matcher.accept(id)).not.toBe('refused');
+      if (id !== eos) matcher.advance([id]);
     }
     return true;
   } finally {
@@ -68,7 +70,7 @@ describe('guidance', () => {
           { trigger: '<f', begin: '<fb>', schema: { type: 'integer' }, end: '</f>' },
         ],
       },
-      ['no tag', 'see <fb>12</f> and <fa>{"name": "x"}</f>.', ''],
+      ['no tag', 'see\n\n\n          <fb>12</f> and\n\n\n<fa>{"name": "x"}</f>.\n\n\n', ''],
       ['see <fb>no</f>', '<fc>1</f>', '<fb>1'],
     ],
   ])('%s', async (_, constraint, good, bad) => {
@@ -83,20 +85,130 @@ describe('guidance', () => {
     expect(await takes(json, '{"name": "x", "b": 1}', { ...OPTIONS, disableAdditionalProperties: true })).toBe(false);
   });
 
+  test('a mask that nobody has begun can be made at once', async () => {
+    const grammar = await compiled({ kind: 'regex', text: '[a-z]+' });
+    const matcher = grammar.createMatcher();
+    backend.wait([matcher], 10_000);
+    const [a] = tokenizer.encode('a', { addSpecialTokens: false });
+    for (let i = 0; i < 100; i++) {
+      matcher.advance([a!]);
+      backend.workNow(matcher);
+      // If a thread had begun it, that is soon done too.
+      backend.wait([matcher], 10_000);
+      expect(matcher.status).toBe('open');
+    }
+    matcher.free();
+    grammar.free();
+  });
+
   test('masks of several matchers lie one after another', async () => {
     const grammars = await Promise.all(['a', 'b'].map((text) => compiled({ kind: 'regex', text })));
     const matchers = grammars.map((grammar) => grammar.createMatcher());
     const both = new Int32Array(2 * backend.maskWords);
-    expect(backend.fillMasks(matchers, both)).toBe(2);
+    backend.wait(matchers, 10_000);
+    backend.copyMasks(matchers, both);
     matchers.forEach((matcher, i) => {
       const one = new Int32Array(backend.maskWords);
-      backend.fillMasks([matcher], one);
+      backend.copyMasks([matcher], one);
       expect([...both.subarray(i * backend.maskWords, (i + 1) * backend.maskWords)]).toEqual([...one]);
       matcher.free();
       grammars[i]!.free();
     });
     expect(both.subarray(0, backend.maskWords)).not.toEqual(both.subarray(backend.maskWords));
   });
+});
+
+describe('white space', () => {
+  const LAYOUTS = [undefined, 1, 2, 4, 8, '\t'];
+
+  test('JSON may be laid out in any usual way', async () => {
+    const nested = { a: { b: [{ c: [{ d: 'x  \n\n\n  y"  {  "' }, 1] }, []] }, e: {} };
+    for (const layout of LAYOUTS) {
+      const text = JSON.stringify(nested, null, layout);
+      for (const laidOut of [
+        text,
+        text.replaceAll('\n', '\r\n'),
+        text.replaceAll(',\n', ' ,\n').replaceAll('": ', '" : '),
+      ]) {
+        expect(await takes({ kind: 'json_object' }, laidOut), laidOut).toBe(true);
+        const framed: Constraint = {
+          kind: 'framed',
+          pieces: [{ begin: 'f "{', schema: {}, end: '\n}' }],
+          repeats: true,
+        };
+        expect(await takes(framed, `f "{${laidOut}\n}\nf "{${laidOut}\n}`), laidOut).toBe(true);
+      }
+    }
+    await fc.assert(
+      fc.asyncProperty(fc.jsonValue({ maxDepth: 4 }), fc.constantFrom(...LAYOUTS), async (value, layout) =>
+        takes({ kind: 'json', schema: {} }, JSON.stringify(value, null, layout)),
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  const SCHEMA = {
+    type: 'object',
+    properties: {
+      a: { type: 'array', items: { enum: [1, 'x'] }, minItems: 2, maxItems: 2 },
+      b: { type: 'object', properties: { c: { type: 'boolean' } }, required: ['c'], additionalProperties: false },
+    },
+    required: ['a', 'b'],
+    additionalProperties: false,
+  };
+  const PIECE = { begin: '<f "', schema: SCHEMA, end: '>' };
+
+  test.each<[string, Constraint, string]>([
+    ['a whole answer', { kind: 'json', schema: SCHEMA }, ''],
+    ['a number', { kind: 'json', schema: { enum: [1, 22] } }, ''],
+    ['a call', { kind: 'framed', pieces: [PIECE], repeats: false }, ''],
+    [
+      'a call behind free text',
+      { kind: 'structural_tag', tags: [{ trigger: '<f', ...PIECE }] },
+      'see "\n\n\n\n\n <f "',
+    ],
+  ])('who writes it wherever it may comes to an end: %s', async (_, constraint, before) => {
+    const text = await spacedOut(constraint, before);
+    const json = text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1);
+    if (text.includes('{'))
+      expect(JSON.parse(json)).toMatchObject({ a: [expect.anything(), expect.anything()], b: {} });
+    expect(json.match(/\n[\r\t ]*\n/)).toBeNull();
+    expect(Math.max(0, ...(json.match(/\s+/g) ?? []).map(({ length }) => length))).toBeLessThan(60);
+  });
+
+  test('a pattern of the client is left alone', () => {
+    const pattern = { ...OPTIONS, whitespacePattern: ' *' };
+    expect(grammarSpec({ kind: 'json', schema: {} }, pattern).jsonBegins).toBeUndefined();
+    expect(grammarSpec({ kind: 'json', schema: {} }, OPTIONS).jsonBegins).toEqual([]);
+  });
+
+  /** What comes behind `before` where white space is always taken if it may come, up to the end of the text or of its first value. */
+  async function spacedOut(constraint: Constraint, before: string): Promise<string> {
+    const grammar = await compiled(grammarSpec(constraint, OPTIONS));
+    const matcher = grammar.createMatcher();
+    const mask = new Int32Array(backend.maskWords);
+    const given = [...tokenizer.encode(before, { addSpecialTokens: false })];
+    let text = '';
+    try {
+      for (let steps = 0; steps < 600; steps++) {
+        backend.wait([matcher], 10_000);
+        backend.copyMasks([matcher], mask);
+        const allowed = [...mask.keys()].flatMap((word) => idsOf(mask[word]!, word));
+        const next = given.shift() ?? allowed.find(isSpace) ?? allowed[0]!;
+        if (next === eos || text.endsWith('>')) return text;
+        text += new TextDecoder().decode(tokenizer.tokenBytes(next)!);
+        matcher.advance([next]);
+      }
+      throw new Error(`it does not end: ${JSON.stringify(text)}`);
+    } finally {
+      matcher.free();
+      grammar.free();
+    }
+  }
+
+  const isSpace = (id: number) => /^\s+$/.test(new TextDecoder().decode(tokenizer.tokenBytes(id) ?? undefined));
+  const idsOf = (word: number, index: number) =>
+    Array.from({ length: 32 }, (_, bit) => index * 32 + bit).filter((id) => (word >> (id & 31)) & 1);
 });
 
 /** Multiplied out it has 2 ** 16 branches. */

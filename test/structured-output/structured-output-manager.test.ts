@@ -81,10 +81,11 @@ describe('StructuredOutputManager', () => {
     manager.admit();
     expect(manager.bitmask(step())).toEqual({ keys: [7], wordsPerRow: 1, words: Int32Array.of(1 << 1) });
     expect(manager.bitmask(step(0))).toBeNull();
-    expect(sample(1)).toBe('going-on');
-    expect(manager.bitmask(step())!.words[0]).toBe(1 << 2);
-    expect(sample(2)).toBe('going-on');
-    expect(sample(3)).toBe('going-on');
+    for (const id of [1, 2, 3]) {
+      expect(sample(id)).toBe('going-on');
+      expect(manager.settle(false)).toEqual({ held: new Set(), deadEnds: [] });
+      expect(manager.bitmask(step())!.words[0]).toBe(1 << (id + 1));
+    }
     expect(sample(5)).toBe('ended');
     manager.release(7);
     expect(backend.live).toBe(0);
@@ -95,15 +96,68 @@ describe('StructuredOutputManager', () => {
     wrong.manager.add(wrong.request);
     wrong.backend.status = 'ready';
     wrong.manager.admit();
-    expect(wrong.sample(2)).toBe('refused');
+    expect(wrong.sample(2)).toBe('going-on');
+    expect(wrong.manager.settle(false).deadEnds).toEqual([wrong.request]);
+    expect(wrong.manager.settle(false).deadEnds).toEqual([]);
 
     const broken = setUp();
     broken.manager.add(broken.request);
     broken.backend.status = 'ready';
     broken.manager.admit();
+    broken.sample(1);
     broken.backend.breaks = true;
-    expect(broken.manager.bitmask(broken.step())!.words[0]).toBe(-1);
-    expect(broken.sample(1)).toBe('refused');
+    expect(broken.manager.settle(false).deadEnds).toEqual([broken.request]);
+
+    const late = setUp();
+    late.manager.add(late.request);
+    late.backend.status = 'ready';
+    late.backend.breaks = true;
+    expect(late.manager.admit().failed).toEqual([{ request: late.request, reason: 'the grammar is too complex' }]);
+    expect(late.backend.live).toBe(0);
+  });
+
+  test('a request whose mask is not ready is held, and its mask waited for once', () => {
+    const { backend, manager, request, step, sample } = setUp();
+    backend.status = 'ready';
+    backend.looksUntilReady = 3;
+    manager.add(request);
+    for (let look = 0; look < 3; look++) expect(manager.admit().ready).toEqual([]);
+    expect(manager.admit().ready).toEqual([request]);
+    expect(backend.waits).toEqual([]);
+    for (const id of [1, 2]) {
+      sample(id);
+      backend.waits.length = 0;
+      for (let look = 0; look < 3; look++) expect([...manager.settle(false).held]).toEqual([7]);
+      expect(backend.waits).toEqual([expect.any(Number)]);
+      expect([...manager.settle(false).held]).toEqual([]);
+      expect(manager.bitmask(step())!.words[0]).toBe(1 << (id + 1));
+    }
+  });
+
+  test('the mask of a request that is alone is made at once', () => {
+    const { backend, manager, request, sample } = setUp();
+    backend.status = 'ready';
+    manager.add(request);
+    manager.admit();
+    backend.looksUntilReady = 3;
+    backend.worksNow = true;
+    sample(1);
+    expect([...manager.settle(false).held]).toEqual([7]);
+    for (let look = 0; look < 3; look++) manager.settle(false);
+    sample(2);
+    expect(manager.settle(true)).toEqual({ held: new Set(), deadEnds: [] });
+  });
+
+  test('one that is aborted while its mask is made leaves nothing', () => {
+    const { backend, manager, request, sample } = setUp();
+    backend.status = 'ready';
+    manager.add(request);
+    manager.admit();
+    backend.looksUntilReady = 3;
+    sample(1);
+    manager.release(7);
+    expect(manager.settle(false)).toEqual({ held: new Set(), deadEnds: [] });
+    expect(backend.live).toBe(0);
   });
 
   test('the constraint begins behind the tokens that it starts after', () => {
@@ -118,6 +172,8 @@ describe('StructuredOutputManager', () => {
     expect(sample(5)).toBe('going-on');
     expect(manager.bitmask(step())!.words[0]).toBe(1 << 1);
     expect(sample(1)).toBe('going-on');
+    expect(manager.settle(false).deadEnds).toEqual([]);
+    expect(manager.bitmask(step())!.words[0]).toBe(1 << 2);
   });
 
   test('an abort while compiling frees the grammar', () => {

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { EngineArgs } from '../../src/config/engine-args.ts';
-import type { Grammar, GrammarMatcher } from '../../src/structured-output/grammar.ts';
+import type { Grammar, GrammarMatcher, MatcherStatus } from '../../src/structured-output/grammar.ts';
 import type { Constraint, JsonOptions, TagFormat } from '../../src/structured-output/grammar-spec.ts';
 import { XGrammarBackend } from '../../src/structured-output/xgrammar/xgrammar-backend.ts';
 import { xgrammarSpec } from '../../src/structured-output/xgrammar/xgrammar-spec.ts';
@@ -35,9 +35,15 @@ async function ready(constraint: Constraint, options = OPTIONS): Promise<Grammar
 
 const has = (mask: Int32Array, id: number) => ((mask[id >> 5]! >> (id & 31)) & 1) === 1;
 
+function settled(matcher: GrammarMatcher): MatcherStatus {
+  backend.wait([matcher], 10_000);
+  return matcher.status;
+}
+
 function maskOf(matcher: GrammarMatcher): Int32Array {
   const mask = new Int32Array(backend.maskWords);
-  expect(backend.fillMasks([matcher], mask)).toBe(1);
+  expect(settled(matcher)).not.toBe('refused');
+  backend.copyMasks([matcher], mask);
   return mask;
 }
 
@@ -46,11 +52,11 @@ function follows(grammar: Grammar, text: string): boolean {
   const matcher = grammar.createMatcher();
   try {
     for (const id of [...tokenizer.encode(text, { addSpecialTokens: false }), EOS]) {
-      if (!has(maskOf(matcher), id)) {
-        expect(matcher.accept(id)).toBe('refused');
-        return false;
-      }
-      expect(matcher.accept(id)).not.toBe('refused');
+      const isAllowed = has(maskOf(matcher), id);
+      matcher.advance([id]);
+      // What comes behind the end is nobody's.
+      if (id !== EOS) expect(settled(matcher) === 'refused').toBe(!isAllowed);
+      if (!isAllowed) return false;
     }
     return true;
   } finally {
@@ -158,7 +164,9 @@ describe('XGrammar', () => {
     const grammar = await ready({ kind: 'choice', choices: ['yes'] });
     const matcher = grammar.createMatcher();
     const ids = [...tokenizer.encode('yes', { addSpecialTokens: false })];
-    expect(ids.map((id) => matcher.accept(id)).at(-1)).toBe('complete');
+    expect(settled(matcher)).toBe('open');
+    matcher.advance(ids);
+    expect(settled(matcher)).toBe('complete');
     const mask = maskOf(matcher);
     expect(config.model.eosTokenIds.every((id) => has(mask, id))).toBe(true);
     expect(ids.some((id) => has(mask, id))).toBe(false);
@@ -174,7 +182,8 @@ describe('XGrammar', () => {
     const [a, b] = ['a', 'b'].map((text) => tokenizer.encode(text, { addSpecialTokens: false })[0]!);
     const matchers = [0, 1, 1, 0].map((i) => grammars[i]!.createMatcher());
     const masks = new Int32Array(4 * backend.maskWords);
-    expect(backend.fillMasks(matchers, masks)).toBe(4);
+    backend.wait(matchers, 10_000);
+    backend.copyMasks(matchers, masks);
     const rows = matchers.map((_, i) => masks.subarray(i * backend.maskWords, (i + 1) * backend.maskWords));
     expect(rows.map((row) => [has(row, a!), has(row, b!)])).toEqual([
       [true, false],
@@ -221,14 +230,45 @@ describe('XGrammar', () => {
     while (grammar.status === 'compiling') await Bun.sleep(1);
     const matcher = grammar.createMatcher();
     other.close();
-    expect(other.fillMasks([matcher], new Int32Array(other.maskWords))).toBe(0);
-    expect(matcher.accept(EOS)).toBe('refused');
+    expect(matcher.status).toBe('refused');
+    matcher.advance([EOS]);
+    other.wait([matcher], 10_000);
+    expect(matcher.status).toBe('refused');
     matcher.free();
     grammar.free();
     const next = other.compile(xgrammarSpec({ kind: 'json_object' }, OPTIONS));
     while (next.status === 'compiling') await Bun.sleep(1);
     expect(next.status).toBe('ready');
     other.close();
+  });
+
+  const SPACED = { ...OPTIONS, disableAnyWhitespace: false };
+
+  test.each<[string, Constraint]>([
+    [
+      'json',
+      { kind: 'json', schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] } },
+    ],
+    [
+      'a tag',
+      format({
+        ...NUMBER,
+        begin: '',
+        end: '',
+        content: {
+          type: 'json_schema',
+          json_schema: { type: 'object', properties: { a: { enum: ['[ \n\t]*', 1] } }, required: ['a'] },
+        },
+      }),
+    ],
+  ])('white space has an end, and room for any usual layout: %s', async (_, constraint) => {
+    const grammar = await ready(constraint, SPACED);
+    const value = { a: '[ \n\t]*' };
+    for (const layout of [undefined, 1, 2, 4, 8, '\t']) {
+      expect(follows(grammar, JSON.stringify(value, null, layout)), `${layout}`).toBe(true);
+    }
+    for (const space of ['\n\n', ' '.repeat(70)]) expect(follows(grammar, `{${space}"a": 1}`), space).toBe(false);
+    grammar.free();
   });
 
   test('what it has no words for is refused', () => {

@@ -30,7 +30,8 @@ enum State {
     Failed(String),
 }
 
-pub struct Grammar(Mutex<State>);
+/// With the vocabulary that it is for.
+pub struct Grammar(Mutex<State>, pub Arc<Vocabulary>);
 
 impl Grammar {
     pub fn status(&self) -> Status {
@@ -99,7 +100,7 @@ pub fn start(vocabulary: Arc<Vocabulary>, kind: &str, data: &str) -> Arc<Grammar
             *used = now;
             return grammar.clone();
         }
-        let grammar = Arc::new(Grammar(Mutex::new(State::Pending)));
+        let grammar = Arc::new(Grammar(Mutex::new(State::Pending), vocabulary.clone()));
         compiler.evict();
         compiler.cache.insert(key, (grammar.clone(), now));
         compiler.queue.push_back(Job { vocabulary, kind: kind.to_string(), data: data.to_string(), grammar: grammar.clone() });

@@ -1,16 +1,20 @@
 //! C functions over llguidance for `bun:ffi`.
 //!
 //! One process, several JavaScript threads: vocabularies and compiled grammars live here, once for all of them. Grammars are compiled by threads
-//! of this library, so no JavaScript thread ever waits for one, and are found again by their content. A matcher belongs to one thread.
+//! of this library, so no JavaScript thread ever waits for one, and are found again by their content. Matchers work on threads of this library too.
 
 mod compile;
+mod follow;
 mod vocabulary;
+mod whitespace;
 
 use compile::{Grammar, Status};
-use llguidance::Matcher;
+use follow::Follower;
 use std::slice;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
+use whitespace::Whitespace;
 
 /// Grammars and matchers that have been given out and not freed.
 static LIVE: AtomicI32 = AtomicI32::new(0);
@@ -122,53 +126,102 @@ pub unsafe extern "C" fn bao_llg_free_grammar(grammar: *const Grammar) {
     drop(Arc::from_raw(grammar));
 }
 
-/// A matcher at the start of a compiled grammar; null where it is not compiled. It outlives the grammar.
+/// A matcher at the start of a compiled grammar, which is pending; null where the grammar is not compiled. It outlives the grammar.
+///
+/// `num_begins`: 0 where the text is one JSON value, more where one begins behind each of these texts, -1 where white space is not to be bounded.
+///
+/// # Safety
+/// `grammar` came from `bao_llg_compile`; `lens` has `num_begins` entries, `begins` as many bytes as they add up to.
 #[no_mangle]
-pub extern "C" fn bao_llg_new_matcher(grammar: &Grammar) -> *mut Matcher {
-    match grammar.matcher() {
-        Some(matcher) => {
-            LIVE.fetch_add(1, Ordering::Relaxed);
-            Box::into_raw(Box::new(matcher))
-        }
-        None => std::ptr::null_mut(),
+pub unsafe extern "C" fn bao_llg_new_matcher(
+    grammar: *const Grammar,
+    lens: *const u32,
+    num_begins: i32,
+    begins: *const u8,
+) -> *const Follower {
+    Arc::increment_strong_count(grammar);
+    let grammar = Arc::from_raw(grammar);
+    if !matches!(grammar.status(), Status::Ready) {
+        return std::ptr::null();
     }
+    let mut rest = begins;
+    let lens = if num_begins > 0 { slice::from_raw_parts(lens, num_begins as usize) } else { &[] };
+    let texts = lens.iter().map(|len| {
+        let text = slice::from_raw_parts(rest, *len as usize).to_vec();
+        rest = rest.add(*len as usize);
+        text
+    });
+    let whitespace = if num_begins < 0 { None } else { Some(Whitespace::new(texts.collect())) };
+    LIVE.fetch_add(1, Ordering::Relaxed);
+    let vocabulary = grammar.1.clone();
+    Arc::into_raw(Follower::start(grammar, vocabulary, whitespace))
 }
 
 /// # Safety
 /// `matcher` came from `bao_llg_new_matcher` and is not used again.
 #[no_mangle]
-pub unsafe extern "C" fn bao_llg_free_matcher(matcher: *mut Matcher) {
+pub unsafe extern "C" fn bao_llg_free_matcher(matcher: *const Follower) {
     LIVE.fetch_sub(1, Ordering::Relaxed);
-    drop(Box::from_raw(matcher));
+    let matcher = Arc::from_raw(matcher);
+    matcher.free();
+}
+
+/// 0: pending, 1: the text may go on, 2: nothing but its end may follow, -1: a token came that is not allowed, or the engine can't go on.
+#[no_mangle]
+pub extern "C" fn bao_llg_matcher_status(matcher: &Follower) -> i32 {
+    matcher.status()
+}
+
+/// Asks it to take tokens: it is pending afterwards. -1 where it is pending now.
+///
+/// # Safety
+/// `matcher` came from `bao_llg_new_matcher`, `tokens` has `count` entries.
+#[no_mangle]
+pub unsafe extern "C" fn bao_llg_advance(matcher: *const Follower, tokens: *const u32, count: usize) -> i32 {
+    Arc::increment_strong_count(matcher);
+    let matcher = Arc::from_raw(matcher);
+    if matcher.advance(slice::from_raw_parts(tokens, count)) { 0 } else { -1 }
+}
+
+/// Does on this thread what the matcher is to do, if no other has begun it.
+///
+/// # Safety
+/// `matcher` came from `bao_llg_new_matcher`.
+#[no_mangle]
+pub unsafe extern "C" fn bao_llg_work_now(matcher: *const Follower) {
+    Arc::increment_strong_count(matcher);
+    follow::work_now(&Arc::from_raw(matcher));
+}
+
+/// Blocks until none of the matchers is pending, at most so many microseconds.
+///
+/// # Safety
+/// `matchers` has `count` matchers.
+#[no_mangle]
+pub unsafe extern "C" fn bao_llg_wait(matchers: *const *const Follower, count: usize, timeout_us: u32) {
+    let followers: Vec<&Follower> = slice::from_raw_parts(matchers, count).iter().map(|each| &**each).collect();
+    follow::wait(&followers, Duration::from_micros(timeout_us as u64));
 }
 
 /// Masks of several matchers, one after another, `words` words each: bit i % 32 of word i / 32 is set where token i may come next. At the end of
-/// a grammar only EOS may. Returns the number of matchers done: less than `count` where one can't go on.
+/// a grammar only EOS may. Returns the number of matchers done: less than `count` where one is pending or can't go on.
 ///
 /// # Safety
-/// `matchers` has `count` matchers of this thread, `dest` room for `count * words` words.
+/// `matchers` has `count` matchers, `dest` room for `count * words` words.
 #[no_mangle]
-pub unsafe extern "C" fn bao_llg_fill_masks(matchers: *const *mut Matcher, count: usize, dest: *mut u32, words: usize) -> i32 {
+pub unsafe extern "C" fn bao_llg_copy_masks(
+    matchers: *const *const Follower,
+    count: usize,
+    dest: *mut u32,
+    words: usize,
+) -> i32 {
     for (i, matcher) in slice::from_raw_parts(matchers, count).iter().enumerate() {
-        let Ok(mask) = (**matcher).compute_mask_or_eos() else {
-            return i as i32;
-        };
-        let mask = mask.as_slice();
-        let len = mask.len().min(words);
         let row = slice::from_raw_parts_mut(dest.add(i * words), words);
-        row[..len].copy_from_slice(&mask[..len]);
-        row[len..].fill(0);
+        if !(**matcher).copy_mask(row) {
+            return i as i32;
+        }
     }
     count as i32
-}
-
-/// Advances over one token: 0 where the text may go on, 1 where it is complete and nothing but its end may follow, -1 where the token is not allowed.
-#[no_mangle]
-pub extern "C" fn bao_llg_accept(matcher: &mut Matcher, token: u32) -> i32 {
-    if matcher.consume_token(token).is_err() {
-        return -1;
-    }
-    matcher.is_stopped() as i32
 }
 
 /// Grammars and matchers of this process that have not been freed yet.

@@ -1,3 +1,4 @@
+use crate::whitespace::SpaceTokens;
 use anyhow::{anyhow, ensure, Result};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
@@ -10,6 +11,7 @@ pub struct Vocabulary {
     tokens: Mutex<Vec<Vec<u8>>>,
     eos: Vec<u32>,
     factory: OnceLock<Result<ParserFactory, String>>,
+    space: OnceLock<SpaceTokens>,
 }
 
 /// A process has one or two.
@@ -36,6 +38,7 @@ pub fn add(name: &str, lens: &[u32], bytes: &[u8], eos: &[u32]) -> Result<()> {
             tokens: Mutex::new(tokens),
             eos: eos.to_vec(),
             factory: OnceLock::new(),
+            space: OnceLock::new(),
         }));
     }
     Ok(())
@@ -49,6 +52,12 @@ impl Vocabulary {
             make_factory(&tokens, &self.eos).map_err(|error| error.to_string())
         });
         made.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
+    /// What the tokens are, and which of them are white space.
+    pub fn tokens(&self) -> Result<(&TokTrie, &SpaceTokens)> {
+        let trie = self.factory()?.tok_env().tok_trie();
+        Ok((trie, self.space.get_or_init(|| SpaceTokens::of(trie))))
     }
 }
 

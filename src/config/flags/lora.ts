@@ -25,6 +25,13 @@ export const loraFlags = {
     metavar: 'RANK',
     help: 'Largest rank of an adapter: 1, 8, 16, 32, 64, 128, 256, 320 or 512.',
   },
+  'max-lora-cls-labels': {
+    type: 'int',
+    default: null,
+    min: 1,
+    metavar: 'CLASSES',
+    help: "Most classes that an adapter's head may have. By default those of the model.",
+  },
   'max-cpu-loras': {
     type: 'int',
     default: null,

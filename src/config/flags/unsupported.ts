@@ -24,7 +24,6 @@ const REASONS: Readonly<Record<string, string>> = {
   'lora-target-modules': "an adapter's own target_modules decide what it changes",
   'enable-mixed-moe-lora-format': NO_EXPERT_LORA,
   'enable-moe-shared-loras': NO_EXPERT_LORA,
-  'max-lora-cls-labels': "an adapter's head has as many classes as the model's",
   'specialize-active-lora': 'it is about CUDA graphs, and a step without adapters costs nothing here anyway',
   'default-mm-loras': TEXT_ONLY,
   'enable-tower-connector-lora': TEXT_ONLY,

@@ -1,6 +1,4 @@
 import type { Executor } from '../../executor/executor.ts';
-import { logger } from '../../logging/logger.ts';
-import type { RequestFailure } from '../../scheduler/finish-reason.ts';
 import { Request } from '../../scheduler/request.ts';
 import type { RequestUpdate, SchedulerCounters, SchedulerInterface } from '../../scheduler/scheduler-interface.ts';
 import type { SchedulerOutput } from '../../scheduler/scheduler-output.ts';
@@ -10,18 +8,17 @@ import { wallClockMs } from '../clock.ts';
 import type { ClientConnection } from '../core-link.ts';
 import { type CoreStatus, MAX_IDLE_MS } from '../core-status.ts';
 import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats } from '../messages.ts';
+import { ConstrainedRequests } from './constrained-requests.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';
 import { UtilityCalls } from './utility-calls.ts';
 
-const log = logger('core');
-
 /** Counters go to the client at most this often. */
 const STATS_INTERVAL_MS = 250;
 /** While a client's ring is full. */
 const FLUSH_SLEEP_MS = 1;
-/** While nothing runs and a grammar is compiled. */
+/** While nothing runs and grammars or masks are made. */
 const GRAMMAR_SLEEP_MS = 1;
 
 export interface EngineCoreOptions {
@@ -45,12 +42,6 @@ const NOTHING_NEW = {
   isFirst: true,
 } satisfies Partial<RequestUpdate>;
 
-const DEAD_END: RequestFailure = {
-  fault: 'client',
-  message:
-    'The output can not be continued: the other parameters allow no token that the grammar allows, or the grammar is too complex.',
-};
-
 interface StepInFlight {
   scheduled: SchedulerOutput;
   pending: PendingStep;
@@ -64,6 +55,7 @@ export class EngineCore {
   /** By client, by handle: the key of a live request. */
   private readonly keys: Map<number, number>[];
   private readonly seeds: SeedSequence;
+  private readonly constrained: ConstrainedRequests;
   private readonly sleepControl: SleepControl;
   private readonly utilityCalls: UtilityCalls;
   private nextKey = 1;
@@ -88,6 +80,18 @@ export class EngineCore {
   ) {
     this.keys = connections.map(() => new Map());
     this.seeds = new SeedSequence(options.seed);
+    this.constrained = new ConstrainedRequests(scheduler, options.structuredOutputs ?? null, (requests, failure) =>
+      this.sendOutputs(
+        requests.map((request) => ({
+          ...NOTHING_NEW,
+          request,
+          finishReason: 'error',
+          failure,
+          isFirst: !request.hasOutput,
+        })),
+        0,
+      ),
+    );
     this.sleepControl = new SleepControl(executor, scheduler, () => this.abortAll());
     this.utilityCalls = new UtilityCalls(executor, scheduler, this.sleepControl, {
       stats: () => this.stats(),
@@ -102,7 +106,7 @@ export class EngineCore {
     while (!this.stopping) {
       this.status.countLoopTurn();
       this.receive();
-      this.admitCompiled();
+      this.constrained.admit();
       if (this.inFlight.length === 0 && this.sleepControl.isDue) {
         await this.changeSleep();
       } else if (this.scheduler.canSchedule() || this.inFlight.length > 0) {
@@ -117,7 +121,7 @@ export class EngineCore {
 
   shutdown(): void {
     for (const { pending } of this.inFlight) pending.wait();
-    this.options.structuredOutputs?.close();
+    this.constrained.close();
     this.executor.shutdown();
     for (const connection of this.connections) connection.close();
   }
@@ -138,7 +142,7 @@ export class EngineCore {
     }
     this.status.state = this.sleepControl.level === null ? 'idle' : 'sleeping';
     const flushing = this.connections.some((connection) => connection.hasPendingOutput);
-    const compiling = (this.options.structuredOutputs?.numWaiting ?? 0) > 0;
+    const compiling = this.constrained.numWaiting > 0;
     const sleepMs = flushing ? FLUSH_SLEEP_MS : compiling ? GRAMMAR_SLEEP_MS : MAX_IDLE_MS;
     this.status.sleep(sleepMs, () => this.connections.some((connection) => connection.hasInput));
   }
@@ -146,20 +150,29 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
+    let isHolding = false;
     while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
-      const scheduled = this.scheduler.schedule();
+      const held = this.constrained.settle();
+      isHolding = held.size > 0;
+      const scheduled = this.scheduler.schedule(held);
       this.releasedKeys.push(...scheduled.releasedKeys);
       if (scheduled.totalNumScheduledTokens === 0) break;
       scheduled.releasedKeys = this.releasedKeys;
       this.releasedKeys = [];
-      scheduled.grammarBitmask = this.options.structuredOutputs?.bitmask(scheduled) ?? null;
+      scheduled.grammarBitmask = this.constrained.bitmask(scheduled);
       this.noteFirstScheduled(scheduled);
       // Nobody's tokens shall wait for these logits.
       if (scheduled.waitsForLogits) while (this.finishOldest()) this.flush();
       this.inFlight.push({ scheduled, pending: this.executor.execute(scheduled), enqueuedMs: performance.now() });
     }
-    this.finishOldest();
+    const hasFinished = this.finishOldest();
     this.stepMs += performance.now() - started;
+    if (!hasFinished && isHolding) this.sleepForGrammars();
+  }
+
+  /** All that run wait for their masks. */
+  private sleepForGrammars(): void {
+    this.status.sleep(GRAMMAR_SLEEP_MS, () => this.connections.some((connection) => connection.hasInput));
   }
 
   /** False when no step is in flight. */
@@ -185,38 +198,9 @@ export class EngineCore {
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
     this.status.addProgress(scheduled.totalNumScheduledTokens);
     const updates = this.scheduler.updateFromOutput(scheduled, result);
-    for (const update of updates)
-      if (update.request.samplingParams.structuredOutputs !== null) this.followGrammar(update);
+    for (const update of updates) this.constrained.follow(update);
     this.publishLoad();
     this.sendOutputs(updates, scheduled.totalNumScheduledTokens);
-  }
-
-  /** A text that is complete by its grammar ends with EOS, even where other rules of its request (ignore_eos, min_tokens) are against it. */
-  private followGrammar(update: RequestUpdate): void {
-    const { request } = update;
-    if (update.finishReason !== null || update.newTokenIds.length === 0) return;
-    const result = this.options.structuredOutputs?.advance(update) ?? 'refused';
-    if (result === 'going-on') return;
-    update.finishReason = result === 'ended' ? 'stop' : 'error';
-    if (result === 'ended') update.newTokenIds = [request.eosTokenIds[0]!];
-    else update.failure = DEAD_END;
-    this.scheduler.finishRequests([request.key], update.finishReason);
-  }
-
-  /** Requests whose grammars have been compiled join the others. */
-  private admitCompiled(): void {
-    const { structuredOutputs } = this.options;
-    if (structuredOutputs === undefined || structuredOutputs.numWaiting === 0) return;
-    const { ready, failed } = structuredOutputs.admit();
-    for (const request of ready) this.scheduler.addRequest(request);
-    for (const { request, reason } of failed) this.refuse(request, reason);
-  }
-
-  /** Ends a request that never came to run. */
-  private refuse(request: Request, reason: string): void {
-    log.warn(`Request ${request.requestId} can't be constrained: ${reason}`);
-    const failure: RequestFailure = { fault: 'client', message: `The output can not be constrained: ${reason}` };
-    this.sendOutputs([{ ...NOTHING_NEW, request, finishReason: 'error', failure }], 0);
   }
 
   private noteFirstScheduled(scheduled: SchedulerOutput): void {
@@ -292,7 +276,7 @@ export class EngineCore {
 
   private schedulerCounters(): SchedulerCounters & Pick<SchedulerStats, 'numDeferred' | 'sleepLevel'> {
     const counters = this.scheduler.stats();
-    const numCompiling = this.options.structuredOutputs?.numWaiting ?? 0;
+    const numCompiling = this.constrained.numWaiting;
     const isPaused = this.scheduler.pauseState !== 'unpaused';
     return {
       ...counters,
@@ -348,22 +332,12 @@ export class EngineCore {
       positionOffset: this.executor.positionOffset(message.promptTokenIds.length),
     });
     if (message.samplingParams.structuredOutputs === null) this.scheduler.addRequest(request);
-    else this.addConstrained(request);
+    else this.constrained.add(request);
   }
 
   /** The sequences of a seeded request draw differently, each reproducibly. */
   private seedOf({ samplingParams: { seed }, sequenceIndex }: EngineCoreRequest): bigint {
     return seed === null ? this.seeds.next() : BigInt(seed) + BigInt(sequenceIndex);
-  }
-
-  private addConstrained(request: Request): void {
-    const { structuredOutputs } = this.options;
-    try {
-      if (structuredOutputs === undefined) throw new Error('the core has no grammar engine');
-      structuredOutputs.add(request);
-    } catch (error) {
-      this.refuse(request, error instanceof Error ? error.message : String(error));
-    }
   }
 
   private abort(handles: readonly number[], clientIndex: number): void {
@@ -372,17 +346,14 @@ export class EngineCore {
     for (const handle of handles) live.delete(handle);
     for (const key of keys) {
       this.firstScheduledMs.delete(key);
-      this.options.structuredOutputs?.release(key);
+      this.constrained.release(key);
     }
     this.scheduler.finishRequests(keys, 'abort');
   }
 
   /** Every request that waits or runs ends here; its client is told. */
   private abortAll(): void {
-    const requests = [
-      ...this.scheduler.unfinishedRequests(),
-      ...(this.options.structuredOutputs?.waitingRequests() ?? []),
-    ];
+    const requests = [...this.scheduler.unfinishedRequests(), ...this.constrained.waitingRequests()];
     this.scheduler.finishRequests(
       requests.map(({ key }) => key),
       'abort',
@@ -396,6 +367,6 @@ export class EngineCore {
   private forget(request: Request): void {
     this.keys[request.clientIndex]!.delete(request.handle);
     this.firstScheduledMs.delete(request.key);
-    this.options.structuredOutputs?.release(request.key);
+    this.constrained.release(request.key);
   }
 }

@@ -42,8 +42,9 @@ export function listAnswer(
   { id, created, model }: PoolingHead,
   data: readonly string[],
   promptTokens: number,
+  completionTokens = 0,
 ): Response {
-  const usage = usageJson({ promptTokens, completionTokens: 0, cachedTokens: null });
+  const usage = usageJson({ promptTokens, completionTokens, cachedTokens: null });
   return jsonAnswer(
     `{"id":${JSON.stringify(id)},"object":"list","created":${created},"model":${JSON.stringify(model)},"data":[${data.join(',')}],"usage":${usage}}`,
   );

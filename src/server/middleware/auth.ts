@@ -3,7 +3,16 @@ import type { MiddlewareHandler } from 'hono';
 import type { ServerEnv } from '../server-context.ts';
 
 /** Paths that need a key; /health, /metrics and the like don't, as in vLLM, which leaves the model's use by /score and the like open too. */
-const GUARDED_PREFIXES = ['/v1', '/v2', '/inference', '/score', '/rerank', '/classify', '/pooling'];
+const GUARDED_PREFIXES = [
+  '/v1',
+  '/v2',
+  '/inference',
+  '/generative_scoring',
+  '/score',
+  '/rerank',
+  '/classify',
+  '/pooling',
+];
 
 /** Where Anthropic's clients come with their key in `x-api-key`. */
 const ANTHROPIC_PREFIX = '/v1/messages';

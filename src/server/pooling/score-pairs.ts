@@ -1,5 +1,6 @@
 import type { PoolingRequestOutput } from '../../engine/engine-client.ts';
 import { ValidationError } from '../../errors/validation-error.ts';
+import type { PoolerOutput } from '../../pooling/finish-pooling.ts';
 import { type PairOptions, pairMaker } from './pair-prompts.ts';
 import {
   type PoolingContext,
@@ -62,8 +63,14 @@ async function prepareForClass(
     task: 'classify',
     prompts: await Promise.all(texts2.map((second, i) => makePair(texts1[texts1.length === 1 ? 0 : i]!, second))),
     scoresOf: (outputs) =>
-      outputs.map(({ output, promptTokenIds }) => ({ score: output.values[0]!, promptTokens: promptTokenIds.length })),
+      outputs.map(({ output, promptTokenIds }) => ({ score: oneClass(output), promptTokens: promptTokenIds.length })),
   };
+}
+
+/** Throws ValidationError where an adapter's head has several. */
+function oneClass({ values, width }: PoolerOutput): number {
+  if (width === 1) return values[0]!;
+  throw new ValidationError(`A score is the probability of one class; the adapter has ${width}.`, 'model');
 }
 
 async function prepareForCosine(

@@ -178,7 +178,7 @@ function toTexts(input: unknown): PoolingText[] {
   throw malformed();
 }
 
-function isTokenId(value: unknown): value is number {
+export function isTokenId(value: unknown): value is number {
   return typeof value === 'number' && Number.isInteger(value) && value >= 0;
 }
 

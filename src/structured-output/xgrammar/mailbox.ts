@@ -2,16 +2,14 @@
 export const OP = {
   /** Text: kind and grammar as JSON. Answer: the grammar's number, or 0 and the reason as text. */
   compile: 1,
-  /** a: grammar. Answer: the matcher's number. */
+  /** a: grammar, b: the matcher's number. Answer: as of `advance`. */
   newMatcher: 2,
-  /** a: matcher, b: token. Answer: 0 open, 1 complete, 2 refused. */
-  accept: 3,
-  /** a: number of matchers, whose numbers are in the data. Answer: how many masks are in the data, one after another. */
-  fillMasks: 4,
+  /** a: matcher, b: number of tokens, which are in the data. Answer: 0 open, 1 complete (then the mask is in the data), 2 refused. */
+  advance: 3,
   /** a: matcher. */
-  freeMatcher: 5,
+  freeMatcher: 4,
   /** a: grammar. */
-  freeGrammar: 6,
+  freeGrammar: 5,
 } as const;
 
 export interface MailRequest {

@@ -1,7 +1,6 @@
 import type { BaoConfig } from '../../config/bao-config.ts';
 import type { GrammarSpec } from '../../sampling/structured-outputs-params.ts';
-import type { AcceptResult, Grammar, GrammarBackend, GrammarMatcher, GrammarStatus } from '../grammar.ts';
-import { OP } from './mailbox.ts';
+import type { Grammar, GrammarBackend, GrammarMatcher, GrammarStatus, MatcherStatus } from '../grammar.ts';
 import type { XGrammarVocabulary } from './xgrammar-engine.ts';
 import { isXGrammarSpec, type XGrammarSpec } from './xgrammar-spec.ts';
 import { XGrammarThread } from './xgrammar-thread.ts';
@@ -11,7 +10,7 @@ const MAX_THREADS = 4;
 
 /**
  * XGrammar. Its build for JavaScript can't take a compiled grammar from one thread to another, and a compile may take seconds: so grammars live in
- * Workers, and a Worker either compiles or follows texts. The thread that owns them waits only for what takes microseconds.
+ * Workers, and a Worker either compiles or follows texts.
  */
 export class XGrammarBackend implements GrammarBackend {
   readonly maskWords: number;
@@ -36,18 +35,21 @@ export class XGrammarBackend implements GrammarBackend {
     return grammar;
   }
 
-  fillMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): number {
-    const all = matchers as readonly XGrammarMatcher[];
-    for (let done = 0; done < all.length; ) {
-      const { thread } = all[done]!;
-      let end = done;
-      while (all[end]?.thread === thread) end++;
-      const numbers = all.slice(done, end).map(({ number }) => number);
-      const numFilled = thread.fillMasks(numbers, dest.subarray(done * this.maskWords), this.maskWords);
-      done += numFilled;
-      if (numFilled === 0) return done;
+  wait(matchers: readonly GrammarMatcher[], timeoutMs: number): void {
+    const deadline = performance.now() + timeoutMs;
+    for (const matcher of matchers as readonly XGrammarMatcher[]) {
+      while (matcher.status === 'pending') {
+        const left = deadline - performance.now();
+        if (left <= 0) return;
+        matcher.thread.wait(left);
+      }
     }
-    return all.length;
+  }
+
+  copyMasks(matchers: readonly GrammarMatcher[], dest: Int32Array): void {
+    (matchers as readonly XGrammarMatcher[]).forEach(({ mask }, i) => {
+      dest.set(mask, i * this.maskWords);
+    });
   }
 
   /** Gives those that wait what is free. */
@@ -95,13 +97,18 @@ class XGrammar implements Grammar {
   start(thread: XGrammarThread): void {
     this.thread = thread;
     this.number = thread.find(this.spec);
-    if (this.number === null) thread.startCompile(this.spec);
+    if (this.number === null) {
+      thread.startCompile(this.spec, (compiled) => {
+        if ('number' in compiled) this.number = compiled.number;
+        else this.reason = compiled.reason;
+      });
+    }
     thread.numUsers++;
   }
 
   get status(): GrammarStatus {
     if (this.thread === null) this.backend.assign();
-    if (this.thread !== null && this.number === null && this.reason === null) this.look(this.thread);
+    this.thread?.poll();
     if (this.reason !== null) return 'failed';
     return this.number === null ? 'compiling' : 'ready';
   }
@@ -113,7 +120,7 @@ class XGrammar implements Grammar {
   createMatcher(): GrammarMatcher {
     if (this.thread === null || this.number === null)
       throw new Error(`a grammar that is ${this.status} has no matchers`);
-    return new XGrammarMatcher(this.thread, this.thread.call(OP.newMatcher, this.number) ?? 0);
+    return new XGrammarMatcher(this.thread, this.number, this.backend.maskWords);
   }
 
   free(): void {
@@ -126,28 +133,42 @@ class XGrammar implements Grammar {
     if (this.number === null && this.reason === null) this.thread.kill();
     this.backend.assign();
   }
-
-  private look(thread: XGrammarThread): void {
-    const compiled = thread.pollCompile();
-    if (compiled === null) return;
-    if ('number' in compiled) this.number = compiled.number;
-    else this.reason = compiled.reason;
-  }
 }
 
 class XGrammarMatcher implements GrammarMatcher {
+  mask: Int32Array = new Int32Array();
+  private known: MatcherStatus = 'pending';
+  private readonly number: number;
+
   constructor(
     readonly thread: XGrammarThread,
-    readonly number: number,
-  ) {}
+    grammar: number,
+    private readonly maskWords: number,
+  ) {
+    this.number = thread.newMatcher(grammar, this.take);
+  }
 
-  accept(tokenId: number): AcceptResult {
-    const result = this.thread.call(OP.accept, this.number, tokenId);
-    if (result === 0) return 'open';
-    return result === 1 ? 'complete' : 'refused';
+  get status(): MatcherStatus {
+    if (this.known !== 'pending') return this.known;
+    this.thread.poll();
+    return this.known;
+  }
+
+  advance(tokenIds: readonly number[]): void {
+    if (tokenIds.length === 0 || this.known === 'refused') return;
+    this.known = 'pending';
+    this.thread.advance(this.number, tokenIds, this.take);
   }
 
   free(): void {
-    this.thread.call(OP.freeMatcher, this.number);
+    this.thread.freeMatcher(this.number);
   }
+
+  private readonly take = (status: number | null): void => {
+    this.known = status === null ? 'refused' : STATUSES[status]!;
+    if (status !== null) this.mask = this.thread.mask(this.maskWords);
+  };
 }
+
+/** By the Worker's numbers. */
+const STATUSES: readonly MatcherStatus[] = ['open', 'complete', 'refused'];

@@ -1,6 +1,5 @@
 import * as xgrammar from '@mlc-ai/web-xgrammar';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import type { AcceptResult } from '../grammar.ts';
 import type { TagFormat } from '../grammar-spec.ts';
 import { mapSchemas, type XGrammarSpec } from './xgrammar-spec.ts';
 
@@ -29,7 +28,7 @@ export class XGrammarEngine {
     if (kind === 'ebnf') return this.compiler.compileGrammar(text);
     if (kind === 'xgrammar_tag') return this.compiler.compileStructuralTag(JSON.stringify(await structuralTag(text)));
     const { schema, any_whitespace: anyWhitespace } = JSON.parse(text) as { schema: object; any_whitespace: boolean };
-    return this.compiler.compileJSONSchema(JSON.stringify(schema), anyWhitespace, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
+    return this.compiler.compileGrammar(await schemaGrammar(JSON.stringify(schema), anyWhitespace));
   }
 
   async createMatcher(grammar: xgrammar.CompiledGrammar): Promise<XGrammarMatcher> {
@@ -43,49 +42,70 @@ export class XGrammarEngine {
 
 /** One sequence's place, with the mask of its next token. */
 export class XGrammarMatcher {
+  status: 'open' | 'complete' | 'refused';
+
   constructor(
     private readonly matcher: xgrammar.GrammarMatcher,
     /** Nothing but the tokens that end a text. */
     private readonly end: Int32Array,
     public mask: Int32Array,
-  ) {}
-
-  async accept(tokenId: number): Promise<AcceptResult> {
-    if (this.matcher.isTerminated() || !this.matcher.acceptToken(tokenId)) return 'refused';
-    this.mask = this.matcher.isTerminated() ? this.end : await this.matcher.getNextTokenBitmask();
-    return this.mask.every((word, i) => (word & ~this.end[i]!) === 0) && !this.isDeadEnd ? 'complete' : 'open';
+  ) {
+    this.status = this.statusOfMask();
   }
 
-  /** No token at all may follow. */
-  get isDeadEnd(): boolean {
-    return this.mask.every((word) => word === 0);
+  async advance(tokenIds: Iterable<number>): Promise<void> {
+    for (const tokenId of tokenIds) {
+      if (this.matcher.isTerminated() || !this.matcher.acceptToken(tokenId)) {
+        this.status = 'refused';
+        return;
+      }
+    }
+    this.mask = this.matcher.isTerminated() ? this.end : await this.matcher.getNextTokenBitmask();
+    this.status = this.statusOfMask();
   }
 
   free(): void {
     this.matcher.dispose();
   }
+
+  /** Without any token that may follow it is refused. */
+  private statusOfMask(): 'open' | 'complete' | 'refused' {
+    if (this.mask.every((word) => word === 0)) return 'refused';
+    return this.mask.every((word, i) => (word & ~this.end[i]!) === 0) ? 'complete' : 'open';
+  }
 }
 
-/** XGrammar has no say over the white space of a tag's schemas: where it is not any, they become grammars. */
+/** XGrammar has no say over the white space of a tag's schemas: so they become grammars. */
 async function structuralTag(text: string): Promise<object> {
   const { format, any_whitespace: anyWhitespace } = JSON.parse(text) as { format: TagFormat; any_whitespace: boolean };
-  const type = 'structural_tag';
-  if (anyWhitespace) return { type, format };
   const grammars = new Map<string, string>();
   mapSchemas(format, (node) => {
     if (node.type === 'json_schema') grammars.set(JSON.stringify(node.json_schema), '');
     return node;
   });
-  for (const schema of grammars.keys()) {
-    const grammar = await xgrammar.Grammar.fromJSONSchema(schema, false, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
-    grammars.set(schema, grammar.toString());
-    grammar.dispose();
-  }
+  for (const schema of grammars.keys()) grammars.set(schema, await schemaGrammar(schema, anyWhitespace));
   const asGrammar = (node: TagFormat & { json_schema: unknown }): TagFormat =>
     node.type === 'json_schema' ? { type: 'grammar', grammar: grammars.get(JSON.stringify(node.json_schema))! } : node;
-  return { type, format: mapSchemas(format, asGrammar) };
+  return { type: 'structural_tag', format: mapSchemas(format, asGrammar) };
 }
 
+/** A schema as EBNF. White space is that of one line, or as much as a text that is laid out over lines has. */
+async function schemaGrammar(schema: string, anyWhitespace: boolean): Promise<string> {
+  const grammar = await xgrammar.Grammar.fromJSONSchema(schema, anyWhitespace, ONE_LINE, [', ', ': '], OPEN_OBJECTS);
+  const text = grammar.toString();
+  grammar.dispose();
+  return anyWhitespace ? boundWhitespace(text) : text;
+}
+
+/** XGrammar's white space has no end: a model that likes it would write nothing else. Classes and literals are passed over whole. */
+function boundWhitespace(ebnf: string): string {
+  const bounded = ebnf.replace(/\[ \\n\\t\]\*|\[(?:[^\]\\]|\\.)*\]|"(?:[^"\\]|\\.)*"/g, (found) =>
+    found === ANY_WHITESPACE ? 'json_space' : found,
+  );
+  return `${bounded}\njson_space ::= [ ]{0,2} | [ ]{0,2} [\\n] [ \\t]{0,64}\n`;
+}
+
+const ANY_WHITESPACE = String.raw`[ \n\t]*`;
 const ONE_LINE = -1;
 /** Objects may have properties that a schema does not list. */
 const OPEN_OBJECTS = false;

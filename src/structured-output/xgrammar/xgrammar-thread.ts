@@ -8,16 +8,29 @@ import type { XGrammarWorkerData } from './xgrammar-worker.ts';
 /** A compile that takes longer is given up; the first of a Worker has the vocabulary to prepare too. */
 const COMPILE_DEADLINE_MS = 10_000;
 const START_DEADLINE_MS = 30_000;
-/** Everything else takes microseconds. */
+/** Everything else takes microseconds, or some milliseconds. */
 const CALL_DEADLINE_MS = 1000;
 const MAX_CACHED = 64;
+const FAILED = 'the grammar engine has failed';
 
 /** Result of a compile: the grammar's number in the Worker, or why there is none. */
 export type Compiled = { number: number } | { reason: string };
 
+/** Something that the Worker is asked for. */
+interface Job {
+  op: number;
+  a: number;
+  b: number;
+  /** What goes along. */
+  data?: string | readonly number[];
+  timeoutMs: number;
+  /** Gets the answer; null: the Worker is dead. */
+  done: (result: number | null) => void;
+}
+
 /**
- * A Worker with XGrammar, as the thread that owns it sees it. One that does not answer in time, or whose WebAssembly has ended itself, is dead: it is
- * terminated, and its owner takes another.
+ * A Worker with XGrammar, as the thread that owns it sees it: it does one job after another, and whoever is interested looks for the answers. One that does not
+ * answer in time, or whose WebAssembly has ended itself, is dead: it is terminated, and its owner takes another.
  */
 export class XGrammarThread {
   /** Grammars in use. While there are any nothing is compiled here, since they would wait for that. */
@@ -25,9 +38,12 @@ export class XGrammarThread {
   private readonly mailbox = new Mailbox();
   private readonly worker: Worker;
   private readonly cache = new Map<string, number>();
-  private compiling: { spec: XGrammarSpec; deadlineMs: number } | null = null;
+  private readonly jobs: Job[] = [];
+  private current: { job: Job; deadlineMs: number } | null = null;
+  private isCompiling = false;
   private dead = false;
   private hasStarted = false;
+  private numMatchers = 0;
 
   constructor(vocabulary: XGrammarVocabulary) {
     const workerData: XGrammarWorkerData = { memory: this.mailbox.memory, vocabulary };
@@ -44,73 +60,109 @@ export class XGrammarThread {
   }
 
   get isFree(): boolean {
-    return !this.dead && this.compiling === null && this.numUsers === 0;
+    return !this.dead && !this.isCompiling && this.numUsers === 0;
   }
 
   /** Number of a grammar that is here already; null where it isn't, or can't be used now. */
   find(spec: XGrammarSpec): number | null {
-    return this.dead || this.compiling !== null ? null : (this.cache.get(keyOf(spec)) ?? null);
+    return this.dead || this.isCompiling ? null : (this.cache.get(keyOf(spec)) ?? null);
   }
 
   /** Must be free. */
-  startCompile(spec: XGrammarSpec): void {
+  startCompile(spec: XGrammarSpec, done: (compiled: Compiled) => void): void {
     this.dropOldest();
-    const allowed = COMPILE_DEADLINE_MS + (this.hasStarted ? 0 : START_DEADLINE_MS);
-    this.compiling = { spec, deadlineMs: performance.now() + allowed };
-    this.mailbox.post(OP.compile, 0, 0, JSON.stringify(spec));
-  }
-
-  /** What has come of `startCompile`; null: not known yet. */
-  pollCompile(): Compiled | null {
-    const { compiling, mailbox } = this;
-    if (compiling === null) throw new Error('nothing is compiled here');
-    if (this.dead) return this.give({ reason: 'the grammar engine has failed' });
-    if (mailbox.isAnswered) {
-      this.hasStarted = true;
-      const number = mailbox.result;
-      if (number > 0) {
-        this.cache.set(keyOf(compiling.spec), number);
-        return this.give({ number });
+    this.isCompiling = true;
+    const timeoutMs = COMPILE_DEADLINE_MS + (this.hasStarted ? 0 : START_DEADLINE_MS);
+    const startedMs = performance.now();
+    const finish = (number: number | null) => {
+      this.isCompiling = false;
+      if (number === null) {
+        const isLate = performance.now() - startedMs >= timeoutMs;
+        done({ reason: isLate ? `it was not compiled within ${COMPILE_DEADLINE_MS / 1000} seconds` : FAILED });
+      } else if (number > 0) {
+        this.cache.set(keyOf(spec), number);
+        done({ number });
+      } else {
+        const reason = this.mailbox.text;
+        this.kill();
+        done({ reason });
       }
-      const reason = mailbox.text;
-      this.kill();
-      return this.give({ reason });
+    };
+    this.ask({ op: OP.compile, a: 0, b: 0, data: JSON.stringify(spec), timeoutMs, done: finish });
+  }
+
+  /** A matcher at the start of a grammar. @returns its number; `done` hears when it has a mask, as with {@link advance} */
+  newMatcher(grammar: number, done: (status: number | null) => void): number {
+    const number = ++this.numMatchers;
+    this.call(OP.newMatcher, grammar, number, undefined, done);
+    return number;
+  }
+
+  /** `done` gets what the Worker says; then, before another answer is looked for, `mask` is the matcher's. */
+  advance(matcher: number, tokenIds: readonly number[], done: (status: number | null) => void): void {
+    this.call(OP.advance, matcher, tokenIds.length, tokenIds, done);
+  }
+
+  mask(maskWords: number): Int32Array {
+    return this.mailbox.words.slice(0, maskWords);
+  }
+
+  freeMatcher(matcher: number): void {
+    this.call(OP.freeMatcher, matcher);
+  }
+
+  /** Looks for the answer, and goes on with the next job. */
+  poll(): void {
+    while (this.current !== null) {
+      const { job, deadlineMs } = this.current;
+      const { isAnswered, result } = this.mailbox;
+      if (this.dead || (isAnswered ? result < 0 : performance.now() > deadlineMs)) this.kill();
+      else if (isAnswered) {
+        this.hasStarted = true;
+        this.current = null;
+        job.done(result);
+        this.next();
+      } else break;
     }
-    if (performance.now() < compiling.deadlineMs) return null;
-    this.kill();
-    return this.give({ reason: `it was not compiled within ${COMPILE_DEADLINE_MS / 1000} seconds` });
   }
 
-  /** Blocks for the answer; null: the Worker is dead. */
-  call(op: number, a = 0, b = 0): number | null {
-    if (this.dead) return null;
-    this.mailbox.post(op, a, b);
-    const result = this.mailbox.wait(CALL_DEADLINE_MS) ? this.mailbox.result : -1;
-    if (result >= 0) return result;
-    this.kill();
-    return null;
-  }
-
-  /** Masks of these matchers, as many as there is room for. @returns how many were written */
-  fillMasks(numbers: readonly number[], dest: Int32Array, maskWords: number): number {
-    const { words } = this.mailbox;
-    const room = Math.floor(words.length / maskWords);
-    const asked = numbers.slice(0, room);
-    words.set(asked);
-    const numFilled = this.call(OP.fillMasks, asked.length) ?? 0;
-    dest.set(words.subarray(0, numFilled * maskWords));
-    return numFilled;
+  /** Blocks until there is an answer, at most so long. */
+  wait(timeoutMs: number): void {
+    if (this.current !== null && !this.dead) this.mailbox.wait(timeoutMs);
+    this.poll();
   }
 
   /** Whatever it does, it does no more. */
   kill(): void {
     if (!this.dead) this.worker.terminate();
     this.dead = true;
+    const left = this.current === null ? this.jobs : [this.current.job, ...this.jobs];
+    this.current = null;
+    for (const { done } of left.splice(0)) done(null);
+    this.jobs.length = 0;
   }
 
-  private give(compiled: Compiled): Compiled {
-    this.compiling = null;
-    return compiled;
+  private call(op: number, a: number, b = 0, data?: readonly number[], done: Job['done'] = () => {}): void {
+    this.ask({ op, a, b, ...(data === undefined ? {} : { data }), timeoutMs: CALL_DEADLINE_MS, done });
+  }
+
+  private ask(job: Job): void {
+    if (this.dead) {
+      job.done(null);
+      return;
+    }
+    this.jobs.push(job);
+    this.next();
+  }
+
+  private next(): void {
+    if (this.current !== null) return;
+    const job = this.jobs.shift();
+    if (job === undefined) return;
+    this.current = { job, deadlineMs: performance.now() + job.timeoutMs };
+    const { op, a, b, data } = job;
+    if (typeof data === 'object') this.mailbox.words.set(data);
+    this.mailbox.post(op, a, b, typeof data === 'string' ? data : undefined);
   }
 
   private dropOldest(): void {

@@ -54,17 +54,16 @@ function reason(error: unknown): string {
   return (fatal ?? (error instanceof Error ? error.message : String(error))).trim();
 }
 
-const ACCEPT_RESULTS = ['open', 'complete', 'refused'] as const;
+const STATUSES = ['open', 'complete', 'refused'] as const;
 
 async function handle({ op, a, b }: MailRequest): Promise<number> {
   switch (op) {
     case OP.newMatcher:
-      matchers.set(nextNumber, await engine!.createMatcher(grammars.get(a)!));
-      return nextNumber++;
-    case OP.accept:
-      return ACCEPT_RESULTS.indexOf(await matchers.get(a)!.accept(b));
-    case OP.fillMasks:
-      return fillMasks(mailbox.words.slice(0, a));
+      matchers.set(b, await engine!.createMatcher(grammars.get(a)!));
+      return answerWithMask(b);
+    case OP.advance:
+      await matchers.get(a)!.advance(mailbox.words.slice(0, b));
+      return answerWithMask(a);
     case OP.freeMatcher:
       matchers.get(a)?.free();
       matchers.delete(a);
@@ -78,13 +77,10 @@ async function handle({ op, a, b }: MailRequest): Promise<number> {
   }
 }
 
-function fillMasks(numbers: Int32Array): number {
-  for (let i = 0; i < numbers.length; i++) {
-    const matcher = matchers.get(numbers[i]!)!;
-    if (matcher.isDeadEnd) return i;
-    mailbox.words.set(matcher.mask, i * matcher.mask.length);
-  }
-  return numbers.length;
+function answerWithMask(number: number): number {
+  const { status, mask } = matchers.get(number)!;
+  mailbox.words.set(mask);
+  return STATUSES.indexOf(status);
 }
 
 for (;;) {
