@@ -3,7 +3,7 @@ import { createDevice } from '../../src/device/create-device.ts';
 import type { Device } from '../../src/device/device.ts';
 import { isQuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { type EngineFacts, engineFacts } from '../engine-facts.ts';
+import { describeEngine, type EngineFacts, engineFacts } from '../engine-facts.ts';
 import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
 import type { Limits } from '../limit-meter.ts';
 import { withLimits } from '../limits.ts';
@@ -76,7 +76,7 @@ export function kernelsTable(figures: KernelsFigures): string {
     withShare(kernel.gbps, limits.read_gbps),
     kernel.gflops === 0 ? '' : withShare(kernel.gflops, limits.gflops),
   ]);
-  const head = `${figures.device}: ${shortNumber(limits.read_gbps)} GB/s read, ${shortNumber(limits.gflops)} GFLOP/s of products\n\n`;
+  const head = `${describeEngine(figures)}\n${figures.device}: ${shortNumber(limits.read_gbps)} GB/s read, ${shortNumber(limits.gflops)} GFLOP/s of products\n\n`;
   return head + formatTable(['op', 'shape', 'us', 'GB/s (of limit)', 'GFLOP/s (of peak)'], rows);
 }
 

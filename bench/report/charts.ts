@@ -21,6 +21,9 @@ type ResultOf<Name extends AnyResult['benchmark']> = Extract<AnyResult, { benchm
 /** Fewer measure prompts: their decoding is a matter of a few steps. */
 const MIN_DECODE_LEN = 16;
 
+/** Threads that wanted to run, by those that can: a benchmark alone stays below. */
+const BUSY_LOAD = 2;
+
 /** File name to SVG: every chart that the results have figures for. */
 export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   const of = <Name extends AnyResult['benchmark']>(name: Name) =>
@@ -183,7 +186,9 @@ function modelName({ model }: { model: string }): string {
 }
 
 function where({ machine, date }: AnyResult): string {
-  return `${machine.cpu}, ${machine.threads} threads, ${date.slice(0, 10)}`;
+  const { cpu, threads, load_average: load } = machine;
+  const isBusy = load > BUSY_LOAD * threads;
+  return `${cpu}, ${threads} threads, ${date.slice(0, 10)}${isBusy ? ', with other work on the machine' : ''}`;
 }
 
 function latest<Each extends { date: string }>(results: readonly Each[]): Each | undefined {
