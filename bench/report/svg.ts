@@ -48,7 +48,8 @@ export function frame(
 ): string {
   const { left, right, top, bottom } = PLOT;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="system-ui, sans-serif" font-size="12">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" font-family="system-ui, sans-serif" font-size="12">`,
+    `<title>${escapeXml(chart.title === '' ? 'Chart' : chart.title)}</title>`,
     STYLE,
     `<rect class="page" width="${WIDTH}" height="${HEIGHT}"/>`,
     `<text class="title" x="16" y="28">${escapeXml(chart.title)}</text>`,
