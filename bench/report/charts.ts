@@ -24,6 +24,9 @@ const MIN_DECODE_LEN = 16;
 /** Threads that wanted to run, by those that can: a benchmark alone stays below. */
 const BUSY_LOAD = 2;
 
+/** Of the shapes, which files without the field are of. */
+const DEFAULT_DTYPE = 'bfloat16';
+
 /** File name to SVG: every chart that the results have figures for. */
 export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   const of = <Name extends AnyResult['benchmark']>(name: Name) =>
@@ -59,15 +62,17 @@ function throughputByBatch(results: readonly ResultOf<'latency'>[]): string {
       .map(([size, same]) => ({ x: size, result: latest(same)! }))
       .sort((a, b) => a.x - b.x),
   }));
-  const series = lines.flatMap(({ name, points }, index): Series[] => {
-    const line = {
+  const measured = lines.map(
+    ({ name, points }): Series => ({
       name,
-      kind: 'line' as const,
+      kind: 'line',
       points: points.map(({ x, result }) => ({ x, y: result.decode_tokens_per_s })),
-    };
-    if (points.some(({ result }) => quantizationOf(result) !== 'none')) return [line];
+    }),
+  );
+  const limits = lines.flatMap(({ name, points }, index): Series[] => {
+    if (points.some(({ result }) => quantizationOf(result) !== 'none')) return [];
     const limit = points.map(({ x, result }) => ({ x, y: decodeLimit(result) }));
-    return [line, { name: `limit of ${name}`, kind: 'limit', points: limit, colorOf: index }];
+    return [{ name: `limit of ${name}`, kind: 'limit', points: limit, colorOf: index }];
   });
   const sizes = new Set(shown.map(({ batch_size }) => batch_size));
   return lineChart({
@@ -75,7 +80,7 @@ function throughputByBatch(results: readonly ResultOf<'latency'>[]): string {
     subtitle: `${lengths}; ${where(latest(shown)!)}`,
     x: { label: 'sequences at once', log: true, ticks: [...sizes].sort((a, b) => a - b) },
     y: { label: 'tokens/s', log: true },
-    series,
+    series: [...measured, ...limits],
   });
 }
 
@@ -170,10 +175,12 @@ function othersOf({ versions }: ResultOf<'peers'>): string {
   return Object.keys(versions).slice(1).join('-') || 'nothing';
 }
 
-/** "0.5b", "0.5b int8" */
+/** "0.5b bfloat16", "0.5b int8", "0.5b int8, KV fp8_e4m3" */
 function engineName(result: ResultOf<'latency'>): string {
   const quantization = quantizationOf(result);
-  return `${modelName(result)} ${quantization === 'none' ? (result.dtype ?? '') : quantization}`.trim();
+  const { dtype = DEFAULT_DTYPE, kv_cache_dtype: kvDtype = dtype } = result;
+  const weights = quantization === 'none' ? dtype : quantization;
+  return `${modelName(result)} ${weights}${kvDtype === dtype ? '' : `, KV ${kvDtype}`}`;
 }
 
 /** Where a file has no such field, its command says it. */

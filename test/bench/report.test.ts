@@ -100,12 +100,14 @@ function legend(svg: string): string[] {
 
 test('throughput has a line for each quantization, and only of one machine and one length', () => {
   const { quantization, dtype, device, kv_cache_dtype, ...older } = figuresOf(32);
+  const LIMITS = ['limit of x bfloat16', 'limit of x bfloat16, KV fp8_e4m3'];
   const results = [
     latencyResult(figuresOf(1)),
     latencyResult(figuresOf(8)),
     latencyResult(figuresOf(1, 'int8')),
     // An older file says it in its command alone.
     latencyResult(older, { command: 'bun bench latency --quantization int8 --batch-size 32' }),
+    latencyResult({ ...figuresOf(8), kv_cache_dtype: 'fp8_e4m3' }),
     latencyResult({ ...figuresOf(64), output_len: 2 }),
     latencyResult({ ...figuresOf(64), input_len: 7 }),
     latencyResult(figuresOf(64), {
@@ -114,8 +116,11 @@ test('throughput has a line for each quantization, and only of one machine and o
     }),
   ];
   const chart = drawCharts(results).get('throughput-by-batch.svg')!;
-  expect(legend(chart)).toEqual(['x bfloat16', 'limit of x bfloat16', 'x int8']);
-  expect(marks(chart)).toBe(4);
+  expect(legend(chart)).toEqual(['x bfloat16', 'x int8', 'x bfloat16, KV fp8_e4m3', ...LIMITS]);
+  expect(marks(chart)).toBe(5);
+  // A limit has the colour of its line.
+  const limitColors = [...chart.matchAll(/class="limit s(\d)"/g)].map(([, color]) => color);
+  expect(limitColors).toEqual(['0', '2', '0', '2']);
 });
 
 test('a chart of a machine that had other work says so', () => {
