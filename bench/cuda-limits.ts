@@ -15,7 +15,7 @@ const PRODUCTS = 10;
 /** A GPU's limits, measured through a device of its own beside the engine's. */
 export class CudaLimitMeter implements LimitMeter {
   private constructor(
-    private readonly device: CudaDevice,
+    private readonly cuda: CudaDevice,
     private readonly probe: CudaProbe,
   ) {}
 
@@ -23,6 +23,10 @@ export class CudaLimitMeter implements LimitMeter {
     const open = type === 'cuda' ? openCuda : openCudaEmulation;
     const device = await open({ index: 0, activationDtype: dtype, replaySizes: [] });
     return new CudaLimitMeter(device, new CudaProbe(device, type === 'cuda' ? REAL_SIZES : EMULATED_SIZES));
+  }
+
+  get device(): string {
+    return this.cuda.description;
   }
 
   measure(): Limits {
@@ -38,6 +42,6 @@ export class CudaLimitMeter implements LimitMeter {
 
   close(): void {
     this.probe.close();
-    this.device.close();
+    this.cuda.close();
   }
 }

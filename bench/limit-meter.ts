@@ -9,6 +9,8 @@ export interface Limits {
 
 /** Measures limits whenever asked. */
 export interface LimitMeter {
+  /** The device in words, as the engine has it: "CPU, 2 threads, AVX-512". */
+  readonly device: string;
   /** The best of several rounds: what else runs on the machine only takes away. About half a second. */
   measure(): Limits;
   close(): void;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { ensureCpuLibrary } from '../scripts/build-cpu.ts';
 import type { BaoConfig } from '../src/config/bao-config.ts';
-import type { CpuIsa } from '../src/device/cpu-library.ts';
+import { type CpuIsa, describeCpu } from '../src/device/cpu-library.ts';
 import { CpuProbe } from '../src/device/cpu-probe.ts';
 import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
 import type { FloatDType } from '../src/device/dtype.ts';
@@ -21,10 +21,6 @@ export interface LimitSubject {
   dtype: FloatDType;
 }
 
-export function limitSubject({ device, model }: BaoConfig): LimitSubject {
-  return { ...device, dtype: model.dtype };
-}
-
 /** The limits of the processor with the engine's number of threads, or those of the GPU. */
 export async function openLimitMeter(subject: LimitSubject): Promise<LimitMeter> {
   if (subject.device === 'cpu') return CpuLimitMeter.open(subject.cpuThreads);
@@ -36,14 +32,18 @@ export async function openLimitMeter(subject: LimitSubject): Promise<LimitMeter>
 export class CpuLimitMeter implements LimitMeter {
   private constructor(
     private readonly probe: CpuProbe,
-    readonly threads: number,
-    readonly isa: CpuIsa,
+    private readonly threads: number,
+    private readonly isa: CpuIsa,
   ) {}
 
   /** @param threads by default those that the engine takes by default */
   static async open(threads: number | null = null): Promise<CpuLimitMeter> {
     const probe = new CpuProbe(await ensureCpuLibrary({ quiet: true }), bufferBytes());
     return new CpuLimitMeter(probe, threads ?? availableThreads(), probe.isa);
+  }
+
+  get device(): string {
+    return describeCpu(this.threads, this.isa);
   }
 
   measure(): Limits {
@@ -72,16 +72,17 @@ export function higherLimits(a: Limits, b: Limits): Limits {
   return dots.length === 0 ? limits : { ...limits, bf16_dot_gflops: Math.max(...dots) };
 }
 
-/** Limits around an action: measured right before and right after it. */
+/** Limits around an action, measured right before and right after it, and the device that they are of. */
 export async function withLimits<Value>(
-  subject: LimitSubject,
+  config: BaoConfig,
   action: () => Promise<Value>,
-): Promise<{ value: Value; limits: Limits }> {
-  const meter = await openLimitMeter(subject);
+): Promise<{ value: Value; limits: Limits; device: string }> {
+  const { device, model } = config;
+  const meter = await openLimitMeter({ ...device, dtype: model.dtype });
   try {
     const before = meter.measure();
     const value = await action();
-    return { value, limits: higherLimits(before, meter.measure()) };
+    return { value, limits: higherLimits(before, meter.measure()), device: meter.device };
   } finally {
     meter.close();
   }

@@ -1,10 +1,11 @@
+import { ConfigError } from '../../src/config/config-error.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import type { FrontendMessage } from '../frontend/server.ts';
 import { HttpPool } from '../load/http-connection.ts';
 import { writeResult } from '../results.ts';
 import { formatPairs, shortNumber } from '../table.ts';
 
-const EVENT_END = Buffer.from('\n\n');
+const EVENT_START = Buffer.from('data: ');
 /** About 30 tokens: a question, not a document. */
 const PROMPT =
   'Tell me a story about an owl named Carol who lives in a tall tree and likes to count the stars at night.';
@@ -78,7 +79,7 @@ async function streamChats(pool: HttpPool, load: FrontendLoad, rounds: number): 
   let chunks = 0;
   const count = (bytes: Uint8Array) => {
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = text.indexOf(EVENT_END); at >= 0; at = text.indexOf(EVENT_END, at + EVENT_END.length)) chunks++;
+    for (let at = text.indexOf(EVENT_START); at >= 0; at = text.indexOf(EVENT_START, at + EVENT_START.length)) chunks++;
   };
   const client = async () => {
     for (let round = 0; round < rounds; round++) {
@@ -97,6 +98,7 @@ class FrontendServer {
     private readonly nextMessage: () => Promise<FrontendMessage>,
   ) {}
 
+  /** Throws ConfigError for a model without a tokenizer. */
   static async start(model: string, tokensAtOnce: number): Promise<FrontendServer> {
     let next = Promise.withResolvers<FrontendMessage>();
     const entry = `${import.meta.dir}/../frontend/server.ts`;
@@ -112,8 +114,11 @@ class FrontendServer {
       return message;
     };
     const ready = await nextMessage();
-    if (ready.type !== 'ready') throw new Error('The server said something else before it was ready.');
-    return new FrontendServer(child, ready.url, nextMessage);
+    if (ready.type === 'ready') return new FrontendServer(child, ready.url, nextMessage);
+    child.kill('SIGKILL');
+    throw new ConfigError(
+      ready.type === 'failed' ? ready.reason : 'The server said something else before it was ready.',
+    );
   }
 
   async cpuSeconds(): Promise<number> {

@@ -3,9 +3,10 @@ import { createDevice } from '../../src/device/create-device.ts';
 import type { Device } from '../../src/device/device.ts';
 import { isQuantizationScheme } from '../../src/device/quantization-scheme.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { describeEngine, type EngineFacts, engineFacts } from '../engine-facts.ts';
 import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
 import type { Limits } from '../limit-meter.ts';
-import { limitSubject, withLimits } from '../limits.ts';
+import { withLimits } from '../limits.ts';
 import { writeResult } from '../results.ts';
 import { median } from '../statistics.ts';
 import { formatTable, shortNumber, withShare } from '../table.ts';
@@ -28,8 +29,7 @@ export interface KernelFigures {
   intensity: number;
 }
 
-export interface KernelsFigures {
-  model: string;
+export interface KernelsFigures extends EngineFacts {
   device: string;
   limit_read_gbps: number;
   limit_gflops: number;
@@ -76,7 +76,7 @@ export function kernelsTable(figures: KernelsFigures): string {
     withShare(kernel.gbps, limits.read_gbps),
     kernel.gflops === 0 ? '' : withShare(kernel.gflops, limits.gflops),
   ]);
-  const head = `${figures.device}: ${shortNumber(limits.read_gbps)} GB/s read, ${shortNumber(limits.gflops)} GFLOP/s of products\n\n`;
+  const head = `${describeEngine(figures)}\n${figures.device}: ${shortNumber(limits.read_gbps)} GB/s read, ${shortNumber(limits.gflops)} GFLOP/s of products\n\n`;
   return head + formatTable(['op', 'shape', 'us', 'GB/s (of limit)', 'GFLOP/s (of peak)'], rows);
 }
 
@@ -97,11 +97,11 @@ export async function measureKernels(
     const scheme = isQuantizationScheme(quantization) ? quantization : null;
     const cases = new KernelCases(device, hf, dtype, config.cache.kvCacheDtype, batches, scheme, enableLora ? { numAdapters, rank } : null).all();
     const wanted = cases.filter(({ op }) => options.ops.length === 0 || options.ops.includes(op));
-    const { value: kernels, limits } = await withLimits(limitSubject(config), async () =>
+    const { value: kernels, limits } = await withLimits(config, async () =>
       wanted.map((kernel) => measureCase(device, kernel, options.budgetMs)),
     );
     return {
-      model: engineArgs.values.model,
+      ...engineFacts(config),
       device: device.description,
       limit_read_gbps: limits.read_gbps,
       limit_gflops: limits.gflops,

@@ -1,8 +1,9 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { describeEngine, type EngineFacts, engineFacts } from '../engine-facts.ts';
 import type { Limits } from '../limit-meter.ts';
-import { limitSubject, withLimits } from '../limits.ts';
+import { withLimits } from '../limits.ts';
 import { type ModelCost, modelCost } from '../offline/model-cost.ts';
 import { type BatchShape, type BatchTimes, batchRates, runBatch } from '../offline/run-batch.ts';
 import { seededRandom } from '../random.ts';
@@ -15,8 +16,8 @@ const STATS_DELAY_MS = 50;
 const PERCENTILES = [10, 25, 50, 75, 90, 99];
 
 /** The JSON of `bun bench latency`: vLLM's fields, then rates beside the limits measured in the same run. */
-export interface LatencyFigures {
-  model: string;
+export interface LatencyFigures extends EngineFacts {
+  device: string;
   batch_size: number;
   input_len: number;
   output_len: number;
@@ -37,7 +38,7 @@ export interface LatencyFigures {
 
 /** Rates are medians over the iterations. */
 export function latencyFigures(
-  model: string,
+  engine: EngineFacts & { device: string },
   shape: BatchShape,
   iterations: readonly BatchTimes[],
   cost: ModelCost,
@@ -47,7 +48,7 @@ export function latencyFigures(
   const latencies = iterations.map((times) => times.total);
   const rates = iterations.map((times) => batchRates(shape, times, cost));
   return {
-    model,
+    ...engine,
     batch_size: shape.batchSize,
     input_len: shape.inputLen,
     output_len: shape.outputLen,
@@ -68,7 +69,8 @@ export function latencyFigures(
 export function latencyTable(figures: LatencyFigures): string {
   const seconds = (value: number) => `${value.toFixed(3)} s`;
   return formatPairs([
-    ['Model', figures.model],
+    ['Model', describeEngine(figures)],
+    ['Device', figures.device],
     ['Batch', `${figures.batch_size} x ${figures.input_len} tokens in, ${figures.output_len} out`],
     ['Mean latency', seconds(figures.avg_latency)],
     ...Object.entries(figures.percentiles).map(([percent, value]) => [`  p${percent}`, seconds(value)] as const),
@@ -96,14 +98,19 @@ export async function measureLatency(
     const random = seededRandom(engineArgs.values.seed);
     for (let i = 0; i < iterations.warmup; i++) await runBatch(engine, shape, random);
     const before = await coreTimes(engine);
-    const { value: times, limits } = await withLimits(limitSubject(engine.config), async () => {
+    const {
+      value: times,
+      limits,
+      device,
+    } = await withLimits(engine.config, async () => {
       const measured: BatchTimes[] = [];
       for (let i = 0; i < iterations.measured; i++) measured.push(await runBatch(engine, shape, random));
       return measured;
     });
     const after = await coreTimes(engine);
     const hostShare = (after.hostMs - before.hostMs) / (after.stepMs - before.stepMs);
-    return latencyFigures(engineArgs.values.model, shape, times, await modelCost(engine.config), limits, hostShare);
+    const facts = { ...engineFacts(engine.config), device };
+    return latencyFigures(facts, shape, times, await modelCost(engine.config), limits, hostShare);
   } finally {
     await engine.close();
   }

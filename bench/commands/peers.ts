@@ -3,7 +3,7 @@ import { EngineArgs } from '../../src/config/engine-args.ts';
 import { availableThreads } from '../../src/device/cpu-resources.ts';
 import { findLocalFolder } from '../../src/loader/model-folder.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { limitSubject, withLimits } from '../limits.ts';
+import { withLimits } from '../limits.ts';
 import { modelCost } from '../offline/model-cost.ts';
 import { bao } from '../peers/bao.ts';
 import {
@@ -138,7 +138,7 @@ export const peers = defineCommand({
       ...{ model, loadFormat, skipTokenizerInit: true },
       ...(quantization === 'none' ? {} : { quantization }),
     }).createEngineConfig();
-    const { value, limits } = await withLimits(limitSubject(config), () =>
+    const { value, limits } = await withLimits(config, () =>
       measurePeers(engines, workload, measurements, numRounds, tell),
     );
     const cost = await modelCost(config);

@@ -227,8 +227,11 @@ async function firstModel(baseUrl: URL, apiKey: string | null): Promise<string> 
   const url = new URL(`${baseUrl.pathname.replace(/\/$/, '')}/v1/models`, baseUrl);
   try {
     const response = await fetch(url, { headers: apiKey === null ? {} : { Authorization: `Bearer ${apiKey}` } });
-    const { data } = (await response.json()) as { data: { id: string }[] };
-    return data[0]!.id;
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    const { data } = (await response.json()) as { data?: { id: string }[] };
+    const first = data?.[0];
+    if (first === undefined) throw new Error('an empty list');
+    return first.id;
   } catch (error) {
     throw new ConfigError(
       `${url} names no model (${(error as Error).message}); is the server up? --model names one too.`,

@@ -1,14 +1,14 @@
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { OfflineEngine } from '../../src/entrypoints/offline-engine.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { describeEngine, type EngineFacts, engineFacts } from '../engine-facts.ts';
 import { fixedLengthParams } from '../offline/run-batch.ts';
 import { randomTokenIds, seededRandom } from '../random.ts';
 import { writeResult } from '../results.ts';
 import { formatPairs, shortNumber } from '../table.ts';
 
 /** The JSON of `bun bench throughput`, in vLLM's names. */
-export interface ThroughputFigures {
-  model: string;
+export interface ThroughputFigures extends EngineFacts {
   /** Seconds. */
   elapsed_time: number;
   num_requests: number;
@@ -37,7 +37,7 @@ export const throughput = defineCommand({
       const figures = await measureThroughput(engine, values);
       process.stdout.write(
         formatPairs([
-          ['Model', figures.model],
+          ['Model', describeEngine(figures)],
           ['Requests', `${figures.num_requests} in ${figures.elapsed_time.toFixed(2)} s`],
           ['Requests a second', shortNumber(figures.requests_per_second)],
           ['Tokens a second, in and out', shortNumber(figures.tokens_per_second)],
@@ -68,7 +68,7 @@ export async function measureThroughput(
   const outputTokens = outputs.reduce((sum, output) => sum + output.outputs[0]!.tokenIds.length, 0);
   const totalTokens = load.numPrompts * load.inputLen + outputTokens;
   return {
-    model: model.model,
+    ...engineFacts(engine.config),
     elapsed_time: elapsed,
     num_requests: load.numPrompts,
     total_num_tokens: totalTokens,

@@ -1,163 +1,123 @@
-/** Charts as SVG text: axes, lines or bars, a legend. No more than the report needs. */
-const WIDTH = 720;
-const HEIGHT = 400;
-const MARGIN = { top: 48, right: 170, bottom: 56, left: 72 };
-const COLORS = ['#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed', '#0891b2', '#be185d', '#4d7c0f'];
-const NUM_TICKS = 5;
+import { figureText, type Scale } from './axis.ts';
 
-export interface Series {
-  name: string;
-  points: { x: number; y: number; label?: string }[];
-  /** A limit, drawn dashed and without marks. */
-  isLimit?: boolean;
-  /** Marks alone, for measurements that are no sequence. */
-  isScatter?: boolean;
-}
+/** What all charts have: a page that suits a light and a dark background, title, grid, axes and legend. */
+export const WIDTH = 760;
+export const HEIGHT = 420;
+const MARGIN = { top: 72, right: 190, bottom: 56, left: 64 };
+/** The part where things are drawn. */
+export const PLOT = {
+  left: MARGIN.left,
+  right: WIDTH - MARGIN.right,
+  top: MARGIN.top,
+  bottom: HEIGHT - MARGIN.bottom,
+};
+export const LINE_HEIGHT = 20;
+/** Each for a light background and for a dark one. */
+const COLORS = [
+  ['#2563eb', '#60a5fa'],
+  ['#dc2626', '#f87171'],
+  ['#059669', '#34d399'],
+  ['#d97706', '#fbbf24'],
+  ['#7c3aed', '#a78bfa'],
+  ['#0e7490', '#22d3ee'],
+  ['#be185d', '#f472b6'],
+  ['#4d7c0f', '#a3e635'],
+] as const;
 
-export interface LineChart {
+export interface ChartText {
   title: string;
+  /** Below the title: what was measured where. */
+  subtitle: string;
   xLabel: string;
   yLabel: string;
-  series: Series[];
-  xLog?: boolean;
-  yLog?: boolean;
 }
 
-export interface BarChart {
-  title: string;
-  yLabel: string;
-  /** Groups along the axis. */
-  categories: string[];
-  series: { name: string; values: (number | null)[] }[];
+/** A line of the legend: `sample` is drawn at its start, around the place given. */
+export interface LegendEntry {
+  name: string;
+  sample: (x: number, y: number) => string;
 }
 
-/** A place on an axis for a value. */
-type Scale = (value: number) => number;
-
-export function lineChart(chart: LineChart): string {
-  const points = chart.series.flatMap((series) => series.points);
-  const xs = domain(
-    points.map(({ x }) => x),
-    chart.xLog ?? false,
-  );
-  const ys = domain(
-    points.map(({ y }) => y),
-    chart.yLog ?? false,
-  );
-  const x = scale(xs, [MARGIN.left, WIDTH - MARGIN.right], chart.xLog ?? false);
-  const y = scale(ys, [HEIGHT - MARGIN.bottom, MARGIN.top], chart.yLog ?? false);
-  const xTicks = ticks(xs, chart.xLog ?? false).map((value) => ({ at: x(value), text: tickText(value) }));
-  const body = chart.series.map((series, index) => drawSeries(series, COLORS[index % COLORS.length]!, x, y));
-  return frame(chart, y, ticks(ys, chart.yLog ?? false), xTicks, body, chart.series);
-}
-
-export function barChart(chart: BarChart): string {
-  const values = chart.series.flatMap((series) => series.values).filter((value) => value !== null);
-  const ys: [number, number] = [0, Math.max(...values, 1e-9) * 1.1];
-  const y = scale(ys, [HEIGHT - MARGIN.bottom, MARGIN.top], false);
-  const slot = (WIDTH - MARGIN.left - MARGIN.right) / chart.categories.length;
-  const barWidth = (slot * 0.8) / chart.series.length;
-  const body = chart.series.flatMap((series, s) =>
-    series.values.map((value, c) => {
-      if (value === null) return '';
-      const left = MARGIN.left + c * slot + slot * 0.1 + s * barWidth;
-      const height = y(0) - y(value);
-      const title = `<title>${escapeXml(`${series.name}, ${chart.categories[c]}: ${tickText(value)}`)}</title>`;
-      return `<rect x="${round(left)}" y="${round(y(value))}" width="${round(barWidth * 0.92)}" height="${round(height)}" fill="${COLORS[s % COLORS.length]}">${title}</rect>`;
-    }),
-  );
-  const xTicks = chart.categories.map((text, c) => ({ at: MARGIN.left + (c + 0.5) * slot, text }));
-  return frame({ ...chart, xLabel: '' }, y, ticks(ys, false), xTicks, body, chart.series);
-}
-
-function drawSeries(series: Series, color: string, x: Scale, y: Scale): string {
-  const places = series.points.map((point) => ({ ...point, at: [round(x(point.x)), round(y(point.y))] as const }));
-  const path = places.map(({ at }) => at.join(',')).join(' ');
-  const dash = series.isLimit ? ' stroke-dasharray="6 4"' : '';
-  const line = series.isScatter
-    ? ''
-    : `<polyline points="${path}" fill="none" stroke="${color}" stroke-width="2"${dash}/>`;
-  if (series.isLimit) return line;
-  const marks = places.map(
-    ({ at, label, y: value }) =>
-      `<circle cx="${at[0]}" cy="${at[1]}" r="4" fill="${color}"><title>${escapeXml(label ?? tickText(value))}</title></circle>`,
-  );
-  return line + marks.join('');
-}
-
-function frame(
-  chart: { title: string; xLabel: string; yLabel: string },
+export function frame(
+  chart: ChartText,
   y: Scale,
-  yTicks: readonly number[],
-  xTicks: readonly { at: number; text: string }[],
+  /** What is written below the axis, line by line. */
+  xTicks: readonly { at: number; lines: readonly string[] }[],
   body: readonly string[],
-  series: readonly { name: string }[],
+  legend: readonly LegendEntry[],
 ): string {
-  const right = WIDTH - MARGIN.right;
-  const bottom = HEIGHT - MARGIN.bottom;
-  const grid = yTicks.map((value) => {
-    const at = round(y(value));
-    return `<line x1="${MARGIN.left}" y1="${at}" x2="${right}" y2="${at}" stroke="#e5e7eb"/>${text(MARGIN.left - 8, at + 4, tickText(value), 'end')}`;
-  });
-  const marks = xTicks.map(({ at, text: words }) => text(round(at), bottom + 18, words, 'middle'));
-  const legend = series.map(
-    ({ name }, index) =>
-      `<rect x="${right + 16}" y="${MARGIN.top + index * 20 - 9}" width="10" height="10" fill="${COLORS[index % COLORS.length]}"/>${text(right + 32, MARGIN.top + index * 20, name, 'start')}`,
-  );
+  const { left, right, top, bottom } = PLOT;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">`,
-    `<rect width="${WIDTH}" height="${HEIGHT}" fill="#ffffff"/>`,
-    `<text x="${MARGIN.left}" y="24" font-size="16" fill="#111827">${escapeXml(chart.title)}</text>`,
-    ...grid,
-    `<line x1="${MARGIN.left}" y1="${bottom}" x2="${right}" y2="${bottom}" stroke="#6b7280"/>`,
-    ...marks,
-    text((MARGIN.left + right) / 2, HEIGHT - 14, chart.xLabel, 'middle'),
-    `<text transform="translate(18 ${(MARGIN.top + bottom) / 2}) rotate(-90)" text-anchor="middle" fill="#374151">${escapeXml(chart.yLabel)}</text>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" font-family="system-ui, sans-serif" font-size="12">`,
+    `<title>${escapeXml(chart.title === '' ? 'Chart' : chart.title)}</title>`,
+    STYLE,
+    `<rect class="page" width="${WIDTH}" height="${HEIGHT}"/>`,
+    `<text class="title" x="16" y="28">${escapeXml(chart.title)}</text>`,
+    text(16, 47, chart.subtitle, 'start'),
+    ...y.ticks.flatMap((tick) => {
+      const at = round(y.place(tick));
+      return [
+        `<line class="grid" x1="${left}" y1="${at}" x2="${right}" y2="${at}"/>`,
+        text(left - 8, at + 4, figureText(tick), 'end'),
+      ];
+    }),
+    `<line class="axis" x1="${left}" y1="${bottom}" x2="${right}" y2="${bottom}"/>`,
+    ...xTicks.flatMap(({ at, lines }) => lines.map((line, i) => text(round(at), bottom + 18 + i * 15, line, 'middle'))),
+    text((left + right) / 2, HEIGHT - 14, chart.xLabel, 'middle'),
+    `<text transform="translate(16 ${(top + bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeXml(chart.yLabel)}</text>`,
     ...body,
-    ...legend,
+    ...legend.flatMap(({ name, sample }, index) => {
+      const at = top + 6 + index * LINE_HEIGHT;
+      return [sample(right + 26, at - 4), text(right + 42, at, name, 'start')];
+    }),
     '</svg>\n',
   ].join('\n');
 }
 
-function text(x: number, y: number, words: string, anchor: 'start' | 'middle' | 'end'): string {
-  return `<text x="${x}" y="${y}" text-anchor="${anchor}" fill="#374151">${escapeXml(words)}</text>`;
+/** Classes of a series: its colour as fill (`f0`) or as stroke (`s0`). `over` is text that may lie over lines. */
+const STYLE = `<style>
+text { fill: #374151 }
+.page { fill: #ffffff } .title { fill: #111827; font-size: 16px; font-weight: 600 }
+.grid { stroke: #e5e7eb } .axis, .limit { stroke: #6b7280 }
+.over { paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
+.limit { stroke-dasharray: 5 4 } polyline { fill: none; stroke-width: 2 }
+${colorRules(0)}
+@media (prefers-color-scheme: dark) {
+text { fill: #c9d1d9 }
+.page { fill: #0d1117 } .title { fill: #f0f6fc }
+.grid { stroke: #30363d } .axis, .limit { stroke: #8b949e } .over { stroke: #0d1117 }
+${colorRules(1)}
+}
+</style>`;
+
+function colorRules(variant: 0 | 1): string {
+  return COLORS.map((color, i) => `.f${i} { fill: ${color[variant]} } .s${i} { stroke: ${color[variant]} }`).join('\n');
 }
 
-/** From 0 on a plain axis; whole powers of ten around the values on a logarithmic one. */
-function domain(values: readonly number[], log: boolean): [number, number] {
-  const usable = log ? values.filter((value) => value > 0) : values;
-  if (usable.length === 0) return [1, 10];
-  const high = Math.max(...usable);
-  if (!log) return [0, high > 0 ? high * 1.1 : 1];
-  const low = 10 ** Math.floor(Math.log10(Math.min(...usable)));
-  return [low, Math.max(10 ** Math.ceil(Math.log10(high)), low * 10)];
+export function colorOf(series: number): number {
+  return series % COLORS.length;
 }
 
-function scale([low, high]: [number, number], [from, to]: [number, number], log: boolean): Scale {
-  const place = log ? (value: number) => Math.log10(Math.max(value, low)) : (value: number) => value;
-  return (value) => from + ((place(value) - place(low)) / (place(high) - place(low))) * (to - from);
+/** Series after the last colour get the first again, with a mark of another form. */
+export function mark(series: number, x: number, y: number, title?: string): string {
+  const drawn = MARKS[Math.floor(series / COLORS.length) % MARKS.length]!(round(x), round(y));
+  return `<path class="f${colorOf(series)}" d="${drawn}">${title === undefined ? '' : `<title>${escapeXml(title)}</title>`}</path>`;
 }
 
-function ticks([low, high]: [number, number], log: boolean): number[] {
-  if (log) {
-    const first = Math.round(Math.log10(low));
-    return Array.from({ length: Math.round(Math.log10(high)) - first + 1 }, (_, i) => 10 ** (first + i));
-  }
-  const rough = (high - low) / NUM_TICKS;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * unit).find((size) => size >= rough)!;
-  return Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, i) => low + i * step);
+const MARKS = [
+  (x: number, y: number) => `M${x - 4},${y}a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z`,
+  (x: number, y: number) => `M${x},${y - 5}l5,9h-10z`,
+  (x: number, y: number) => `M${x - 4},${y - 4}h8v8h-8z`,
+] as const;
+
+export function text(x: number, y: number, words: string, anchor: 'start' | 'middle' | 'end'): string {
+  return `<text x="${x}" y="${y}" text-anchor="${anchor}">${escapeXml(words)}</text>`;
 }
 
-function tickText(value: number): string {
-  if (value !== 0 && (Math.abs(value) < 0.01 || Math.abs(value) >= 1e6)) return value.toExponential(0);
-  return Number(value.toPrecision(3)).toLocaleString('en-US');
-}
-
-function round(value: number): number {
+export function round(value: number): number {
   return Math.round(value * 10) / 10;
 }
 
-function escapeXml(words: string): string {
+export function escapeXml(words: string): string {
   return words.replace(/[<>&"]/g, (character) => `&#${character.charCodeAt(0)};`);
 }

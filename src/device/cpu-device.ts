@@ -1,5 +1,5 @@
 import { type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
-import { type CpuIsa, type CpuLibrary, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
+import { type CpuIsa, type CpuLibrary, describeCpu, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
 import type {
   Device,
@@ -34,13 +34,6 @@ interface Allocation {
 }
 
 const ISA_NAMES = Object.keys(ISA_CODES) as CpuIsa[];
-const ISA_TEXT: Record<CpuIsa, string> = {
-  portable: 'portable kernels',
-  avx2: 'AVX2',
-  avx512: 'AVX-512',
-  avx512_vnni: 'AVX-512 VNNI',
-  avx512_bf16: 'AVX-512 BF16',
-};
 
 function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
@@ -67,7 +60,7 @@ export class CpuDevice implements Device {
     if (!this.#stream)
       throw new Error(`a stream of ${this.threads} threads can't be had (from 1 to 4096 are possible)`);
     this.isa = ISA_NAMES[this.#library.bao_stream_isa(this.#stream)]!;
-    this.description = `CPU, ${this.threads} thread${this.threads === 1 ? '' : 's'}, ${ISA_TEXT[this.isa]}`;
+    this.description = describeCpu(this.threads, this.isa);
     const ops = bindOps(this.#library.ops, this.#stream);
     const debug = options.debug ?? process.env.BAO_DEBUG_KERNELS === '1';
     this.ops = debug ? checkedOps(ops, (address) => this.#bytesFrom(address)) : ops;

@@ -6,6 +6,19 @@ export const ISA_CODES = { portable: 0, avx2: 1, avx512: 2, avx512_vnni: 3, avx5
 
 export type CpuIsa = keyof typeof ISA_CODES;
 
+const ISA_TEXT: Record<CpuIsa, string> = {
+  portable: 'portable kernels',
+  avx2: 'AVX2',
+  avx512: 'AVX-512',
+  avx512_vnni: 'AVX-512 VNNI',
+  avx512_bf16: 'AVX-512 BF16',
+};
+
+/** The processor as the engine uses it, in words. */
+export function describeCpu(threads: number, isa: CpuIsa): string {
+  return `CPU, ${threads} thread${threads === 1 ? '' : 's'}, ${ISA_TEXT[isa]}`;
+}
+
 const FFI_TYPES = { ptr: 'ptr', 'ptr?': 'ptr', i32: 'i32', i64: 'i64', f32: 'f32' } as const satisfies Record<
   ArgType,
   string

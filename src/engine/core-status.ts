@@ -84,10 +84,10 @@ export class CoreStatus {
     Atomics.add(this.words, RECEIVED + clientIndex, 1);
   }
 
-  /** A client: there is something in a ring. Costs a wake-up only when the core sleeps. */
+  /** A client: there is something in a ring. Costs a wake-up only for the first to ring while the core sleeps. */
   ringDoorbell(): void {
     Atomics.add(this.words, DOORBELL, 1);
-    if (Atomics.load(this.words, SLEEPING) === 1) Atomics.notify(this.words, DOORBELL);
+    if (Atomics.exchange(this.words, SLEEPING, 0) === 1) Atomics.notify(this.words, DOORBELL);
   }
 
   /** The core: sleeps until the doorbell rings, `hasWork` (asked after the core counts as asleep) or the time is over. */

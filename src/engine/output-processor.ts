@@ -181,8 +181,15 @@ export class OutputProcessor {
       }
     }
     const newLogprobs = output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs);
-    const end = { finishReason, stopReason, failure: output.failure };
-    const completion = accumulate(sequence, newText, newTokenIds, newLogprobs, end);
+    const completion = accumulate(sequence, {
+      index: sequence.index,
+      text: newText,
+      tokenIds: newTokenIds,
+      logprobs: newLogprobs,
+      finishReason,
+      stopReason,
+      failure: output.failure,
+    });
     if (finishReason !== null) {
       this.finishSequence(output.handle, sequence, finishReason, output.numPreemptions, nowMs);
     }
@@ -252,21 +259,12 @@ export class OutputProcessor {
   }
 }
 
-/** Adds the news to the sequence and gives what its output kind tells. */
-function accumulate(
-  sequence: Sequence,
-  newText: string,
-  newTokenIds: number[],
-  newLogprobs: PositionLogprobs[] | null,
-  end: Pick<CompletionOutput, 'finishReason' | 'stopReason' | 'failure'>,
-): CompletionOutput {
-  for (const id of newTokenIds) sequence.tokenIds.push(id);
-  const { index } = sequence;
-  if (sequence.parent.request.params.outputKind === 'delta') {
-    return { index, text: newText, tokenIds: newTokenIds, logprobs: newLogprobs, ...end };
-  }
-  sequence.text += newText;
-  if (newLogprobs !== null) sequence.logprobs?.push(...newLogprobs);
+/** Adds the news to the sequence and gives what its output kind tells: the news themselves, or all so far. */
+function accumulate(sequence: Sequence, news: CompletionOutput): CompletionOutput {
+  for (const id of news.tokenIds) sequence.tokenIds.push(id);
+  if (sequence.parent.request.params.outputKind === 'delta') return news;
+  sequence.text += news.text;
+  if (news.logprobs !== null) sequence.logprobs?.push(...news.logprobs);
   const { text, tokenIds, logprobs } = sequence;
-  return { index, text, tokenIds, logprobs, ...end };
+  return { ...news, text, tokenIds, logprobs };
 }

@@ -1,6 +1,7 @@
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { BaseTokenizer, countVocab } from './base-tokenizer.ts';
 import type { TokenizerFiles } from './tokenizer-files.ts';
+import { rememberSpellings } from './word-spellings.ts';
 
 const MODEL_TYPES = ['BPE', 'Unigram', 'WordPiece'];
 
@@ -11,6 +12,7 @@ export class JsTokenizer extends BaseTokenizer {
   constructor(files: TokenizerFiles) {
     checkSupported(files);
     const library = new HuggingFaceTokenizer(files.json, files.config);
+    rememberSpellings(library.pre_tokenizer, files.json.pre_tokenizer);
     super(files, countVocab(files.json.model.vocab), (token) => library.token_to_id(token) ?? null);
     this.#library = library;
   }

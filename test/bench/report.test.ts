@@ -1,20 +1,25 @@
 import { expect, test } from 'bun:test';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { latencyFigures } from '../../bench/commands/latency.ts';
 import { writeReport } from '../../bench/commands/report.ts';
 import type { PeersFigures } from '../../bench/peers/measure.ts';
-import { barChart, lineChart } from '../../bench/report/svg.ts';
-import { writeResult } from '../../bench/results.ts';
+import { barChart } from '../../bench/report/bar-chart.ts';
+import { type AnyResult, drawCharts } from '../../bench/report/charts.ts';
+import { lineChart } from '../../bench/report/line-chart.ts';
+import { asResult, writeResult } from '../../bench/results.ts';
 
 const COST = { weightBytes: 1e9, flopsPerToken: 1e9, kvBytes: () => 0 };
 
+const ENGINE = { model: 'shapes/x', dtype: 'bfloat16', kv_cache_dtype: 'bfloat16' };
+
 /** A batch of which every step took 0.1 s after a prefill of 1 s. */
-function figuresOf(batchSize: number) {
+function figuresOf(batchSize: number, quantization = 'none') {
   const times = { prefill: 1, total: 2, decodeTokens: 10 * batchSize };
-  const shape = { batchSize, inputLen: 100, outputLen: 11 };
-  return latencyFigures('shapes/x', shape, [times, times], COST, { read_gbps: 20, gflops: 400 }, 0.01);
+  const shape = { batchSize, inputLen: 100, outputLen: 20 };
+  const engine = { ...ENGINE, quantization, device: 'CPU, 2 threads, AVX2' };
+  return latencyFigures(engine, shape, [times, times], COST, { read_gbps: 20, gflops: 400 }, 0.01);
 }
 
 test('latency figures are rates beside limits, in the field names of vLLM', () => {
@@ -25,6 +30,7 @@ test('latency figures are rates beside limits, in the field names of vLLM', () =
   expect(figures.decode_read_gbps).toBe(10);
   expect(figures.limit_read_gbps).toBe(20);
   expect(figures.host_share).toBe(0.01);
+  expect(figures).toMatchObject({ ...ENGINE, quantization: 'none', device: 'CPU, 2 threads, AVX2' });
 });
 
 const ROW = { peer: 'a', batch_size: 1, input_len: 4, output_len: 4, tokens_per_s: 10, tokens_per_s_rounds: [10] };
@@ -61,32 +67,131 @@ test('results become charts', async () => {
     expect(files.map((file) => file.split('/').at(-1))).toEqual([
       'throughput-by-batch.svg',
       'kernels-roofline.svg',
-      'peers-decode.svg',
-      'peers-streams.svg',
+      'x-decode-beside-b.svg',
+      'x-streams-beside-b.svg',
     ]);
     const [throughput, , decode, streams] = await Promise.all(files.map((file) => Bun.file(file).text()));
-    expect(throughput!.match(/<circle/g)).toHaveLength(3);
-    const bars = /<rect x="[^"]*" y="[^"]*" width="[^"]*" height="[^"]*" fill="[^"]*"><title>/g;
-    // Two engines and the limit at two batch sizes; streams have no limit.
-    expect(decode!.match(bars)).toHaveLength(6);
-    expect(streams!.match(bars)).toHaveLength(2);
+    expect(marks(throughput!)).toBe(3);
+    const count = (svg: string, what: RegExp) => svg.match(what)?.length ?? 0;
+    // Two engines at two batch sizes, with the limit of each; streams have no limit.
+    expect(count(decode!, /<title>[ab] [^<]*batch/g)).toBe(4);
+    expect(count(decode!, /<title>limit: /g)).toBe(2);
+    expect(count(streams!, /<title>[ab] [^<]*stream/g)).toBe(2);
+    expect(count(streams!, /limit: /g)).toBe(0);
     await expect(writeReport(join(folder, 'nowhere'), folder)).rejects.toThrow(/does not exist/);
   } finally {
     rmSync(folder, { recursive: true });
   }
 });
 
+/** Marks of measurements, without the legend's. */
+function marks(svg: string): number {
+  return svg.match(/<path class="f\d+" [^>]*><title>/g)?.length ?? 0;
+}
+
+function latencyResult(figures: object, head: Partial<AnyResult> = {}): AnyResult {
+  return { ...asResult('latency', figures), ...head } as AnyResult;
+}
+
+/** What a chart's legend names. */
+function legend(svg: string): string[] {
+  return [...svg.matchAll(/<text x="612" [^>]*>([^<]*)</g)].map(([, name]) => name!);
+}
+
+test('throughput has a line for each quantization, and only of one machine and one length', () => {
+  const { quantization, dtype, device, kv_cache_dtype, ...older } = figuresOf(32);
+  const LIMITS = ['limit of x bfloat16', 'limit of x bfloat16, KV fp8_e4m3'];
+  const results = [
+    latencyResult(figuresOf(1)),
+    latencyResult(figuresOf(8)),
+    latencyResult(figuresOf(1, 'int8')),
+    // An older file says it in its command alone.
+    latencyResult(older, { command: 'bun bench latency --quantization int8 --batch-size 32' }),
+    latencyResult({ ...figuresOf(8), kv_cache_dtype: 'fp8_e4m3' }),
+    latencyResult({ ...figuresOf(64), output_len: 2 }),
+    latencyResult({ ...figuresOf(64), input_len: 7 }),
+    latencyResult(figuresOf(64), {
+      date: '2020-01-01T00:00:00Z',
+      machine: { ...asResult('latency', {}).machine, cpu: 'another' },
+    }),
+  ];
+  const chart = drawCharts(results).get('throughput-by-batch.svg')!;
+  expect(legend(chart)).toEqual(['x bfloat16', 'x int8', 'x bfloat16, KV fp8_e4m3', ...LIMITS]);
+  expect(marks(chart)).toBe(5);
+  // A limit has the colour of its line.
+  const limitColors = [...chart.matchAll(/class="limit s(\d)"/g)].map(([, color]) => color);
+  expect(limitColors).toEqual(['0', '2', '0', '2']);
+});
+
+test('a chart of a machine that had other work says so', () => {
+  const chartAt = (load: number) => {
+    const machine = { ...asResult('latency', {}).machine, threads: 2, load_average: load };
+    return drawCharts([latencyResult(figuresOf(1), { machine })]).get('throughput-by-batch.svg')!;
+  };
+  expect(chartAt(5)).toContain('with other work on the machine');
+  expect(chartAt(2)).not.toContain('with other work');
+});
+
+test('latency is drawn against the rate that was asked for', () => {
+  const serve = (rate: number | 'inf', maxConcurrency: number | null = null) => ({
+    model_id: 'x',
+    request_rate: rate,
+    max_concurrency: maxConcurrency,
+    completed: 2,
+    total_input_tokens: 20,
+    total_output_tokens: 40,
+    median_ttft_ms: 5,
+    p99_ttft_ms: 9,
+    median_tpot_ms: 1,
+    p99_tpot_ms: 2,
+  });
+  const loads = [serve(8), serve(2), serve('inf'), serve(4, 1), { ...serve(16), total_input_tokens: 200 }, serve(4)];
+  const chart = drawCharts(loads.map((load) => asResult('serve', load) as unknown as AnyResult)).get(
+    'latency-by-load.svg',
+  )!;
+  expect(legend(chart)).toEqual(['median TTFT', 'p99 TTFT', 'median TPOT', 'p99 TPOT']);
+  expect(chart).toContain('x, 10 tokens in, 20 out');
+  expect(marks(chart)).toBe(4 * 3);
+});
+
+test('the roofline is of the run with most ops, and of weights as they are', () => {
+  const kernel = (op: string) => ({ op, shape: '1 x 2', microseconds: 1, gbps: 5, gflops: 5, intensity: 1 });
+  const kernels = (ops: string[], quantization: string) =>
+    asResult('kernels', {
+      ...ENGINE,
+      quantization,
+      limit_read_gbps: 20,
+      limit_gflops: 400,
+      kernels: ops.map(kernel),
+    }) as unknown as AnyResult;
+  const charts = drawCharts([kernels(['a', 'b'], 'none'), kernels(['c'], 'none'), kernels(['a', 'b', 'd'], 'int8')]);
+  expect(legend(charts.get('kernels-roofline.svg')!)).toEqual(['a', 'b', 'limit']);
+});
+
+test('the results that come with Bao make the charts that the docs show', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-report-'));
+  try {
+    const root = join(import.meta.dir, '../..');
+    const drawn = (await writeReport(join(root, 'bench/results'), folder)).map((file) => file.split('/').at(-1)!);
+    expect(drawn.sort()).toEqual(readdirSync(join(root, 'docs/images/bench')).sort());
+    const docs = await Bun.file(join(root, 'docs/performance.md')).text();
+    expect(drawn.filter((name) => !docs.includes(`](images/bench/${name})`))).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test('a chart is well-formed whatever it shows', () => {
-  const empty = lineChart({ title: 'a < b & "c"', xLabel: '', yLabel: '', series: [] });
+  const plain = { title: '', subtitle: '', x: { label: '' }, y: { label: '' } };
+  const empty = lineChart({ ...plain, title: 'a < b & "c"', series: [] });
   expect(empty).toContain('a &#60; b &#38; &#34;c&#34;');
   const zero = lineChart({
-    title: '',
-    xLabel: '',
-    yLabel: '',
-    series: [{ name: 's', points: [{ x: 0, y: 0 }] }],
-    yLog: true,
+    ...plain,
+    y: { label: '', log: true },
+    series: [{ name: 's', kind: 'line', points: [{ x: 0, y: 0 }] }],
   });
-  const bars = barChart({ title: '', yLabel: '', categories: ['one'], series: [{ name: 's', values: [null] }] });
+  const nothing = { ...plain, yLabel: '', categories: ['one'], limits: [null] };
+  const bars = barChart({ ...nothing, series: [{ name: 's', values: [null] }] });
   for (const svg of [empty, zero, bars]) {
     expect(svg).not.toMatch(/NaN|Infinity|undefined/);
     expect(svg.startsWith('<svg ')).toBe(true);

@@ -15,6 +15,8 @@ const server = Bun.serve({
   hostname: '127.0.0.1',
   routes: {
     '/v1/models': () => Response.json({ data: [{ id: 'fake' }] }),
+    '/starting/v1/models': () => Response.json({ error: { message: 'loading' } }, { status: 503 }),
+    '/empty/v1/models': () => Response.json({ data: [] }),
     '/v1/completions': {
       POST: async (request) => {
         const body = (await request.json()) as { max_tokens: number; prompt: unknown };
@@ -94,6 +96,13 @@ describe('bun bench serve', () => {
     const given = await flags(`--dataset-name custom --dataset-path ${path} --num-prompts 1`);
     await expect(measureServe(given)).rejects.toThrow(/does not answer the first request: HTTP 400: .*no/);
     await Bun.file(path).delete();
+  });
+
+  test('a server that names no model is told with what it says', async () => {
+    const given = await flags('--num-prompts 1');
+    const at = (path: string) => measureServe({ ...given, baseUrl: `http://127.0.0.1:${server.port}${path}` });
+    await expect(at('/starting')).rejects.toThrow(/starting\/v1\/models names no model \(HTTP 503\)/);
+    await expect(at('/empty')).rejects.toThrow(/names no model \(an empty list\)/);
   });
 });
 

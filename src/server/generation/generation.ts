@@ -149,9 +149,11 @@ export function startGeneration(
   };
   const receive = (index: number, output: RequestOutput) => {
     if (isOver) return;
-    const failure = output.outputs.map(failureOf).find((each) => each !== null) ?? null;
     if (output.finished) running.delete(output.requestId);
-    if (failure !== null) return fail(failure);
+    for (const choice of output.outputs) {
+      const failure = failureOf(choice);
+      if (failure !== null) return fail(failure);
+    }
     handler.onOutput(index, output);
     if (running.size > 0) return;
     finish();
