@@ -95,7 +95,15 @@ export async function measureKernels(
     const { hf, dtype, quantization } = config.model;
     const { enableLora, maxLoras: numAdapters, maxLoraRank: rank } = config.lora;
     const scheme = isQuantizationScheme(quantization) ? quantization : null;
-    const cases = new KernelCases(device, hf, dtype, config.cache.kvCacheDtype, batches, scheme, enableLora ? { numAdapters, rank } : null).all();
+    const cases = new KernelCases(
+      device,
+      hf,
+      dtype,
+      config.cache.kvCacheDtype,
+      batches,
+      scheme,
+      enableLora ? { numAdapters, rank } : null,
+    ).all();
     const wanted = cases.filter(({ op }) => options.ops.length === 0 || options.ops.includes(op));
     const { value: kernels, limits } = await withLimits(config, async () =>
       wanted.map((kernel) => measureCase(device, kernel, options.budgetMs)),

@@ -262,7 +262,7 @@ export class KernelCases {
   }
 
   private addAttention(batch: KernelBatch): void {
-    const { hf, device } = this;
+    const { hf } = this;
     const { numSeqs, newTokens, context } = batch;
     const rows = numSeqs * newTokens;
     const blocks = Math.ceil(context / BLOCK_SIZE);
@@ -282,9 +282,7 @@ export class KernelCases {
       'paged_attention',
       `${numSeqs} x ${newTokens} new of ${context}, ${this.cacheDtype}`,
       {
-        bytes:
-          numSeqs * blocks * this.blockBytes +
-          2 * rows * qWidth * this.actBytes,
+        bytes: numSeqs * blocks * this.blockBytes + 2 * rows * qWidth * this.actBytes,
         flops: 4 * numSeqs * seen * qWidth,
       },
       () => ({

@@ -13,7 +13,9 @@ export function checkFlags(values: FlagValues): void {
   checkRanges(values);
   checkListening(values);
   checkTls(values);
+  checkHttp(values);
   checkFrontend(values);
+  checkTracing(values);
   checkLoRAFlags(values);
 }
 
@@ -68,6 +70,27 @@ function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs, enableSslR
   for (const [flag, path] of Object.entries(files)) {
     if (path !== null && !existsSync(path)) throw new ConfigError(`--${flag}: ${path} does not exist.`);
   }
+}
+
+/** What would never match anything, since it is not what a browser sends or what a request's path looks like. */
+function checkHttp({ allowedOrigins, disableAccessLogForEndpoints }: FlagValues): void {
+  for (const origin of allowedOrigins) {
+    if (origin === '*' || origin === 'null' || /^[a-z][a-z0-9+.-]*:\/\/[^/?#]+$/i.test(origin)) continue;
+    throw new UsageError(
+      `--allowed-origins takes *, or origins as browsers send them, such as https://example.com:8080, without a path or a slash at the end, not "${origin}".`,
+    );
+  }
+  for (const path of disableAccessLogForEndpoints) {
+    if (path.startsWith('/')) continue;
+    throw new UsageError(`--disable-access-log-for-endpoints takes paths such as /health, not "${path}".`);
+  }
+}
+
+function checkTracing({ otlpTracesEndpoint: url }: FlagValues): void {
+  if (url === null || /^https?:$/.test(URL.parse(url)?.protocol ?? '')) return;
+  throw new UsageError(
+    `--otlp-traces-endpoint must be the http:// or https:// URL of a collector for protobuf over HTTP (not gRPC), such as http://localhost:4318/v1/traces, not "${url}".`,
+  );
 }
 
 function checkFrontend(values: FlagValues): void {

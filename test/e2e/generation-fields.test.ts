@@ -6,10 +6,14 @@ const PROMPT = 'The capital of France is';
 const GREEDY = { prompt: PROMPT, max_tokens: 12, temperature: 0, ignore_eos: true, return_token_ids: true };
 
 interface Logprobs {
+  text_offset: number[];
   tokens: string[];
   token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[];
 }
+
+const PARTS = ['text_offset', 'tokens', 'token_logprobs'] as const;
+type Told = { text: string } & Pick<Logprobs, (typeof PARTS)[number]>;
 
 interface Detailed extends CompletionBody {
   choices: (CompletionBody['choices'][number] & {
@@ -78,6 +82,41 @@ describe('fields of generation', () => {
     expect((await generate(echo)).choices[0]!.text).toBe(PROMPT + plain.choices[0]!.text);
     const promptOnly = await generate({ ...echo, max_tokens: 0 });
     expect(promptOnly.choices[0]!.text).toBe(PROMPT);
+  });
+
+  test('echo: a stream begins every choice with the prompt and its log probabilities, as an answer in one piece', async () => {
+    const sampled = {
+      prompt: [PROMPT, 'One 🦉'],
+      n: 2,
+      echo: true,
+      logprobs: 1,
+      max_tokens: 3,
+      temperature: 1,
+      seed: 5,
+    };
+    // What might be a stop string is held back in the text, not among the tokens.
+    const request = { ...sampled, stop: ['Paris is', '🦉'] };
+    const whole = (await ask('/v1/completions', request)) as Detailed;
+    for (const interval of [1, 3]) {
+      const streamed = await fetch(`${server.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ ...request, stream: true, stream_interval: interval }),
+      });
+      const got = whole.choices.map(() => ({ text: '', text_offset: [], tokens: [], token_logprobs: [] }) as Told);
+      for (const [, data] of (await streamed.text()).matchAll(/^data: (\{.*)$/gm)) {
+        for (const { index, text, logprobs } of (JSON.parse(data!) as Detailed).choices) {
+          got[index]!.text += text;
+          for (const part of PARTS) (got[index]![part] as unknown[]).push(...(logprobs?.[part] ?? []));
+        }
+      }
+      expect(got).toEqual(
+        whole.choices.map(({ text, logprobs }) => {
+          const { text_offset, tokens, token_logprobs } = logprobs!;
+          return { text, text_offset, tokens, token_logprobs };
+        }),
+      );
+    }
   });
 
   test('return_token_ids: the ids of prompt and answer', async () => {
