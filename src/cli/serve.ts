@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { configWarnings } from '../config/checks.ts';
 import { EngineArgs } from '../config/engine-args.ts';
+import { environmentWarnings } from '../config/environment.ts';
 import { describeNonDefaultArgs } from '../config/non-default-args.ts';
 import { configureLogging, logger } from '../logging/logger.ts';
 import { VERSION } from '../version.ts';
@@ -19,11 +20,13 @@ export async function serve(argv: readonly string[]): Promise<void> {
   }
 
   const engineArgs = await EngineArgs.fromCliArgs(args);
-  const { servedModelName, model, logLevel, logFormat } = engineArgs.values;
+  const { servedModelName, model, logLevel, logFormat, apiKey, hfToken } = engineArgs.values;
   setProcessTitle(`bao ${servedModelName[0] ?? model}`);
-  configureLogging({ level: logLevel, format: logFormat });
+  const secrets = hfToken === null ? apiKey : [...apiKey, hfToken];
+  configureLogging({ level: logLevel, format: logFormat, secrets });
   const nonDefault = describeNonDefaultArgs(engineArgs.values);
   log.info(`Bao ${VERSION}${nonDefault === '' ? '' : `, flags:\n${nonDefault}`}`);
+  for (const warning of await environmentWarnings(process.env)) log.warn(warning);
 
   const config = await engineArgs.createEngineConfig();
   for (const warning of configWarnings(config, availableParallelism())) log.warn(warning);

@@ -14,6 +14,7 @@ export function checkFlags(values: FlagValues): void {
   checkListening(values);
   checkTls(values);
   checkFrontend(values);
+  checkTracing(values);
   checkLoRAFlags(values);
 }
 
@@ -68,6 +69,13 @@ function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs, enableSslR
   for (const [flag, path] of Object.entries(files)) {
     if (path !== null && !existsSync(path)) throw new ConfigError(`--${flag}: ${path} does not exist.`);
   }
+}
+
+function checkTracing({ otlpTracesEndpoint: url }: FlagValues): void {
+  if (url === null || /^https?:$/.test(URL.parse(url)?.protocol ?? '')) return;
+  throw new UsageError(
+    `--otlp-traces-endpoint must be the http:// or https:// URL of a collector for protobuf over HTTP (not gRPC), such as http://localhost:4318/v1/traces, not "${url}".`,
+  );
 }
 
 function checkFrontend(values: FlagValues): void {

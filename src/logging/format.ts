@@ -1,6 +1,8 @@
 import type { LogFields, LogLevel, LogRecord } from './log-record.ts';
 
 const MASK = '***';
+/** A shorter one is no secret for long, and would mask parts of common words. */
+const SECRET_LENGTH = 6;
 /** Compared without case, dashes and underscores. */
 const SECRET_NAMES = new Set(['apikey', 'hftoken', 'authorization', 'password', 'secret', 'cookie', 'sslkey']);
 
@@ -25,7 +27,9 @@ export function formatText(record: LogRecord, color: boolean): string {
     if (value instanceof Error) stacks.push(value.stack ?? `${value.name}: ${value.message}`);
     else pairs.push(color ? `${DIM}${key}=${RESET}${textValue(value)}` : `${key}=${textValue(value)}`);
   }
-  return `${[[painted, escapeControls(record.text), ...pairs].join(' '), ...stacks].join('\n')}\n`;
+  const lines = [[painted, escapeControls(record.text), ...pairs].join(' '), ...stacks].join('\n');
+  // Text may hold what a client sent: a line that is not indented begins a record.
+  return `${lines.replace(/\n(?=\S)/g, '\n  ')}\n`;
 }
 
 /** One JSON object on one line: time (ISO 8601, UTC), level, logger, thread if any, message, then the fields. */
@@ -39,6 +43,13 @@ export function formatJson(record: LogRecord): string {
   };
   // The head's names win: a field can't forge the level or the time.
   return `${JSON.stringify({ ...Object.fromEntries(visibleFields(record.fields)), ...head }, jsonValue)}\n`;
+}
+
+/** @returns the line with each of `secrets` masked */
+export function withoutSecrets(line: string, secrets: readonly string[]): string {
+  return secrets
+    .filter((secret) => secret.length >= SECRET_LENGTH)
+    .reduce((masked, secret) => masked.replaceAll(secret, MASK), line);
 }
 
 /** True for a field or flag name whose value must never be shown. */
@@ -71,7 +82,7 @@ function jsonValue(key: string, value: unknown): unknown {
   return value;
 }
 
-/** Text may hold what a client sent: no line breaks that look like other records, no terminal escapes. */
+/** Text may hold what a client sent: no terminal escapes. */
 function escapeControls(text: string): string {
   return text.replace(/[\p{Cc}]/gu, (character) =>
     character === '\n' || character === '\t'

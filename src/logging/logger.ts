@@ -1,5 +1,5 @@
 import { fstatSync, writeSync } from 'node:fs';
-import { formatJson, formatText } from './format.ts';
+import { formatJson, formatText, withoutSecrets } from './format.ts';
 import { LOG_LEVELS, type LogFields, type LogLevel, type LogRecord } from './log-record.ts';
 
 export { LOG_LEVELS, type LogFields, type LogLevel, type LogRecord } from './log-record.ts';
@@ -19,6 +19,8 @@ export interface LoggingOptions {
   format: LogFormat;
   thread: string | null;
   color: boolean;
+  /** Values that no line may hold, wherever a client has put them: the server's own keys. */
+  secrets: readonly string[];
   /** Where finished lines go; the default is standard error, written synchronously, so that none is lost at exit and those up to PIPE_BUF (4096 bytes on Linux) of several threads never mix. */
   write: (line: string) => void;
 }
@@ -28,6 +30,7 @@ const options: LoggingOptions = {
   format: 'text',
   thread: null,
   color: !process.env.NO_COLOR && isTerminal(2),
+  secrets: [],
   write: writeToStderr,
 };
 
@@ -51,7 +54,8 @@ export function logger(name: string): Logger {
 function emit(level: LogLevel, name: string, text: string, fields: LogFields = {}): void {
   if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(options.level)) return;
   const record: LogRecord = { time: new Date(), level, name, thread: options.thread, text, fields };
-  options.write(options.format === 'json' ? formatJson(record) : formatText(record, options.color));
+  const line = options.format === 'json' ? formatJson(record) : formatText(record, options.color);
+  options.write(withoutSecrets(line, options.secrets));
 }
 
 /** `process.stderr.isTTY` would do, but loads Bun's terminal streams: 15 ms of a start. A pipe or a file is no character device. */

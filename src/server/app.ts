@@ -22,7 +22,7 @@ import { DEVELOPMENT_ROUTES, registerDevelopment } from './routes/development.ts
 import { registerEmbeddings } from './routes/embeddings.ts';
 import { registerGenerativeScoring } from './routes/generative-scoring.ts';
 import { registerLora } from './routes/lora.ts';
-import { registerMessages } from './routes/messages.ts';
+import { registerMessages, useMessageErrors } from './routes/messages.ts';
 import { registerModels } from './routes/models.ts';
 import { registerOpenApi } from './routes/openapi.ts';
 import { registerPooling } from './routes/pooling.ts';
@@ -62,8 +62,10 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
       observeHttp: options.metrics?.observeHttp?.bind(options.metrics),
     }),
   );
-  if (frontend.limitConcurrency !== null) app.use(limitConcurrency(frontend.limitConcurrency));
+  useMessageErrors(app);
+  // Before what refuses: a browser can read a refusal only with these headers.
   if (frontend.allowedOrigins.length > 0) app.use(cors(frontend));
+  if (frontend.limitConcurrency !== null) app.use(limitConcurrency(frontend.limitConcurrency));
   if (frontend.apiKey.length > 0) app.use(requireApiKey(frontend.apiKey, DEVELOPMENT_ROUTES));
 
   registerStatus(app, context, options.metrics);
@@ -84,7 +86,7 @@ export function createApp(engine: EngineClient, options: AppOptions = {}): Serve
     const id = c.get('requestId');
     const apiError = toApiError(error, id);
     if (isUnexpected(error))
-      log.error(`${c.req.method} ${c.req.path} has failed (request id ${id})`, { error: error.stack });
+      log.error(`${c.req.method} ${new URL(c.req.url).pathname} has failed (request id ${id})`, { error: error.stack });
     // Nobody reads this answer, and a Response can't have nginx's status in every runtime.
     if (apiError.status === CLIENT_CLOSED_REQUEST) return new Response(null, { status: CLIENT_CLOSED_REQUEST });
     return (c.get('errorResponse') ?? errorResponse)(apiError);

@@ -7,6 +7,7 @@ import type { TraceHeaders } from '../engine/engine-client.ts';
 import type { FinishedSequence } from '../engine/observer.ts';
 import { logger } from '../logging/logger.ts';
 import type { SamplingParams } from '../sampling/sampling-params.ts';
+import { ReportingExporter } from './reporting-exporter.ts';
 
 const log = logger('tracing');
 
@@ -22,7 +23,7 @@ const HEADERS = {
 /**
  * One span for each finished sequence, as vLLM's `llm_request`: same name, kind and attributes, times in seconds, child of the client's span
  * where the request brought a W3C trace context. Spans go to an OTLP collector in batches, as protobuf over HTTP; what can't be
- * delivered is dropped by the exporter after its retries. OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_* are honoured.
+ * delivered is dropped by the exporter after its retries, and told in the log. OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_* are honoured.
  */
 export class RequestTracer {
   private readonly provider: TracerProvider;
@@ -36,7 +37,7 @@ export class RequestTracer {
     const resource = defaultResource()
       .merge(resourceFromAttributes({ 'service.name': 'bao' }))
       .merge(detectResources({ detectors: [envDetector] }));
-    const exporter = new OTLPTraceExporter({ url: endpoint });
+    const exporter = new ReportingExporter(new OTLPTraceExporter({ url: endpoint }), endpoint);
     this.provider = new TracerProvider({ resource, spanProcessors: [new BatchSpanProcessor({ exporter })] });
     this.tracer = this.provider.getTracer('bao.llm_engine');
   }

@@ -314,6 +314,11 @@ describe('what does not go together is one sentence', () => {
       2,
       '--uds needs --api-server-count 1: a socket file is listened on by one thread.',
     ],
+    [
+      { otlpTracesEndpoint: 'grpc://localhost:4317' },
+      2,
+      '--otlp-traces-endpoint must be the http:// or https:// URL of a collector for protobuf over HTTP (not gRPC), such as http://localhost:4318/v1/traces, not "grpc://localhost:4317".',
+    ],
     [{ uds: 'a'.repeat(108) }, 2, '--uds: the path is longer than the 107 bytes that a socket may have.'],
     [{ rootPath: 'llm' }, 2, '--root-path must begin with a slash ("/llm"), not "llm".'],
     [{ sslKeyfile: keyfile }, 2, '--ssl-keyfile needs --ssl-certfile.'],

@@ -35,6 +35,12 @@ test('the log has requests, steps and accesses, and no secret, answer or long pr
   expect((await ask('/v1/messages', message, { 'x-api-key': KEY })).status).toBe(200);
   expect((await ask('/v1/completions', completion, { Authorization: `Bearer ${WRONG}` })).status).toBe(401);
   expect((await get(`/v1/models?limit=5&api_key=${WRONG}`, KEY)).status).toBe(200);
+  // Where no key belongs, and a path that would begin another line.
+  expect((await get(`/v1/models/${KEY}`, KEY)).status).toBe(404);
+  expect(
+    (await ask('/v1/completions', completion, { Authorization: `Bearer ${KEY}`, 'X-Request-Id': KEY })).status,
+  ).toBe(200);
+  expect((await get('/nothing%0AERROR%20forged', KEY)).status).toBe(404);
   const told = [];
   for (const path of ['/v1/models', '/health', '/metrics', '/server_info?config_format=json', '/openapi.json']) {
     const response = await get(path, KEY);
@@ -44,6 +50,7 @@ test('the log has requests, steps and accesses, and no secret, answer or long pr
   await server.logged(/GET \/openapi\.json" 200/);
 
   const log = server.stderr();
+  expect(log).toContain("/v1/chat/completions -H 'Authorization: Bearer KEY' -H 'Content-Type");
   expect(log).toMatch(/received request cmpl-\S+ params=/);
   expect(log).toContain('prompt="The capital ');
   expect(log).toMatch(/Iteration\(0\): 1 context requests, \d+ context tokens, 0 generation requests/);
@@ -52,6 +59,8 @@ test('the log has requests, steps and accesses, and no secret, answer or long pr
   expect(log).toMatch(/"POST \/v1\/completions" 401/);
   expect(log).toMatch(/"GET \/v1\/models" 200/);
   expect(log).toContain('GET /v1/models?limit=5&api_key=***" 200');
+  expect(log).toContain('"GET /nothing%0AERROR%20forged" 404');
+  expect(log).not.toMatch(/^ERROR/m);
   expect(log).not.toMatch(/"GET \/(health|metrics)/);
   for (const secret of [KEY, WRONG, HUB_TOKEN]) {
     expect(log).not.toContain(secret);

@@ -39,6 +39,8 @@ describe('text lines', () => {
   test('hold no control characters of a client', () => {
     expect(formatText({ ...record, text: 'a\x1b[2Jb' }, false)).toContain('a\\x1b[2Jb');
     expect(formatText({ ...record, fields: { path: '/a\nERROR forged' } }, false).split('\n')).toHaveLength(2);
+    const fields = { error: new Error('b\nERROR forged too') };
+    expect(formatText({ ...record, text: 'a\nERROR forged', fields }, false)).not.toMatch(/^ERROR/m);
   });
 });
 
@@ -102,6 +104,21 @@ describe('a logger', () => {
     log.warn('careful', { n: 1 });
     expect(JSON.parse(lines[0]!)).toMatchObject({ level: 'warning', thread: 'api 1', message: 'careful', n: 1 });
   });
+});
+
+test('the values of secrets are masked wherever they are, short ones excepted', () => {
+  const lines: string[] = [];
+  const before = configureLogging({ secrets: ['sk-12345', 'in'], write: (line) => lines.push(line) });
+  try {
+    logger('test').info('asked by sk-12345', { requestId: 'sk-12345-1', error: new Error('no sk-12345') });
+    configureLogging({ format: 'json' });
+    logger('test').warn('again', { prompt: 'my key is sk-12345' });
+  } finally {
+    configureLogging({ ...before, secrets: [] });
+  }
+  expect(lines.join('')).not.toContain('sk-12345');
+  expect(lines[0]).toContain('asked by *** requestId=***-1');
+  expect(JSON.parse(lines[1]!).prompt).toBe('my key is ***');
 });
 
 test('lines of several Workers reach standard error whole', async () => {

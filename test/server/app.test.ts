@@ -100,7 +100,11 @@ describe('keys', () => {
     ]) {
       expect(await statusWith(wrong), String(wrong)).toBe(401);
     }
-    expect(await (await server.get('/v1/models')).json()).toEqual({ error: 'Unauthorized' });
+    const refused = await server.get('/v1/models');
+    expect(await refused.json()).toEqual({
+      error: { message: expect.stringContaining('there is no API key'), type: 'Unauthorized', param: null, code: 401 },
+    });
+    expect(refused.headers.get('WWW-Authenticate')).toBe('Bearer');
     expect((await server.get('/health')).status).toBe(200);
     expect((await server.get('/v1/nope')).status).toBe(401);
   });
@@ -151,6 +155,12 @@ describe('CORS', () => {
     const refused = await server.get('/v1/models', { Origin: 'https://a.example' });
     expect(refused.status).toBe(401);
     expect(refused.headers.get('access-control-allow-origin')).toBe('https://a.example');
+    const busy = { requestIP: () => null, pendingRequests: 3 };
+    const limited = await testServer({ flags: { allowedOrigins: ['https://a.example'], limitConcurrency: 2 } });
+    const request = new Request('http://localhost/v1/models', { headers: { Origin: 'https://a.example' } });
+    const full = await limited.app.fetch(request, { server: busy });
+    expect(full.status).toBe(503);
+    expect(full.headers.get('access-control-allow-origin')).toBe('https://a.example');
     expect((await preflight(server, 'https://b.example')).headers.get('access-control-allow-origin')).toBeNull();
   });
 

@@ -18,6 +18,7 @@ self.onmessage = async (event: MessageEvent<ToCore>) => {
     level: config.logging.logLevel,
     format: config.logging.logFormat,
     thread: config.parallel.dataParallelSize > 1 ? `core ${coreIndex}` : null,
+    secrets: config.frontend.apiKey,
   });
   try {
     await loadPlugins(config.plugins.plugin);

@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { MiddlewareHandler } from 'hono';
+import { ApiError } from '../errors.ts';
 import type { ServerEnv } from '../server-context.ts';
 
 /** Paths that need a key; /health, /metrics and the like don't, as in vLLM, which leaves the model's use by /score and the like open too. */
@@ -31,10 +32,17 @@ export function requireApiKey(keys: readonly string[], guardedPaths: readonly st
     const key = bearerToken(c.req.header('Authorization'));
     const otherKey = c.req.path.startsWith(ANTHROPIC_PREFIX) ? c.req.header('x-api-key') : undefined;
     if (!isKnown(key, digests) && !isKnown(otherKey, digests)) {
-      return c.json({ error: 'Unauthorized' }, 401);
+      throw new ApiError(401, 'Unauthorized', refusal(key ?? otherKey), null, { 'WWW-Authenticate': 'Bearer' });
     }
     await next();
   };
+}
+
+function refusal(key: string | undefined): string {
+  const wanted = 'send one of the keys that the server was started with as `Authorization: Bearer KEY`.';
+  return key === undefined
+    ? `Unauthorized: there is no API key; ${wanted}`
+    : `Unauthorized: the API key is wrong; ${wanted}`;
 }
 
 function bearerToken(header: string | undefined): string | undefined {

@@ -20,7 +20,9 @@ export function observe(options: ObserveOptions): MiddlewareHandler<ServerEnv> {
     const durationMs = performance.now() - start;
     const { method, path } = c.req;
     if (options.logs(path)) {
-      const target = path + maskSecrets(new URL(c.req.url).search);
+      // As it was sent: the decoded path may hold line breaks.
+      const { pathname, search } = new URL(c.req.url);
+      const target = pathname + maskSecrets(search);
       log.info(`${clientAddress(c)} - "${method} ${target}" ${c.res.status}`, { ms: Math.round(durationMs) });
     }
     options.observeHttp?.({

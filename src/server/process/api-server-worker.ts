@@ -77,6 +77,7 @@ async function start({
     level: config.logging.logLevel,
     format: config.logging.logFormat,
     thread: `api server ${serverIndex}`,
+    secrets: config.frontend.apiKey,
   });
   await loadPlugins(config.plugins.plugin);
   const shared = { load: new SharedLoad(load), adapters: new AdapterTable(adapters) };

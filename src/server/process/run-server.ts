@@ -126,7 +126,8 @@ class Server {
     const target = url.startsWith('unix:') ? `--unix-socket ${url.slice(5)} http://localhost` : url;
     const { path, fields } = exampleRequest(this.config.model.pooling);
     const body = JSON.stringify({ model, ...fields });
-    log.info(`Try it:\n  curl ${target}${path} -H 'Content-Type: application/json' -d '${body}'`);
+    const key = this.config.frontend.apiKey.length > 0 ? " -H 'Authorization: Bearer KEY'" : '';
+    log.info(`Try it:\n  curl ${target}${path}${key} -H 'Content-Type: application/json' -d '${body}'`);
   }
 
   private async collectMetrics(): Promise<unknown[]> {

@@ -14,15 +14,18 @@ import { chooseRequestId, randomId } from '../request-id.ts';
 import { resolveModel } from '../served-models.ts';
 import type { ServerApp, ServerContext } from '../server-context.ts';
 
-/** Anthropic's POST /v1/messages and /v1/messages/count_tokens. */
-export function registerMessages(app: ServerApp, context: ServerContext): void {
-  const { config, engine } = context;
-  const bodyLimits = config.frontend;
+/** Refusals under /v1/messages are told in Anthropic's words, those of the middleware behind this too. */
+export function useMessageErrors(app: ServerApp): void {
   app.use('/v1/messages/*', async (c, next) => {
     c.set('errorResponse', messageErrorResponse);
     await next();
   });
+}
 
+/** Anthropic's POST /v1/messages and /v1/messages/count_tokens. */
+export function registerMessages(app: ServerApp, context: ServerContext): void {
+  const { config, engine } = context;
+  const bodyLimits = config.frontend;
   const creation = {
     summary: "Answer a conversation, in Anthropic's words",
     body: { AnthropicMessagesRequest: messagesSchema },
