@@ -1,3 +1,4 @@
+import { createInterface } from 'node:readline';
 import { UsageError } from '../config/config-error.ts';
 import type { FlagTable } from '../config/flags/flag.ts';
 import { type ApiClient, CLIENT_FLAGS, openApi } from './api-client.ts';
@@ -52,11 +53,16 @@ export async function runDialog<const Table extends DialogTable>(
 }
 
 async function answerLines(answer: (line: string) => Promise<void>, isWatched: boolean): Promise<void> {
-  const prompt = () => {
-    if (isWatched) process.stdout.write('> ');
-  };
-  prompt();
-  for await (const line of console) {
+  // On a terminal with a line to edit, a history and lines of any length, which the terminal itself does not have.
+  const output = isWatched ? process.stdout : undefined;
+  const lines = createInterface({ input: process.stdin, output, terminal: isWatched, prompt: '> ' });
+  // A terminal in raw mode makes no signal of Ctrl-C.
+  lines.on('SIGINT', () => {
+    lines.close();
+    process.kill(process.pid, 'SIGINT');
+  });
+  if (isWatched) lines.prompt();
+  for await (const line of lines) {
     if (line.trim() !== '') {
       try {
         await answer(line);
@@ -65,7 +71,7 @@ async function answerLines(answer: (line: string) => Promise<void>, isWatched: b
         process.stderr.write(`bao: ${(error as Error).message}\n`);
       }
     }
-    prompt();
+    if (isWatched) lines.prompt();
   }
   if (isWatched) process.stdout.write('\n');
 }

@@ -52,6 +52,55 @@ describe('by themselves', () => {
   });
 });
 
+describe('in a terminal', () => {
+  /** `bao ARGV` as a person has it, who types when there is something to see. */
+  function inTerminal(argv: string[]) {
+    let screen = '';
+    const waiting = new Set<() => void>();
+    const child = Bun.spawn([process.execPath, MAIN, ...argv], {
+      terminal: {
+        cols: 200,
+        rows: 40,
+        data: (_, bytes) => {
+          screen += Buffer.from(bytes).toString();
+          for (const look of waiting) look();
+        },
+      },
+    });
+    const shown = (times: number, text: string) =>
+      new Promise<void>((resolve) => {
+        const look = () => {
+          if (screen.split(text).length <= times) return;
+          waiting.delete(look);
+          resolve();
+        };
+        waiting.add(look);
+        look();
+      });
+    return { child, shown, type: (keys: string) => child.terminal!.write(keys) };
+  }
+
+  test('chat has a line to edit and a history, and ends with Ctrl-D', async () => {
+    const { child, shown, type } = inTerminal(['chat', '--temperature', '0']);
+    await shown(1, '> ');
+    type('What is the capital of Frannce?\x1b[D\x1b[D\x1b[D\x1b[D\x7f\r');
+    await shown(1, 'The capital of France is Paris.');
+    await shown(1, 'Paris.\r\n');
+    type('\x1b[A\r');
+    await shown(2, 'The capital of France is Paris.');
+    type('\x04');
+    expect(await child.exited).toBe(0);
+  });
+
+  test('Ctrl-C ends it', async () => {
+    const { child, shown, type } = inTerminal(['complete', '--max-tokens', '4000']);
+    await shown(1, '> ');
+    type('Once\x03');
+    await child.exited;
+    expect(child.signalCode).toBe('SIGINT');
+  });
+});
+
 describe('against a server', () => {
   let server: BaoProcess;
   beforeAll(async () => {
