@@ -75,6 +75,7 @@ describe('/openapi.json', () => {
     const { components } = await documentOf();
     const ajv = new Ajv2020({ strict: false });
     ajv.addSchema({ $id: 'api', components });
+    expect(JSON.stringify(components)).not.toContain('"jsonSchema"');
     const isValid = (name: string, body: unknown) => ajv.validate({ $ref: `api#/components/schemas/${name}` }, body);
     const server = await testServer({ flags: EVERYTHING });
     const cases: [name: string, path: string, good: Json, bad: Json][] = [
@@ -101,6 +102,29 @@ describe('/openapi.json', () => {
   });
 });
 
+/** As much of an element as the page's script uses; `text` has each element's in brackets. */
+class PageElement {
+  textContent = '';
+  private children: (PageElement | string)[] = [];
+  get text(): string {
+    return `[${this.textContent}${this.children.map((child) => (typeof child === 'string' ? child : child.text)).join('')}]`;
+  }
+  append(...children: (PageElement | string)[]) {
+    this.children.push(...children);
+  }
+  replaceChildren(...children: (PageElement | string)[]) {
+    this.children = children;
+  }
+  insertRow() {
+    const row = new PageElement();
+    this.append(row);
+    return row;
+  }
+  insertCell() {
+    return this.insertRow();
+  }
+}
+
 describe('/docs', () => {
   test('loads nothing from elsewhere', async () => {
     const server = await testServer();
@@ -113,6 +137,21 @@ describe('/docs', () => {
     // Throws where it is no script.
     new Function(script);
     expect(page).not.toMatch(/https?:|\/\/[a-z]/);
+  });
+
+  test('shows every route with the fields of its body, those of objects within too', async () => {
+    const server = await testServer();
+    const script = /<script>(.*)<\/script>/s.exec(await (await server.get('/docs')).text())![1]!;
+    const page = { main: new PageElement() };
+    const document = { createElement: () => new PageElement(), getElementById: () => page.main };
+    await new Function('document', 'fetch', script.replace(/\bfetch\(/, 'return fetch('))(document, (path: string) =>
+      server.get(`/${path}`),
+    );
+    const text = page.main.text;
+    const { paths } = await (await server.get('/openapi.json')).json();
+    for (const path of Object.keys(paths)) expect(text.includes(`[${path}]`), path).toBe(true);
+    const fields = ['messages *', 'messages[].role *', 'stream_options.include_usage', 'reasoning.effort'];
+    for (const name of ['AnthropicMessagesRequest', ...fields]) expect(text.includes(`[${name}]`), name).toBe(true);
   });
 
   test('is not there with --disable-fastapi-docs, nor is the description', async () => {

@@ -32,7 +32,10 @@ export const DOCS_PAGE = `<!doctype html>
     if (schema.$ref) return schema.$ref.split('/').at(-1);
     if (schema.anyOf) return schema.anyOf.map(typeOf).join(' | ');
     if (schema.enum) return schema.enum.map((word) => JSON.stringify(word)).join(' | ');
-    if (schema.type === 'array') return typeOf(schema.items ?? {}) + '[]';
+    if (schema.type === 'array') {
+      const item = typeOf(schema.items ?? {});
+      return item.includes(' | ') ? '(' + item + ')[]' : item + '[]';
+    }
     if (Array.isArray(schema.type)) return schema.type.join(' | ');
     return schema.type ?? 'any';
   };
@@ -47,10 +50,16 @@ export const DOCS_PAGE = `<!doctype html>
     }
     return table;
   };
-  const bodyFields = (schema) =>
-    Object.entries(schema.properties ?? {}).map(([name, field]) => ({
-      name, schema: field, required: schema.required?.includes(name),
-    }));
+  const members = (schema, path) => {
+    if (schema.anyOf) return schema.anyOf.flatMap((each) => members(each, path));
+    if (schema.type === 'array') return members(schema.items ?? {}, path + '[]');
+    return bodyFields(schema, path + '.');
+  };
+  const bodyFields = (schema, path = '') =>
+    Object.entries(schema.properties ?? {}).flatMap(([name, field]) => [
+      { name: path + name, schema: field, required: schema.required?.includes(name) },
+      ...members(field, path + name),
+    ]);
   const show = (api) => {
     const main = document.getElementById('main');
     main.replaceChildren(element('p', 'Version ' + api.info.version, 'muted'));

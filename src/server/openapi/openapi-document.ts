@@ -97,7 +97,10 @@ function toSchema(schema: v.GenericSchema): Json {
     ignoreActions: ['check'],
     overrideAction: ({ valibotAction, jsonSchema }) => {
       const more = jsonSchemaOf(valibotAction);
-      return more === null ? undefined : { ...jsonSchema, ...more };
+      if (more === null) return undefined;
+      // The converter has put the metadata into the schema as it is.
+      const { jsonSchema: _metadata, ...kept } = jsonSchema as Json;
+      return { ...kept, ...more };
     },
   });
   return converted;
