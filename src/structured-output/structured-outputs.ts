@@ -8,6 +8,7 @@ import type { GrammarBackend } from './grammar.ts';
 import { checkGrammarLimits } from './grammar-limits.ts';
 import { type Constraint, grammarSpec, type JsonOptions } from './grammar-spec.ts';
 import { GuidanceBackend } from './guidance-backend.ts';
+import { schemaFault } from './schema-fault.ts';
 import { GrammarTrials } from './trial/grammar-trials.ts';
 import { inexactKeyword } from './xgrammar/inexact-keyword.ts';
 import { schemasOf, xgrammarSpec } from './xgrammar/xgrammar-spec.ts';
@@ -85,10 +86,10 @@ export class StructuredOutputs {
     const exact = grammarSpec(constraint, options);
     const message = await this.compile(exact);
     if (message === null) return accepted(exact);
-    if (!NOT_EXACT.test(message)) throw refusal(message);
+    if (!NOT_EXACT.test(message)) throw await this.refusalAt(request, message);
     const { backend } = this.config.structuredOutputs;
     if (strict) {
-      if (backend === 'guidance') throw refusal(message);
+      if (backend === 'guidance') throw await this.refusalAt(request, message);
       return this.withXGrammar(request, message);
     }
     const loose = grammarSpec(constraint, { ...options, lenient: true });
@@ -97,15 +98,17 @@ export class StructuredOutputs {
       log.warn(`A schema is kept to only loosely: ${message}`);
       return accepted(loose);
     }
-    if (backend === 'guidance') throw refusal(looseMessage);
+    const lenient = { ...request, options: { ...options, lenient: true } };
+    if (backend === 'guidance') throw await this.refusalAt(lenient, looseMessage);
     return this.withXGrammar(request, looseMessage);
   }
 
   /** @param instead what llguidance has said against it, where it was asked first */
   private async withXGrammar(
-    { constraint, options, strict }: StructuredOutputsRequest,
+    request: StructuredOutputsRequest,
     instead: string | null,
   ): Promise<StructuredOutputsParams> {
+    const { constraint, options, strict } = request;
     const spec = xgrammarSpec(constraint, options);
     checkGrammarLimits(spec);
     const inexact =
@@ -113,7 +116,8 @@ export class StructuredOutputs {
         .map(inexactKeyword)
         .find((keyword) => keyword !== null) ?? null;
     if (inexact !== null && strict) {
-      throw refusal(instead ?? `XGrammar can not keep to "${inexact}" exactly, which strict asks for`);
+      if (instead !== null) throw await this.refusalAt(request, instead);
+      throw refusal(`XGrammar can not keep to "${inexact}" exactly, which strict asks for`);
     }
     const message = await this.compile(spec);
     if (message !== null) throw refusal(instead ?? message);
@@ -121,6 +125,18 @@ export class StructuredOutputs {
     if (this.config.structuredOutputs.backend === 'auto') log.info(`A grammar is left to XGrammar${why}`);
     if (inexact !== null) log.warn(`A schema is kept to only loosely: XGrammar does not keep to "${inexact}"`);
     return accepted(spec);
+  }
+
+  /** llguidance's words, and where in the schema they are about, which it does not say. */
+  private async refusalAt(
+    { constraint, options }: StructuredOutputsRequest,
+    message: string,
+  ): Promise<ValidationError> {
+    if (constraint.kind !== 'json') return refusal(message);
+    const judge = (schema: object) => this.compile(grammarSpec({ kind: 'json', schema }, options));
+    // What can't be compiled for another reason, such as too much to do, is no reason to answer otherwise.
+    const pointer = await schemaFault(constraint.schema, message, judge).catch(() => null);
+    return refusal(pointer === null ? message : `${message} (at ${pointer} of the schema)`);
   }
 
   private withDefaults(options: JsonOptions): JsonOptions {

@@ -219,6 +219,11 @@ describe('what is refused', () => {
   const resolve = (constraint: Constraint, strict = false) => outputs.resolve({ constraint, strict, options: OPTIONS });
 
   test.each<[string, Constraint, RegExp]>([
+    [
+      'a type that does not exist, deep inside',
+      { kind: 'json', schema: { properties: { x: {}, user: { items: { anyOf: [{}, { type: 'bogus' }] } } } } },
+      /^Grammar error: Invalid type: bogus \(at \/properties\/user[^ ]* of the schema\)$/,
+    ],
     ['a type that does not exist', { kind: 'json', schema: { type: 'bogus' } }, /^Grammar error: Invalid type: bogus/],
     ['a regular expression', { kind: 'regex', pattern: '[' }, /unclosed character class/],
     ['a grammar', { kind: 'grammar', lark: 'start: nowhere' }, /nowhere/],
@@ -232,6 +237,8 @@ describe('what is refused', () => {
   test('what can not be kept to exactly is refused by name when strict, else read loosely', async () => {
     const constraint: Constraint = { kind: 'json', schema: { type: 'array', uniqueItems: true } };
     await expect(resolve(constraint, true)).rejects.toThrow('uniqueItems');
+    const deep: Constraint = { kind: 'json', schema: { properties: { a: {}, b: constraint.schema } } };
+    await expect(resolve(deep, true)).rejects.toThrow(/uniqueItems.*at \/properties\/b of/);
     expect(await resolve(constraint)).toMatchObject({ kind: 'json_schema' });
   });
 });
