@@ -35,6 +35,9 @@ test('the log has requests, steps and accesses, and no secret, answer or long pr
   expect((await ask('/v1/messages', message, { 'x-api-key': KEY })).status).toBe(200);
   expect((await ask('/v1/completions', completion, { Authorization: `Bearer ${WRONG}` })).status).toBe(401);
   expect((await get(`/v1/models?limit=5&api_key=${WRONG}`, KEY)).status).toBe(200);
+  expect(
+    (await ask('/v1/completions', { ...completion, max_token: KEY }, { Authorization: `Bearer ${KEY}` })).status,
+  ).toBe(200);
   // Where no key belongs, and a path that would begin another line.
   expect((await get(`/v1/models/${KEY}`, KEY)).status).toBe(404);
   expect(
@@ -53,6 +56,7 @@ test('the log has requests, steps and accesses, and no secret, answer or long pr
   expect(log).toContain("/v1/chat/completions -H 'Authorization: Bearer KEY' -H 'Content-Type");
   expect(log).toMatch(/received request cmpl-\S+ params=/);
   expect(log).toContain('prompt="The capital ');
+  expect(log).toContain('Fields that this endpoint does not know are ignored: max_token\n');
   expect(log).toMatch(/Iteration\(0\): 1 context requests, \d+ context tokens, 0 generation requests/);
   expect(log).toMatch(/Slow step 0: /);
   expect(log).toMatch(/"POST \/v1\/completions" 200/);

@@ -1,13 +1,27 @@
 import * as v from 'valibot';
+import { logger } from '../../logging/logger.ts';
 import { type BodyIssue, bodyError } from './body-error.ts';
 import { isObject } from './fields.ts';
 
+const log = logger('server');
+
+/** Of names that a client chose, in a line of the log. */
+const MAX_NAMES = 10;
+const MAX_NAME_LENGTH = 50;
+
 /**
- * A body checked against an endpoint's schema; fields that the schema doesn't have are ignored, as in vLLM.
+ * A body checked against an endpoint's schema; fields that the schema doesn't have are ignored, as in vLLM, and named in the log at debug level.
  *
  * @throws ApiError 400 with pydantic's wording for each finding
  */
 export function parseBody<const Schema extends v.GenericSchema>(schema: Schema, body: unknown): v.InferOutput<Schema> {
+  const output = parsePart(schema, body);
+  logIgnored(schema, body as Record<string, unknown>);
+  return output;
+}
+
+/** The same by a schema of some of the endpoint's fields: others are somebody else's. */
+export function parsePart<const Schema extends v.GenericSchema>(schema: Schema, body: unknown): v.InferOutput<Schema> {
   if (!isObject(body)) {
     throw bodyError([
       {
@@ -19,6 +33,16 @@ export function parseBody<const Schema extends v.GenericSchema>(schema: Schema, 
     ]);
   }
   return parseFields(schema, body, 'body');
+}
+
+/** Only names: what a field holds may be a secret. */
+function logIgnored(schema: v.GenericSchema, body: Readonly<Record<string, unknown>>): void {
+  if (!('entries' in schema) || !isObject(schema.entries)) return;
+  const { entries } = schema;
+  const ignored = Object.keys(body).filter((name) => !Object.hasOwn(entries, name));
+  if (ignored.length === 0) return;
+  const names = ignored.slice(0, MAX_NAMES).map((name) => name.slice(0, MAX_NAME_LENGTH));
+  log.debug(`Fields that this endpoint does not know are ignored: ${names.join(', ')}`);
 }
 
 /**

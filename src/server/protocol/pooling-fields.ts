@@ -4,7 +4,7 @@ import { notSupported } from '../errors.ts';
 import { chatMessages } from './chat-messages.ts';
 import { describedAs, MULTIMODAL, withoutEffect } from './field-metadata.ts';
 import { anyObject, boolean, int64, integerBetween, isObject, literal, string } from './fields.ts';
-import { parseBody } from './parse-body.ts';
+import { parsePart } from './parse-body.ts';
 
 /** OpenAI's bound on the texts of one request. */
 const MAX_INPUTS = 2048;
@@ -98,12 +98,12 @@ export function parsePoolingBody<const Entries extends v.ObjectEntries>(
   entries: Entries,
 ): { request: v.InferOutput<v.ObjectSchema<Entries, undefined>>; input: PoolingInput } {
   refuseRemoved(body);
-  const request = parseBody(v.object(entries), body);
+  const request = parsePart(v.object(entries), body);
   if (isObject(body)) {
     const conversations = 'messages' in body ? body.messages : isConversation(body.input) ? body.input : undefined;
     if (conversations !== undefined) return { request, input: parseChats(body, conversations) };
   }
-  const { input, add_special_tokens: addSpecialTokens } = parseBody(v.object(textFields), body);
+  const { input, add_special_tokens: addSpecialTokens } = parsePart(v.object(textFields), body);
   return { request, input: { kind: 'texts', texts: toTexts(input), addSpecialTokens } };
 }
 
@@ -148,7 +148,7 @@ function parseChats(body: Record<string, unknown>, conversations: unknown): Pool
   const areMany = Array.isArray(conversations) && conversations.length > 0 && conversations.every(Array.isArray);
   const list: unknown[] = areMany ? conversations : [conversations];
   checkNumInputs(list.length, 'messages');
-  const chats = list.map((messages) => parseBody(chatSchema, { ...body, messages }));
+  const chats = list.map((messages) => parsePart(chatSchema, { ...body, messages }));
   if (chats[0]!.continue_final_message && chats[0]!.add_generation_prompt) {
     throw new ValidationError(
       'Cannot set both `continue_final_message` and `add_generation_prompt` to True.',
