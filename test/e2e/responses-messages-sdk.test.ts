@@ -46,6 +46,8 @@ describe('OpenAI SDK, responses', () => {
     expect(response.usage).toMatchObject({ input_tokens: 15, output_tokens: 8, total_tokens: 23 });
     expect((await openai.responses.retrieve(response.id)).output_text).toBe(CAPITAL_ANSWER);
     expect(await failure(openai.responses.retrieve('resp_nope'))).toBeInstanceOf(OpenAI.NotFoundError);
+    await openai.responses.delete(response.id);
+    expect(await failure(openai.responses.retrieve(response.id))).toBeInstanceOf(OpenAI.NotFoundError);
   });
 
   test('stream', async () => {

@@ -302,6 +302,16 @@ describe('in the background', () => {
     expect((await postJson(`${RESPONSES}/resp_x/cancel`, {})).status).toBe(404);
   });
 
+  test('deleted: the engine stops, and nothing is kept', async () => {
+    const { app, postJson, get, engine } = await testServer(manual);
+    const { id } = (await postJson(RESPONSES, ASK)).body;
+    const remove = () => app.fetch(new Request(`http://localhost${RESPONSES}/${id}`, { method: 'DELETE' }));
+    expect(await (await remove()).json()).toEqual({ id, object: 'response', deleted: true });
+    expect(engine.aborted).toHaveLength(1);
+    expect((await get(`${RESPONSES}/${id}`)).status).toBe(404);
+    expect((await remove()).status).toBe(404);
+  });
+
   test('a client that leaves ends nothing, and may follow again from where it was', async () => {
     const { post, get, engine } = await testServer(manual);
     const controller = new AbortController();

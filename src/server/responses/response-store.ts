@@ -77,6 +77,12 @@ export class ResponseStore {
     this.#evict();
   }
 
+  /** Forgets one, whether it has finished or runs. */
+  delete(id: string): void {
+    this.#running.delete(id);
+    this.#remove(id);
+  }
+
   #evict(): void {
     for (const id of this.#finished.keys()) {
       if (this.#finished.size <= this.limits.maxResponses && this.#size <= this.limits.maxCharacters) return;

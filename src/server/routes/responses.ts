@@ -10,7 +10,7 @@ import type { ServerApp, ServerContext } from '../server-context.ts';
 
 const followQuery = v.object({ stream: v.optional(boolean), starting_after: v.optional(integer) });
 
-/** POST /v1/responses, GET /v1/responses/ID, POST /v1/responses/ID/cancel. */
+/** POST /v1/responses, GET and DELETE /v1/responses/ID, POST /v1/responses/ID/cancel. */
 export function registerResponses(app: ServerApp, context: ServerContext): void {
   const store = new ResponseStore();
 
@@ -41,6 +41,14 @@ export function registerResponses(app: ServerApp, context: ServerContext): void 
       throw invalid('`starting_after` must be the sequence_number of an event.', 'starting_after');
     }
     return stored.run.follow(Number(startingAfter ?? -1), c.req.raw.signal);
+  });
+
+  // Not in vLLM, which keeps nothing by default; OpenAI's clients have it.
+  app.delete('/v1/responses/:id', describeRoute({ summary: 'Forget a response that is kept' }), (c) => {
+    const { body, run } = findResponse(store, c.req.param('id'));
+    if (run?.isOver === false) run.cancel();
+    store.delete(body.id);
+    return c.json({ id: body.id, object: 'response', deleted: true });
   });
 
   app.post(
