@@ -80,6 +80,36 @@ describe('fields of generation', () => {
     expect(promptOnly.choices[0]!.text).toBe(PROMPT);
   });
 
+  test('echo: a stream begins every choice with the prompt and its log probabilities, as an answer in one piece', async () => {
+    const request = { prompt: [PROMPT, 'One'], n: 2, echo: true, logprobs: 1, max_tokens: 3, temperature: 1, seed: 5 };
+    const whole = (await ask('/v1/completions', request)) as Detailed;
+    for (const interval of [1, 3]) {
+      const streamed = await fetch(`${server.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ ...request, stream: true, stream_interval: interval }),
+      });
+      const got = whole.choices.map(() => ({
+        text: '',
+        tokens: [] as string[],
+        token_logprobs: [] as (number | null)[],
+      }));
+      for (const [, data] of (await streamed.text()).matchAll(/^data: (\{.*)$/gm)) {
+        for (const { index, text, logprobs } of (JSON.parse(data!) as Detailed).choices) {
+          got[index]!.text += text;
+          got[index]!.tokens.push(...(logprobs?.tokens ?? []));
+          got[index]!.token_logprobs.push(...(logprobs?.token_logprobs ?? []));
+        }
+      }
+      expect(got).toEqual(
+        whole.choices.map(({ text, logprobs }) => {
+          const { tokens, token_logprobs } = logprobs!;
+          return { text, tokens, token_logprobs };
+        }),
+      );
+    }
+  });
+
   test('return_token_ids: the ids of prompt and answer', async () => {
     const [choice] = (await generate({})).choices;
     expect(choice!.prompt_token_ids).toEqual(await tokenize(PROMPT));

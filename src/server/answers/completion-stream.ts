@@ -24,6 +24,8 @@ export class CompletionStreamEncoder implements StreamEncoder {
   readonly #choices: ChoiceState[];
   readonly #numPromptTokens: number[];
   readonly #numCachedTokens: number[];
+  /** Of each prompt: they come once, with whichever output is the first, and each choice begins with them where it echoes. */
+  readonly #promptLogprobs: RequestOutput['promptLogprobs'][];
   /** No chunk has more than text. */
   readonly #isPlain: boolean;
 
@@ -42,6 +44,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     }));
     this.#numPromptTokens = Array.from({ length: numPrompts }, () => 0);
     this.#numCachedTokens = [...this.#numPromptTokens];
+    this.#promptLogprobs = Array.from({ length: numPrompts }, () => null);
     this.#isPlain = format.logprobs === null && !format.returnTokenIds && format.echo === null && !usage.continuous;
   }
 
@@ -49,6 +52,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
   encode(promptIndex: number, output: RequestOutput): string {
     this.#numPromptTokens[promptIndex] = output.promptTokenIds.length;
     this.#numCachedTokens[promptIndex] = output.numCachedTokens;
+    this.#promptLogprobs[promptIndex] ??= output.promptLogprobs;
     let events = '';
     for (const delta of output.outputs) {
       const index = promptIndex * this.format.n + delta.index;
@@ -100,7 +104,10 @@ export class CompletionStreamEncoder implements StreamEncoder {
 
   #shown(isFirst: boolean, promptIndex: number, output: RequestOutput, delta: CompletionOutput): ShownOutput {
     const { format } = this;
-    if (format.echo !== null && isFirst) return withEcho(output, delta, format.echo[promptIndex]!, format);
+    if (format.echo !== null && isFirst) {
+      const promptLogprobs = this.#promptLogprobs[promptIndex]!;
+      return withEcho({ ...output, promptLogprobs }, delta, format.echo[promptIndex]!, format);
+    }
     if (format.promptOnly) return { text: '', tokenIds: [], logprobs: [] };
     return { text: delta.text, tokenIds: delta.tokenIds, logprobs: delta.logprobs ?? [] };
   }
