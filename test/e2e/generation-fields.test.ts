@@ -6,10 +6,14 @@ const PROMPT = 'The capital of France is';
 const GREEDY = { prompt: PROMPT, max_tokens: 12, temperature: 0, ignore_eos: true, return_token_ids: true };
 
 interface Logprobs {
+  text_offset: number[];
   tokens: string[];
   token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[];
 }
+
+const PARTS = ['text_offset', 'tokens', 'token_logprobs'] as const;
+type Told = { text: string } & Pick<Logprobs, (typeof PARTS)[number]>;
 
 interface Detailed extends CompletionBody {
   choices: (CompletionBody['choices'][number] & {
@@ -81,7 +85,17 @@ describe('fields of generation', () => {
   });
 
   test('echo: a stream begins every choice with the prompt and its log probabilities, as an answer in one piece', async () => {
-    const request = { prompt: [PROMPT, 'One'], n: 2, echo: true, logprobs: 1, max_tokens: 3, temperature: 1, seed: 5 };
+    const sampled = {
+      prompt: [PROMPT, 'One 🦉'],
+      n: 2,
+      echo: true,
+      logprobs: 1,
+      max_tokens: 3,
+      temperature: 1,
+      seed: 5,
+    };
+    // What might be a stop string is held back in the text, not among the tokens.
+    const request = { ...sampled, stop: ['Paris is', '🦉'] };
     const whole = (await ask('/v1/completions', request)) as Detailed;
     for (const interval of [1, 3]) {
       const streamed = await fetch(`${server.url}/v1/completions`, {
@@ -89,22 +103,17 @@ describe('fields of generation', () => {
         headers: { 'Content-Type': 'application/json' },
         body: JSON.stringify({ ...request, stream: true, stream_interval: interval }),
       });
-      const got = whole.choices.map(() => ({
-        text: '',
-        tokens: [] as string[],
-        token_logprobs: [] as (number | null)[],
-      }));
+      const got = whole.choices.map(() => ({ text: '', text_offset: [], tokens: [], token_logprobs: [] }) as Told);
       for (const [, data] of (await streamed.text()).matchAll(/^data: (\{.*)$/gm)) {
         for (const { index, text, logprobs } of (JSON.parse(data!) as Detailed).choices) {
           got[index]!.text += text;
-          got[index]!.tokens.push(...(logprobs?.tokens ?? []));
-          got[index]!.token_logprobs.push(...(logprobs?.token_logprobs ?? []));
+          for (const part of PARTS) (got[index]![part] as unknown[]).push(...(logprobs?.[part] ?? []));
         }
       }
       expect(got).toEqual(
         whole.choices.map(({ text, logprobs }) => {
-          const { tokens, token_logprobs } = logprobs!;
-          return { text, tokens, token_logprobs };
+          const { text_offset, tokens, token_logprobs } = logprobs!;
+          return { text, text_offset, tokens, token_logprobs };
         }),
       );
     }

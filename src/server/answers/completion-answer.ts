@@ -80,7 +80,7 @@ function choiceJson(
       ? { text: choice.text, tokenIds: choice.tokenIds, logprobs: choice.logprobs ?? [] }
       : withEcho(output, choice, format.echo[promptIndex]!, format);
   const logprobs =
-    format.logprobs === null ? 'null' : completionLogprobsJson(shown.tokenIds, shown.logprobs, format.logprobs, 0);
+    format.logprobs === null ? 'null' : completionLogprobsJson(shown.tokenIds, shown.logprobs, format.logprobs, 0).json;
   const { promptLogprobs } = output;
   const prompt =
     (promptLogprobs === null ? '' : `,"prompt_logprobs":${promptLogprobsJson(promptLogprobs)}`) +

@@ -6,15 +6,15 @@ import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
 import { jsonText } from './json-text.ts';
-import { completionLogprobsJson, countCharacters } from './logprobs-json.ts';
+import { completionLogprobsJson } from './logprobs-json.ts';
 import type { StreamUsage } from './usage.ts';
 
 /** One choice of a stream. */
 interface ChoiceState {
   interval: StreamInterval;
   numTokens: number;
-  /** Characters sent, from which `text_offset` counts. */
-  numCharacters: number;
+  /** Of the token that comes next; as in an answer in one piece it counts the tokens' own texts, some of which the answer's text may not have yet. */
+  textOffset: number;
   hasStarted: boolean;
 }
 
@@ -39,7 +39,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     this.#choices = Array.from({ length: numPrompts * format.n }, () => ({
       interval: new StreamInterval(interval),
       numTokens: 0,
-      numCharacters: 0,
+      textOffset: 0,
       hasStarted: false,
     }));
     this.#numPromptTokens = Array.from({ length: numPrompts }, () => 0);
@@ -95,8 +95,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     state.hasStarted = true;
     const prompt = isFirst && format.returnTokenIds ? tokenIdsMember('prompt_token_ids', output.promptTokenIds) : '';
     const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', delta.tokenIds) : '';
-    const logprobs = this.#logprobs(shown, state.numCharacters);
-    state.numCharacters += countCharacters(shown.text);
+    const logprobs = this.#logprobs(shown, state);
     const choice = `{"index":${index},"text":${JSON.stringify(shown.text)},"logprobs":${logprobs}${finishMembers(delta)}${prompt}${tokenIds}}`;
     const fingerprint = delta.finishReason !== null && !this.usage.atEnd ? fingerprintMember(format.head) : '';
     return `${this.#open}${choice}]${this.#continuousUsage(state, promptIndex)}${fingerprint}}\n\n`;
@@ -112,10 +111,12 @@ export class CompletionStreamEncoder implements StreamEncoder {
     return { text: delta.text, tokenIds: delta.tokenIds, logprobs: delta.logprobs ?? [] };
   }
 
-  #logprobs(shown: ShownOutput, offset: number): string {
+  #logprobs(shown: ShownOutput, state: ChoiceState): string {
     const { logprobs } = this.format;
     if (logprobs === null || shown.tokenIds.length === 0) return 'null';
-    return completionLogprobsJson(shown.tokenIds, shown.logprobs, logprobs, offset);
+    const { json, nextOffset } = completionLogprobsJson(shown.tokenIds, shown.logprobs, logprobs, state.textOffset);
+    state.textOffset = nextOffset;
+    return json;
   }
 
   #continuousUsage({ numTokens }: ChoiceState, promptIndex: number): string {

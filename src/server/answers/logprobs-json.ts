@@ -42,15 +42,15 @@ function tokenBytes(entry: TokenLogprob, { tokenizer }: LogprobsFormat): Uint8Ar
 }
 
 /**
- * @param firstOffset characters of text before the first token
- * @returns OpenAI's completion logprobs object
+ * @param firstOffset characters of the tokens before the first
+ * @returns OpenAI's completion logprobs object, and the offset of the token that comes next
  */
 export function completionLogprobsJson(
   tokenIds: readonly number[],
   logprobs: readonly PositionLogprobs[],
   format: LogprobsFormat,
   firstOffset: number,
-): string {
+): { json: string; nextOffset: number } {
   const offsets: number[] = [];
   const tokens: string[] = [];
   const chosenLogprobs: string[] = [];
@@ -66,7 +66,8 @@ export function completionLogprobsJson(
     chosenLogprobs.push(chosen === undefined ? 'null' : logprobJson(chosen.logprob));
     top.push(chosen === undefined ? 'null' : topMap(entries, format));
   }
-  return `{"text_offset":[${offsets.join(',')}],"token_logprobs":[${chosenLogprobs.join(',')}],"tokens":[${tokens.join(',')}],"top_logprobs":[${top.join(',')}]}`;
+  const json = `{"text_offset":[${offsets.join(',')}],"token_logprobs":[${chosenLogprobs.join(',')}],"tokens":[${tokens.join(',')}],"top_logprobs":[${top.join(',')}]}`;
+  return { json, nextOffset: offset };
 }
 
 /** The chosen token and the best `topN`: text to log probability. Of two tokens with one text the last counts, as in vLLM. */
@@ -110,7 +111,7 @@ function logprobJson(logprob: number): string {
 }
 
 /** Unicode code points, in which Python clients count. */
-export function countCharacters(text: string): number {
+function countCharacters(text: string): number {
   let count = 0;
   for (const _ of text) count++;
   return count;
