@@ -1,9 +1,11 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { post } from './bao-process.ts';
+import { parseServeArgs } from '../../src/cli/parse-args.ts';
+import { post, startBao } from './bao-process.ts';
+import { docExamples, shellCommands } from './doc-examples.ts';
 import { waitForServer } from './installed-bao.ts';
 
 const ROOT = resolve(import.meta.dir, '../..');
@@ -66,11 +68,85 @@ console.log(text);
   chmodSync(installed, 0o555);
   expect(await run([process.execPath, program])).toContain('Paris');
 
-  const settings = ['--noEmit', '--strict', '--skipLibCheck', '--noUncheckedIndexedAccess', '--target', 'esnext'];
+  await checkTypes('--noUncheckedIndexedAccess', program);
+});
+
+/** Throws what tsc has to say. */
+async function checkTypes(...more: string[]): Promise<void> {
+  const settings = ['--noEmit', '--strict', '--skipLibCheck', '--target', 'esnext'];
   const modules = ['--module', 'esnext', '--moduleResolution', 'bundler', '--lib', 'esnext,dom', '--types', 'bun'];
   const types = ['--typeRoots', join(ROOT, 'node_modules/@types')];
   const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
-  expect(await run([process.execPath, tsc, ...settings, ...modules, ...types, program])).toBe('');
+  expect(await run([process.execPath, tsc, ...settings, ...modules, ...types, ...more])).toBe('');
+}
+
+describe('the examples of the documentation, as a reader would copy them', () => {
+  const programs = docExamples('ts').map(({ place, code }, i) => ({ place, file: join(app, `example${i}.ts`), code }));
+
+  test('have types that hold', async () => {
+    symlinkSync(join(ROOT, 'node_modules/openai'), join(app, 'node_modules/openai'));
+    for (const { file, code } of programs) writeFileSync(file, `${code}export {};\n`);
+    await checkTypes(...programs.map(({ file }) => file));
+  });
+
+  test('programs run, against a server where they name one', async () => {
+    const server = await startBao(['demo']);
+    try {
+      for (const { place, file, code } of programs) {
+        // The embedded model in place of one that would have to be downloaded.
+        const runnable = code
+          .replaceAll('http://localhost:8000', server.url)
+          .replace("model: 'BAAI/bge-small-en-v1.5'", "model: 'demo', runner: 'pooling'");
+        writeFileSync(file, runnable);
+        const output = await run([process.execPath, file]);
+        if (/console\.log|stdout\.write/.test(code)) expect(output, place).not.toBe('');
+      }
+    } finally {
+      await server.stop();
+    }
+  });
+
+  test.if(Bun.which('curl') !== null)('requests are answered by the servers beside them', async () => {
+    const adapters = ['--enable-lora', '--lora-modules', 'pirate=demo-pirate', '--allow-runtime-lora-updating'];
+    const servers = await Promise.all([startBao(['demo', ...adapters]), startBao(['demo', '--runner', 'pooling'])]);
+    try {
+      const requests = docExamples('sh').flatMap(({ place, code }) =>
+        shellCommands(code)
+          .filter((command) => command.startsWith('curl '))
+          .map((command) => ({ place, command })),
+      );
+      expect(requests.length).toBeGreaterThan(3);
+      for (const { place, command } of requests) {
+        const { url } = servers[place.startsWith('docs/pooling.md') ? 1 : 0]!;
+        const here = command
+          .replace('http://localhost:8000', url)
+          .replace('/adapters/corsair', join(ROOT, 'models/demo-pirate'));
+        await run(['sh', '-c', here.replace('curl ', 'curl -sS --fail-with-body ')]);
+      }
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()));
+    }
+  });
+
+  test('command lines of bao serve have flags that there are', async () => {
+    const lines = docExamples('sh')
+      .flatMap(({ code }) => shellCommands(code))
+      .map((command) => /^(?:bun run|bao|\.\/bao) serve\b(.*)$/.exec(command)?.[1])
+      .filter((flags) => flags !== undefined);
+    expect(lines.length).toBeGreaterThan(8);
+    for (const flags of lines) {
+      // The shell takes the words apart, quotes and all.
+      const words = JSON.parse(
+        await run([
+          'sh',
+          '-c',
+          `exec "$0" -e 'console.log(JSON.stringify(process.argv.slice(1)))' -- ${flags}`,
+          process.execPath,
+        ]),
+      ) as string[];
+      await parseServeArgs(words.filter((word) => word !== '--'));
+    }
+  });
 });
 
 test('bao serve answers', async () => {
