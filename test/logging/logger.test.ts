@@ -108,13 +108,14 @@ describe('a logger', () => {
 
 test('the values of secrets are masked wherever they are, short ones excepted', () => {
   const lines: string[] = [];
-  const before = configureLogging({ secrets: ['sk-12345', 'in'], write: (line) => lines.push(line) });
+  const write = (line: string) => lines.push(line);
+  const before = configureLogging({ level: 'info', format: 'text', color: false, secrets: ['sk-12345', 'in'], write });
   try {
     logger('test').info('asked by sk-12345', { requestId: 'sk-12345-1', error: new Error('no sk-12345') });
     configureLogging({ format: 'json' });
     logger('test').warn('again', { prompt: 'my key is sk-12345' });
   } finally {
-    configureLogging({ ...before, secrets: [] });
+    configureLogging(before);
   }
   expect(lines.join('')).not.toContain('sk-12345');
   expect(lines[0]).toContain('asked by *** requestId=***-1');

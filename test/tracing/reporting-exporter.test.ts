@@ -7,7 +7,7 @@ const lines: string[] = [];
 let before: LoggingOptions;
 beforeEach(() => {
   lines.length = 0;
-  before = configureLogging({ write: (line) => lines.push(line) });
+  before = configureLogging({ level: 'info', format: 'text', write: (line) => lines.push(line) });
 });
 afterEach(() => {
   configureLogging(before);
