@@ -20,6 +20,8 @@ const COMPILE_DEADLINE_MS = 5000;
 /** What has passed its trial comes to an end, if late on a busy machine. */
 const TRIED_DEADLINE_MS = 30_000;
 const POLL_MS = 1;
+/** Of a request with several, those among which a wrong one is looked for. */
+const MAX_SCHEMAS_LOCATED = 100;
 /** llguidance's words for a schema that says more than it can keep to; `lenient` makes it drop those keywords. */
 const NOT_EXACT =
   /^Unimplemented keys|^Unknown format|oneOf|not supported|only supported|[Uu]nsupported|not disjoint|level exceeded|Unable to determine/;
@@ -127,16 +129,26 @@ export class StructuredOutputs {
     return accepted(spec);
   }
 
-  /** llguidance's words, and where in the schema they are about, which it does not say. */
+  /** llguidance's words, and where in the schema they are about, which it does not say. Of several schemas, as forced tools have, the first that is refused counts. */
   private async refusalAt(
     { constraint, options }: StructuredOutputsRequest,
     message: string,
   ): Promise<ValidationError> {
-    if (constraint.kind !== 'json') return refusal(message);
-    const judge = (schema: object) => this.compile(grammarSpec({ kind: 'json', schema }, options));
+    const judge = (schema: unknown) => this.compile(grammarSpec({ kind: 'json', schema }, options));
     // What can't be compiled for another reason, such as too much to do, is no reason to answer otherwise.
-    const pointer = await schemaFault(constraint.schema, message, judge).catch(() => null);
-    return refusal(pointer === null ? message : `${message} (at ${pointer} of the schema)`);
+    const locate = (schema: unknown, words: string) => schemaFault(schema, words, judge).catch(() => null);
+    if (constraint.kind === 'json') {
+      const pointer = await locate(constraint.schema, message);
+      return refusal(pointer === null ? message : `${message} (at ${pointer} of the schema)`);
+    }
+    if (constraint.kind === 'framed') {
+      for (const [i, { schema }] of constraint.pieces.slice(0, MAX_SCHEMAS_LOCATED).entries()) {
+        const words = await judge(schema).catch(() => null);
+        if (words === null) continue;
+        return refusal(`${words} (at ${(await locate(schema, words)) ?? 'the top'} of schema ${i + 1})`);
+      }
+    }
+    return refusal(message);
   }
 
   private withDefaults(options: JsonOptions): JsonOptions {

@@ -224,6 +224,15 @@ describe('what is refused', () => {
       { kind: 'json', schema: { properties: { x: {}, user: { items: { anyOf: [{}, { type: 'bogus' }] } } } } },
       /^Grammar error: Invalid type: bogus \(at \/properties\/user[^ ]* of the schema\)$/,
     ],
+    [
+      'the schema of one of several tools',
+      {
+        kind: 'framed',
+        repeats: false,
+        pieces: [{}, { items: { type: 'bogus' } }].map((schema) => ({ begin: '<', schema, end: '>' })),
+      },
+      /^Grammar error: Invalid type: bogus \(at \/items of schema 2\)$/,
+    ],
     ['a type that does not exist', { kind: 'json', schema: { type: 'bogus' } }, /^Grammar error: Invalid type: bogus/],
     ['a regular expression', { kind: 'regex', pattern: '[' }, /unclosed character class/],
     ['a grammar', { kind: 'grammar', lark: 'start: nowhere' }, /nowhere/],
