@@ -13,6 +13,7 @@ export function checkFlags(values: FlagValues): void {
   checkRanges(values);
   checkListening(values);
   checkTls(values);
+  checkHttp(values);
   checkFrontend(values);
   checkTracing(values);
   checkLoRAFlags(values);
@@ -68,6 +69,20 @@ function checkTls({ sslKeyfile, sslCertfile, sslCaCerts, sslCertReqs, enableSslR
   const files = { 'ssl-keyfile': sslKeyfile, 'ssl-certfile': sslCertfile, 'ssl-ca-certs': sslCaCerts };
   for (const [flag, path] of Object.entries(files)) {
     if (path !== null && !existsSync(path)) throw new ConfigError(`--${flag}: ${path} does not exist.`);
+  }
+}
+
+/** What would never match anything, since it is not what a browser sends or what a request's path looks like. */
+function checkHttp({ allowedOrigins, disableAccessLogForEndpoints }: FlagValues): void {
+  for (const origin of allowedOrigins) {
+    if (origin === '*' || origin === 'null' || /^[a-z][a-z0-9+.-]*:\/\/[^/?#]+$/i.test(origin)) continue;
+    throw new UsageError(
+      `--allowed-origins takes *, or origins as browsers send them, such as https://example.com:8080, without a path or a slash at the end, not "${origin}".`,
+    );
+  }
+  for (const path of disableAccessLogForEndpoints) {
+    if (path.startsWith('/')) continue;
+    throw new UsageError(`--disable-access-log-for-endpoints takes paths such as /health, not "${path}".`);
   }
 }
 

@@ -315,6 +315,16 @@ describe('what does not go together is one sentence', () => {
       '--uds needs --api-server-count 1: a socket file is listened on by one thread.',
     ],
     [
+      { allowedOrigins: ['https://a.example', 'https://b.example/'] },
+      2,
+      '--allowed-origins takes *, or origins as browsers send them, such as https://example.com:8080, without a path or a slash at the end, not "https://b.example/".',
+    ],
+    [
+      { disableAccessLogForEndpoints: ['/metrics', 'health'] },
+      2,
+      '--disable-access-log-for-endpoints takes paths such as /health, not "health".',
+    ],
+    [
       { otlpTracesEndpoint: 'grpc://localhost:4317' },
       2,
       '--otlp-traces-endpoint must be the http:// or https:// URL of a collector for protobuf over HTTP (not gRPC), such as http://localhost:4318/v1/traces, not "grpc://localhost:4317".',
