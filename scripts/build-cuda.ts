@@ -1,8 +1,4 @@
-/**
- * Builds cuda/*.cu: with nvcc for real devices (`bun run build:cuda [--arch sm_80,sm_90a]`, `--arch native`), and with the C++ compiler for the emulation, beside
- * stand-ins for libcudart and libcublas. Run directly it builds for real devices, or with `--emulation` for that, and prints what the kernels
- * take and the library's path; with `--no-spills` it ends with 1 where a kernel spills more than a few registers.
- */
+/** Builds cuda/*.cu: with nvcc for real devices, and with the C++ compiler for the emulation, beside stand-ins for libcudart and libcublas. */
 import {
   existsSync,
   mkdirSync,
@@ -15,7 +11,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
-import { describeResources, type KernelResources, parseKernelResources } from './kernel-resources.ts';
+import { parseKernelResources } from './kernel-resources.ts';
 
 const ROOT = join(import.meta.dir, '..');
 const SOURCES = join(ROOT, 'cuda');
@@ -27,14 +23,12 @@ export const CUBLASLT_SONAMES = ['libcublasLt.so.13', 'libcublasLt.so.12'] as co
 export const NCCL_SONAMES = ['libnccl.so.2'] as const;
 const KERNELS = 'libbao-cuda.so';
 /** Beside the kernels: what each takes of a multiprocessor. */
-const RESOURCES = 'resources.json';
+export const RESOURCES = 'resources.json';
 
 const EMULATION_FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wall', '-Wextra', '-Wno-unknown-pragmas'];
 /** Every load and store of a kernel calls cuda/emulation/hooks.cpp; the sanitizer's own library is not used. */
 const CHECKED_FLAGS = ['-O1', '-fsanitize=thread', '-DBAO_EMULATION_CHECKED'];
 const CHECKED_LINK_FLAGS = ['-Wl,--wrap=memcpy,--wrap=memmove,--wrap=memset', '-Wl,--no-undefined'];
-/** Of registers, which `--no-spills` lets a thread spill: a few outside of the loops cost less than the occupancy that would spare them. */
-const MAX_SPILLED_BYTES = 32;
 const NVCC_FLAGS = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-Xcompiler', '-fPIC', '-Xptxas', '-v'];
 
 /** Paths of the libraries that CUDA devices consist of. */
@@ -294,31 +288,4 @@ const ARCH_SPECIFIC: readonly string[] = ['90', '100'];
 /** The architecture to build for, of a compute capability without its dot ("90" is sm_90a). */
 export function archOf(capability: string): string {
   return `sm_${capability}${ARCH_SPECIFIC.includes(capability) ? 'a' : ''}`;
-}
-
-/** The architecture that a server would build for. Throws "no CUDA device: …". */
-async function nativeArch(): Promise<string> {
-  const { gpuFacts } = await import('../src/device/cuda/gpu-facts.ts');
-  return archOf((await gpuFacts('cuda')).computeCapability);
-}
-
-if (import.meta.main) {
-  try {
-    const at = process.argv.indexOf('--arch');
-    const archs = at < 0 ? ['sm_80', 'sm_90a'] : (process.argv[at + 1] ?? '').split(',');
-    const isNative = archs.length === 1 && archs[0] === 'native';
-    if (process.argv.includes('--emulation')) console.log((await ensureCudaEmulation()).kernels);
-    else {
-      const path = await ensureCudaKernels(isNative ? [await nativeArch()] : archs);
-      const resources: KernelResources[] = JSON.parse(readFileSync(join(dirname(path), RESOURCES), 'utf8'));
-      console.log(describeResources(resources));
-      console.log(path);
-      const most = resources.reduce((max, { spillStoreBytes }) => Math.max(max, spillStoreBytes), 0);
-      if (process.argv.includes('--no-spills') && most > MAX_SPILLED_BYTES)
-        throw new Error(`a kernel spills ${most} bytes of registers, more than ${MAX_SPILLED_BYTES}`);
-    }
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    process.exit(1);
-  }
 }

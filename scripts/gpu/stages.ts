@@ -161,7 +161,7 @@ const CHECKS: readonly Stage[] = [
     doc: 'the kernels for this device, the CPU library to compare with',
     limitS: 300,
     commands: ({ bun, device }) => [
-      { argv: [bun, 'scripts/build-cuda.ts', ...(device === 'cuda' ? ['--arch', 'native'] : ['--emulation'])] },
+      { argv: [bun, 'scripts/build-cuda-command.ts', ...(device === 'cuda' ? ['--arch', 'native'] : ['--emulation'])] },
       { argv: [bun, 'scripts/build-cpu.ts'] },
     ],
   },

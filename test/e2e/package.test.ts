@@ -13,7 +13,7 @@ const folder = mkdtempSync(join(tmpdir(), 'bao-package-'));
 const app = join(folder, 'app');
 const installed = join(app, 'node_modules/bao');
 /** The checkout's kernels, so that they are not built once more. */
-const environment = { ...process.env, BAO_CACHE_DIR: join(ROOT, '.cache') };
+const environment = { ...process.env, BAO_CACHE_DIR: process.env.BAO_CACHE_DIR || join(ROOT, '.cache') };
 
 async function run(command: string[], options: { cwd?: string; env?: Record<string, string | undefined> } = {}) {
   const child = Bun.spawn(command, { cwd: app, env: environment, stdio: ['ignore', 'pipe', 'pipe'], ...options });

@@ -45,14 +45,18 @@ function tlsFolder(name: string) {
 /** The common name of the certificate that a new connection is shown. */
 function certificateOf({ port }: Pick<Listener, 'port'>): Promise<string> {
   return new Promise((resolve, reject) => {
+    let isSecure = false;
     const socket = connect({ port: port!, host: '127.0.0.1', rejectUnauthorized: false }, () => {
+      isSecure = true;
       resolve(String(socket.getPeerCertificate().subject.CN));
       socket.end();
     });
-    // One that waits to be accepted while a listener takes another's place is reset.
-    socket.on('error', (error) =>
-      'code' in error && error.code === 'ECONNRESET' ? resolve(certificateOf({ port })) : reject(error),
-    );
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (isSecure) return;
+      // One that waits to be accepted while a listener takes another's place is reset.
+      if (error.code === 'ECONNRESET') resolve(certificateOf({ port }));
+      else reject(error);
+    });
   });
 }
 
