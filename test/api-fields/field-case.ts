@@ -16,6 +16,7 @@ export interface Answer {
 export interface ApiClient {
   post(path: string, body: Body): Promise<Answer>;
   get(path: string): Promise<Answer>;
+  delete(path: string): Promise<Answer>;
 }
 
 /** Ways to ask the endpoint that a field belongs to. */
@@ -94,6 +95,7 @@ export function httpClient(url: string): ApiClient {
   };
   return {
     get: async (path) => read(await fetch(url + path)),
+    delete: async (path) => read(await fetch(url + path, { method: 'DELETE' })),
     post: async (path, body) =>
       read(
         await fetch(url + path, {

@@ -46,6 +46,14 @@ export const ROUTE_CASES: RouteCases = {
       expect(responseText(good(await client.get(`/v1/responses/${id}`)))).toContain('Paris');
     },
   },
+  'DELETE /v1/responses/{id}': {
+    shows: 'a response is there no more',
+    check: async (client) => {
+      const { id } = good(await client.post(RESPONSE.path, RESPONSE.base));
+      expect(good(await client.delete(`/v1/responses/${id}`)).deleted).toBe(true);
+      expect((await client.get(`/v1/responses/${id}`)).status).toBe(404);
+    },
+  },
   'POST /v1/responses/{response_id}/cancel': {
     shows: 'a response in the background ends',
     check: async (client) => {
