@@ -4,15 +4,27 @@ export interface Counts {
   skipped: number;
 }
 
-/** Which test files run in one process, in order: all unit tests together, then each end-to-end test alone. No empty group. */
-export function groupTestFiles(files: readonly string[], filters: readonly string[]): string[][] {
+/** Unit tests that compute most: models and kernels, on the CPU and emulated. */
+const COMPUTING = ['./test/goldens/', './test/device/'];
+
+/**
+ * Which test files run in one process, and which processes at the same time: unit tests in two processes side by side, then each end-to-end test alone.
+ * Nothing is empty.
+ *
+ * @returns what runs one after another, of processes that run at the same time, of files
+ */
+export function groupTestFiles(files: readonly string[], filters: readonly string[]): string[][][] {
   const wanted = files
     .map((file) => `./${file.replaceAll('\\', '/')}`)
     .filter((file) => filters.length === 0 || filters.some((part) => file.includes(part.replace(/^\.\//, ''))))
     .sort();
   const isEndToEnd = (file: string) => file.startsWith('./test/e2e/');
+  const isComputing = (file: string) => COMPUTING.some((folder) => file.startsWith(folder));
   const unit = wanted.filter((file) => !isEndToEnd(file));
-  return [...(unit.length > 0 ? [unit] : []), ...wanted.filter(isEndToEnd).map((file) => [file])];
+  const processes = [unit.filter((file) => !isComputing(file)), unit.filter(isComputing)];
+  return [processes, ...wanted.filter(isEndToEnd).map((file) => [[file]])]
+    .map((atOnce) => atOnce.filter((group) => group.length > 0))
+    .filter((atOnce) => atOnce.length > 0);
 }
 
 /** Totals of a JUnit report as `bun test` writes it; zeros for an empty one. */

@@ -1,8 +1,8 @@
 /**
- * `bun run test [PATH…] [options of bun test]`: unit tests in one process, then each file of test/e2e in a process of its own, one after another,
- * since they start servers. What failed is told once more at the end; the last line is the sum: `N passed, N failed`.
+ * `bun run test [PATH…] [options of bun test]`: unit tests in two processes at a time, then each file of test/e2e in a process of its own, one after
+ * another, since they start servers. What failed is told once more at the end; the last line is the sum: `N passed, N failed`.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Counts, countResults, groupTestFiles, isReported, listFailures, sumLine } from './test-groups.ts';
@@ -24,7 +24,13 @@ interface GroupResult {
   failures: readonly string[];
 }
 
-async function runGroup(files: readonly string[], options: readonly string[], report: string): Promise<GroupResult> {
+/** @param output where the process writes; 'inherit': here */
+async function runGroup(
+  files: readonly string[],
+  options: readonly string[],
+  report: string,
+  output: number | 'inherit',
+): Promise<GroupResult> {
   const child = Bun.spawn(
     [
       process.execPath,
@@ -35,7 +41,7 @@ async function runGroup(files: readonly string[], options: readonly string[], re
       `--reporter-outfile=${report}`,
       ...options,
     ],
-    { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] },
+    { cwd: ROOT, stdio: ['ignore', output, output] },
   );
   const exitCode = await child.exited;
   const junit = (await Bun.file(report).exists()) ? readFileSync(report, 'utf8') : '';
@@ -52,6 +58,24 @@ async function runGroup(files: readonly string[], options: readonly string[], re
   return { counts: { ...counts, failed: Math.max(1, counts.failed + unreported.length) }, failures };
 }
 
+/** Runs groups at the same time: the first one's output is seen as it comes, that of the others when all have ended. */
+async function runAtOnce(
+  groups: readonly string[][],
+  options: readonly string[],
+  folder: string,
+): Promise<GroupResult[]> {
+  const running = groups.map(async (files, index) => {
+    const log = join(folder, `${index}.log`);
+    const output = index === 0 ? 'inherit' : openSync(log, 'w');
+    const result = await runGroup(files, options, join(folder, `${index}.xml`), output);
+    if (output !== 'inherit') closeSync(output);
+    return { result, log: index === 0 ? null : log };
+  });
+  const ended = await Promise.all(running);
+  for (const { log } of ended) if (log !== null) process.stdout.write(readFileSync(log));
+  return ended.map(({ result }) => result);
+}
+
 const { filters, options } = splitArguments(process.argv.slice(2));
 const groups = groupTestFiles([...new Bun.Glob('test/**/*.test.ts').scanSync(ROOT)], filters);
 if (groups.length === 0) {
@@ -60,24 +84,25 @@ if (groups.length === 0) {
 }
 
 // Here rather than within some test's deadline.
-if (groups.flat().some((file) => file.includes('cuda') || file.includes('test/bench/'))) {
+if (groups.flat(2).some((file) => file.includes('cuda') || file.includes('test/bench/'))) {
   const { ensureCudaEmulation } = await import('./build-cuda.ts');
   await ensureCudaEmulation();
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'bao-test-'));
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 const failed: string[] = [];
-try {
-  for (const [index, files] of groups.entries()) {
-    const { counts, failures } = await runGroup(files, options, join(folder, `${index}.xml`));
-    total.passed += counts.passed;
-    total.failed += counts.failed;
-    total.skipped += counts.skipped;
-    failed.push(...failures);
+for (const atOnce of groups) {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-test-'));
+  try {
+    for (const { counts, failures } of await runAtOnce(atOnce, options, folder)) {
+      total.passed += counts.passed;
+      total.failed += counts.failed;
+      total.skipped += counts.skipped;
+      failed.push(...failures);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-} finally {
-  rmSync(folder, { recursive: true, force: true });
 }
 for (const failure of failed) console.error(`\n(fail) ${failure}`);
 console.log(sumLine(total));

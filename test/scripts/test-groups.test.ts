@@ -2,20 +2,24 @@ import { describe, expect, test } from 'bun:test';
 import { countResults, groupTestFiles, isReported, listFailures, sumLine } from '../../scripts/test-groups.ts';
 
 describe('test groups', () => {
-  const files = ['test/e2e/b.test.ts', 'test/scheduler/a.test.ts', 'test/e2e/a.test.ts', 'test/config/a.test.ts'];
+  const folders = ['e2e/b', 'scheduler/a', 'goldens/a', 'e2e/a', 'device/cuda/a', 'config/a'];
+  const files = folders.map((path) => `test/${path}.test.ts`);
 
-  test('run unit tests together and end-to-end tests alone', () => {
+  test('run unit tests in two processes at once and end-to-end tests alone', () => {
     expect(groupTestFiles(files, [])).toEqual([
-      ['./test/config/a.test.ts', './test/scheduler/a.test.ts'],
-      ['./test/e2e/a.test.ts'],
-      ['./test/e2e/b.test.ts'],
+      [
+        ['./test/config/a.test.ts', './test/scheduler/a.test.ts'],
+        ['./test/device/cuda/a.test.ts', './test/goldens/a.test.ts'],
+      ],
+      [['./test/e2e/a.test.ts']],
+      [['./test/e2e/b.test.ts']],
     ]);
   });
 
   test('hold what matches any filter', () => {
     expect(groupTestFiles(files, ['./test/config', 'e2e/b'])).toEqual([
-      ['./test/config/a.test.ts'],
-      ['./test/e2e/b.test.ts'],
+      [['./test/config/a.test.ts']],
+      [['./test/e2e/b.test.ts']],
     ]);
     expect(groupTestFiles(files, ['nothing'])).toEqual([]);
   });

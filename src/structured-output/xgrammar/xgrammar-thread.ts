@@ -8,8 +8,8 @@ import type { XGrammarWorkerData } from './xgrammar-worker.ts';
 /** A compile that takes longer is given up; the first of a Worker has the vocabulary to prepare too. */
 const COMPILE_DEADLINE_MS = 10_000;
 const START_DEADLINE_MS = 30_000;
-/** Everything else takes microseconds, or some milliseconds. */
-const CALL_DEADLINE_MS = 1000;
+/** Everything else takes microseconds, or some milliseconds: only a Worker that hangs meets it, however busy the machine is. */
+const CALL_DEADLINE_MS = 10_000;
 const MAX_CACHED = 64;
 const FAILED = 'the grammar engine has failed';
 
