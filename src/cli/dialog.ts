@@ -61,7 +61,15 @@ async function answerLines(answer: (line: string) => Promise<void>, isWatched: b
     lines.close();
     process.kill(process.pid, 'SIGINT');
   });
-  if (isWatched) lines.prompt();
+  // Whose Ctrl-D comes while an answer is written is asked for nothing more.
+  let isOpen = true;
+  lines.on('close', () => {
+    isOpen = false;
+  });
+  const prompt = () => {
+    if (isWatched && isOpen) lines.prompt();
+  };
+  prompt();
   for await (const line of lines) {
     if (line.trim() !== '') {
       try {
@@ -71,7 +79,7 @@ async function answerLines(answer: (line: string) => Promise<void>, isWatched: b
         process.stderr.write(`bao: ${(error as Error).message}\n`);
       }
     }
-    if (isWatched) lines.prompt();
+    prompt();
   }
   if (isWatched) process.stdout.write('\n');
 }

@@ -87,8 +87,16 @@ describe('in a terminal', () => {
     await shown(1, 'The capital of France is Paris.');
     await shown(1, 'Paris.\r\n');
     type('\x1b[A\r');
-    await shown(2, 'The capital of France is Paris.');
+    await shown(2, 'Paris.\r\n');
     type('\x04');
+    expect(await child.exited).toBe(0);
+  });
+
+  test('Ctrl-D while an answer is written ends it behind the answer', async () => {
+    const { child, shown, type } = inTerminal(['complete', '--temperature', '0', '--max-tokens', '8']);
+    await shown(1, '> ');
+    type('Once upon a time\r\x04');
+    await shown(1, ' there was a little');
     expect(await child.exited).toBe(0);
   });
 
