@@ -41,9 +41,9 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   for (const [peers, own] of groupBy(of('peers'), othersOf)) {
     for (const [model, same] of groupBy(own, modelName)) {
       for (const aspects of [['prefill', 'decode'], ['streams']] as const) {
-        const result = latest(same.filter(({ rows }) => rows.some((row) => isOneOf(aspects, row.aspect))));
-        if (result !== undefined)
-          charts.set(`${model}-${aspects.at(-1)}-beside-${peers}.svg`, peersBars(result, aspects));
+        const measured = same.filter(({ rows }) => rows.some((row) => isOneOf(aspects, row.aspect)));
+        if (measured.length > 0)
+          charts.set(`${model}-${aspects.at(-1)}-beside-${peers}.svg`, peersBars(measured, aspects));
       }
     }
   }
@@ -153,8 +153,17 @@ function roofline(result: ResultOf<'kernels'>): string {
   });
 }
 
-function peersBars(result: ResultOf<'peers'>, aspects: readonly PeerAspect[]): string {
-  const rows = result.rows.filter((row) => isOneOf(aspects, row.aspect));
+/** Each load as it was measured last, on the machine and with the quantization of the latest result. */
+function peersBars(results: readonly ResultOf<'peers'>[], aspects: readonly PeerAspect[]): string {
+  const result = latest(results)!;
+  const comparable = onLatestMachine(results).filter(({ quantization }) => quantization === result.quantization);
+  const all = comparable.toSorted(byDate).flatMap((each) => each.rows);
+  const rows = aspects.flatMap((aspect) =>
+    groupBy(
+      all.filter((row) => row.aspect === aspect),
+      (row) => `${row.peer} ${rowTitle(row)}`,
+    ).map(([, measured]) => measured.at(-1)!),
+  );
   const byTitle = groupBy(rows, rowTitle);
   const series = groupBy(rows, ({ peer }) => peer).map(([peer, own]) => ({
     name: `${peer} ${result.versions[peer] ?? ''}`.trim(),
@@ -199,7 +208,11 @@ function where({ machine, date }: AnyResult): string {
 }
 
 function latest<Each extends { date: string }>(results: readonly Each[]): Each | undefined {
-  return [...results].sort((a, b) => a.date.localeCompare(b.date)).at(-1);
+  return results.toSorted(byDate).at(-1);
+}
+
+function byDate(a: { date: string }, b: { date: string }): number {
+  return a.date.localeCompare(b.date);
 }
 
 /** Those of the machine that the latest one is of: figures of several in one chart would be compared. */

@@ -123,6 +123,26 @@ test('throughput has a line for each quantization, and only of one machine and o
   expect(limitColors).toEqual(['0', '2', '0', '2']);
 });
 
+test('engines stand beside each other with each load as it was measured last', () => {
+  const machine = { ...asResult('peers', {}).machine };
+  const peers = (date: string, rows: PeersFigures['rows'], head: Partial<AnyResult> = {}) =>
+    ({ ...asResult('peers', { ...PEERS, rows }), date, machine, ...head }) as AnyResult;
+  const decode = { ...ROW, aspect: 'decode', limit_tokens_per_s: 40 } as const;
+  const chart = drawCharts([
+    peers('2026-03-01', [{ ...decode, tokens_per_s: 33 }]),
+    peers('2026-01-01', [
+      { ...decode, tokens_per_s: 11 },
+      { ...decode, tokens_per_s: 22, batch_size: 2 },
+    ]),
+    peers('2026-02-01', [{ ...decode, tokens_per_s: 44, batch_size: 4 }], { machine: { ...machine, cpu: 'another' } }),
+  ]).get('x-decode-beside-b.svg')!;
+  const values = [...chart.matchAll(/<title>a [^<]*batch (\d): (\d+)</g)].map(([, batch, value]) => [batch, value]);
+  expect(values).toEqual([
+    ['1', '33'],
+    ['2', '22'],
+  ]);
+});
+
 test('a chart of a machine that had other work says so', () => {
   const chartAt = (load: number) => {
     const machine = { ...asResult('latency', {}).machine, threads: 2, load_average: load };
