@@ -4,8 +4,8 @@ export interface Counts {
   skipped: number;
 }
 
-/** Unit tests that take half of the time: whole models, and emulated devices. */
-const COMPUTING = ['./test/goldens/', './test/device/cuda/', './test/cuda/'];
+/** Unit tests that take about as long as all others: models against their goldens. */
+const COMPUTING = ['./test/goldens/'];
 
 /**
  * Which test files run in one process, and which processes at the same time: unit tests in two processes side by side, then each end-to-end test alone.

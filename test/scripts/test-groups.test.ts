@@ -8,8 +8,8 @@ describe('test groups', () => {
   test('run unit tests in two processes at once and end-to-end tests alone', () => {
     expect(groupTestFiles(files, [])).toEqual([
       [
-        ['./test/config/a.test.ts', './test/scheduler/a.test.ts'],
-        ['./test/device/cuda/a.test.ts', './test/goldens/a.test.ts'],
+        ['./test/config/a.test.ts', './test/device/cuda/a.test.ts', './test/scheduler/a.test.ts'],
+        ['./test/goldens/a.test.ts'],
       ],
       [['./test/e2e/a.test.ts']],
       [['./test/e2e/b.test.ts']],
