@@ -95,7 +95,7 @@ class StartingCore {
     private readonly status: CoreStatus,
     private readonly clients: CoreLinkEnd[],
   ) {
-    // A heap that is collected sooner: with the demo some 30 MiB less are resident, and no request is slower.
+    // A heap that is collected sooner: with the demo some 30 MiB less are resident, at the same speed.
     this.worker = new Worker(new URL('engine/core/core-worker.ts', SOURCE_URL).href, {
       name: `core ${coreIndex}`,
       smol: true,
