@@ -4,7 +4,7 @@ export interface Counts {
   skipped: number;
 }
 
-/** Unit tests that take about as long as all others: models against their goldens. */
+/** Unit tests that run beside all others, and take half as long as these: models against their goldens. */
 const COMPUTING = ['./test/goldens/'];
 
 /**
