@@ -10,9 +10,14 @@ import { readPeftConfig } from './peft-config.ts';
 
 const log = logger('lora');
 
+/** Removed adapters whose ids are remembered: requests that wait with one that was removed before are few. */
+const MAX_REMOVED = 1024;
+
 interface ResidentAdapter extends LoRASlot {
   /** Requests in the worker that run with it. */
   numUsers: number;
+  /** It goes as soon as nobody uses it. */
+  isRemoved: boolean;
 }
 
 /**
@@ -25,7 +30,10 @@ export class LoRAManager {
   private readonly freeSlots: number[];
   /** Ids whose files could not be read again: what they gave before would no longer be what they give. */
   private readonly broken = new Set<number>();
-  /** Ids of adapters that go as soon as nobody uses them, also when a request that waited meanwhile has them read again. An id never comes back. */
+  /**
+   * Ids that were removed, the oldest first: what a request that waited meanwhile has read again goes with that request. An id never comes back; one that
+   * is forgotten here stays in memory until another adapter takes its place.
+   */
   private readonly removed = new Set<number>();
 
   constructor(
@@ -55,8 +63,11 @@ export class LoRAManager {
   /** Frees what an adapter holds, once no request in the worker uses it. Requests that still come with it are served, and nothing is kept after them. */
   remove(id: number): void {
     this.removed.add(id);
+    if (this.removed.size > MAX_REMOVED) this.forgetOldest();
     const resident = this.residents.get(id);
-    if (resident?.numUsers === 0) this.evict(id, resident);
+    if (resident === undefined) return;
+    resident.isRemoved = true;
+    if (resident.numUsers === 0) this.evict(id, resident);
   }
 
   /**
@@ -77,12 +88,18 @@ export class LoRAManager {
     if (resident === undefined || resident.numUsers === 0)
       throw new Error(`adapter ${id} was released and is not in use`);
     resident.numUsers--;
-    if (resident.numUsers === 0 && this.removed.has(id)) this.evict(id, resident);
+    if (resident.numUsers === 0 && resident.isRemoved) this.evict(id, resident);
   }
 
   /** Frees what all adapters hold. Called with no request in the worker; those that ask for an adapter later have it read again. */
   evictAll(): void {
     for (const [id, resident] of this.residents) this.evict(id, resident);
+  }
+
+  private forgetOldest(): void {
+    const oldest = this.removed.values().next().value!;
+    this.removed.delete(oldest);
+    this.broken.delete(oldest);
   }
 
   private readAgain(request: LoRARequest): ResidentAdapter {
@@ -121,7 +138,7 @@ export class LoRAManager {
     if (slot === null) return null;
     this.fill(slot, weights);
     const rank = Math.max(...[...weights.linear.values()].map((module) => module.rank));
-    const resident = { slot, rank, numUsers: 0 };
+    const resident = { slot, rank, numUsers: 0, isRemoved: this.removed.has(id) };
     this.residents.set(id, resident);
     return resident;
   }

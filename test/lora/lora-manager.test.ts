@@ -104,6 +104,21 @@ describe('adapters in memory', () => {
       }
     }));
 
+  test('of those removed long ago nothing is remembered, but whoever uses one still ends it', () =>
+    withManager(3, (manager, request) => {
+      manager.acquire(request(1));
+      for (const id of [1, 2]) manager.remove(id);
+      for (let id = 10; id < 5010; id++) manager.remove(id);
+      manager.release(1);
+      expect(manager.residentIds).toEqual([]);
+      // Removed before the others, as far as anyone remembers never.
+      for (const id of [2, 5009]) {
+        manager.acquire(request(id));
+        manager.release(id);
+      }
+      expect(manager.residentIds).toEqual([2]);
+    }));
+
   test('one whose files are gone is an error for ever, and harms nobody else', () =>
     withManager(1, (manager, request, folder) => {
       manager.load(request(1));
