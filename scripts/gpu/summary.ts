@@ -63,7 +63,8 @@ function summaryWith({ date, device, machine, stages }: VerifyResults, noteChara
       .filter(({ outcome }) => outcome !== 'ok')
       .map((each) => {
         const last = each.tail.trim().split('\n').at(-1) ?? '';
-        return `${each.outcome}: ${each.command.slice(0, noteCharacters / 2)}: ${last.slice(0, noteCharacters)}`;
+        const command = each.command.replaceAll(/\s+/g, ' ').slice(0, noteCharacters / 2);
+        return `${each.outcome}: ${command}: ${last.slice(0, noteCharacters)}`;
       });
     return [name, stage.outcome, `${stage.seconds.toFixed(1)} s`, notes.join('; ').replaceAll('|', '/')];
   });

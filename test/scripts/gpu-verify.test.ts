@@ -80,7 +80,7 @@ describe('a stage of gpu-verify', () => {
 
   test('is in the summary, with what went wrong and figures beside their limits', () => {
     const command = {
-      command: 'x',
+      command: 'x -c\ny',
       seconds: 1,
       exit_code: 1,
       outcome: 'failed' as const,
@@ -102,7 +102,7 @@ describe('a stage of gpu-verify', () => {
       machine: { cpu: 'a cpu', threads: 1, memory_gib: 1, os: 'os', bun: '1', load_average: 0 },
       stages: { 'latency-8b': { outcome: 'failed', seconds: 2, commands: [command], figures } },
     });
-    expect(summary).toContain('| latency-8b | failed | 2.0 s | failed: x: the / reason |');
+    expect(summary).toContain('| latency-8b | failed | 2.0 s | failed: x -c y: the / reason |');
     expect(summary).toContain('50 of 100 GB/s (0.50)');
   });
 });
