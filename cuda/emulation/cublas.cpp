@@ -7,6 +7,7 @@ namespace {
 
 struct Handle {
   cudaStream_t stream = nullptr;
+  bool has_workspace = false;
 };
 
 int32_t enqueue_gemm(const Handle* handle, const char* name, const Gemm& gemm, int32_t compute_type) {
@@ -14,6 +15,8 @@ int32_t enqueue_gemm(const Handle* handle, const char* name, const Gemm& gemm, i
   if (const int32_t status = injected_failure(name)) return status;
   if (compute_type != kCompute32F || gemm.a.type == kR8FE4M3) return kNotSupported;
   if (const int32_t status = check_gemm(gemm)) return status;
+  // The real library would put allocations into the graph, of memory that nobody accounts for, and such graphs can't be updated.
+  if (is_capturing(handle->stream) && !handle->has_workspace) return kAllocFailed;
   const int32_t code = enqueue(handle->stream, "product", [gemm]() -> int32_t {
     multiply(gemm);
     return 0;
@@ -50,6 +53,8 @@ EXPORT int32_t cublasSetStream_v2(Handle* handle, cudaStream_t stream) {
   if (const int32_t status = injected_failure("cublasSetStream_v2")) return status;
   if (!handle) return kNotInitialized;
   handle->stream = stream;
+  // As cuBLAS documents it: back to the workspace of its own.
+  handle->has_workspace = false;
   return kSuccess;
 }
 
@@ -58,6 +63,7 @@ EXPORT int32_t cublasSetWorkspace_v2(Handle* handle, void* workspace, size_t byt
   if (!handle) return kNotInitialized;
   const auto allocation = find_allocation(workspace);
   const bool known = allocation.end != 0 && reinterpret_cast<uintptr_t>(workspace) + bytes <= allocation.end;
+  handle->has_workspace = known && bytes > 0;
   return known ? kSuccess : kInvalidValue;
 }
 

@@ -5,7 +5,7 @@
 
 namespace bao::emulation {
 
-enum : int32_t { kSuccess = 0, kNotInitialized = 1, kInvalidValue = 7, kExecutionFailed = 13, kNotSupported = 15 };
+enum : int32_t { kSuccess = 0, kNotInitialized = 1, kAllocFailed = 3, kInvalidValue = 7, kExecutionFailed = 13, kNotSupported = 15 };
 
 inline const char* status_name(int32_t status) {
   switch (status) {
@@ -13,7 +13,7 @@ inline const char* status_name(int32_t status) {
       return "CUBLAS_STATUS_SUCCESS";
     case kNotInitialized:
       return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case 3:
+    case kAllocFailed:
       return "CUBLAS_STATUS_ALLOC_FAILED";
     case kInvalidValue:
       return "CUBLAS_STATUS_INVALID_VALUE";

@@ -18,6 +18,9 @@ int32_t enqueue(cudaStream_t stream, const char* name, std::function<int32_t()> 
 int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes, cudaStream_t stream, bool checked,
                        std::function<std::function<void()>()> prepare);
 
+// Whether what is enqueued becomes a part of a graph.
+bool is_capturing(cudaStream_t stream);
+
 // The code that BAO_CUDA_EMULATION_FAIL asks of this call of `function`, else 0.
 int32_t injected_failure(const char* function);
 

@@ -133,6 +133,11 @@ __attribute__((visibility("default"))) int64_t stand_in_version(const char* libr
   return version ? std::atoll(version) : modelled_on;
 }
 
+__attribute__((visibility("default"))) bool is_capturing(cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  return known(stream) && stream->capture != nullptr;
+}
+
 __attribute__((visibility("default"))) int32_t enqueue(cudaStream_t stream, const char* name, std::function<int32_t()> work) {
   const Lock lock(runtime().mutex);
   if (!known(stream)) return remember(kInvalidResourceHandle);
@@ -153,13 +158,14 @@ __attribute__((visibility("default"))) int32_t enqueue(cudaStream_t stream, cons
 __attribute__((visibility("default"))) int32_t enqueue_kernel(const char* name, Dim3 grid, Dim3 block, size_t shared_bytes,
                                                              cudaStream_t stream, bool checked,
                                                              std::function<std::function<void()>()> prepare) {
+  // Streams of other threads come and go.
+  const Lock lock(runtime().mutex);
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool empty = grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0;
   if (empty || threads > kMaxThreads || shared_bytes > runtime().shared_bytes || grid.y > 65535 || grid.z > 65535) {
     return remember(kInvalidConfiguration);
   }
   if (const int32_t code = injected_failure("launch")) {
-    const Lock lock(runtime().mutex);
     if (known(stream)) stream->broken = stream->capture != nullptr;
     return remember(code);
   }

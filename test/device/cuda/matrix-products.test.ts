@@ -178,6 +178,36 @@ test("a bias's copy lives as long as the bias", async () => {
   device.close();
 });
 
+describe('products in a graph', () => {
+  const [m, n, k] = [8, 8, 8];
+  const [x, out] = [float32s(new Array(m * k).fill(2)), float32s(new Array(m * n).fill(0))];
+  const multiply = (by: Cublas) => by.linear('float32', 'float32', [m, n, k], [x, k], x, [out, n]);
+
+  test('work in memory that is set aside for them', () => {
+    const executable = runtime.captureGraph(
+      stream,
+      () => multiply(cublas),
+      (graph) => runtime.instantiateGraph(graph),
+    );
+    runtime.check('cudaGraphLaunch', functions.cudaGraphLaunch(executable, stream));
+    expect(new Float32Array(read(out, 4))[0]).toBe(k * 4);
+    functions.cudaGraphExecDestroy(executable);
+  });
+
+  onEmulation('are refused where there is none', () => {
+    const without = new Cublas(cublasPaths, stream, { ...workspace, bytes: 0 });
+    expect(() =>
+      runtime.captureGraph(
+        stream,
+        () => multiply(without),
+        () => {},
+      ),
+    ).toThrow('cublasGemmEx: CUBLAS_STATUS_ALLOC_FAILED');
+    multiply(without);
+    without.close();
+  });
+});
+
 onEmulation('two devices copy memory to each other', () => {
   expect(runtime.canAccessPeer(0, 1)).toBe(true);
   expect(runtime.canAccessPeer(0, 0)).toBe(false);
