@@ -1,16 +1,17 @@
 import { type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
 import { type CpuIsa, type CpuLibrary, describeCpu, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
-import type {
-  Device,
-  DeviceEvent,
-  DevicePtr,
-  MatrixSource,
-  Ops,
-  PackedLinear,
-  QuantizableSource,
-  QuantizedLinear,
-  StagingBuffer,
+import {
+  type Device,
+  type DeviceEvent,
+  type DevicePtr,
+  type MatrixSource,
+  type Ops,
+  OutOfMemoryError,
+  type PackedLinear,
+  type QuantizableSource,
+  type QuantizedLinear,
+  type StagingBuffer,
 } from './device.ts';
 import { DTYPE_CODES, type DType, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
@@ -170,6 +171,10 @@ export class CpuDevice implements Device {
     return enqueue();
   }
 
+  forgetReplays(): void {}
+
+  rehearse(): void {}
+
   memoryInfo(): { freeBytes: number; totalBytes: number } {
     return systemMemory();
   }
@@ -219,8 +224,8 @@ export class CpuDevice implements Device {
   }
 }
 
-function outOfMemory(bytes: number, purpose: string): Error {
-  return new Error(`can't allocate ${bytes} bytes (${gibibytes(bytes)}) for ${purpose}`);
+function outOfMemory(bytes: number, purpose: string): OutOfMemoryError {
+  return new OutOfMemoryError(`can't allocate ${bytes} bytes (${gibibytes(bytes)}) for ${purpose}`);
 }
 
 /** Opens the CPU as a device. Throws an Error where the library can't be loaded. */

@@ -87,9 +87,10 @@ export interface Device {
   readonly activationDtype: FloatDType;
   readonly ops: Ops;
 
-  /** Zero-filled memory (lazily backed on the CPU). `purpose` is for the memory report and for the error text. */
+  /** Zero-filled memory (lazily backed on the CPU). `purpose` is for the memory report and for the error text. Throws an OutOfMemoryError. */
   alloc(bytes: number, purpose: string): DevicePtr;
   free(ptr: DevicePtr): void;
+  /** Zero-filled. Throws an OutOfMemoryError. */
   staging(bytes: number, purpose: string): StagingBuffer;
 
   /** Concatenates the sources' rows into one packed weight of `dtype`. All sources have the same number of columns. */
@@ -114,6 +115,14 @@ export interface Device {
    */
   replayable<Result>(enqueue: () => Result): Result;
 
+  /** Gives up what is kept of steps to replay them, once those are done. */
+  forgetReplays(): void;
+  /**
+   * Takes the memory that the ops which `enqueue` calls need beside their arguments, and runs none of them: a step of those sizes then takes none.
+   * On the CPU ops need none.
+   */
+  rehearse(enqueue: () => void): void;
+
   /** Bytes that may still be allocated, and all there are. */
   memoryInfo(): { freeBytes: number; totalBytes: number };
   /** Bytes allocated so far, by purpose. */
@@ -125,6 +134,14 @@ export interface Device {
   /** Waits; on the CPU the calling thread helps with the work. */
   wait(event: DeviceEvent): void;
   close(): void;
+}
+
+/** Memory that can't be had; the device goes on. */
+export class OutOfMemoryError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'OutOfMemoryError';
+  }
 }
 
 /** A native call that refused its arguments. */

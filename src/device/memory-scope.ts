@@ -17,7 +17,6 @@ export class MemoryScope implements Device {
   readonly type: Device['type'];
   readonly description: string;
   readonly activationDtype: FloatDType;
-  readonly ops: Ops;
   private readonly allocations = new Set<DevicePtr>();
   private readonly stagingBuffers = new Set<StagingBuffer>();
 
@@ -25,7 +24,10 @@ export class MemoryScope implements Device {
     this.type = device.type;
     this.description = device.description;
     this.activationDtype = device.activationDtype;
-    this.ops = device.ops;
+  }
+
+  get ops(): Ops {
+    return this.device.ops;
   }
 
   /** Frees all that was allocated here and is not freed yet. Work that uses it must be done. */
@@ -87,6 +89,14 @@ export class MemoryScope implements Device {
 
   replayable<Result>(enqueue: () => Result): Result {
     return this.device.replayable(enqueue);
+  }
+
+  forgetReplays(): void {
+    this.device.forgetReplays();
+  }
+
+  rehearse(enqueue: () => void): void {
+    this.device.rehearse(enqueue);
   }
 
   memoryInfo(): { freeBytes: number; totalBytes: number } {

@@ -1,5 +1,6 @@
 import type { Device } from '../device/device.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
+import { freeOnFailure } from '../device/release.ts';
 import { readVector } from '../layers/host-vector.ts';
 import type { ReplaceableLinear, ReplacedLinear } from '../layers/linear-adapters.ts';
 import { type LinearKernel, UnquantizedLinear } from '../layers/linear-method.ts';
@@ -28,9 +29,15 @@ export class ReplacedLayer implements ReplacedLinear {
     const memory = new MemoryScope(this.device);
     const rows = weight.shape[0]!;
     const matrix = { ptr: weight.ptr, dtype: weight.dtype, rows, cols: shape[1], ld: shape[1] };
-    const packed = memory.packLinear([matrix], dtype, this.purpose);
-    const biasPtr = bias === null ? 0 : memory.uploadVector(readVector(bias, 0, rows), this.purpose);
-    this.bySlot.set(slot, { kernel: new UnquantizedLinear(memory, packed, biasPtr), rows, memory });
+    const kernel = freeOnFailure(
+      () => memory.freeAll(),
+      () => {
+        const packed = memory.packLinear([matrix], dtype, this.purpose);
+        const biasPtr = bias === null ? 0 : memory.uploadVector(readVector(bias, 0, rows), this.purpose);
+        return new UnquantizedLinear(memory, packed, biasPtr);
+      },
+    );
+    this.bySlot.set(slot, { kernel, rows, memory });
   }
 
   clear(slot: number): void {

@@ -100,6 +100,10 @@ export class ReferenceDevice implements Device {
     return enqueue();
   }
 
+  forgetReplays(): void {}
+
+  rehearse(): void {}
+
   memoryInfo() {
     return { freeBytes: 2 ** 30, totalBytes: 2 ** 30 };
   }

@@ -1,30 +1,31 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
 import type { CudaLibraries } from '../../../scripts/build-cuda.ts';
-import type { NativeFunction } from '../cpu-library.ts';
-import {
-  type Device,
-  type DeviceEvent,
-  type DevicePtr,
-  type Fp8MatrixSource,
-  KernelError,
-  type MatrixSource,
-  type Ops,
-  type PackedLinear,
-  type QuantizableSource,
-  type QuantizedLinear,
-  type StagingBuffer,
+import type {
+  Device,
+  DeviceEvent,
+  DevicePtr,
+  Fp8MatrixSource,
+  MatrixSource,
+  Ops,
+  PackedLinear,
+  QuantizableSource,
+  QuantizedLinear,
+  StagingBuffer,
 } from '../device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes, type FloatDType } from '../dtype.ts';
 import { bindOps, checkedOps, refuse } from '../kernel-calls.ts';
-import { ERROR_TEXT, OPS } from '../ops.ts';
+import { ERROR_TEXT } from '../ops.ts';
 import { checkQuantizable } from '../quantizable-source.ts';
 import { FP8_GROUP, QUANTIZATION_CODES, type QuantizationScheme } from '../quantization-scheme.ts';
+import { freeAfter, freeOnFailure } from '../release.ts';
+import { uploadBytes } from '../upload-bytes.ts';
 import { Cublas } from './cublas.ts';
 import { CublasLt } from './cublas-lt.ts';
 import { type CudaKernels, KERNEL_CUDA_ERROR, openCudaKernels } from './cuda-kernels.ts';
 import { CudaMemory } from './cuda-memory.ts';
 import { CUDART_CONSTANTS, CudaRuntime, type SelectedDevice } from './cuda-runtime.ts';
 import { MatrixProducts } from './matrix-products.ts';
+import { opTable, throwingOps } from './op-table.ts';
 import { StepGraphs } from './step-graphs.ts';
 import { StreamEvents } from './stream-events.ts';
 
@@ -53,33 +54,21 @@ const EMULATED_CUBLAS_WORKSPACE_BYTES = 1 << 20;
 /** Room for the partial results of attention whose keys are split over blocks: with heads of 128 a sequence of 128k tokens takes 2.2 MiB for each key head, of a group of up to 16. Other ops make it grow. */
 const MIN_WORKSPACE_BYTES = 64 << 20;
 const EMULATED_MIN_WORKSPACE_BYTES = 4 << 20;
-/** As many as need the largest workspace: growing it stops the device and makes all graphs stale, so it is done once. */
-const MANY_ROWS = 1 << 16;
 /** From here on a kernel may be started while the one before it still runs (programmatic dependent launch). */
 const EARLY_START_CAPABILITY = 90;
 /** Two sets of step inputs take turns, and block tables widen as sequences grow. */
 const GRAPHS_PER_SIZE = 4;
+/** Of a vector without elements. */
+const EMPTY_VECTOR = new Uint8Array(4);
 /** Part of a weight that is on the device in its checkpoint's type while it is converted. */
 const UPLOAD_CHUNK_BYTES = 64 << 20;
-
-/** Stand-ins for ops that have no CUDA kernel: a model that needs one says so when it is first run. */
-function missingOps(): Record<string, () => number> {
-  return Object.fromEntries(
-    Object.keys(OPS).map((op) => [
-      op,
-      () => {
-        throw new KernelError(op, 0, `${op}: the CUDA device has no such kernel yet`);
-      },
-    ]),
-  );
-}
 
 /** A CUDA device with one stream, for the thread that opened it. After a CudaError it can only be closed. */
 export class CudaDevice implements Device {
   readonly type: 'cuda' | 'cuda-emulation';
   readonly description: string;
   readonly activationDtype: FloatDType;
-  readonly ops: Ops;
+  ops: Ops;
 
   readonly #runtime: CudaRuntime;
   readonly #kernels: CudaKernels;
@@ -91,6 +80,8 @@ export class CudaDevice implements Device {
   readonly #memory: CudaMemory;
   readonly #replaySizes: readonly number[];
   readonly #graphs: StepGraphs;
+  /** See `rehearse`. */
+  readonly #reservations: Ops;
   #workspace: { ptr: DevicePtr; bytes: number } = { ptr: 0, bytes: 0 };
   #closed = false;
 
@@ -137,11 +128,19 @@ export class CudaDevice implements Device {
       },
       errorText: (code) => this.#errorText(code),
     });
-    const ops = bindOps(this.#opFunctions(), this.#handle, (code) => this.#errorText(code));
+    const { functions, reservations } = opTable({
+      kernels: this.#kernels,
+      products: this.#products,
+      activationDtype,
+      reserveWorkspace: (size) => this.#reserveWorkspace(size),
+    });
+    this.#reservations = reservations;
+    const ops = bindOps(functions, this.#handle, (code) => this.#errorText(code));
     const checked = options.debug ? checkedOps(ops, (address) => this.#memory.bytesFrom(address)) : ops;
     this.#replaySizes = options.replaySizes;
     this.#graphs = new StepGraphs(runtime, this.#stream, checked, GRAPHS_PER_SIZE * this.#replaySizes.length);
     this.ops = this.#graphs.ops;
+    this.#memory.giveBack = () => this.#graphs.giveUp();
     this.#reserveWorkspace(type === 'cuda' ? MIN_WORKSPACE_BYTES : EMULATED_MIN_WORKSPACE_BYTES);
   }
 
@@ -150,7 +149,7 @@ export class CudaDevice implements Device {
   }
 
   free(ptr: DevicePtr): void {
-    this.#products.forgetVector(ptr);
+    if (this.#products.forgetVector(ptr)) this.forgetReplays();
     this.#memory.free(ptr);
   }
 
@@ -180,12 +179,13 @@ export class CudaDevice implements Device {
       throw new Error(`${purpose}: can't pack ${shapes.join(', ') || 'nothing'} as ${dtype}`);
     }
     const bytes = n * k * dtypeBytes(dtype);
-    const ptr = this.alloc(bytes, purpose);
-    let at = ptr;
-    for (const source of sources) {
-      this.#convert(source, at, dtype);
-      at += source.rows * k * dtypeBytes(dtype);
-    }
+    const ptr = this.#allocFilled(bytes, purpose, (begin) => {
+      let at = begin;
+      for (const source of sources) {
+        this.#convert(source, at, dtype);
+        at += source.rows * k * dtypeBytes(dtype);
+      }
+    });
     return { ptr, dtype, n, k, bytes };
   }
 
@@ -197,13 +197,14 @@ export class CudaDevice implements Device {
     const { n, k } = checkQuantizable(sources, scheme, purpose);
     const code = QUANTIZATION_CODES[scheme];
     const bytes = this.#kernels.bao_quantized_linear_bytes(n, k, code);
-    const ptr = this.alloc(bytes, purpose);
-    let firstRow = 0;
-    for (const source of sources) {
-      if (source.dtype === 'fp8_e4m3') this.#packFp8(source, firstRow, ptr);
-      else this.#quantize(source, firstRow, ptr, code);
-      firstRow += source.rows;
-    }
+    const ptr = this.#allocFilled(bytes, purpose, (to) => {
+      let firstRow = 0;
+      for (const source of sources) {
+        if (source.dtype === 'fp8_e4m3') this.#packFp8(source, firstRow, to);
+        else this.#quantize(source, firstRow, to, code);
+        firstRow += source.rows;
+      }
+    });
     return { ptr, scheme, n, k, bytes };
   }
 
@@ -218,23 +219,21 @@ export class CudaDevice implements Device {
   #packFp8(source: Fp8MatrixSource, firstRow: number, to: DevicePtr): void {
     const { cols, ld, scales } = source;
     const staged = this.staging(scales.byteLength, 'upload');
-    new Float32Array(staged.host).set(scales);
-    staged.upload();
-    const rowScales = Math.ceil(cols / FP8_GROUP) * Float32Array.BYTES_PER_ELEMENT;
-    this.#uploadRows(source, 'pack_fp8_linear', (raw, first, rows) => {
-      const at = staged.ptr + first * rowScales;
-      return this.#kernels.bao_pack_fp8_linear(this.#handle, raw, at, rows, cols, ld, firstRow + first, to);
+    freeAfter(staged.free, () => {
+      new Float32Array(staged.host).set(scales);
+      staged.upload();
+      const rowScales = Math.ceil(cols / FP8_GROUP) * Float32Array.BYTES_PER_ELEMENT;
+      this.#uploadRows(source, 'pack_fp8_linear', (raw, first, rows) => {
+        const at = staged.ptr + first * rowScales;
+        return this.#kernels.bao_pack_fp8_linear(this.#handle, raw, at, rows, cols, ld, firstRow + first, to);
+      });
     });
-    staged.free();
   }
 
   uploadVector(values: Float32Array, purpose: string): DevicePtr {
-    const staged = this.staging(Math.max(4, values.byteLength), purpose);
-    const address = this.alloc(Math.max(4, values.byteLength), purpose);
-    new Float32Array(staged.host).set(values);
-    staged.upload();
-    this.ops.copy_bytes(staged.ptr, address, staged.byteLength);
-    staged.free();
+    const bytes =
+      values.length > 0 ? new Uint8Array(values.buffer, values.byteOffset, values.byteLength) : EMPTY_VECTOR;
+    const address = uploadBytes(this, bytes, purpose);
     this.#products.addVector(address, values.length);
     return address;
   }
@@ -265,6 +264,21 @@ export class CudaDevice implements Device {
     return this.#graphs.run(enqueue);
   }
 
+  forgetReplays(): void {
+    this.wait(this.record());
+    this.#graphs.clear();
+  }
+
+  rehearse(enqueue: () => void): void {
+    const { ops } = this;
+    this.ops = this.#reservations;
+    try {
+      enqueue();
+    } finally {
+      this.ops = ops;
+    }
+  }
+
   record(): DeviceEvent {
     return this.#events.record();
   }
@@ -292,6 +306,7 @@ export class CudaDevice implements Device {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.ops = throwingOps((op) => `${op}: the device is closed`);
     this.#runtime.functions.cudaStreamSynchronize(this.#stream);
     this.#graphs.clear();
     this.#products.close();
@@ -301,60 +316,30 @@ export class CudaDevice implements Device {
     this.#runtime.functions.cudaStreamDestroy(this.#stream);
   }
 
-  /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
-  #opFunctions(): Record<string, (...args: number[]) => number> {
-    const kernels = this.#kernels;
-    const { sample, logprobs, quantized_linear, quantized_linear_f32, quantized_grouped_linear, add_lora } =
-      kernels.ops;
-    // The last arguments of these are rows, n and k, the fourth is the scheme.
-    const quantized =
-      (call: NativeFunction): NativeFunction =>
-      (stream, ...args) => {
-        const bytes = kernels.bao_quantized_linear_workspace_bytes(args.at(-3)!, args.at(-1)!, args[3]!);
-        this.#reserveWorkspace(bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : 0);
-        return call(stream, ...args);
-      };
-    const product =
-      (outDtype: FloatDType) =>
-      (_stream: number, ...[x, ldX, w, wDtype, bias, out, ldOut, m, n, k]: number[]) =>
-        this.#products.linear({
-          ...{ x: [x!, ldX!], w: w!, wDtype: wDtype!, bias: bias!, out: [out!, ldOut!] },
-          ...{ outDtype, shape: [m!, n!, k!] },
-        });
-    return {
-      ...missingOps(),
-      ...kernels.ops,
-      linear: product(this.activationDtype),
-      linear_f32: product('float32'),
-      quantized_linear: quantized(quantized_linear!),
-      quantized_linear_f32: quantized(quantized_linear_f32!),
-      quantized_grouped_linear: quantized(quantized_grouped_linear!),
-      sample: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_sample_workspace_bytes(MANY_ROWS, args[2]!));
-        return sample!(stream, ...args);
-      },
-      logprobs: (stream, ...args) => {
-        this.#reserveWorkspace(kernels.bao_logprobs_workspace_bytes(MANY_ROWS, args[2]!));
-        return logprobs!(stream, ...args);
-      },
-      add_lora: (stream, ...args) => {
-        const [numRows, numSlices, maxRank] = [args[5]!, args[10]!, args[11]!];
-        this.#reserveWorkspace(kernels.bao_add_lora_workspace_bytes(numRows, numSlices, maxRank));
-        return add_lora!(stream, ...args);
-      },
-    };
-  }
-
   /** Memory that the op which is enqueued next may use. */
   #reserveWorkspace(bytes: number): void {
     if (bytes <= this.#workspace.bytes) return;
-    this.wait(this.record());
-    // They have the old one's address.
-    this.#graphs.clear();
-    const old = this.#workspace.ptr;
+    // Graphs have the old one's address.
+    this.forgetReplays();
+    const { ptr: old } = this.#workspace;
+    this.#setWorkspace(0, 0);
     if (old !== 0) this.free(old);
-    this.#workspace = { ptr: this.alloc(bytes, 'workspace'), bytes };
-    this.#kernels.bao_stream_set_workspace(this.#handle, this.#workspace.ptr, bytes);
+    this.#setWorkspace(this.alloc(bytes, 'workspace'), bytes);
+  }
+
+  #setWorkspace(ptr: DevicePtr, bytes: number): void {
+    this.#workspace = { ptr, bytes };
+    this.#kernels.bao_stream_set_workspace(this.#handle, ptr, bytes);
+  }
+
+  /** Memory that `fill` writes to. None is kept where it throws. */
+  #allocFilled(bytes: number, purpose: string, fill: (ptr: DevicePtr) => void): DevicePtr {
+    const ptr = this.alloc(bytes, purpose);
+    freeOnFailure(
+      () => this.free(ptr),
+      () => fill(ptr),
+    );
+    return ptr;
   }
 
   #convert(source: MatrixSource, to: DevicePtr, dtype: FloatDType): void {
@@ -388,15 +373,17 @@ export class CudaDevice implements Device {
     const rowBytes = ld * dtypeBytes(source.dtype);
     const chunkRows = Math.max(1, Math.floor(UPLOAD_CHUNK_BYTES / rowBytes));
     const raw = this.alloc(Math.min(rows, chunkRows) * rowBytes, 'upload');
-    for (let first = 0; first < rows; first += chunkRows) {
-      const count = Math.min(chunkRows, rows - first);
-      // Behind the last row's columns the source may end.
-      const bytes = ((count - 1) * ld + cols) * dtypeBytes(source.dtype);
-      this.#copyToDevice(raw, from + first * rowBytes, bytes);
-      const code = enqueue(raw, first, count);
-      if (code !== 0) refuse(op, code, { first, count, cols, ld }, this.#errorText(code));
-    }
-    this.free(raw);
+    const uploadAll = () => {
+      for (let first = 0; first < rows; first += chunkRows) {
+        const count = Math.min(chunkRows, rows - first);
+        // Behind the last row's columns the source may end.
+        const bytes = ((count - 1) * ld + cols) * dtypeBytes(source.dtype);
+        this.#copyToDevice(raw, from + first * rowBytes, bytes);
+        const code = enqueue(raw, first, count);
+        if (code !== 0) refuse(op, code, { first, count, cols, ld }, this.#errorText(code));
+      }
+    };
+    freeAfter(() => this.free(raw), uploadAll);
     // Weights are there for good when this returns: kernels may read them before the ones that run have ended.
     this.wait(this.record());
   }

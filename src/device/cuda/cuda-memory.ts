@@ -1,5 +1,6 @@
 import { type Pointer, toArrayBuffer } from 'bun:ffi';
-import type { DeviceEvent, DevicePtr } from '../device.ts';
+import { type DeviceEvent, type DevicePtr, OutOfMemoryError } from '../device.ts';
+import { freeOnFailure } from '../release.ts';
 import { CudaError, type CudaRuntime } from './cuda-runtime.ts';
 
 /** Freed blocks up to this size are kept: cudaFree and cudaMalloc stop the device. */
@@ -28,8 +29,8 @@ export interface StreamClock {
   wait(event: DeviceEvent): void;
 }
 
-function mebibytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+function readable(bytes: number): string {
+  return bytes < 2 ** 20 ? `${(bytes / 2 ** 10).toFixed(1)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 function sizeClass(bytes: number): number {
@@ -38,8 +39,14 @@ function sizeClass(bytes: number): number {
   return 2 ** Math.ceil(Math.log2(rounded));
 }
 
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof CudaError && error.errorName === 'cudaErrorMemoryAllocation';
+}
+
 /** All memory of one device that Bao holds: every byte has a purpose, and small blocks are used again. For one stream. */
 export class CudaMemory {
+  /** Gives back what can be done without, where memory runs out. */
+  giveBack: () => void = () => {};
   readonly #allocations = new Map<DevicePtr, Allocation>();
   readonly #freeBlocks = new Map<number, DevicePtr[]>();
   readonly #freeStaging: { pair: StagingPair; event: DeviceEvent }[] = [];
@@ -53,7 +60,7 @@ export class CudaMemory {
     private readonly exact: boolean,
   ) {}
 
-  /** Memory that reads as zeros for what is enqueued from now on. Throws an Error with the purpose where there is none left. */
+  /** Memory that reads as zeros for what is enqueued from now on. Throws an OutOfMemoryError with the purpose where there is none left. */
   alloc(bytes: number, purpose: string): DevicePtr {
     if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new Error(`can't allocate ${bytes} bytes for ${purpose}`);
     const size = this.#sizeOf(bytes);
@@ -72,7 +79,7 @@ export class CudaMemory {
     else this.runtime.check('cudaFree', this.runtime.functions.cudaFree(address));
   }
 
-  /** A zero-filled pair. */
+  /** A zero-filled pair. Throws an OutOfMemoryError, and keeps nothing then. */
   allocStaging(bytes: number, purpose: string): StagingPair {
     const size = this.#sizeOf(bytes);
     const reusable = this.#freeStaging.findIndex(({ pair, event }) => pair.size === size && this.clock.query(event));
@@ -83,10 +90,13 @@ export class CudaMemory {
       new Uint8Array(toArrayBuffer(pair.host as Pointer, 0, size)).fill(0);
       return pair;
     }
-    const host = this.runtime.hostAlloc(size);
-    this.#pinned.add(host);
+    const device = this.alloc(bytes, purpose);
+    const host = freeOnFailure(
+      () => this.free(device),
+      () => this.#allocPinned(size, purpose),
+    );
     new Uint8Array(toArrayBuffer(host as Pointer, 0, size)).fill(0);
-    return { size, host, device: this.alloc(bytes, purpose) };
+    return { size, host, device };
   }
 
   /** Copies that are enqueued may still use the pair. */
@@ -150,15 +160,55 @@ export class CudaMemory {
   }
 
   #malloc(size: number, purpose: string): DevicePtr {
+    return this.#take(
+      () => this.runtime.malloc(size),
+      () => {
+        const held = Object.entries(this.report()).map(([name, bytes]) => `${name} ${readable(bytes)}`);
+        return `the CUDA device is out of memory: no ${readable(size)} for ${purpose} (held: ${held.join(', ') || 'nothing'})`;
+      },
+    );
+  }
+
+  #allocPinned(size: number, purpose: string): number {
+    const host = this.#take(
+      () => this.runtime.hostAlloc(size),
+      () => `the host has no ${readable(size)} of pinned memory for ${purpose}`,
+    );
+    this.#pinned.add(host);
+    return host;
+  }
+
+  /** What is kept only to be faster goes before memory is refused. */
+  #take(allocate: () => number, refusal: () => string): number {
     try {
-      return this.runtime.malloc(size);
+      return allocate();
     } catch (error) {
-      if (!(error instanceof CudaError && error.errorName === 'cudaErrorMemoryAllocation')) throw error;
+      if (!isOutOfMemory(error)) throw error;
+    }
+    this.runtime.functions.cudaGetLastError();
+    this.giveBack();
+    this.#releaseUnused();
+    try {
+      return allocate();
+    } catch (error) {
+      if (!isOutOfMemory(error)) throw error;
       this.runtime.functions.cudaGetLastError();
-      const held = Object.entries(this.report()).map(([name, bytes]) => `${name} ${mebibytes(bytes)}`);
-      throw new Error(
-        `the CUDA device is out of memory: no ${mebibytes(size)} for ${purpose} (held: ${held.join(', ') || 'nothing'})`,
-      );
+      throw new OutOfMemoryError(refusal());
+    }
+  }
+
+  /** Gives back blocks and pairs that wait for another user. */
+  #releaseUnused(): void {
+    this.clock.wait(this.clock.record());
+    const { cudaFree, cudaFreeHost } = this.runtime.functions;
+    const pairs = this.#freeStaging.splice(0).map(({ pair }) => pair);
+    const blocks = [...this.#freeBlocks.values()].flat();
+    this.#freeBlocks.clear();
+    for (const address of [...blocks, ...pairs.map(({ device }) => device)])
+      this.runtime.check('cudaFree', cudaFree(address));
+    for (const { host } of pairs) {
+      this.#pinned.delete(host);
+      this.runtime.check('cudaFreeHost', cudaFreeHost(host));
     }
   }
 }

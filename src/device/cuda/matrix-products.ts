@@ -45,11 +45,12 @@ export class MatrixProducts {
     this.vectors.set(ptr, { count, act: 0 });
   }
 
-  /** To be called when a vector is freed; other addresses are ignored. */
-  forgetVector(ptr: DevicePtr): void {
+  /** To be called when a vector is freed; other addresses are ignored. True where it had a copy, whose address graphs may have. */
+  forgetVector(ptr: DevicePtr): boolean {
     const act = this.vectors.get(ptr)?.act ?? 0;
     if (act !== 0) this.options.free(act);
     this.vectors.delete(ptr);
+    return act !== 0;
   }
 
   /** Enqueues it. Returns 0 or the code of an op's error. */
@@ -69,6 +70,13 @@ export class MatrixProducts {
     if (isFloat32) cublas.linear('float32', outDtype, shape, [this.asFloat32(x, m, k), k], w, out);
     else cublas.linear(activationDtype, outDtype, shape, x, w, out);
     return bias === 0 ? 0 : kernels.bao_add_bias(handle, out[0], bias, out[1], m, n, outCode);
+  }
+
+  /** Takes the memory that `linear` would. */
+  reserve({ wDtype, bias, outDtype, shape: [m, n, k] }: Omit<Product, 'x' | 'w' | 'out'>): void {
+    const { activationDtype } = this.options;
+    if (wDtype === DTYPE_CODES.float32 && activationDtype !== 'float32') this.float32Workspace(m, k);
+    else if (bias !== 0 && outDtype !== 'float32') this.actVector(bias, n);
   }
 
   close(): void {
@@ -97,10 +105,14 @@ export class MatrixProducts {
 
   /** Enqueues a float32 copy of act x [m, k], for the op that is enqueued next: cuBLAS takes two matrices of one type. */
   private asFloat32(x: readonly [ptr: DevicePtr, ld: number], m: number, k: number): DevicePtr {
-    // Growing stops the device: few sizes.
-    const to = this.options.workspace(2 ** Math.ceil(Math.log2(m * k * 4)));
+    const to = this.float32Workspace(m, k);
     this.convert(x, this.options.activationDtype, m, k, to, 'float32');
     return to;
+  }
+
+  private float32Workspace(m: number, k: number): DevicePtr {
+    // Growing stops the device: few sizes.
+    return this.options.workspace(2 ** Math.ceil(Math.log2(m * k * 4)));
   }
 
   private convert(

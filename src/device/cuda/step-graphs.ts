@@ -104,6 +104,15 @@ export class StepGraphs {
     return result;
   }
 
+  /** Forgets all graphs and makes no more, for memory that is needed more. */
+  giveUp(): void {
+    if (this.graphs.size === 0) return;
+    log.warn(`Memory runs out: ${this.graphs.size} CUDA graphs are given up, and no more are made`);
+    this.capturing = false;
+    this.runtime.check('cudaStreamSynchronize', this.runtime.functions.cudaStreamSynchronize(this.stream));
+    this.clear();
+  }
+
   /** Forgets all graphs. Their launches must be done. */
   clear(): void {
     for (const { handle } of this.graphs.values()) this.runtime.functions.cudaGraphExecDestroy(handle);

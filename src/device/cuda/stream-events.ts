@@ -19,8 +19,11 @@ export class StreamEvents {
   ) {}
 
   record(): DeviceEvent {
-    const event = this.#free.pop() ?? this.runtime.createEvent();
+    if (this.#free.length === 0) this.#free.push(this.runtime.createEvent());
+    const event = this.#free.at(-1)!;
     this.runtime.check('cudaEventRecord', this.runtime.functions.cudaEventRecord(event, this.stream));
+    // Not before: what can't be recorded is closed with the free ones.
+    this.#free.pop();
     this.#recorded.push({ number: this.#next, event });
     return this.#next++;
   }

@@ -1,8 +1,10 @@
+import { ptr } from 'bun:ffi';
 import { afterAll, expect, test } from 'bun:test';
 import { createDevice } from '../../../src/device/create-device.ts';
 import type { CudaDevice } from '../../../src/device/cuda/cuda-device.ts';
 import { CudaProbe } from '../../../src/device/cuda/cuda-probe.ts';
 import { CudaRuntime } from '../../../src/device/cuda/cuda-runtime.ts';
+import { DTYPE_CODES } from '../../../src/device/dtype.ts';
 import { CUDA_DEVICE } from './device-under-test.ts';
 
 const device = await createDevice(CUDA_DEVICE);
@@ -103,6 +105,61 @@ test('arguments that can not be right are refused with names and values', () => 
     'rms_norm: a pointer is null (x=0, weight=0, out=0, rows=1, n=16',
   );
   expect(() => device.ops.linear(1, 4, 1, 0, 0, 1, 4, 1, 4, 4)).toThrow('a data type that this kernel does not know');
+});
+
+test('a graph that read a bias is not found again when another bias lies at its address', async () => {
+  const cuda = await createDevice(CUDA_DEVICE, { replaySizes: [8] });
+  // More rows than the kernel for few takes: cublasLt adds a copy of the bias in the activations' type.
+  const [m, n, k] = [8, 64, 64];
+  const x = cuda.alloc(m * k * 2, 'x');
+  const out = cuda.staging(m * n * 2, 'out');
+  const zeros = new Float32Array(n * k);
+  const source = { ptr: ptr(zeros), dtype: 'float32', rows: n, cols: k, ld: k } as const;
+  const weight = cuda.packLinear([source], 'bfloat16', 'weights');
+  const results = [3, 5].map((value) => {
+    const bias = cuda.uploadVector(new Float32Array(n).fill(value), 'weights');
+    // What the first bias's copy may leave is taken by others.
+    const others = Array.from({ length: 4 }, () => cuda.alloc(n * 2, 'others'));
+    for (let i = 0; i < 2; i++) {
+      cuda.replayable(() => cuda.ops.linear(x, k, weight.ptr, DTYPE_CODES.bfloat16, bias, out.ptr, n, m, n, k));
+    }
+    out.download();
+    cuda.wait(cuda.record());
+    for (const other of others) cuda.free(other);
+    // Last: the next one gets its place.
+    cuda.free(bias);
+    return { bias, result: new Uint16Array(out.host)[n + 1]! };
+  });
+  // bfloat16 of 3 and 5.
+  expect(results.map(({ result }) => result)).toEqual([0x4040, 0x40a0]);
+  expect(results[1]!.bias).toBe(results[0]!.bias);
+  cuda.close();
+});
+
+test('replays that are forgotten hold no memory, and a device that is closed takes no ops', async () => {
+  const cuda = await createDevice(CUDA_DEVICE, { replaySizes: [1] });
+  const x = cuda.alloc(64, 'x');
+  const step = () => cuda.replayable(() => cuda.ops.soft_cap(x, 16, 30));
+  for (let i = 0; i < 2; i++) step();
+  cuda.forgetReplays();
+  expect(cuda.memoryReport()).not.toContainKey('CUDA graphs');
+  step();
+  if (CUDA_DEVICE === 'cuda-emulation') expect(cuda.memoryReport()['CUDA graphs']).toBeGreaterThan(0);
+  cuda.close();
+  expect(() => cuda.ops.soft_cap(x, 16, 30)).toThrow('soft_cap: the device is closed');
+});
+
+test('ops that are rehearsed take their memory and run nothing', async () => {
+  const cuda = await createDevice(CUDA_DEVICE);
+  const [rows, vocabSize] = [64, 200_000];
+  const before = cuda.memoryReport().workspace!;
+  // Addresses are nobody's.
+  cuda.rehearse(() => cuda.ops.logprobs(0, rows, vocabSize, 0, 0, 5, 0, 0, 0, 0));
+  const { workspace } = cuda.memoryReport();
+  if (CUDA_DEVICE === 'cuda-emulation') expect(workspace).toBeGreaterThan(before);
+  expect(workspace).toBeGreaterThan(rows * vocabSize * 4);
+  cuda.wait(cuda.record());
+  cuda.close();
 });
 
 test('graphs are in the memory report, steps are filled up to a capture size, and without sizes there are neither', async () => {

@@ -16,8 +16,8 @@ const THROWN: Readonly<Record<string, readonly [code: number, thrown: string]>> 
   cudaDeviceGetAttribute: [1, 'cudaDeviceGetAttribute: cudaErrorInvalidValue'],
   cudaStreamCreateWithFlags: [2, 'cudaStreamCreateWithFlags: cudaErrorMemoryAllocation'],
   cudaEventCreateWithFlags: [2, 'cudaEventCreateWithFlags: cudaErrorMemoryAllocation'],
-  cudaMalloc: [2, 'the CUDA device is out of memory: no'],
-  cudaHostAlloc: [2, 'cudaHostAlloc: cudaErrorMemoryAllocation'],
+  cudaMalloc: [1, 'cudaMalloc: cudaErrorInvalidValue'],
+  cudaHostAlloc: [1, 'cudaHostAlloc: cudaErrorInvalidValue'],
   cudaMemsetAsync: [700, 'cudaMemsetAsync: cudaErrorIllegalAddress'],
   cudaMemcpyAsync: [700, 'cudaMemcpyAsync: cudaErrorIllegalAddress'],
   cudaEventRecord: [719, 'cudaEventRecord: cudaErrorLaunchFailure'],
@@ -89,6 +89,8 @@ function run(injections: readonly string[], env: Readonly<Record<string, string>
         ...process.env,
         BAO_CUDA_EMULATION_FAIL_FILE: join(folder, 'failures'),
         BAO_CUDA_EMULATION_DEVICES: String(2 * injections.length),
+        // What waits for a call that failed shall not keep the test waiting.
+        BAO_CUDA_EMULATION_NCCL_TIMEOUT_MS: '1000',
         ...env,
       },
     });
@@ -124,6 +126,15 @@ describe('failures of calls', () => {
       expect(outcomes[i]!.thrown).toContain(text);
     },
   );
+
+  test('of memory that runs out are tried once more, and thrown with what it was for', () => {
+    const once = ['cudaMalloc=2', 'cudaHostAlloc=2'];
+    expect(run(once).outcomes).toEqual(once.map(() => ({ thrown: null, leakedBytes: 0 })));
+    const twice = once.map((call) => `${call},${call.replace('=', '@2=')}`);
+    const thrown = run(twice).outcomes.map((outcome) => outcome.thrown);
+    expect(thrown[0]).toStartWith('the CUDA device is out of memory: no 1.0 MiB for cuBLAS workspace');
+    expect(thrown[1]).toMatch(/^the host has no [\d.]+ KiB of pinned memory for x$/);
+  });
 
   test('of a capture leave the work without graphs', () => {
     const injections = NO_GRAPHS.map((call) => `${call}=2`);

@@ -1,5 +1,5 @@
 /**
- * Run as a program, with names of calls and codes ("cudaMalloc=2", or some with commas between): makes the first such call fail, each on two emulated devices of its own: on one while it is
+ * Run as a program, with names of calls and codes ("cudaMalloc=2", "cudaMalloc@2=2", or some with commas between): makes the first such call, or that of this number, fail, each on two emulated devices of its own: on one while it is
  * opened, works and is closed, on the other while the bindings are used that no device uses. Prints a line of JSON for each (see Outcome). The failures are
  * given to the emulation in the file BAO_CUDA_EMULATION_FAIL_FILE.
  */
@@ -90,7 +90,7 @@ function useBindings(runtime: CudaRuntime, index: number, peer: number): void {
 }
 
 async function outcome(injection: string, index: number): Promise<Outcome> {
-  writeFileSync(file, `${injection.replaceAll('=', '@1=')}\n`);
+  writeFileSync(file, `${injection.replaceAll(/(?<!@\d+)=/g, '@1=')}\n`);
   let thrown: string | null = null;
   try {
     await useDevice(index);
