@@ -1,4 +1,5 @@
 import type { Device, DeviceEvent, DevicePtr } from '../device/device.ts';
+import { freeOnFailure } from '../device/release.ts';
 import { StagedArray } from '../device/staged-array.ts';
 import type { LogprobsTensors } from './logprobs-tensors.ts';
 import type { LogprobsMode } from './sampling-batch.ts';
@@ -24,21 +25,22 @@ export class PromptLogprobs {
   private readonly width: number;
   private positions = 0;
 
+  /** Throws an OutOfMemoryError, and keeps nothing then. */
   constructor(
     private readonly device: Device,
     private readonly options: PromptLogprobsOptions,
   ) {
     const { numPositions, topN } = options;
     this.width = topN + 1;
-    const array = (words: number) => {
-      const staged = new StagedArray(device, 'prompt logprobs');
-      staged.reserve(words);
-      return staged;
-    };
-    this.targets = array(numPositions);
-    this.ids = array(numPositions * this.width);
-    this.values = array(numPositions * this.width);
-    this.ranks = array(numPositions);
+    const array = () => new StagedArray(device, 'prompt logprobs');
+    [this.targets, this.ids, this.values, this.ranks] = [array(), array(), array(), array()];
+    freeOnFailure(
+      () => this.free(),
+      () => {
+        for (const each of [this.targets, this.ranks]) each.reserve(numPositions);
+        for (const each of [this.ids, this.values]) each.reserve(numPositions * this.width);
+      },
+    );
   }
 
   /** Positions that are still to be added. */

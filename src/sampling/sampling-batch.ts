@@ -3,6 +3,11 @@ import { StagedArray } from '../device/staged-array.ts';
 import type { LogprobsTensors } from './logprobs-tensors.ts';
 import { CONSTANT_LISTS, ROW_WORDS, rowWord, type SamplingRequest } from './sampling-request.ts';
 
+/** Best tokens that every row of a step has room for: as many as `--max-logprobs` allows by default. */
+const RESERVED_LOGPROBS = 20;
+/** Words of lists (biases, allowed ids, bad words) that every row has room for, on the average. */
+const RESERVED_LIST_WORDS = 64;
+
 /** Which numbers are reported: of the model's own logits, or after every change that sampling made to them (`--logprobs-mode`). */
 export type LogprobsMode = 'raw_logprobs' | 'processed_logprobs' | 'raw_logits' | 'processed_logits';
 
@@ -83,7 +88,8 @@ class StepBuffers {
   /** Set from `run` until the buffers are used again. */
   event: DeviceEvent | null = null;
 
-  constructor(device: Device, maxRows: number) {
+  /** Takes all that a step needs, but for what only few requests want: more best tokens and longer lists than the above. */
+  constructor(device: Device, maxRows: number, maskWords: number) {
     const array = () => new StagedArray(device, 'sampling');
     this.params = array();
     this.lists = array();
@@ -97,8 +103,11 @@ class StepBuffers {
     this.params.reserve(maxRows * ROW_WORDS);
     this.sampled.reserve(maxRows);
     this.ranks.reserve(maxRows);
+    this.ids.reserve(maxRows * (1 + RESERVED_LOGPROBS));
+    this.values.reserve(maxRows * (1 + RESERVED_LOGPROBS));
     // The op wants an address even when no row has a list.
-    this.lists.reserve(1);
+    this.lists.reserve(maxRows * RESERVED_LIST_WORDS);
+    this.bitmasks.reserve(maxRows * maskWords);
   }
 
   reset(step: number): void {
@@ -148,9 +157,10 @@ export class SamplingBatch {
     private readonly device: Device,
     private readonly options: SamplingBatchOptions,
   ) {
-    this.buffers = [new StepBuffers(device, options.maxRows), new StepBuffers(device, options.maxRows)];
-    this.current = this.buffers[0];
     this.maskWords = Math.ceil(options.vocabSize / 32);
+    const buffers = () => new StepBuffers(device, options.maxRows, this.maskWords);
+    this.buffers = [buffers(), buffers()];
+    this.current = this.buffers[0];
   }
 
   /**
@@ -170,7 +180,7 @@ export class SamplingBatch {
     this.current.reset(this.step);
   }
 
-  /** Fills row i (0 <= i < rows of `begin`). */
+  /** Fills row i (0 <= i < rows of `begin`). Throws an OutOfMemoryError where there is no room for its lists; it can be filled once more then. */
   setRow(i: number, request: SamplingRequest, state: SamplingRowState): void {
     const { current } = this;
     const base = i * ROW_WORDS;
@@ -187,17 +197,26 @@ export class SamplingBatch {
       words[base + WORD.maskedIds] = current.pushList(request.stopIds);
       words[base + WORD.maskedIds + 1] = request.stopIds.length;
     }
+    current.topLogprobs[i] = request.topLogprobs;
+    current.namedIds[i] = request.namedIds === null ? -1 : current.pushList(request.namedIds);
     if (state.bitmask) {
       if (state.bitmask.length < this.maskWords) {
         throw new RangeError(`a grammar mask of ${state.bitmask.length} words, the vocabulary needs ${this.maskWords}`);
       }
       words[base + WORD.bitmask] = current.pushBitmask(state.bitmask.subarray(0, this.maskWords));
     }
-    current.topLogprobs[i] = request.topLogprobs;
-    current.namedIds[i] = request.namedIds === null ? -1 : current.pushList(request.namedIds);
   }
 
-  /** Enqueues the upload of what has been set. */
+  /** Reports no log probabilities of the rows that there may be no room for; gives those rows. */
+  dropLargeLogprobs(): number[] {
+    const { topLogprobs } = this.current;
+    const large: number[] = [];
+    for (let row = 0; row < this.rows; row++) if (topLogprobs[row]! > RESERVED_LOGPROBS) large.push(row);
+    for (const row of large) topLogprobs[row] = -1;
+    return large;
+  }
+
+  /** Enqueues the upload of what has been set. Throws an OutOfMemoryError, before anything is enqueued, where there is no room for log probabilities. */
   upload(): void {
     const { current, rows, numSampled } = this;
     for (let i = rows; i < numSampled; i++) current.params.i32.set(NOBODYS_ROW, i * ROW_WORDS);
@@ -265,6 +284,7 @@ export class SamplingBatch {
   /** Groups the rows that want log probabilities. */
   private planLogprobs(): void {
     const { runs, topLogprobs, namedIds } = this.current;
+    runs.length = 0;
     let entries = 0;
     for (let row = 0; row < this.rows; ) {
       const firstRow = row++;

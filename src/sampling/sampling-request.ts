@@ -99,6 +99,13 @@ export function forceToken({ template, topLogprobs, namedIds }: SamplingRequest,
   return { template: forced, lists: Int32Array.of(tokenId), stopIds: NO_IDS, minTokens: 0, topLogprobs, namedIds };
 }
 
+/** The same request without what takes memory of its own: lists and log probabilities. */
+export function withoutLists({ template }: SamplingRequest): SamplingRequest {
+  const bare = template.slice();
+  for (const name of CONSTANT_LISTS) bare.fill(0, rowWord(name), rowWord(name) + 2);
+  return { template: bare, lists: NO_IDS, stopIds: NO_IDS, minTokens: 0, topLogprobs: -1, namedIds: null };
+}
+
 const NO_IDS = new Int32Array(0);
 
 /** Number of best tokens for a `logprobs` parameter: -1 (none wanted) for null, the whole vocabulary for -1. */

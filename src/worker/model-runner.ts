@@ -46,13 +46,15 @@ export class ModelRunner {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
     // Without a group there is no slot to compute.
     const blockSize = kvCache.groups[0]?.spec.blockSize ?? 1;
-    const shape = { blockSize, layerNames, usesTokenTypes: model.usesTokenTypes ?? false };
-    const { maxNumSeqs, vocabSize, loras = null } = options;
+    const { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize, loras = null } = options;
+    const usesTokenTypes = model.usesTokenTypes ?? false;
+    const limits = { maxNumSeqs, maxNumTokens: maxNumBatchedTokens, maxModelLen };
+    const shape = { blockSize, layerNames, usesTokenTypes, usesAdapters: loras !== null, ...limits };
     this.batch = new InputBatch(maxNumSeqs, layerNames.length, model, vocabSize, loras?.manager ?? null);
     this.inputs = [new StepInputs(device, shape), new StepInputs(device, shape)];
-    this.ldTokenTable = options.maxModelLen + 1;
-    this.tokenTable = device.alloc(options.maxNumSeqs * this.ldTokenTable * 4, 'token table');
-    this.inputIds = device.alloc(options.maxNumBatchedTokens * 4, 'step inputs');
+    this.ldTokenTable = maxModelLen + 1;
+    this.tokenTable = device.alloc(maxNumSeqs * this.ldTokenTable * 4, 'token table');
+    this.inputIds = device.alloc(maxNumBatchedTokens * 4, 'step inputs');
     this.stage = createStage({ ptr: this.tokenTable, ld: this.ldTokenTable });
   }
 

@@ -16,6 +16,7 @@ export interface PoolingStageOptions {
   config: PoolingConfig;
   hiddenSize: number;
   maxNumBatchedTokens: number;
+  maxNumSeqs: number;
   /** null: there are none. */
   adapters: Pick<LoRALayers, 'setBatch'> | null;
 }
@@ -49,7 +50,11 @@ export class PoolingStage implements OutputStage {
     const pair = () => [new StagedArray(device, 'pooling'), new StagedArray(device, 'pooling')] as const;
     this.inputs = pair();
     this.outputs = pair();
-    const { maxNumBatchedTokens, hiddenSize } = options;
+    const { maxNumBatchedTokens, maxNumSeqs, hiddenSize, adapters } = options;
+    // A row for each token, and where their adapters are: see LoRABatch.
+    const adapterWords = adapters === null ? 0 : maxNumBatchedTokens + 2 * maxNumSeqs + 1;
+    for (const inputs of this.inputs) inputs.reserve(2 * maxNumBatchedTokens + adapterWords);
+    for (const values of this.outputs) values.reserve(maxNumBatchedTokens * (model.head?.width ?? hiddenSize));
     const bytes = maxNumBatchedTokens * hiddenSize * dtypeBytes(device.activationDtype);
     this.pooled = model.head === null ? 0 : device.alloc(bytes, 'pooling');
   }

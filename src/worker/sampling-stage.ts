@@ -1,14 +1,17 @@
-import type { Device, DevicePtr } from '../device/device.ts';
+import { type Device, type DevicePtr, OutOfMemoryError } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
+import { logger } from '../logging/logger.ts';
 import type { CausalLM } from '../models/model.ts';
 import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
 import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
-import { forceToken } from '../sampling/sampling-request.ts';
+import { forceToken, type SamplingRequest, withoutLists } from '../sampling/sampling-request.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { type EditedRow, LogitsEditor } from './logits-editor.ts';
 import type { OutputStage, OutputStep, ScheduledStep, TokenTable } from './output-stage.ts';
 import type { StepRow } from './step-inputs.ts';
+
+const log = logger('worker');
 
 export interface SamplingStageOptions {
   maxNumSeqs: number;
@@ -16,6 +19,26 @@ export interface SamplingStageOptions {
   maxLogitRows: number;
   hiddenSize: number;
   logprobsMode: LogprobsMode;
+}
+
+/** What a client is told; what holds the memory is the operator's to read. */
+const NO_ROOM =
+  'There is not enough memory for the log probabilities, lists of tokens or logits processors that the request asks for.';
+
+/** Requests of a step that end with an error, by key: what is wrong with each. */
+type FailedRequests = Map<number, string>;
+
+/** Runs what takes memory that only these rows' requests need: where there is none, they fail, and the step goes on without. False then. */
+function attempt(rows: readonly StepRow[], failed: FailedRequests, run: () => void): boolean {
+  try {
+    run();
+    return true;
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    log.warn(`A step wants more memory than there is, so ${rows.length} of its requests end: ${error.message}`);
+    for (const { state } of rows) failed.set(state.key, NO_ROOM);
+    return false;
+  }
 }
 
 /** Hidden states to logits to tokens, with the log probabilities that were asked for. */
@@ -47,7 +70,8 @@ export class SamplingStage implements OutputStage {
       sampledRows.length === rows.length &&
       rows.every(({ state }) => state.logitsProcessors === null);
     const numLogits = replayed ? replaySize : sampledRows.length;
-    this.setRows(sampledRows, numLogits, scheduled);
+    const failed: FailedRequests = new Map();
+    this.setRows(sampledRows, numLogits, scheduled, failed);
     if (replayed) {
       let logits = 0;
       return {
@@ -57,15 +81,15 @@ export class SamplingStage implements OutputStage {
         },
         finish: () => {
           const sampled = this.sampling.finish(logits);
-          return () => this.collect(rows, sampled, NO_PROMPT_LOGPROBS);
+          return () => this.collect(rows, sampled, NO_PROMPT_LOGPROBS, failed);
         },
       };
     }
     return {
       finish: (hidden) => {
-        const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden);
-        const sampled = this.enqueueSampling(sampledRows, hidden, inputs.logitsIndices);
-        return () => this.collect(rows, sampled, promptLogprobs);
+        const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden, failed);
+        const sampled = this.enqueueSampling(sampledRows, hidden, inputs.logitsIndices, failed);
+        return () => this.collect(rows, sampled, promptLogprobs, failed);
       },
     };
   }
@@ -81,12 +105,20 @@ export class SamplingStage implements OutputStage {
   }
 
   /** One entry a row; null where no prompt position of this step has a log probability to report. */
-  private enqueuePromptLogprobs(rows: readonly StepRow[], hidden: DevicePtr): (PromptLogprobs | null)[] {
+  private enqueuePromptLogprobs(
+    rows: readonly StepRow[],
+    hidden: DevicePtr,
+    failed: FailedRequests,
+  ): (PromptLogprobs | null)[] {
     let firstToken = 0;
     return rows.map((row) => {
       const start = firstToken;
       firstToken += row.numScheduledTokens;
-      return this.enqueuePromptLogprobsOf(row, hidden + start * this.hiddenRowBytes);
+      let logprobs: PromptLogprobs | null = null;
+      attempt([row], failed, () => {
+        logprobs = this.enqueuePromptLogprobsOf(row, hidden + start * this.hiddenRowBytes);
+      });
+      return logprobs;
     });
   }
 
@@ -116,17 +148,33 @@ export class SamplingStage implements OutputStage {
     sampledRows: readonly StepRow[],
     numLogits: number,
     { grammarBitmask, forcedTokens }: SchedulerOutput,
+    failed: FailedRequests,
   ): void {
     this.sampling.begin(sampledRows.length, numLogits);
     const masks = masksByKey(grammarBitmask);
     const forced = new Map(forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
-    sampledRows.forEach(({ state }, i) => {
+    sampledRows.forEach((row, i) => {
+      const { state } = row;
       const bitmask = masks?.get(state.key);
       const tokenId = forced.get(state.key);
       const sampling = tokenId === undefined ? state.sampling : forceToken(state.sampling, tokenId);
-      this.sampling.setRow(i, sampling, bitmask === undefined ? state : { ...state, bitmask });
+      const set = (request: SamplingRequest) =>
+        this.sampling.setRow(i, request, bitmask === undefined ? state : { ...state, bitmask });
+      if (!attempt([row], failed, () => set(sampling))) set(withoutLists(sampling));
     });
-    this.sampling.upload();
+    this.upload(sampledRows, failed);
+  }
+
+  private upload(sampledRows: readonly StepRow[], failed: FailedRequests): void {
+    try {
+      this.sampling.upload();
+    } catch (error) {
+      const large = this.sampling.dropLargeLogprobs().map((row) => sampledRows[row]!);
+      attempt(large, failed, () => {
+        throw error;
+      });
+      this.sampling.upload();
+    }
   }
 
   /** float32 [rows, vocabSize] of the hidden states at logitsIndices. */
@@ -139,24 +187,29 @@ export class SamplingStage implements OutputStage {
     sampledRows: readonly StepRow[],
     hidden: DevicePtr,
     logitsIndices: DevicePtr,
+    failed: FailedRequests,
   ): SamplingResult {
     if (sampledRows.length === 0) return this.sampling.finish(0);
     const logits = this.computeLogits(hidden, logitsIndices, sampledRows.length);
-    const reported = this.applyLogitsProcessors(sampledRows, logits);
+    const reported = this.applyLogitsProcessors(sampledRows, logits, failed);
     this.sampling.sample(logits, this.tokens.ptr, this.tokens.ld);
     return this.sampling.finish(logits, reported);
   }
 
   /** @returns the model's own logits, where they have been changed and are to be reported */
-  private applyLogitsProcessors(sampledRows: readonly StepRow[], logits: DevicePtr): DevicePtr {
+  private applyLogitsProcessors(sampledRows: readonly StepRow[], logits: DevicePtr, failed: FailedRequests): DevicePtr {
     const edited: EditedRow[] = [];
     sampledRows.forEach(({ state: { logitsProcessors } }, row) => {
       if (logitsProcessors !== null) edited.push({ row, edit: (values) => logitsProcessors.apply(values) });
     });
     if (edited.length === 0) return logits;
     const isReported = this.options.logprobsMode.startsWith('raw_') && this.sampling.wantsLogprobs;
-    const reported = isReported ? this.logitsEditor.keep(logits, sampledRows.length) : logits;
-    this.logitsEditor.edit(logits, edited);
+    let reported = logits;
+    const editedRows = edited.map(({ row }) => sampledRows[row]!);
+    attempt(editedRows, failed, () => {
+      if (isReported) reported = this.logitsEditor.keep(logits, sampledRows.length);
+      this.logitsEditor.edit(logits, edited);
+    });
     return reported;
   }
 
@@ -164,6 +217,7 @@ export class SamplingStage implements OutputStage {
     rows: readonly StepRow[],
     sampled: SamplingResult,
     promptLogprobs: readonly (PromptLogprobs | null)[],
+    failed: FailedRequests,
   ): ModelRunnerOutput {
     this.device.wait(sampled.event);
     const sampledTokenIds: number[][] = [];
@@ -172,7 +226,7 @@ export class SamplingStage implements OutputStage {
     let i = 0;
     for (const row of rows) {
       const { key, error, logitsProcessors } = row.state;
-      const message = error ?? logitsProcessors?.failure ?? null;
+      const message = error ?? logitsProcessors?.failure ?? failed.get(key) ?? null;
       if (message !== null) failures.push({ key, message });
       sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
       logprobs.push(row.samples ? sampled.logprobs(i) : null);

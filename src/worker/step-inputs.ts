@@ -22,6 +22,12 @@ export interface StepShape {
   layerNames: readonly (readonly string[])[];
   /** Whether the model reads token types. */
   usesTokenTypes: boolean;
+  /** Whether rows may have adapters. */
+  usesAdapters: boolean;
+  /** The most that a step has of each, and a sequence's longest. */
+  maxNumTokens: number;
+  maxNumSeqs: number;
+  maxModelLen: number;
 }
 
 /**
@@ -56,6 +62,9 @@ export class StepInputs {
       for (const name of names) this.metadata.set(name, metadata);
       return metadata;
     });
+    this.words.reserve(mostWords(shape));
+    this.blockTables.reserve(shape.layerNames.length * shape.maxNumSeqs * tableWidth(shape, shape.maxModelLen));
+    this.newTokens.reserve(Math.max(shape.maxNumTokens, shape.maxModelLen));
   }
 
   /** Enqueues the tokens of new requests into their rows of the token table. */
@@ -64,17 +73,30 @@ export class StepInputs {
     tokenTable: DevicePtr,
     ldTokenTable: number,
   ): void {
+    const { i32 } = this.newTokens;
     let total = 0;
-    for (const { tokenIds } of added) total += tokenIds.length;
-    if (total === 0) return;
-    this.newTokens.reserve(total);
-    let at = 0;
-    for (const { tokenIds } of added) {
-      this.newTokens.i32.set(tokenIds, at);
-      at += tokenIds.length;
-    }
+    let first = 0;
+    added.forEach(({ tokenIds }, i) => {
+      // Prompts whose tokens are cached can be many times longer than a step.
+      if (total + tokenIds.length > i32.length) {
+        this.uploadNewTokens(added.slice(first, i), total, tokenTable, ldTokenTable);
+        this.device.wait(this.device.record());
+        [first, total] = [i, 0];
+      }
+      i32.set(tokenIds, total);
+      total += tokenIds.length;
+    });
+    this.uploadNewTokens(added.slice(first), total, tokenTable, ldTokenTable);
+  }
+
+  private uploadNewTokens(
+    added: readonly { slot: number; tokenIds: Int32Array }[],
+    total: number,
+    tokenTable: DevicePtr,
+    ldTokenTable: number,
+  ): void {
     this.newTokens.upload(total);
-    at = 0;
+    let at = 0;
     for (const { slot, tokenIds } of added) {
       const destination = tokenTable + slot * ldTokenTable * 4;
       this.device.ops.copy_bytes(this.newTokens.ptr + at * 4, destination, tokenIds.length * 4);
@@ -179,7 +201,7 @@ export class StepInputs {
   private buildBlockTables(rows: readonly StepRow[], numSeqs: number): void {
     const lds = this.groupMetadata.map((_, g) => {
       const longest = rows.reduce((ld, row) => Math.max(ld, row.state.blockTables[g]!.length), MIN_TABLE_WIDTH);
-      return 2 ** Math.ceil(Math.log2(longest));
+      return powerOfTwo(longest);
     });
     const total = lds.reduce((sum, ld) => sum + ld * numSeqs, 0);
     this.blockTables.reserve(total);
@@ -198,6 +220,21 @@ export class StepInputs {
     this.blockTables.upload(total);
   }
 }
+
+/** Words of a step's flat arrays, at the most: see `build`. */
+function mostWords({ layerNames, usesTokenTypes, usesAdapters, maxNumTokens, maxNumSeqs }: StepShape): number {
+  const numTokens = Math.max(maxNumTokens, maxNumSeqs);
+  const arrays = 3 + layerNames.length + (usesTokenTypes ? 1 : 0);
+  const adapters = usesAdapters ? numTokens + 2 * maxNumSeqs + 1 : 0;
+  return arrays * numTokens + 3 * maxNumSeqs + 1 + adapters;
+}
+
+/** Of the table of a sequence of that length. */
+function tableWidth({ blockSize }: StepShape, seqLen: number): number {
+  return powerOfTwo(Math.max(MIN_TABLE_WIDTH, Math.ceil(seqLen / blockSize)));
+}
+
+const powerOfTwo = (atLeast: number) => 2 ** Math.ceil(Math.log2(atLeast));
 
 function spansOf(rows: readonly StepRow[]): LoRASpan[] {
   let firstToken = 0;

@@ -3,6 +3,7 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
+import { freeOnFailure } from '../device/release.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
@@ -11,16 +12,17 @@ import { LoRALoadError } from '../lora/lora-error.ts';
 import { LoRALayers } from '../lora/lora-layers.ts';
 import { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
-import { type DenseModuleWeights, type LoadModelOptions, loadModel, loadPoolingModel } from '../models/load-model.ts';
-import type { CausalLM, Model, PoolingModel } from '../models/model.ts';
-import type { PoolingConfig } from '../pooling/pooling-config.ts';
+import type { DenseModuleWeights, LoadModelOptions } from '../models/load-model.ts';
+import type { Model } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import { allocateKvCaches, availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
+import { type LoadedModel, loadFor } from './loaded-model.ts';
 import type { MemoryTag } from './memory-tags.ts';
 import { ModelRunner } from './model-runner.ts';
 import type { OutputStage, TokenTable } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
 import { PoolingStage } from './pooling-stage.ts';
+import { rehearseStep } from './rehearse-step.ts';
 import { SamplingStage } from './sampling-stage.ts';
 
 const log = logger('worker');
@@ -38,6 +40,8 @@ export class Worker {
   private loraLayers: LoRALayers | null = null;
   private loras: LoRAManager | null = null;
   private runner: ModelRunner | null = null;
+  /** The runner's memory; null where there is no runner. */
+  private runnerMemory: MemoryScope | null = null;
 
   constructor(
     private readonly config: BaoConfig,
@@ -87,6 +91,7 @@ export class Worker {
         adapters: this.loraLayers,
       };
       this.model = await loadFor(model.pooling, options, dense);
+      this.rehearse(memory, this.model);
       this.weights = memory;
     } catch (error) {
       memory.freeAll();
@@ -128,8 +133,8 @@ export class Worker {
   /** Frees weights, adapters and KV cache. Called with no step in flight. */
   sleep(): void {
     const device = this.requireDevice();
-    this.runner?.close();
-    this.runner = null;
+    this.closeRunner();
+    device.forgetReplays();
     for (const ptr of new Set(this.kvCaches?.values())) device.free(ptr);
     this.kvCaches = null;
     this.loras?.evictAll();
@@ -157,23 +162,51 @@ export class Worker {
   }
 
   shutdown(): void {
-    this.runner?.close();
+    this.closeRunner();
     this.loraLayers?.close();
     this.device?.close();
   }
 
+  /** Where its memory can't be had, none of it is kept. */
   private createRunner(): void {
     const device = this.requireDevice();
+    const memory = new MemoryScope(device);
+    this.runner = freeOnFailure(
+      () => memory.freeAll(),
+      () => this.newRunner(memory),
+    );
+    this.runnerMemory = memory;
+    log.debug('Memory', device.memoryReport());
+  }
+
+  private closeRunner(): void {
+    this.runner?.close();
+    this.runner = null;
+    this.runnerMemory?.freeAll();
+    this.runnerMemory = null;
+  }
+
+  private newRunner(device: Device): ModelRunner {
     const model = this.requireModel();
     model.bindKvCache(this.kvCaches!);
     const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
     const { maxModelLen, hf } = this.config.model;
     const loras = this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras };
     const options = { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize: hf.vocabSize, loras };
-    this.runner = new ModelRunner(device, model, this.requireKvCacheConfig(), options, (tokens) =>
-      this.createStage(tokens),
+    return new ModelRunner(device, model, this.requireKvCacheConfig(), options, (tokens) =>
+      this.createStage(device, tokens),
     );
-    log.debug('Memory', device.memoryReport());
+  }
+
+  private rehearse(device: Device, model: LoadedModel): void {
+    const { scheduler, model: config, lora } = this.config;
+    rehearseStep(device, model, {
+      numTokens: scheduler.maxNumBatchedTokens,
+      numSeqs: scheduler.maxNumSeqs,
+      seqLen: config.maxModelLen,
+      numRows: this.maxLogitRows,
+      loras: this.loraLayers && { layers: this.loraLayers, maxRank: lora.maxLoraRank },
+    });
   }
 
   /** Throws LoRALoadError for an adapter that can't be loaded. */
@@ -186,14 +219,14 @@ export class Worker {
     this.loras?.remove(id);
   }
 
-  private createStage(tokens: TokenTable): OutputStage {
+  private createStage(device: Device, tokens: TokenTable): OutputStage {
     const { scheduler, model: config } = this.config;
-    const device = this.requireDevice();
     const { hiddenSize } = config.hf;
     if (this.model?.kind === 'pooling') {
-      const { maxNumBatchedTokens } = scheduler;
+      const { maxNumBatchedTokens, maxNumSeqs } = scheduler;
       const adapters = this.loraLayers;
-      return new PoolingStage(device, this.model.model, { ...this.model, hiddenSize, maxNumBatchedTokens, adapters });
+      const options = { ...this.model, hiddenSize, maxNumBatchedTokens, maxNumSeqs, adapters };
+      return new PoolingStage(device, this.model.model, options);
     }
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
     return new SamplingStage(device, this.model.model, tokens, {
@@ -224,17 +257,4 @@ export class Worker {
     if (this.kvCacheConfig === null) throw new Error('the worker has no KV cache: initializeFromConfig comes first');
     return this.kvCacheConfig;
   }
-}
-
-type LoadedModel =
-  | { kind: 'causal'; model: CausalLM }
-  | { kind: 'pooling'; model: PoolingModel; config: PoolingConfig };
-
-async function loadFor(
-  pooling: PoolingConfig | null,
-  options: LoadModelOptions,
-  dense: readonly DenseModuleWeights[],
-): Promise<LoadedModel> {
-  if (pooling === null) return { kind: 'causal', model: await loadModel(options) };
-  return { kind: 'pooling', model: await loadPoolingModel(options, pooling, dense), config: pooling };
 }

@@ -7,6 +7,9 @@ import { complete, post, startBao } from './bao-process.ts';
 const EMULATION = ['demo', '--device', 'cuda-emulation', '--max-model-len', '256', '--max-num-seqs', '4'];
 const REQUEST = { model: 'demo', prompt: 'Once upon a time', max_tokens: 8, temperature: 0 };
 
+/** What makes each call of a function fail for lack of memory, up to a number that nobody comes to. */
+const always = (call: string) => Array.from({ length: 400 }, (_, i) => `${call}@${i + 1}=2`).join();
+
 describe('the demo model on emulated CUDA devices', () => {
   test('answers, the same alone and in a batch, on two devices', async () => {
     const server = await startBao([...EMULATION, '--data-parallel-size', '2']);
@@ -91,11 +94,12 @@ describe('the demo model on emulated CUDA devices', () => {
         headers: { 'Content-Type': 'application/json' },
         body: JSON.stringify({ lora_name: 'pirate', lora_path: 'demo-pirate' }),
       });
-    writeFileSync(file, 'cudaMalloc@1=2\n');
+    writeFileSync(file, `${always('cudaMalloc')}\n`);
     const refused = await load();
     expect(refused.status).toBe(400);
     expect(await refused.text()).toContain('the CUDA device is out of memory');
     expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    writeFileSync(file, 'none@1=0\n');
     expect((await load()).status).toBe(200);
     const { choices } = await complete(server, { ...REQUEST, model: 'pirate' });
     expect(choices[0]!.text).not.toBe('');
@@ -103,9 +107,69 @@ describe('the demo model on emulated CUDA devices', () => {
     rmSync(folder, { recursive: true });
   });
 
+  test('where memory has run out requests are answered all the same, but for one that needs some for itself', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bao-failures-'));
+    const file = join(folder, 'failures');
+    const server = await startBao([...EMULATION, '--max-logprobs', '-1'], {
+      env: { BAO_CUDA_EMULATION_FAIL_FILE: file },
+    });
+    const short = { ...REQUEST, max_tokens: 3 };
+    const bodies = [
+      { ...short, prompt: REQUEST.prompt.repeat(5), logprobs: 5, temperature: 0.8, top_p: 0.9, seed: 3 },
+      { ...short, logit_bias: { 5: 3 }, stop: ['boat'] },
+    ];
+    const ask = () => Promise.all(bodies.map((body) => complete(server, body)));
+    const before = await ask();
+    writeFileSync(file, `${['cudaMalloc', 'cudaHostAlloc', 'cudaGraphInstantiate'].map(always).join()}\n`);
+    // Every token's log probability, at each place of the prompt: nothing that lies ready has room for them.
+    const large = { ...short, prompt: REQUEST.prompt.repeat(5), prompt_logprobs: -1 };
+    const [refused, answered] = await Promise.all([post(`${server.url}/v1/completions`, large), ask()]);
+    expect(refused).toEqual({
+      status: 500,
+      body: {
+        error: expect.objectContaining({
+          type: 'InternalServerError',
+          message: expect.stringContaining('not enough memory for the log probabilities'),
+        }),
+      },
+    });
+    expect(answered.map(({ choices }) => choices)).toEqual(before.map(({ choices }) => choices));
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    expect(await server.stop()).toBe(0);
+    rmSync(folder, { recursive: true });
+  });
+
+  test('sleeping gives back all memory; a server that has none to wake with sleeps on, and wakes when there is some', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bao-failures-'));
+    const file = join(folder, 'failures');
+    const server = await startBao([...EMULATION, '--enable-sleep-mode', '--log-level', 'debug'], {
+      env: { BAO_CUDA_EMULATION_FAIL_FILE: file, BAO_SERVER_DEV_MODE: '1' },
+    });
+    const call = async (path: string) => (await fetch(`${server.url}${path}`, { method: 'POST' })).status;
+    const { choices } = await complete(server, REQUEST);
+    expect(await call('/sleep?level=1')).toBe(200);
+    const [asleep] = await server.logged(/Asleep: .*/);
+    expect(asleep).not.toMatch(/weights=|KV cache=|CUDA graphs=|token table=|step inputs=|sampling=/);
+    for (const failures of ['cudaMalloc@1=2,cudaMalloc@2=2', always('cudaHostAlloc')]) {
+      writeFileSync(file, `${failures}\n`);
+      expect(await call('/wake_up')).toBe(500);
+      expect(await (await fetch(`${server.url}/is_sleeping`)).json()).toEqual({ is_sleeping: true });
+      expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    }
+    writeFileSync(file, 'none@1=0\n');
+    expect(await call('/wake_up')).toBe(200);
+    expect((await complete(server, REQUEST)).choices).toEqual(choices);
+    const reports = server.stderr().match(/\[worker\] Memory .*/g)!;
+    expect(reports).toHaveLength(2);
+    expect(reports[1]).toBe(reports[0]!);
+    expect(await server.stop()).toBe(0);
+    rmSync(folder, { recursive: true });
+  });
+
   // Each is the next call of its kind once the server is ready.
   for (const [what, call, code, reason, flags] of [
     ['a launch that is refused', 'launch', 719, 'cudaErrorLaunchFailure', ['--enforce-eager']],
+    ['a launch that there is no memory for', 'launch', 2, 'cudaErrorMemoryAllocation', ['--enforce-eager']],
     ['a graph that is refused', 'cudaGraphLaunch', 719, 'cudaErrorLaunchFailure', []],
     ['a copy on a device that faulted', 'cudaMemcpyAsync', 700, 'cudaErrorIllegalAddress', []],
     ['an event that is refused', 'cudaEventRecord', 2, 'cudaErrorMemoryAllocation', []],
@@ -122,8 +186,12 @@ describe('the demo model on emulated CUDA devices', () => {
       writeFileSync(file, `${call}@1=${code}\n`);
       // Long enough for products of many rows, which are cuBLAS's.
       const body = { ...REQUEST, prompt: REQUEST.prompt.repeat(20), max_tokens: 100, ignore_eos: true };
-      const { status } = await post(`${server.url}/v1/completions`, body);
-      expect(status).toBe(500);
+      // More than run at once: those that wait are answered too.
+      const answers = await Promise.all(Array.from({ length: 6 }, () => post(`${server.url}/v1/completions`, body)));
+      for (const answer of answers) {
+        expect(answer.status).toBe(500);
+        expect(answer.body).toMatchObject({ error: { type: 'InternalServerError', code: 500 } });
+      }
       const health = await fetch(`${server.url}/health`);
       expect(health.status).toBe(503);
       expect(await health.text()).toContain(reason);
