@@ -47,14 +47,21 @@ export class ServerProcess {
           resolve(match);
           return;
         }
-        if (this.exitCode === null) return;
+        const failure = this.failure();
+        if (failure === null) return;
         this.waiting.delete(look);
-        const end = this.lines.slice(-20).map(({ text }) => text);
-        reject(new Error(`The server ended with code ${this.exitCode}:\n${end.join('\n')}`));
+        reject(failure);
       };
       this.waiting.add(look);
       look();
     });
+  }
+
+  /** The end of the log of a process that has ended, else null. */
+  failure(): Error | null {
+    if (this.exitCode === null) return null;
+    const end = this.lines.slice(-20).map(({ text }) => text);
+    return new Error(`The server ended with code ${this.exitCode}:\n${end.join('\n')}`);
   }
 
   async stop(): Promise<void> {
@@ -78,6 +85,14 @@ export class ServerProcess {
   private tellWaiting(): void {
     for (const look of [...this.waiting]) look();
   }
+}
+
+/** A port that is free now, for a server that can't choose one and say which. */
+export function freePort(): number {
+  const probe = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
+  const { port } = probe;
+  probe.stop(true);
+  return port;
 }
 
 /** URL of a `bao serve` once it is ready. */

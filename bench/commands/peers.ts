@@ -6,6 +6,7 @@ import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { withLimits } from '../limits.ts';
 import { modelCost } from '../offline/model-cost.ts';
 import { bao } from '../peers/bao.ts';
+import { llamaServers } from '../peers/llama-server.ts';
 import {
   limitTokensPerS,
   type MeasuredRow,
@@ -95,11 +96,19 @@ export const peers = defineCommand({
       env: 'BAO_BENCH_NODE_LLAMA_CPP',
       help: 'Folder whose node_modules has node-llama-cpp; by default this one.',
     },
+    'llama-server': {
+      type: 'list',
+      separator: ',',
+      default: [],
+      metavar: 'NAME=FILE',
+      env: 'BAO_BENCH_LLAMA_SERVER',
+      help: 'llama-server programs of llama.cpp and its forks.',
+    },
     gguf: {
       type: 'string',
       default: null,
       metavar: 'FILE',
-      help: "node-llama-cpp's file in place of one written from the model's weights.",
+      help: "llama.cpp's file in place of one written from the model's weights.",
     },
     ...OUTPUT_JSON,
   },
@@ -133,7 +142,7 @@ export const peers = defineCommand({
       maxModelLen: Math.max(...measurements.map(({ inputLen, outputLen }) => inputLen + outputLen)),
       maxBatchSize: Math.max(...measurements.map(({ batchSize }) => batchSize)),
     };
-    const engines = [bao, nodeLlamaCpp(values), vllm(values)];
+    const engines = [bao, nodeLlamaCpp(values), ...llamaServers(values), vllm(values)];
     const config = await new EngineArgs({
       ...{ model, loadFormat, skipTokenizerInit: true },
       ...(quantization === 'none' ? {} : { quantization }),

@@ -1,6 +1,6 @@
 import { VERSION } from '../../src/version.ts';
 import { baoUrl, ServerProcess } from '../server-process.ts';
-import { HttpSession, hasTokenizer, MODEL_NAME } from './http-session.ts';
+import { HttpSession, hasTokenizer, MODEL_NAME, streamsOf } from './http-session.ts';
 import type { Peer } from './peer.ts';
 
 export const bao: Peer = {
@@ -16,6 +16,6 @@ export const bao: Peer = {
       ...['--cpu-threads', String(threads), '--max-num-seqs', String(maxBatchSize)],
       ...['--max-model-len', String(maxModelLen), '--no-enable-prefix-caching', '--disable-uvicorn-access-log'],
     ]);
-    return new HttpSession(server, await baoUrl(server), model);
+    return new HttpSession(server, await baoUrl(server), streamsOf(model));
   },
 };

@@ -16,6 +16,11 @@ export function hasTokenizer(model: string): boolean {
   return existsSync(join(model, 'tokenizer.json'));
 }
 
+/** A token without text makes no event of its own unless it carries its id. */
+export function streamsOf(model: string): Record<string, unknown> {
+  return hasTokenizer(model) ? {} : { return_token_ids: true };
+}
+
 /** An engine behind an OpenAI-compatible server, measured by its streams. Make it when the server is ready. */
 export class HttpSession implements PeerSession {
   readonly readySeconds: number;
@@ -25,7 +30,7 @@ export class HttpSession implements PeerSession {
   constructor(
     private readonly server: ServerProcess,
     url: string,
-    model: string,
+    extraBody: Readonly<Record<string, unknown>>,
   ) {
     this.readySeconds = (performance.now() - server.started) / 1000;
     this.target = new Target({
@@ -35,8 +40,7 @@ export class HttpSession implements PeerSession {
       model: MODEL_NAME,
       apiKey: null,
       ignoreEos: true,
-      // A token without text makes no event of its own unless it carries its id.
-      extraBody: hasTokenizer(model) ? {} : { return_token_ids: true },
+      extraBody,
     });
   }
 

@@ -1,19 +1,7 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { EngineArgs } from '../../src/config/engine-args.ts';
-import { openWeights } from '../../src/loader/open-weights.ts';
-import { modelToGguf } from '../gguf/model-to-gguf.ts';
+import { type Gguf, ggufOf } from './gguf.ts';
 import type { LlamaArguments, LlamaMessage } from './node-llama-cpp-process.ts';
-import {
-  GGUF_SCHEMES,
-  type Peer,
-  type PeerBatch,
-  type PeerLocations,
-  type PeerSession,
-  type PeerWorkload,
-  type SequenceArrivals,
-} from './peer.ts';
+import type { Peer, PeerBatch, PeerLocations, PeerSession, SequenceArrivals } from './peer.ts';
 
 const PACKAGE = 'node-llama-cpp';
 
@@ -27,11 +15,10 @@ export function nodeLlamaCpp({ nodeLlamaCpp, gguf }: PeerLocations): Peer {
       return (await manifest.exists()) ? ((await manifest.json()) as { version: string }).version : null;
     },
     async start(workload) {
-      const scratch = mkdtempSync(join(tmpdir(), 'bao-gguf-'));
-      const session = new LlamaSession(scratch);
+      const file = await ggufOf(workload, gguf);
+      const session = new LlamaSession(file);
       try {
-        const path = gguf ?? (await writeModel(workload, join(scratch, 'model.gguf')));
-        await session.start({ packageFolder: folder, gguf: path, threads: workload.threads });
+        await session.start({ packageFolder: folder, gguf: file.path, threads: workload.threads });
       } catch (error) {
         await session.close();
         throw error;
@@ -41,25 +28,12 @@ export function nodeLlamaCpp({ nodeLlamaCpp, gguf }: PeerLocations): Peer {
   };
 }
 
-async function writeModel(workload: PeerWorkload, path: string): Promise<string> {
-  const loadFormat = workload.dummyWeights ? 'dummy' : 'auto';
-  const args = new EngineArgs({ model: workload.model, loadFormat, skipTokenizerInit: true });
-  const { model } = await args.createEngineConfig();
-  const weights = await openWeights(model.folder, { loadFormat });
-  try {
-    modelToGguf(path, model.hf, weights, GGUF_SCHEMES[workload.quantization]);
-  } finally {
-    weights.close();
-  }
-  return path;
-}
-
 class LlamaSession implements PeerSession {
   readySeconds = 0;
   private child: Bun.Subprocess | null = null;
   private next = Promise.withResolvers<LlamaMessage>();
 
-  constructor(private readonly scratch: string) {}
+  constructor(private readonly file: Gguf) {}
 
   async start(options: LlamaArguments): Promise<void> {
     const started = performance.now();
@@ -84,7 +58,7 @@ class LlamaSession implements PeerSession {
   async close(): Promise<void> {
     this.next.promise.catch(() => {});
     this.child?.kill('SIGKILL');
-    if (existsSync(this.scratch)) rmSync(this.scratch, { recursive: true });
+    this.file.remove();
   }
 
   private async message(): Promise<LlamaMessage> {

@@ -1,5 +1,3 @@
-import type { GgufScheme } from '../gguf/model-to-gguf.ts';
-
 /** What every engine is given: the same model, and room for the largest batch. */
 export interface PeerWorkload {
   /** Folder with config.json. */
@@ -19,6 +17,8 @@ export interface PeerLocations {
   vllmPython: string | null;
   /** Folder whose node_modules has node-llama-cpp. */
   nodeLlamaCpp: string | null;
+  /** NAME=FILE of programs of llama.cpp's family. */
+  llamaServer: readonly string[];
   /** A GGUF file of the model, in place of one that is written from its weights. */
   gguf: string | null;
 }
@@ -53,9 +53,3 @@ export interface Peer {
   version(workload: PeerWorkload): Promise<string | null>;
   start(workload: PeerWorkload): Promise<PeerSession>;
 }
-
-export const GGUF_SCHEMES: Readonly<Record<PeerWorkload['quantization'], GgufScheme>> = {
-  none: 'BF16',
-  int8: 'Q8_0',
-  int4: 'Q4_0',
-};

@@ -1,20 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { UsageError } from '../../src/config/config-error.ts';
-import { ServerProcess } from '../server-process.ts';
-import { HttpSession, hasTokenizer, MODEL_NAME } from './http-session.ts';
+import { freePort, ServerProcess } from '../server-process.ts';
+import { HttpSession, hasTokenizer, MODEL_NAME, streamsOf } from './http-session.ts';
 import type { Peer, PeerLocations } from './peer.ts';
 
 /** GiB; its default is half of the memory. */
 const KV_CACHE_GIB = 2;
-
-/** A port that is free now: vLLM can't be told to choose one and say which. */
-function freePort(): number {
-  const probe = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
-  const { port } = probe;
-  probe.stop(true);
-  return port;
-}
 
 /** vLLM's own OpenAI server. */
 export function vllm({ vllmPython }: PeerLocations): Peer {
@@ -44,7 +36,7 @@ export function vllm({ vllmPython }: PeerLocations): Peer {
         environment(python!, threads),
       );
       await server.logged(/Application startup complete/);
-      return new HttpSession(server, `http://127.0.0.1:${port}`, model);
+      return new HttpSession(server, `http://127.0.0.1:${port}`, streamsOf(model));
     },
   };
 }

@@ -39,7 +39,7 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   const kernels = of('kernels').filter((result) => quantizationOf(result) === 'none');
   if (kernels.length > 0) charts.set('kernels-roofline.svg', roofline(widest(kernels)));
   for (const [peers, own] of groupBy(of('peers'), othersOf)) {
-    for (const [model, same] of groupBy(own, modelName)) {
+    for (const [model, same] of groupBy(own, modelFileName)) {
       for (const aspects of [['prefill', 'decode'], ['streams']] as const) {
         const measured = same.filter(({ rows }) => rows.some((row) => isOneOf(aspects, row.aspect)));
         if (measured.length > 0)
@@ -153,11 +153,12 @@ function roofline(result: ResultOf<'kernels'>): string {
   });
 }
 
-/** Each load as it was measured last, on the machine and with the quantization of the latest result. */
+/** Each load as it was measured last, on the machine of the latest result. */
 function peersBars(results: readonly ResultOf<'peers'>[], aspects: readonly PeerAspect[]): string {
   const result = latest(results)!;
-  const comparable = onLatestMachine(results).filter(({ quantization }) => quantization === result.quantization);
-  const all = comparable.toSorted(byDate).flatMap((each) => each.rows);
+  const all = onLatestMachine(results)
+    .toSorted(byDate)
+    .flatMap((each) => each.rows);
   const rows = aspects.flatMap((aspect) =>
     groupBy(
       all.filter((row) => row.aspect === aspect),
@@ -195,6 +196,11 @@ function engineName(result: ResultOf<'latency'>): string {
 /** Where a file has no such field, its command says it. */
 function quantizationOf({ quantization, command }: { quantization?: string; command: string }): string {
   return quantization ?? /--quantization[ =](\S+)/.exec(command)?.[1] ?? 'none';
+}
+
+/** "0.5b", "0.5b-int8" */
+function modelFileName(result: ResultOf<'peers'>): string {
+  return result.quantization === 'none' ? modelName(result) : `${modelName(result)}-${result.quantization}`;
 }
 
 function modelName({ model }: { model: string }): string {

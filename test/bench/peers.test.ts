@@ -1,5 +1,9 @@
-import { expect, test } from 'bun:test';
+import { afterAll, describe, expect, test } from 'bun:test';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { peersTable } from '../../bench/commands/peers.ts';
+import { llamaServers } from '../../bench/peers/llama-server.ts';
 import { limitTokensPerS, measurePeers, type PeerMeasurement } from '../../bench/peers/measure.ts';
 import type { Peer, PeerWorkload } from '../../bench/peers/peer.ts';
 import { batchRates } from '../../bench/peers/rates.ts';
@@ -105,4 +109,70 @@ test('the table has a row for each load, a column for each engine, the ratios an
     ['command to ready, s', '0.5', '2', '4.00'],
     [''],
   ]);
+});
+
+/** A llama-server that loads for a moment, then answers each prompt with its length, and says what it was started with. */
+const LLAMA_SERVER = `#!${process.execPath}
+if (process.argv[2] === '--version') {
+  console.error('version: 7 (abc)\\nbuilt with nothing');
+  process.exit();
+}
+const value = (flag) => process.argv[process.argv.indexOf(flag) + 1];
+if (value('--model') === 'broken.gguf') {
+  console.error('no tensors in broken.gguf');
+  process.exit(3);
+}
+const loadedAt = performance.now() + 100;
+Bun.serve({
+  hostname: value('--host'),
+  port: Number(value('--port')),
+  async fetch(request) {
+    if (request.url.endsWith('/health')) return new Response(null, { status: performance.now() < loadedAt ? 503 : 200 });
+    const { prompt, max_tokens, cache_prompt, ignore_eos } = await request.json();
+    const asked = cache_prompt === false && ignore_eos && prompt.length === 8 && max_tokens === 3;
+    const started = value('--parallel') === '2' && value('--ctx-size') === '16' && value('--threads') === '1';
+    const events = asked && started ? Array(3).fill({ choices: [{ text: 'x' }] }) : [{ error: 'not what was expected' }];
+    const usage = { choices: [], usage: { prompt_tokens: 8, completion_tokens: 3 } };
+    const text = [...events, usage].map((event) => 'data: ' + JSON.stringify(event) + '\\n\\n').join('');
+    return new Response(text + 'data: [DONE]\\n\\n', { headers: { 'content-type': 'text/event-stream' } });
+  },
+});
+`;
+
+describe('llama-server', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-llama-server-'));
+  const program = join(folder, 'llama-server');
+  writeFileSync(program, LLAMA_SERVER, { mode: 0o755 });
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const locations = { vllmPython: null, nodeLlamaCpp: null, gguf: 'model.gguf' };
+
+  test('it is waited for until its model is loaded, and gets prompts that it may not take from its cache', async () => {
+    const [peer] = llamaServers({ ...locations, llamaServer: [`fork=${program}`] });
+    expect([peer!.name, await peer!.version(WORKLOAD)]).toEqual(['fork', '7 (abc)']);
+    const session = await peer!.start(WORKLOAD);
+    try {
+      expect(session.readySeconds).toBeGreaterThanOrEqual(0.1);
+      const arrivals = await session.run({ batchSize: 2, inputLen: 8, outputLen: 3 });
+      expect(arrivals.map(({ times, numTokens }) => [times.length, numTokens])).toEqual([
+        [3, 3],
+        [3, 3],
+      ]);
+    } finally {
+      await session.close();
+    }
+  });
+
+  test('one that ends is an error with the end of its log', async () => {
+    const [peer] = llamaServers({ ...locations, gguf: 'broken.gguf', llamaServer: [`fork=${program}`] });
+    await expect(peer!.start(WORKLOAD)).rejects.toThrow(/ended with code 3:\nno tensors in broken.gguf/);
+  });
+
+  test.each(['llama-server', 'fork=', '=x'])('%p is refused', (entry) => {
+    expect(() => llamaServers({ ...locations, llamaServer: [entry] })).toThrow(`NAME=FILE`);
+  });
+
+  test('a program that is not there is named', async () => {
+    const [peer] = llamaServers({ ...locations, llamaServer: ['fork=/nowhere/llama-server'] });
+    await expect(peer!.version(WORKLOAD)).rejects.toThrow('fork=/nowhere/llama-server is no program');
+  });
 });

@@ -128,19 +128,22 @@ test('engines stand beside each other with each load as it was measured last', (
   const peers = (date: string, rows: PeersFigures['rows'], head: Partial<AnyResult> = {}) =>
     ({ ...asResult('peers', { ...PEERS, rows }), date, machine, ...head }) as AnyResult;
   const decode = { ...ROW, aspect: 'decode', limit_tokens_per_s: 40 } as const;
-  const chart = drawCharts([
+  const charts = drawCharts([
     peers('2026-03-01', [{ ...decode, tokens_per_s: 33 }]),
+    peers('2026-04-01', [{ ...decode, tokens_per_s: 55 }], { quantization: 'int8' }),
     peers('2026-01-01', [
       { ...decode, tokens_per_s: 11 },
       { ...decode, tokens_per_s: 22, batch_size: 2 },
     ]),
     peers('2026-02-01', [{ ...decode, tokens_per_s: 44, batch_size: 4 }], { machine: { ...machine, cpu: 'another' } }),
-  ]).get('x-decode-beside-b.svg')!;
-  const values = [...chart.matchAll(/<title>a [^<]*batch (\d): (\d+)</g)].map(([, batch, value]) => [batch, value]);
-  expect(values).toEqual([
+  ]);
+  const values = (name: string) =>
+    [...charts.get(name)!.matchAll(/<title>a [^<]*batch (\d): (\d+)</g)].map(([, batch, value]) => [batch, value]);
+  expect(values('x-decode-beside-b.svg')).toEqual([
     ['1', '33'],
     ['2', '22'],
   ]);
+  expect(values('x-int8-decode-beside-b.svg')).toEqual([['1', '55']]);
 });
 
 test('a chart of a machine that had other work says so', () => {
