@@ -71,7 +71,7 @@ class LimitedInterpreter extends Interpreter {
     this.#deadline = performance.now() + limits.timeMs;
   }
 
-  override evaluate(...[statement, environment]: Parameters<Evaluate>): ReturnType<Evaluate> {
+  override evaluate(statement: Parameters<Evaluate>[0], environment: Parameters<Evaluate>[1]): ReturnType<Evaluate> {
     if (--this.#untilClock === 0) {
       this.#untilClock = CLOCK_INTERVAL;
       if (performance.now() > this.#deadline) throw new Error(`rendering took longer than ${this.limits.timeMs} ms`);
