@@ -30,6 +30,8 @@ class InstantCore {
   private readonly status: CoreStatus;
   private readonly connection: ClientConnection;
   private readonly running = new Map<number, Running>();
+  /** What nobody rings: a core whose model computes is not woken by requests either. */
+  private readonly computing = new Int32Array(new SharedArrayBuffer(4));
   private stopping = false;
 
   constructor(
@@ -46,7 +48,7 @@ class InstantCore {
         this.onMessage(message);
       }
       this.connection.flush();
-      if (this.connection.hasUnreadOutput) this.status.sleep(UNREAD_SLEEP_MS, () => false);
+      if (this.connection.hasUnreadOutput) Atomics.wait(this.computing, 0, 0, UNREAD_SLEEP_MS);
       else if (this.running.size > 0) for (let i = 0; i < this.stepsAtOnce; i++) this.step();
       else this.status.sleep(IDLE_SLEEP_MS, () => this.connection.hasInput);
     }

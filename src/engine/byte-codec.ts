@@ -3,6 +3,8 @@ export class ByteWriter {
   private buffer = new ArrayBuffer(4096);
   private view = new DataView(this.buffer);
   private bytes = new Uint8Array(this.buffer);
+  private words = new Int32Array(this.buffer);
+  private capacity = this.buffer.byteLength;
   private at = 0;
   private static readonly encoder = new TextEncoder();
 
@@ -66,7 +68,7 @@ export class ByteWriter {
     this.u32(values.length);
     this.align();
     this.reserve(values.length * 4);
-    new Int32Array(this.buffer, this.at, values.length).set(values);
+    this.words.set(values, this.at >>> 2);
     this.at += values.length * 4;
   }
 
@@ -85,12 +87,14 @@ export class ByteWriter {
 
   private reserve(more: number): void {
     const needed = this.at + more;
-    if (needed <= this.buffer.byteLength) return;
-    const grown = new ArrayBuffer(Math.max(needed, this.buffer.byteLength * 2));
+    if (needed <= this.capacity) return;
+    this.capacity = Math.max((needed + 3) & ~3, this.capacity * 2);
+    const grown = new ArrayBuffer(this.capacity);
     new Uint8Array(grown).set(this.bytes);
     this.buffer = grown;
     this.view = new DataView(grown);
     this.bytes = new Uint8Array(grown);
+    this.words = new Int32Array(grown);
   }
 }
 

@@ -1,6 +1,7 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import { ValidationError } from '../errors/validation-error.ts';
 import { POOLING_SAMPLING_PARAMS } from '../pooling/pooling-params.ts';
+import type { SamplingParams } from '../sampling/sampling-params.ts';
 import { wallClockMs } from './clock.ts';
 import type { EngineRequest, GenerateRequest, PoolingRequest } from './engine-client.ts';
 import type { EngineCoreRequest } from './messages.ts';
@@ -17,16 +18,13 @@ export class InputProcessor {
       throw new ValidationError('This model is run for pooling (--runner pooling); it does not generate.');
     }
     this.checkPrompt(request.promptTokenIds, 1);
-    const { params } = request;
-    const room = this.config.model.maxModelLen - request.promptTokenIds.length;
+    const samplingParams = this.paramsOfSequence(request);
     const common = this.commonFields(request);
-    return Array.from({ length: params.n }, (_, index) => ({
-      ...common,
-      handle: this.newHandle(),
-      sequenceIndex: index,
-      samplingParams: { ...params, n: 1, maxTokens: Math.min(params.maxTokens, room) },
-      poolingParams: null,
-    }));
+    const requests: EngineCoreRequest[] = [];
+    for (let sequenceIndex = 0; sequenceIndex < request.params.n; sequenceIndex++) {
+      requests.push({ ...common, handle: this.newHandle(), sequenceIndex, samplingParams, poolingParams: null });
+    }
+    return requests;
   }
 
   /** The same for a request that is pooled. */
@@ -42,6 +40,13 @@ export class InputProcessor {
       samplingParams: POOLING_SAMPLING_PARAMS,
       poolingParams: request.pooling,
     };
+  }
+
+  private paramsOfSequence({ params, promptTokenIds }: GenerateRequest): SamplingParams {
+    const room = this.config.model.maxModelLen - promptTokenIds.length;
+    return params.n === 1 && params.maxTokens <= room
+      ? params
+      : { ...params, n: 1, maxTokens: Math.min(params.maxTokens, room) };
   }
 
   private commonFields(request: EngineRequest) {
@@ -74,7 +79,8 @@ export class InputProcessor {
         ids.length,
       );
     }
-    for (const id of ids) {
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i]!;
       if (id < 0 || id >= hf.vocabSize) throw new ValidationError(`Token id ${id} is out of vocabulary`);
     }
   }

@@ -1,5 +1,6 @@
-import { Counter, type Registry, Summary } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
 import { BoundHistogram, type HistogramChild } from './bound-histogram.ts';
+import { BoundSummary, type SummaryChild } from './bound-summary.ts';
 import { HTTP_DURATION_BUCKETS, HTTP_DURATION_HIGHR_BUCKETS } from './buckets.ts';
 
 /** One answered request, for the http_* metrics. */
@@ -18,26 +19,34 @@ export interface HttpObservation {
 /** Routes that are asked all the time and say nothing about the load. */
 const EXCLUDED_HANDLERS = new Set(['/metrics', '/health', '/load', '/ping', '/version', '/server_info']);
 
-/** HTTP metrics as vLLM's instrumentation names them: status codes grouped ("2xx"), routes by their pattern, "none" for those that don't exist. */
+/** What is counted of a route and a method. */
+interface RouteCounts {
+  readonly labels: { handler: string; method: string };
+  /** Answers by the hundred of their status ("2xx"). */
+  readonly answers: Record<string, number>;
+  readonly requestSize: SummaryChild;
+  readonly responseSize: SummaryChild;
+  readonly duration: HistogramChild;
+}
+
+/**
+ * HTTP metrics as vLLM's instrumentation names them: status codes grouped ("2xx"), routes by their pattern, "none" for those that don't exist.
+ * Counted here, and written to prom-client when a scraper asks: prom-client looks through the labels each time.
+ */
 export class HttpMetrics {
-  private readonly requests: Counter<'handler' | 'method' | 'status'>;
-  private readonly requestSize: Summary<'handler'>;
-  private readonly responseSize: Summary<'handler'>;
+  private readonly requestSize: BoundSummary;
+  private readonly responseSize: BoundSummary;
   private readonly duration: BoundHistogram;
-  private readonly durations = new Map<string, HistogramChild>();
   private readonly durationHighr: HistogramChild;
+  /** By method and handler. */
+  private readonly routes = new Map<string, RouteCounts>();
+  /** Requests of any method, by handler. */
+  private readonly sizes = new Map<string, Pick<RouteCounts, 'requestSize' | 'responseSize'>>();
 
   constructor(registry: Registry) {
     const registers = [registry];
-    this.requests = new Counter({
-      name: 'http_requests_total',
-      help: 'Requests by method, status and route.',
-      labelNames: ['handler', 'method', 'status'],
-      registers,
-    });
-    const size = (name: string, help: string) =>
-      // No quantiles: sum and count are all that can be merged.
-      new Summary({ name, help, labelNames: ['handler'], percentiles: [], registers });
+    this.defineRequests(registers);
+    const size = (name: string, help: string) => new BoundSummary({ name, help, labelNames: ['handler'], registers });
     this.requestSize = size('http_request_size_bytes', 'Bytes of request bodies by route.');
     this.responseSize = size('http_response_size_bytes', 'Bytes of answers by route.');
     this.durationHighr = new BoundHistogram({
@@ -57,21 +66,49 @@ export class HttpMetrics {
 
   observe({ handler, method, status, requestBytes, responseBytes, durationMs }: HttpObservation): void {
     if (EXCLUDED_HANDLERS.has(handler)) return;
-    this.requests.inc({ handler, method, status: `${Math.floor(status / 100)}xx` });
+    const route = this.routeOf(handler, method);
+    const group = `${Math.floor(status / 100)}xx`;
+    route.answers[group] = (route.answers[group] ?? 0) + 1;
     // A header may claim any length.
-    if (Number.isFinite(requestBytes)) this.requestSize.observe({ handler }, requestBytes);
-    this.responseSize.observe({ handler }, responseBytes);
+    if (Number.isFinite(requestBytes)) route.requestSize.observe(requestBytes);
+    route.responseSize.observe(responseBytes);
     this.durationHighr.observe(durationMs / 1000);
-    this.durationOf(handler, method).observe(durationMs / 1000);
+    route.duration.observe(durationMs / 1000);
   }
 
-  private durationOf(handler: string, method: string): HistogramChild {
+  private defineRequests(registers: Registry[]): void {
+    const { routes } = this;
+    new Counter({
+      name: 'http_requests_total',
+      help: 'Requests by method, status and route.',
+      labelNames: ['handler', 'method', 'status'],
+      registers,
+      collect() {
+        this.reset();
+        for (const { labels, answers } of routes.values()) {
+          for (const [status, count] of Object.entries(answers)) this.inc({ ...labels, status }, count);
+        }
+      },
+    });
+  }
+
+  private routeOf(handler: string, method: string): RouteCounts {
     const key = `${method} ${handler}`;
-    let child = this.durations.get(key);
-    if (child === undefined) {
-      child = this.duration.child({ handler, method });
-      this.durations.set(key, child);
+    let route = this.routes.get(key);
+    if (route === undefined) {
+      const labels = { handler, method };
+      route = { labels, answers: {}, ...this.sizesOf(handler), duration: this.duration.child(labels) };
+      this.routes.set(key, route);
     }
-    return child;
+    return route;
+  }
+
+  private sizesOf(handler: string): Pick<RouteCounts, 'requestSize' | 'responseSize'> {
+    let sizes = this.sizes.get(handler);
+    if (sizes === undefined) {
+      sizes = { requestSize: this.requestSize.child({ handler }), responseSize: this.responseSize.child({ handler }) };
+      this.sizes.set(handler, sizes);
+    }
+    return sizes;
   }
 }

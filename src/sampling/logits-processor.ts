@@ -62,6 +62,7 @@ export class LogitsProcessorRegistry {
    * @throws ValidationError for a member of `vllm_xargs` that no processor reads, and for values that one refuses
    */
   resolve(params: SamplingParams): string[] {
+    if (this.processors.size === 0 && params.extraArgs === null) return [];
     const all = [...this.processors];
     const known = new Set(all.flatMap(([, { extraArgs = [] }]) => extraArgs));
     const unknown = Object.keys(params.extraArgs ?? {}).find((arg) => !known.has(arg));

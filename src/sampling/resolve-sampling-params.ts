@@ -102,25 +102,26 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
     minTokens: fields.min_tokens ?? 0,
     ignoreEos: fields.ignore_eos ?? false,
     stop: typeof fields.stop === 'string' ? [fields.stop] : (fields.stop ?? []),
-    stopTokenIds: [...new Set(fields.stop_token_ids)],
+    stopTokenIds: distinct(fields.stop_token_ids),
     includeStopStrInOutput: fields.include_stop_str_in_output ?? false,
     logprobs: context.logprobs ?? (fields.logprob_token_ids == null ? null : 0),
     promptLogprobs: context.promptLogprobs,
-    logprobTokenIds: fields.logprob_token_ids == null ? null : [...new Set(fields.logprob_token_ids)],
-    logitBias: resolveLogitBias(fields.logit_bias ?? {}),
+    logprobTokenIds: fields.logprob_token_ids == null ? null : distinct(fields.logprob_token_ids),
+    logitBias: fields.logit_bias == null ? [] : resolveLogitBias(fields.logit_bias),
     allowedTokenIds: fields.allowed_token_ids ?? null,
     badWordsTokenIds: [],
     structuredOutputs: context.structuredOutputs ?? null,
-    extraArgs: resolveExtraArgs(fields.vllm_xargs ?? {}),
+    extraArgs: fields.vllm_xargs == null ? null : resolveExtraArgs(fields.vllm_xargs),
     logitsProcessors: [],
     thinkingBudget: behindThinking(context) ? (context.thinkingBudget ?? null) : null,
-    repetitionDetection: resolveRepetitionDetection(fields.repetition_detection ?? {}),
+    repetitionDetection:
+      fields.repetition_detection == null ? null : resolveRepetitionDetection(fields.repetition_detection),
     skipSpecialTokens: fields.skip_special_tokens ?? true,
     spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
     detokenize: context.tokenizer !== null,
     outputKind: context.outputKind,
   };
-  const badWords = [...new Set(fields.bad_words)];
+  const badWords = distinct(fields.bad_words);
   checkRanges(params);
   checkStops(params, badWords);
   if (params.topK === -1 || params.topK >= context.vocabSize) params.topK = 0;
@@ -130,6 +131,10 @@ export function resolveSamplingParams(fields: SamplingFields, context: SamplingC
   params.badWordsTokenIds = tokenizeBadWords(badWords, context.tokenizer);
   params.logitsProcessors = logitsProcessors.resolve(params);
   return params;
+}
+
+function distinct<T>(list: readonly T[] | null | undefined): T[] {
+  return list == null || list.length === 0 ? [] : [...new Set(list)];
 }
 
 function raiseTemperature(temperature: number): number {

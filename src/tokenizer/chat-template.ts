@@ -84,7 +84,6 @@ export class ChatTemplate {
     const { template, contentFormat } = this.#choose(input);
     const prepared = prepareMessages(messages, contentFormat);
     const text = renderOrRefuse(template, {
-      ...Object.fromEntries(this.#options.tokenizer.specialTokens ?? []),
       ...allowedKwargs(this.#options.defaultKwargs),
       ...allowedKwargs(input.chatTemplateKwargs),
       messages: input.continueFinalMessage ? withEndMark(prepared) : prepared,
@@ -121,7 +120,7 @@ export class ChatTemplate {
   }
 
   #compile(source: string): Compiled {
-    const template = new JinjaTemplate(source);
+    const template = new JinjaTemplate(source, Object.fromEntries(this.#options.tokenizer.specialTokens ?? []));
     const format = this.#options.contentFormat ?? 'auto';
     return { template, contentFormat: format === 'auto' ? detectContentFormat(template) : format };
   }

@@ -26,7 +26,8 @@ export function createDetokenizer(tokenizer: Tokenizer, options: DetokenizerOpti
 
 /** For vocabularies where text is the tokens' bytes joined: a streaming UTF-8 decoder holds back what is not a whole character yet. */
 class ByteDetokenizer implements IncrementalDetokenizer {
-  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  /** Most answers never need one. */
+  #decoder: TextDecoder | null = null;
   readonly #whole: WholeTexts;
   /** The decoder surely holds nothing back. */
   #isClean = true;
@@ -60,11 +61,12 @@ class ByteDetokenizer implements IncrementalDetokenizer {
     if (bytes === null) return '';
     // Whole characters end whatever was held back before them.
     this.#isClean = whole !== null;
+    this.#decoder ??= new TextDecoder('utf-8', { ignoreBOM: true });
     return this.#decoder.decode(bytes, { stream: true });
   }
 
   finish(): string {
-    return this.#stripStart(this.#decoder.decode());
+    return this.#stripStart(this.#decoder?.decode() ?? '');
   }
 
   #stripStart(text: string): string {

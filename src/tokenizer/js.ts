@@ -1,26 +1,33 @@
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { BaseTokenizer, countVocab } from './base-tokenizer.ts';
+import { applyTemplate } from './text-template.ts';
 import type { TokenizerFiles } from './tokenizer-files.ts';
-import { rememberSpellings } from './word-spellings.ts';
+import { WordEncoder } from './word-encoder.ts';
 
 const MODEL_TYPES = ['BPE', 'Unigram', 'WordPiece'];
 
 /** A tokenizer over `@huggingface/tokenizers`, in plain JavaScript. The constructor throws for what that library would get wrong. */
 export class JsTokenizer extends BaseTokenizer {
   readonly #library: HuggingFaceTokenizer;
+  /** null where the library does it all. */
+  readonly #words: WordEncoder | null;
 
   constructor(files: TokenizerFiles) {
     checkSupported(files);
     const library = new HuggingFaceTokenizer(files.json, files.config);
-    rememberSpellings(library.pre_tokenizer, files.json.pre_tokenizer);
     super(files, countVocab(files.json.model.vocab), (token) => library.token_to_id(token) ?? null);
     this.#library = library;
+    this.#words = this.textTemplate === null ? null : WordEncoder.of(library, files);
   }
 
-  encode(text: string, options: { addSpecialTokens: boolean }): Int32Array {
+  encode(text: string, { addSpecialTokens }: { addSpecialTokens: boolean }): Int32Array {
     // A lone surrogate has no UTF-8 form: it becomes U+FFFD here, as in every other implementation.
-    const { ids } = this.#library.encode(text.toWellFormed(), { add_special_tokens: options.addSpecialTokens });
-    return Int32Array.from(ids);
+    const wellFormed = text.toWellFormed();
+    if (this.#words === null || this.textTemplate === null) {
+      return new Int32Array(this.#library.encode(wellFormed, { add_special_tokens: addSpecialTokens }).ids);
+    }
+    const ids = new Int32Array(this.#words.encode(wellFormed));
+    return addSpecialTokens ? applyTemplate(this.textTemplate.single, [ids]).ids : ids;
   }
 
   idToToken(id: number): string | null {

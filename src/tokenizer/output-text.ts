@@ -28,7 +28,8 @@ export class OutputText {
   #numTokens = 0;
 
   constructor(tokenizer: Tokenizer, params: OutputTextParams, promptTokenIds: ArrayLike<number>) {
-    this.#detokenizer = createDetokenizer(tokenizer, { ...params, promptTokenIds });
+    const { skipSpecialTokens, spacesBetweenSpecialTokens } = params;
+    this.#detokenizer = createDetokenizer(tokenizer, { skipSpecialTokens, spacesBetweenSpecialTokens, promptTokenIds });
     this.#stopChecker = params.stop.length === 0 ? null : new StopChecker(params);
     this.#includeStop = params.includeStopStrInOutput;
   }

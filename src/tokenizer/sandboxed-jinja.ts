@@ -22,13 +22,18 @@ export class TemplateRaisedError extends Error {}
 /** A compiled Jinja template in the dialect of chat templates (transformers' `apply_chat_template`). */
 export class JinjaTemplate {
   readonly program: ReturnType<typeof parse>;
+  readonly #constants: Environment;
 
-  /** Throws a SyntaxError for what is not a template. */
-  constructor(source: string) {
+  /**
+   * @param constants variables that are the same in every rendering
+   * @throws SyntaxError for what is not a template
+   */
+  constructor(source: string, constants: Readonly<Record<string, string>> = {}) {
     if (source.length > MAX_SOURCE_LENGTH) {
       throw new SyntaxError(`the template has ${source.length} characters, at most ${MAX_SOURCE_LENGTH} are allowed`);
     }
     this.program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+    this.#constants = environmentOf(constants, GLOBALS);
   }
 
   /**
@@ -38,13 +43,18 @@ export class JinjaTemplate {
    * @throws TemplateRaisedError, or an Error that says what went wrong
    */
   render(variables: Record<string, unknown>, limits: RenderLimits = DEFAULT_RENDER_LIMITS): string {
-    const environment = new Environment();
-    const names = { ...GLOBALS, ...variables };
-    for (const [name, value] of Object.entries(names)) {
-      if (name !== 'namespace') environment.set(name, value);
-    }
+    const environment = environmentOf(variables, this.#constants);
     return String(new LimitedInterpreter(environment, limits).run(this.program).value);
   }
+}
+
+/** What a template assigns is its own: it can't reach the environment around it. `namespace` is the library's. */
+function environmentOf(variables: Readonly<Record<string, unknown>>, parent?: Environment): Environment {
+  const environment = new Environment(parent);
+  for (const name of Object.keys(variables)) {
+    if (name !== 'namespace') environment.set(name, variables[name]);
+  }
+  return environment;
 }
 
 type Evaluate = Interpreter['evaluate'];
@@ -61,7 +71,7 @@ class LimitedInterpreter extends Interpreter {
     this.#deadline = performance.now() + limits.timeMs;
   }
 
-  override evaluate(...[statement, environment]: Parameters<Evaluate>): ReturnType<Evaluate> {
+  override evaluate(statement: Parameters<Evaluate>[0], environment: Parameters<Evaluate>[1]): ReturnType<Evaluate> {
     if (--this.#untilClock === 0) {
       this.#untilClock = CLOCK_INTERVAL;
       if (performance.now() > this.#deadline) throw new Error(`rendering took longer than ${this.limits.timeMs} ms`);
@@ -75,7 +85,7 @@ class LimitedInterpreter extends Interpreter {
   }
 }
 
-const GLOBALS: Record<string, unknown> = {
+const GLOBALS = environmentOf({
   true: true,
   True: true,
   false: false,
@@ -87,7 +97,7 @@ const GLOBALS: Record<string, unknown> = {
   },
   range,
   strftime_now: (format: unknown) => strftime(new Date(), String(format)),
-};
+});
 
 /** Python's `range`, as a list. */
 function range(...bounds: unknown[]): number[] {

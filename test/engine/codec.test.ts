@@ -207,3 +207,20 @@ describe('codec', () => {
     expect(() => decodeCoreMessage(Uint8Array.of(99))).toThrow('99');
   });
 });
+
+test.each([5001, 5002, 5003, 20_001])(
+  'lists come behind %p bytes of text, for which the writer has grown',
+  (length) => {
+    const call = { callId: 1, method: 'x'.repeat(length), argsJson: '' };
+    const writer = new ByteWriter();
+    expect(decodeClientMessage(encodeClientMessage({ type: 'utility', call }, writer))).toEqual({
+      type: 'utility',
+      call,
+    });
+    const abort = { handles: Array.from({ length: 9000 }, (_, i) => i) };
+    expect(decodeClientMessage(encodeClientMessage({ type: 'abort', abort }, writer))).toEqual({
+      type: 'abort',
+      abort,
+    });
+  },
+);

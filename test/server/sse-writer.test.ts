@@ -59,6 +59,22 @@ test('a client that stops reading is found, one that goes on gets everything in 
   });
 });
 
+test('the head waits for an event that comes at once, and for no other', async () => {
+  const quick = new SseWriter({ onCancel() {} });
+  const reading = new Response(quick.body).text();
+  await Bun.sleep(0);
+  quick.write(EVENT);
+  quick.end();
+  expect(await reading).toBe(EVENT);
+
+  const writer = new SseWriter({ onCancel() {} });
+  const reader = writer.body.getReader();
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe('\n\n');
+  writer.write(EVENT);
+  writer.end();
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe(EVENT);
+});
+
 test('a stream without events shows life by comments, until it ends', async () => {
   const writer = new SseWriter({ onCancel() {}, keepAliveMs: 1 });
   const reader = writer.body.getReader();

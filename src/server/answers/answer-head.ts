@@ -1,4 +1,5 @@
 import type { CompletionOutput } from '../../engine/engine-client.ts';
+import { jsonText } from './json-text.ts';
 import { type Usage, usageJson } from './usage.ts';
 
 /** What every answer and every event of a stream begins with. */
@@ -12,11 +13,11 @@ export interface AnswerHead {
 
 /** Opening of an answer object, up to and with `"choices":[`. */
 export function openAnswer(head: AnswerHead, object: string): string {
-  return `{"id":${JSON.stringify(head.id)},"object":"${object}","created":${head.created},"model":${JSON.stringify(head.model)},"choices":[`;
+  return `{"id":${JSON.stringify(head.id)},"object":"${object}","created":${head.created},"model":${jsonText(head.model)},"choices":[`;
 }
 
 export function fingerprintMember({ systemFingerprint }: AnswerHead): string {
-  return systemFingerprint === null ? '' : `,"system_fingerprint":${JSON.stringify(systemFingerprint)}`;
+  return systemFingerprint === null ? '' : `,"system_fingerprint":${jsonText(systemFingerprint)}`;
 }
 
 /**

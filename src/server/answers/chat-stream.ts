@@ -17,16 +17,16 @@ import type { StreamUsage } from './usage.ts';
  */
 export class ChatStreamEncoder implements StreamEncoder {
   readonly #open: string;
-  readonly #numTokens: number[];
-  readonly #intervals: StreamInterval[];
+  readonly #numTokens: number[] = [];
+  readonly #intervals: StreamInterval[] = [];
   /** Per choice: all of a plain chunk in front of the text. */
-  readonly #plainHeads: string[];
+  readonly #plainHeads: string[] = [];
   /** No chunk has more than text. */
   readonly #isPlain: boolean;
   /** Per choice; empty where all is content. */
-  readonly #outputs: OutputStream[];
+  readonly #outputs: OutputStream[] = [];
   /** Per choice; empty where nothing is counted. */
-  readonly #counters: ReasoningTokenCounter[];
+  readonly #counters: ReasoningTokenCounter[] = [];
   #numPromptTokens = 0;
   #numCachedTokens = 0;
   #hasStarted = false;
@@ -36,15 +36,18 @@ export class ChatStreamEncoder implements StreamEncoder {
     private readonly usage: StreamUsage,
     interval: number,
   ) {
-    const indexes = Array.from({ length: format.n }, (_, i) => i);
-    this.#open = `data: ${openAnswer(format.head, 'chat.completion.chunk')}`;
-    this.#numTokens = indexes.map(() => 0);
-    this.#intervals = indexes.map(() => new StreamInterval(interval));
-    this.#plainHeads = indexes.map((i) => `${this.#open}{"index":${i},"delta":{"content":`);
     const { parsing } = format;
+    this.#open = `data: ${openAnswer(format.head, 'chat.completion.chunk')}`;
     this.#isPlain = parsing === null && format.logprobs === null && !format.returnTokenIds && !usage.continuous;
-    this.#outputs = parsing === null ? [] : indexes.map(() => parsing.stream());
-    this.#counters = indexes.map(() => parsing?.tokenCounter() ?? null).filter((counter) => counter !== null);
+    for (let i = 0; i < format.n; i++) {
+      this.#numTokens.push(0);
+      this.#intervals.push(new StreamInterval(interval));
+      this.#plainHeads.push(`${this.#open}{"index":${i},"delta":{"content":`);
+      if (parsing === null) continue;
+      this.#outputs.push(parsing.stream());
+      const counter = parsing.tokenCounter();
+      if (counter !== null) this.#counters.push(counter);
+    }
   }
 
   /** Events for one output of the engine; '' where there is nothing to tell yet. */
@@ -85,7 +88,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     const prompt =
       (returnTokenIds ? tokenIdsMember('prompt_token_ids', output.promptTokenIds) : '') +
       (promptText === null ? '' : `,"prompt_text":${JSON.stringify(promptText)}`);
-    const roleDelta = `{"role":${JSON.stringify(role)},"content":""}`;
+    const roleDelta = `{"role":${jsonText(role)},"content":""}`;
     let events = '';
     this.#numTokens.forEach((_, i) => {
       events += this.#bareChunk(i, roleDelta, prompt);
@@ -126,7 +129,7 @@ export class ChatStreamEncoder implements StreamEncoder {
   #deltas(delta: CompletionOutput): string[] {
     const { index, text, finishReason } = delta;
     const output = this.#outputs[index];
-    if (output === undefined) return text === '' ? [] : [`{"content":${JSON.stringify(text)}}`];
+    if (output === undefined) return text === '' ? [] : [`{"content":${jsonText(text)}}`];
     return output.push(text, finishReason !== null).map(deltaJson);
   }
 

@@ -10,7 +10,7 @@ import {
 import { ValidationError } from '../../errors/validation-error.ts';
 import { logger } from '../../logging/logger.ts';
 import type { LoRARequest } from '../../lora/lora-request.ts';
-import { MAX_SEQUENCES, resolveSamplingParams } from '../../sampling/resolve-sampling-params.ts';
+import { MAX_SEQUENCES, resolveSamplingParams, type SamplingFields } from '../../sampling/resolve-sampling-params.ts';
 import type { RequestOutputKind, SamplingParams, ThinkingBudgetParams } from '../../sampling/sampling-params.ts';
 import type { StructuredOutputsParams } from '../../sampling/structured-outputs-params.ts';
 import { ApiError, ClientDisconnectedError, toApiError } from '../errors.ts';
@@ -23,7 +23,6 @@ const log = logger('server');
 
 /** What a route adds to the fields that all have. */
 export interface GenerationPlan {
-  n: number | null | undefined;
   maxTokens: number;
   logprobs: number | null;
   promptLogprobs: number | null;
@@ -40,11 +39,15 @@ export function resolveMaxTokens(context: ServerContext, requested: number | nul
 }
 
 /** @throws ValidationError that names the field at fault */
-export function samplingParams(context: ServerContext, fields: GenerationFields, plan: GenerationPlan): SamplingParams {
+export function samplingParams(
+  context: ServerContext,
+  fields: GenerationFields & Pick<SamplingFields, 'n'>,
+  plan: GenerationPlan,
+): SamplingParams {
   const { model } = context.config;
   return resolveSamplingParams(
     // A search has several answers at any temperature.
-    { ...fields, n: plan.n, temperature: fields.use_beam_search ? 1 : fields.temperature },
+    fields.use_beam_search ? { ...fields, temperature: 1 } : fields,
     {
       defaults: model.defaultSamplingParams,
       maxTokens: plan.maxTokens,
@@ -115,15 +118,14 @@ export interface GenerationHandler {
 }
 
 /**
- * Hands the requests to the engine; outputs go to `handler` as they come, until `signal` aborts, the returned function is called (both free what
- * the requests hold), or all have finished.
+ * Hands the requests to the engine; outputs go to `handler` as they come, until all have finished or the returned function is called, which frees
+ * what the requests hold.
  *
  * @throws what `EngineClient.addRequest` throws; no request is left behind then
  */
 export function startGeneration(
   context: ServerContext,
   requests: readonly GenerateRequest[],
-  signal: AbortSignal,
   handler: GenerationHandler,
 ): () => void {
   checkNumSequences(requests);
@@ -134,7 +136,6 @@ export function startGeneration(
   const finish = () => {
     isOver = true;
     callOff();
-    signal.removeEventListener('abort', cancel);
     if (tracks) load.add(-1);
     for (const id of running) engine.abort(id);
     running.clear();
@@ -162,10 +163,8 @@ export function startGeneration(
 
   const callOff = startDeadline(context, fail);
   if (tracks) load.add(1);
-  signal.addEventListener('abort', cancel);
   for (const request of requests) running.add(request.requestId);
   try {
-    if (signal.aborted) throw new ClientDisconnectedError();
     requests.forEach((request, index) => {
       engine.addRequest(request, { onOutput: (output) => receive(index, output), onError: fail });
     });
@@ -215,8 +214,8 @@ export function collectOutputs(
 ): Promise<RequestOutput[]> {
   const { promise, resolve, reject } = Promise.withResolvers<RequestOutput[]>();
   const last: RequestOutput[] = [];
-  const onAbort = () => reject(new ClientDisconnectedError());
-  startGeneration(context, requests, signal, {
+  if (signal.aborted) throw new ClientDisconnectedError();
+  const cancel = startGeneration(context, requests, {
     onOutput: (index, output) => {
       last[index] = output;
     },
@@ -224,6 +223,10 @@ export function collectOutputs(
     // The request had been accepted: a dead engine is a failure now, not a refusal.
     onError: (error) => reject(error instanceof EngineDeadError ? toApiError(error, '', true) : error),
   });
+  const onAbort = () => {
+    cancel();
+    reject(new ClientDisconnectedError());
+  };
   signal.addEventListener('abort', onAbort, { once: true });
   return promise.finally(() => signal.removeEventListener('abort', onAbort));
 }

@@ -52,13 +52,11 @@ export async function prepareChat(
   const toolChoice = resolveToolChoice(request, config.frontend.enableAutoToolChoice);
   const promptText = renderPromptOf(context, request);
   const promptTokenIds = await encodePrompt(engine, promptText, request.add_special_tokens, limits);
-  const constraint = await context.structuredOutputs.resolve(
-    forcedCalls(toolChoice, request.tools ?? [], context.formats.tools) ?? structuredOutputsOf(request),
-  );
+  const asked = forcedCalls(toolChoice, request.tools ?? [], context.formats.tools) ?? structuredOutputsOf(request);
+  const constraint = asked === null ? null : await context.structuredOutputs.resolve(asked);
   const topLogprobs = request.top_logprobs ?? 0;
   const fields = keepsSpecialTokens(context, toolChoice) ? { ...request, skip_special_tokens: false } : request;
   const params = samplingParams(context, fields, {
-    n: request.n,
     maxTokens: resolveMaxTokens(context, maxTokens, promptTokenIds.length),
     logprobs: logprobsOf(request),
     promptLogprobs: request.prompt_logprobs ?? (request.echo ? topLogprobs : null),

@@ -1,6 +1,6 @@
 import type { GenerateRequest, RequestOutput } from '../../engine/engine-client.ts';
 import { logger } from '../../logging/logger.ts';
-import { ApiError, isUnexpected, toApiError } from '../errors.ts';
+import { ApiError, ClientDisconnectedError, isUnexpected, toApiError } from '../errors.ts';
 import type { ServerContext } from '../server-context.ts';
 import { startGeneration } from './generation.ts';
 import { SSE_DONE, SseWriter, sseResponse } from './sse-writer.ts';
@@ -27,7 +27,7 @@ export function errorEvents({ info }: ApiError): string {
  * Runs requests and answers with their events; a failure on the way is an event too.
  *
  * @param signal aborts with the client's connection
- * @throws what `EngineClient.addRequest` throws: then there is no stream yet, and the answer has the error's status
+ * @throws ClientDisconnectedError, and what `EngineClient.addRequest` throws: then there is no stream yet, and the answer has the error's status
  */
 export function streamGeneration(
   context: ServerContext,
@@ -36,6 +36,7 @@ export function streamGeneration(
   encoder: StreamEncoder,
   responseId: string,
 ): Response {
+  if (signal.aborted) throw new ClientDisconnectedError();
   let cancel = () => {};
   const fail = (error: unknown) => {
     writer.write(encoder.fail(toApiError(error, responseId, true)));
@@ -49,7 +50,7 @@ export function streamGeneration(
       fail(new ApiError(408, 'RequestTimeoutError', 'The client reads too slowly: too much of the answer is unread.'));
     },
   });
-  cancel = startGeneration(context, requests, signal, {
+  cancel = startGeneration(context, requests, {
     onOutput: (index, output) => {
       const events = encoder.encode(index, output);
       if (events !== '') writer.write(events);

@@ -7,6 +7,8 @@ import { findJsonSyntaxError } from './json-syntax.ts';
 /** Deeper than any real request, and shallow enough that recursive code behind (templates, JSON.stringify) is safe. */
 const MAX_DEPTH = 128;
 
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
 /** In bytes, and in seconds for each 64 KiB. */
 export type BodyLimits = Pick<FrontendConfig, 'requestBodyLimit' | 'requestBodyTimeout'>;
 
@@ -68,7 +70,7 @@ function tooLarge(limit: number): ApiError {
 
 function decodeUtf8(bytes: Uint8Array): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return utf8.decode(bytes);
   } catch {
     throw new ApiError(400, 'Bad Request', 'There was an error parsing the body: it is not valid UTF-8.');
   }
@@ -93,21 +95,11 @@ function parseJson(text: string): unknown {
 
 const missingBody: BodyIssue = { type: 'missing', loc: 'body', msg: 'Field required', input: null };
 
-/** Iterative: what it looks for would overflow the stack. */
-function isDeeperThan(root: unknown, limit: number): boolean {
-  let level: unknown[] = [root];
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > limit) return true;
-    const next: unknown[] = [];
-    for (const value of level) {
-      for (const child of childrenOf(value)) if (typeof child === 'object' && child !== null) next.push(child);
-    }
-    level = next;
-  }
+/** Goes no deeper than the limit. */
+function isDeeperThan(value: unknown, limit: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (limit < 0) return true;
+  const children: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  for (const child of children) if (isDeeperThan(child, limit - 1)) return true;
   return false;
-}
-
-function childrenOf(value: unknown): unknown[] {
-  if (Array.isArray(value)) return value;
-  return typeof value === 'object' && value !== null ? Object.values(value) : [];
 }

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { logger } from '../../logging/logger.ts';
 import { type BodyIssue, bodyError } from './body-error.ts';
 import { isObject } from './fields.ts';
+import { fieldsAtHand } from './fields-at-hand.ts';
 
 const log = logger('server');
 
@@ -32,14 +33,15 @@ export function parsePart<const Schema extends v.GenericSchema>(schema: Schema, 
       },
     ]);
   }
-  return parseFields(schema, body, 'body');
+  return parseFields(fieldsAtHand(schema, body), body, 'body');
 }
 
 /** Only names: what a field holds may be a secret. */
 function logIgnored(schema: v.GenericSchema, body: Readonly<Record<string, unknown>>): void {
   if (!('entries' in schema) || !isObject(schema.entries)) return;
   const { entries } = schema;
-  const ignored = Object.keys(body).filter((name) => !Object.hasOwn(entries, name));
+  const ignored: string[] = [];
+  for (const name of Object.keys(body)) if (!Object.hasOwn(entries, name)) ignored.push(name);
   if (ignored.length === 0) return;
   const names = ignored.slice(0, MAX_NAMES).map((name) => name.slice(0, MAX_NAME_LENGTH));
   log.debug(`Fields that this endpoint does not know are ignored: ${names.join(', ')}`);

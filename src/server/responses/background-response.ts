@@ -64,7 +64,7 @@ export class BackgroundResponse {
 
   /** @throws what `EngineClient.addRequest` throws */
   start(context: ServerContext, request: GenerateRequest): void {
-    this.#abort = startGeneration(context, [request], new AbortController().signal, {
+    this.#abort = startGeneration(context, [request], {
       onOutput: (_, output) => this.#tell(this.progress.push(output)),
       onEnd: () => this.#end(this.progress.finish()),
       onError: (error) => {

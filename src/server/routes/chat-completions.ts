@@ -82,14 +82,14 @@ async function prepare(
   requestId: string,
 ): Promise<{ generate: GenerateRequest; format: ChatFormat }> {
   const id = `chatcmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
-  const { generate, ...parts } = await prepareChat(context, request, {
+  const { generate, model, promptText, parsing } = await prepareChat(context, request, {
     id,
     headers,
     requestType: 'chat_completions',
     maxOutputField: request.max_completion_tokens == null ? 'max_tokens' : 'max_completion_tokens',
     newToolCallId: () => `chatcmpl-tool-${randomId()}`,
   });
-  return { generate, format: answerFormat(context, request, { ...parts, id, n: generate.params.n }) };
+  return { generate, format: answerFormat(context, request, { id, model, n: generate.params.n, promptText, parsing }) };
 }
 
 interface AnswerParts {

@@ -72,12 +72,12 @@ async function prepare(
   const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const place = placement(context, request, headers, model.lora);
   const promptOnly = request.echo === true && request.max_tokens === 0;
-  const structuredOutputs = await context.structuredOutputs.resolve(structuredOutputsOf(request));
+  const asked = structuredOutputsOf(request);
+  const structuredOutputs = asked === null ? null : await context.structuredOutputs.resolve(asked);
   const generate = prompts.map((promptTokenIds) => ({
     requestId: engineRequestId(id),
     promptTokenIds,
     params: samplingParams(context, request, {
-      n: request.n,
       // A prompt alone can't be run; the one token is not shown.
       maxTokens: promptOnly ? 1 : resolveMaxTokens(context, request.max_tokens, promptTokenIds.length),
       logprobs: request.use_beam_search ? beamLogprobs(request.n, request.logprobs) : (request.logprobs ?? null),
