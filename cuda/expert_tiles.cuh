@@ -1,11 +1,12 @@
-// Rows sorted by expert, cut into tiles of one expert each.
+// Rows of x cut into tiles, each of one weight: rows sorted by expert, or, where `num_experts` is 0, all rows.
 #pragma once
 
+#include "../cpu/abi.h"
 #include "platform.h"
 
 namespace bao {
 
-// Rows of one expert.
+// Rows of one expert; of expert 0 where there are none.
 struct RowTile {
   int expert, begin, end;
 };
@@ -26,8 +27,17 @@ __device__ inline bool find_tile(Global<const int32_t> expert_offsets, int num_e
   return false;
 }
 
-// Tiles of all experts together: one more than the rows fill for each expert whose last tile is not full.
+// The same for `rows` rows that may be all of one weight.
+__device__ inline bool find_rows(Global<const int32_t> expert_offsets, int num_experts, int rows, int tile, int size, RowTile& found) {
+  if (num_experts > 0) return find_tile(expert_offsets, num_experts, tile, size, found);
+  const int begin = tile * size;
+  found = {0, begin, rows - begin < size ? rows : begin + size};
+  return begin < rows;
+}
+
+// Tiles of all rows: of experts one more than the rows fill for each one whose last tile is not full.
 inline unsigned max_tiles(int32_t rows, int32_t num_experts, int size) {
+  if (num_experts == 0) return static_cast<unsigned>(ceil_div(rows, size));
   const int64_t experts = rows < num_experts ? rows : num_experts;
   return static_cast<unsigned>(rows / size + experts);
 }

@@ -103,10 +103,10 @@ export async function measureKernels(
       batches,
       scheme,
       enableLora ? { numAdapters, rank } : null,
+      options.ops,
     ).all();
-    const wanted = cases.filter(({ op }) => options.ops.length === 0 || options.ops.includes(op));
     const { value: kernels, limits } = await withLimits(config, async () =>
-      wanted.map((kernel) => measureCase(device, kernel, options.budgetMs)),
+      cases.map((kernel) => measureCase(device, kernel, options.budgetMs)),
     );
     return {
       ...engineFacts(config),

@@ -58,6 +58,8 @@ export class KernelCases {
     private readonly scheme: QuantizationScheme | null = null,
     /** Adapters; null: none. */
     lora: LoraShape | null = null,
+    /** Only these, and no weights for others; none: all. */
+    private readonly wanted: readonly string[] = [],
   ) {
     this.maxRows = Math.max(...batches.map((batch) => batch.numSeqs * batch.newTokens));
     const widest = Math.max(2 * hf.intermediateSize, this.qkvWidth, hf.hiddenSize);
@@ -98,12 +100,17 @@ export class KernelCases {
     return this.device.kvBlockBytes(this.hf.numKeyValueHeads, this.hf.headDim, BLOCK_SIZE, this.cacheDtype);
   }
 
+  private wants(op: OpName): boolean {
+    return this.wanted.length === 0 || this.wanted.includes(op);
+  }
+
   private add<N extends OpName>(
     op: N,
     shape: string,
     work: { bytes: number; flops?: number; copies?: number },
     args: (turn: number) => OpArgs<N>,
   ): void {
+    if (!this.wants(op)) return;
     const names = Object.keys(OPS[op].args) as (keyof OpArgs<N>)[];
     const run = this.device.ops[op];
     this.cases.push({
@@ -192,21 +199,23 @@ export class KernelCases {
       ['logits', vocabSize, hiddenSize, logitRows],
     ];
     for (const [name, n, k, allRows] of weights) {
-      const copies = this.packedCopies(n, k);
-      for (const m of allRows) {
-        const bytes = copies[0]!.bytes + m * (n + k) * this.actBytes;
-        this.add(
-          'linear',
-          `${name}: ${m} x ${k} x ${n}`,
-          { bytes, flops: 2 * m * n * k, copies: copies.length },
-          (turn) => {
-            const { ptr } = copies[turn % copies.length]!;
-            const w_dtype = DTYPE_CODES[this.dtype];
-            return { x: this.x, ld_x: k, w: ptr, w_dtype, bias: 0, out: this.out, ld_out: n, m, n, k };
-          },
-        );
+      if (this.wants('linear')) this.addLinear(name, n, k, allRows);
+      if (this.scheme !== null && this.wants('quantized_linear')) {
+        this.addQuantizedLinear(name, n, k, allRows, this.scheme);
       }
-      if (this.scheme !== null) this.addQuantizedLinear(name, n, k, allRows, this.scheme);
+    }
+  }
+
+  private addLinear(name: string, n: number, k: number, allRows: readonly number[]): void {
+    const copies = this.packedCopies(n, k);
+    for (const m of allRows) {
+      const bytes = copies[0]!.bytes + m * (n + k) * this.actBytes;
+      const shape = `${name}: ${m} x ${k} x ${n}`;
+      this.add('linear', shape, { bytes, flops: 2 * m * n * k, copies: copies.length }, (turn) => {
+        const w = copies[turn % copies.length]!.ptr;
+        const w_dtype = DTYPE_CODES[this.dtype];
+        return { x: this.x, ld_x: k, w, w_dtype, bias: 0, out: this.out, ld_out: n, m, n, k };
+      });
     }
   }
 

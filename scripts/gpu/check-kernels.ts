@@ -5,7 +5,7 @@
  */
 import { opCases } from '../../test/device/cuda/op-cases.ts';
 
-const NAMES = ['cuda-device', 'step-graphs', 'matrix-products', 'nccl-device', 'ops', 'sample'];
+const NAMES = ['cuda-device', 'step-graphs', 'matrix-products', 'nccl-device', 'ops', 'quantized-products', 'sample'];
 const fileOf = (name: string) => `./test/device/cuda/${name}.test.ts`;
 const OP_LIMIT_S = 40;
 const TAIL_LINES = 15;

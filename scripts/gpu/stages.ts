@@ -1,3 +1,5 @@
+import { QUANTIZATION_CODES } from '../../src/device/quantization-scheme.ts';
+
 /** Where and how a run of gpu-verify takes place. */
 export interface VerifyContext {
   /** The emulation runs the same stages on small models, to try the stages themselves: its figures mean nothing. */
@@ -261,6 +263,24 @@ function kernelsStage(size: '0.5b' | '8b'): Stage {
   };
 }
 
+/** A batch for each of the kernels that take them, and a prefill. */
+const QUANTIZED: Stage = {
+  name: 'kernels-quantized',
+  doc: "products of quantized weights on the 8b shape beside the device's limits",
+  limitS: 150,
+  needsBuild: true,
+  commands: (context) =>
+    Object.keys(QUANTIZATION_CODES).map((scheme) =>
+      bench(context, 'kernels', scheme, [
+        ...[...shape(context, '8b'), '--quantization', scheme, '--ops', 'quantized_linear'],
+        ...(context.device === 'cuda'
+          ? ['--batch-sizes', '1,4,16,64', '--prefill-len', '2048']
+          : ['--batch-sizes', '1', '--prefill-len', '20']),
+        ...['--context-len', '128', '--budget-ms', '20'],
+      ]),
+    ),
+};
+
 function throughputStage(size: '0.5b' | '8b'): Stage {
   return {
     name: `throughput-${size}`,
@@ -300,6 +320,7 @@ export const STAGES: readonly Stage[] = [
   kernelsStage('8b'),
   serveStage('8b'),
   throughputStage('8b'),
+  QUANTIZED,
   GOLDENS,
   GENERATED,
   peersStage('8b'),

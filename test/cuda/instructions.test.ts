@@ -1,6 +1,7 @@
 /**
  * The emulation's warp instructions against sources that its author did not write:
  *   fragments of mma     CUTLASS, include/cute/atom/mma_traits_sm80.hpp, MMA_Traits<SM80_16x8x16_F32F16F16F32_TN> (and …F32BF16BF16F32_TN, the same)
+ *   … of 8-bit integers  the same file, MMA_Traits<SM80_16x8x32_S32S8S8S32_TN>
  *   ldmatrix             CUTLASS, include/cute/atom/copy_traits_sm75.hpp, Copy_Traits<SM75_U32x4_LDSM_N> and Copy_Traits<SM75_U16x4_LDSM_T>
  *   shuffles             PTX ISA, "shfl.sync", its pseudocode, with the c operand that CUDA's sm_30_intrinsics.hpp gives it for a width of 32
  *   votes                PTX ISA, "vote.sync"
@@ -18,6 +19,7 @@ runtime.selectDevice(0);
 const stream = runtime.createStream();
 const { symbols: probe } = dlopen(kernels, {
   probe_mma: { args: ['ptr', 'ptr', 'ptr', 'ptr', 'i32'], returns: 'i32' },
+  probe_mma_s8: { args: ['ptr', 'ptr', 'ptr', 'ptr'], returns: 'i32' },
   probe_ldmatrix: { args: ['ptr', 'ptr', 'ptr', 'ptr', 'ptr'], returns: 'i32' },
   probe_shuffle: { args: ['ptr', 'ptr'], returns: 'i32' },
   probe_vote: { args: ['ptr', 'i32', 'ptr'], returns: 'i32' },
@@ -85,6 +87,29 @@ const FRAGMENT_C = layout(
   ],
 );
 
+// The accumulators' is FRAGMENT_C too.
+const BYTES_A = layout(
+  [
+    [4, 64],
+    [8, 1],
+  ],
+  [
+    [4, 16],
+    [2, 8],
+    [2, 256],
+  ],
+);
+const BYTES_B = layout(
+  [
+    [4, 32],
+    [8, 1],
+  ],
+  [
+    [4, 8],
+    [2, 128],
+  ],
+);
+
 describe('mma.m16n8k16 has the fragments that CUTLASS gives it', () => {
   test.each([
     ['float16', 0],
@@ -106,6 +131,25 @@ describe('mma.m16n8k16 has the fragments that CUTLASS gives it', () => {
       expect(result[i]).toBe(sum);
     }
   });
+});
+
+test('mma.m16n8k32 of signed bytes has the fragments that CUTLASS gives it', () => {
+  const numbers = (length: number, step: number) => Int8Array.from({ length }, (_, i) => ((i * step) % 256) - 128);
+  const [a, b] = [numbers(16 * 32, 37), numbers(8 * 32, 91)];
+  const c = Int32Array.from({ length: 16 * 8 }, (_, i) => i * 1_000_003 - 60_000_000);
+  const words = (bytes: Int8Array) => new Int32Array(bytes.buffer);
+  const laneA = words(Int8Array.from({ length: 512 }, (_, i) => a[BYTES_A(i >> 4, i & 15)]!));
+  const laneB = words(Int8Array.from({ length: 256 }, (_, i) => b[BYTES_B(i >> 3, i & 7)]!));
+  const out = upload(Int32Array.from({ length: 128 }, (_, i) => c[FRAGMENT_C(i >> 2, i & 3)]!));
+  expect(probe.probe_mma_s8(onStream, upload(laneA), upload(laneB), out)).toBe(0);
+  const result = download(out, new Int32Array(128));
+  for (let i = 0; i < 128; i++) {
+    const at = FRAGMENT_C(i >> 2, i & 3);
+    const [m, n] = [at % 16, Math.floor(at / 16)];
+    let sum = c[at]!;
+    for (let k = 0; k < 32; k++) sum += a[m + 16 * k]! * b[n + 8 * k]!;
+    expect(result[i]).toBe(sum);
+  }
 });
 
 test('ldmatrix takes rows from lanes and gives their elements to lanes as CUTLASS says', () => {
@@ -175,10 +219,10 @@ test('votes count the lanes of the mask alone', () => {
 });
 
 test('cp.async arrives with its group, an empty group counts, and what is in no group is not waited for', () => {
-  const data = upload(Float32Array.from({ length: 16 }, (_, i) => i + 1));
-  const out = upload(new Float32Array(20));
+  const data = upload(Float32Array.from({ length: 20 }, (_, i) => i + 1));
+  const out = upload(new Float32Array(28));
   expect(probe.probe_copy(onStream, data, out)).toBe(0);
-  const result = download(out, new Float32Array(20));
+  const result = download(out, new Float32Array(28));
   const moments = Array.from({ length: 5 }, (_, i) => [...result.slice(4 * i, 4 * i + 4)]);
   // The second copy's source is invalid: it writes zeros.
   expect(moments).toEqual([
@@ -188,4 +232,6 @@ test('cp.async arrives with its group, an empty group counts, and what is in no 
     [1, 0, 9, NaN],
     [1, 0, 9, 13],
   ]);
+  // Copies of 4 bytes, of which the second is invalid, and what lies behind them.
+  expect([...result.slice(20)]).toEqual([NaN, NaN, NaN, NaN, 17, 0, NaN, NaN]);
 });

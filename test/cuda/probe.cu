@@ -18,6 +18,18 @@ __global__ void mma_kernel(Global<const float> a, Global<const float> b, Global<
   for (int i = 0; i < 4; i++) c[lane * 4 + i] = sum[i];
 }
 
+// The same of signed bytes: 4 words of A and 2 of B for each lane.
+__global__ void mma_s8_kernel(Global<const int32_t> a, Global<const int32_t> b, Global<int32_t> c) {
+  const int lane = static_cast<int>(threadIdx.x);
+  uint32_t fragment_a[4], fragment_b[2];
+  for (int i = 0; i < 4; i++) fragment_a[i] = static_cast<uint32_t>(a[lane * 4 + i]);
+  for (int i = 0; i < 2; i++) fragment_b[i] = static_cast<uint32_t>(b[lane * 2 + i]);
+  int32_t sum[4];
+  for (int i = 0; i < 4; i++) sum[i] = c[lane * 4 + i];
+  mma_m16n8k32_s8(sum, fragment_a, fragment_b);
+  for (int i = 0; i < 4; i++) c[lane * 4 + i] = sum[i];
+}
+
 // 32 rows of eight 16-bit numbers, of which lane l names row rows[l] to ldmatrix.
 __global__ void ldmatrix_kernel(Global<const int32_t> in, Global<const int32_t> rows, Global<int32_t> plain, Global<int32_t> transposed) {
   const int lane = static_cast<int>(threadIdx.x);
@@ -56,7 +68,7 @@ __device__ inline void copy_four(float* shared, const Global<const float>& data,
 }
 
 // Four copies: two in the first group, none in the second, one in the third, one that is in no group. After waits for all groups but two,
-// one and none, the first float of each of the first three.
+// one and none, the first float of each of the first three. Then two copies of 4 bytes, before and after they are waited for.
 __global__ void copy_kernel(Global<const float> data, Global<float> out) {
   float* shared = shared_memory<float>();
   copy_four(shared, data, 0, true);
@@ -80,6 +92,11 @@ __global__ void copy_kernel(Global<const float> data, Global<float> out) {
   cp_async_commit();
   cp_async_wait<0>();
   show(4);
+  for (int i = 0; i < 2; i++) cp_async_4(shared + 16 + i, address_of(data + 16 + i, 4, 4), i == 0);
+  cp_async_commit();
+  for (int i = 0; i < 4; i++) out[20 + i] = shared[16 + i];
+  cp_async_wait<0>();
+  for (int i = 0; i < 4; i++) out[24 + i] = shared[16 + i];
 }
 
 enum Mistake { kPastTheEnd, kMisaligned, kLoneBarrier, kPartialShuffle, kNoWait, kUninitialised, kNoBarrier, kForeignLane };
@@ -130,6 +147,10 @@ BAO_EXPORT int32_t probe_mma(cudaStream_t stream, const float* a, const float* b
   return launch("probe_mma", bfloat16 ? mma_kernel<BFloat16> : mma_kernel<Half>, 1, 32, 0, stream, a, b, c);
 }
 
+BAO_EXPORT int32_t probe_mma_s8(cudaStream_t stream, const int32_t* a, const int32_t* b, int32_t* c) {
+  return launch("probe_mma_s8", mma_s8_kernel, 1, 32, 0, stream, a, b, c);
+}
+
 BAO_EXPORT int32_t probe_ldmatrix(cudaStream_t stream, const int32_t* in, const int32_t* rows, int32_t* plain, int32_t* transposed) {
   return launch("probe_ldmatrix", ldmatrix_kernel, 1, 32, 512, stream, in, rows, plain, transposed);
 }
@@ -141,7 +162,7 @@ BAO_EXPORT int32_t probe_vote(cudaStream_t stream, int32_t predicates, int32_t* 
 }
 
 BAO_EXPORT int32_t probe_copy(cudaStream_t stream, const float* data, float* out) {
-  return launch("probe_copy", copy_kernel, 1, 1, 64, stream, data, out);
+  return launch("probe_copy", copy_kernel, 1, 1, 80, stream, data, out);
 }
 
 BAO_EXPORT int32_t probe_mistake(cudaStream_t stream, float* data, float* out, int32_t mistake) {

@@ -82,7 +82,14 @@ const PROPERTIES: Record<string, (storage: FloatDType) => fc.Arbitrary<OpCase[]>
   'linear, linear_f32': () =>
     fc.tuple(fc.integer({ min: 1, max: 40 }), size(90), size(300)).map((shape) => linearCases([shape])),
   'quantized_linear, quantized_linear_f32': () =>
-    fc.tuple(fc.integer({ min: 1, max: 20 }), size(60), size(600)).map((shape) => quantCases([shape])),
+    fc
+      .tuple(
+        // Around the numbers of rows where another kernel takes them.
+        fc.oneof(fc.integer({ min: 1, max: 20 }), fc.constantFrom(64, 65, 130, 200)),
+        size(60),
+        size(600),
+      )
+      .map((shape) => quantCases([shape])),
   quantized_grouped_linear: () =>
     fc
       .tuple(fc.array(fc.integer({ min: 0, max: 40 }), { minLength: 1, maxLength: 4 }), size(70), size(300))

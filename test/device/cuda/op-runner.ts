@@ -1,6 +1,7 @@
 import { ptr } from 'bun:ffi';
 import type { Device, StagingBuffer } from '../../../src/device/device.ts';
 import { DTYPE_CODES, type FloatDType } from '../../../src/device/dtype.ts';
+import { MemoryScope } from '../../../src/device/memory-scope.ts';
 import { OPS, type OpName } from '../../../src/device/ops.ts';
 import type { QuantizationScheme } from '../../../src/device/quantization-scheme.ts';
 import { rounded } from '../harness.ts';
@@ -120,8 +121,18 @@ function place(device: Device, spec: BufferSpec, storage: FloatDType): Placed {
   }
 }
 
-/** What the outputs hold after the steps. Values of `act` buffers are representable in `storage` on every device. */
+/**
+ * What the outputs hold after the steps. Values of `act` buffers are representable in `storage` on every device. Its buffers are freed, unless a step
+ * fails: then work may still use them.
+ */
 export function runCase(device: Device, testCase: OpCase, storage: FloatDType): Float32Array[] {
+  const memory = new MemoryScope(device);
+  const outputs = runSteps(memory, testCase, storage);
+  memory.freeAll();
+  return outputs;
+}
+
+function runSteps(device: Device, testCase: OpCase, storage: FloatDType): Float32Array[] {
   const placed = new Map<string, Placed>();
   for (const [name, spec] of Object.entries(testCase.buffers)) placed.set(name, place(device, spec, storage));
   for (const { op, args } of testCase.steps) {

@@ -15,6 +15,13 @@ test('every op that CUDA has is compared here, but for sample', () => {
   expect(CUDA_KERNEL_OPS.filter((op) => !covered.has(op))).toEqual(['sample']);
 });
 
+test('a case gives back the memory that it took', () => {
+  const before = cpu.memoryReport();
+  const [each] = opCases('bfloat16').filter(({ steps }) => steps[0]!.op === 'add_lora');
+  runCase(cpu, each!, 'bfloat16');
+  expect(cpu.memoryReport()).toEqual(before);
+});
+
 for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
   describe(`CUDA kernels equal the CPU's, ${CUDA_DEVICE}, ${dtype}`, async () => {
     // Two types with every access checked, and one as the server runs it.

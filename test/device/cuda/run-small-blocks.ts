@@ -1,12 +1,13 @@
 /**
- * Runs every op's cases, and attention with great heads, in the type that argv names, and prints those whose result is not the CPU's. How much
- * shared memory a block may have, BAO_CUDA_EMULATION_SHARED_MEMORY says, which the emulation reads once for a process.
+ * Runs every op's cases, attention with great heads and large tiles of quantized weights in the type that argv names, and prints those whose result
+ * is not the CPU's. How much shared memory a block may have, BAO_CUDA_EMULATION_SHARED_MEMORY says, which the emulation reads once for a process.
  */
 import { createDevice } from '../../../src/device/create-device.ts';
 import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
 import { attentionCase, opCases } from './op-cases.ts';
 import { firstDifference, type OpCase, runCase } from './op-runner.ts';
+import { quantCases } from './quant-cases.ts';
 
 const dtype = process.argv[2] as FloatDType;
 const cpu = await createDevice('cpu', { threads: 2 });
@@ -34,6 +35,8 @@ const cases = [
   attentionCase('great heads', GREAT_HEADS, MIXED, dtype),
   attentionCase('great heads, fp8 cache', { ...GREAT_HEADS, cacheDtype: 'fp8_e4m3' }, MIXED, dtype),
   attentionCase('heads of 136', { ...GREAT_HEADS, headDim: 136 }, MIXED, dtype),
+  // In the largest tiles.
+  ...quantCases([[200, 131, 140]]),
 ];
 const faults = cases.flatMap((each) => {
   const text = fault(each);
