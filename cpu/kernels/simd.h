@@ -123,11 +123,11 @@ static constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Lanes are paired halves against halves: one fixed order.
 #if defined(__AVX2__)
-#define BAO_REDUCE(name, combine)                                                          \
-  BAO_INLINE float name(__m256 v) {                                                        \
+#define BAO_REDUCE(name, combine)                                                             \
+  BAO_INLINE float name(__m256 v) {                                                           \
     const __m128 half = combine##_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); \
-    const __m128 pair = combine##_ps(half, _mm_movehl_ps(half, half));                       \
-    return combine##_ss(pair, _mm_movehdup_ps(pair))[0];                                   \
+    const __m128 pair = combine##_ps(half, _mm_movehl_ps(half, half));                        \
+    return combine##_ss(pair, _mm_movehdup_ps(pair))[0];                                      \
   }
 BAO_REDUCE(reduce_add, _mm_add)
 BAO_REDUCE(reduce_max, _mm_max)

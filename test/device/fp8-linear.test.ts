@@ -78,7 +78,7 @@ for (const [isa, device] of devices) {
 
     test('has the bits of linear with these weights as float32, whichever numbers they are', () => {
       const [n, k] = [67, 777];
-      const bytes = Uint8Array.from({ length: n * k }, (_, i) => ((i * 7) & 0x7f) === 0x7f ? 0x01 : (i * 7) & 0xff);
+      const bytes = Uint8Array.from({ length: n * k }, (_, i) => (((i * 7) & 0x7f) === 0x7f ? 0x01 : (i * 7) & 0xff));
       const scales = randomFloats(n * Math.ceil(k / FP8_GROUP), 1);
       const packed = device.packQuantizedLinear([fp8Source(device, bytes, n, k, k, scales)], 'fp8', 'weight');
       const source = floats(device, weightsOf(packed));
