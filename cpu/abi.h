@@ -37,9 +37,9 @@ enum Isa : int32_t {
   kAvx2 = 1,      // AVX2, FMA, F16C
   kAvx512 = 2,    // AVX-512 F, BW, DQ, VL
   kAvx512Vnni = 3,  // and VNNI
-  kAvx512Bf16 = 4,  // and BF16
+  kAvx512Vbmi = 4,  // and VBMI
+  kAvx512Bf16 = 5,  // and BF16
 };
-constexpr int32_t kNumIsas = 5;
 
 // Static: an inline function compiled for AVX-512 must not become the whole library's (see kernels/simd.h).
 static constexpr bool is_float_dtype(int32_t dtype) { return dtype >= kFloat32 && dtype <= kFloat16; }

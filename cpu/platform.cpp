@@ -13,7 +13,8 @@ Isa detect_isa() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (!avx512) return kAvx2;
   if (!__builtin_cpu_supports("avx512vnni")) return kAvx512;
-  return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512Vnni;
+  if (!__builtin_cpu_supports("avx512vbmi")) return kAvx512Vnni;
+  return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512Vbmi;
 #else
   return kPortable;
 #endif
@@ -24,7 +25,7 @@ Isa preferred_isa() {
 #if defined(__x86_64__)
   // Intel's cores begin one VDPBF16PS of 512 bits in two cycles and two FMAs in each (measured on Sapphire Rapids with
   // bao_probe_multiply), so that float32 is twice as fast, and exact. AMD's (Zen 4) gain by it.
-  if (highest == kAvx512Bf16 && __builtin_cpu_is("intel")) return kAvx512Vnni;
+  if (highest == kAvx512Bf16 && __builtin_cpu_is("intel")) return kAvx512Vbmi;
 #endif
   return highest;
 }

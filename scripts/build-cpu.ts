@@ -48,8 +48,13 @@ export const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
         avx2: { flags: AVX2, features: ['avx2', 'fma', 'f16c'] },
         avx512: { flags: AVX512, features: ['avx512f', 'avx512bw', 'avx512dq', 'avx512vl'] },
         avx512_vnni: { flags: [...AVX512, '-mavx512vnni'], only: ['quant'], features: ['avx512_vnni'] },
+        avx512_vbmi: {
+          flags: [...AVX512, '-mavx512vnni', '-mavx512vbmi'],
+          only: ['attention', 'fp8_linear'],
+          features: ['avx512vbmi'],
+        },
         avx512_bf16: {
-          flags: [...AVX512, '-mavx512vnni', '-mavx512bf16'],
+          flags: [...AVX512, '-mavx512vnni', '-mavx512vbmi', '-mavx512bf16'],
           only: ['linear'],
           features: ['avx512_bf16'],
         },

@@ -104,22 +104,15 @@ class Attention {
     const int64_t end = min(item.key_end(), (range + 1) * kKeyRange);
     // Converting a tile once pays from some rows on; blocks that don't hold whole groups are gathered always.
     const bool direct = rows_ <= 2 * kTileRows && a_.block_size % kGroup == 0;
-    Groups<T> keys{}, values{};
-    if (direct && begin < end) {
-      keys = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::keys_at);
-      values = groups_at(item, begin / kKeyTile * kKeyTile, begin, end, &Attention::values_at);
-    }
+    Tile now = direct ? tile_at(item, begin / kKeyTile * kKeyTile, begin, end) : Tile{};
     for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       const int64_t first = max(begin, tile), last = min(end, tile + kKeyTile);
       if (direct) {
-        const int64_t next = tile + kKeyTile;
-        const Groups<T> key_area = groups_at(item, next, next, item.key_end(), &Attention::key_area_at);
-        const Groups<T> next_values = groups_at(item, next, next, item.key_end(), &Attention::values_at);
-        score<true>(tile, first, last, keys, a_.block_size, Coming<T>{values, key_area});
+        const Tile next = tile_at(item, tile + kKeyTile, tile + kKeyTile, item.key_end());
+        score<true>(tile, first, last, now.keys, a_.block_size, Coming<T>{now.values, next.key_areas});
         softmax(item, tile);
-        add_values<true>(item, tile, values, Coming<T>{key_area, next_values});
-        keys = groups_at(item, next, next, item.key_end(), &Attention::keys_at);
-        values = next_values;
+        add_values<true>(item, tile, now.values, Coming<T>{next.key_areas, next.values});
+        now = next;
       } else {
         stage(item, tile, first, last);
         score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, Coming<T>{});
@@ -129,12 +122,21 @@ class Attention {
     }
   }
 
-  // Where the tile's groups between two keys begin, by keys_at or values_at; nullptr for the others.
-  Groups<T> groups_at(const Item& item, int64_t tile, int64_t first, int64_t last,
-                      const T* (Attention::*at)(const Item&, int64_t) const) const {
-    Groups<T> groups{};
+  // Where a tile's groups lie: keys [head_dim][block_size] from the group's column on, values [block_size][dim] from its row on, and as
+  // much of the block's keys as is the group's share, in one stretch.
+  struct Tile {
+    Groups<T> keys, key_areas, values;
+  };
+
+  // Of the groups between two keys of the tile; nullptr for the others.
+  Tile tile_at(const Item& item, int64_t tile, int64_t first, int64_t last) const {
+    Tile groups{};
     for (int64_t key = first / kGroup * kGroup; key < min(last, tile + kKeyTile); key += kGroup) {
-      groups.of[(key - tile) / kGroup] = (this->*at)(item, key);
+      const int64_t g = (key - tile) / kGroup, row = key % a_.block_size;
+      const T* keys = keys_of(item, key);
+      groups.keys.of[g] = keys + row;
+      groups.key_areas.of[g] = keys + row * a_.head_dim;
+      groups.values.of[g] = values_of(item, keys) + row * s_.dim;
     }
     return groups;
   }
@@ -144,23 +146,13 @@ class Attention {
     return groups;
   }
 
-  // Element of the cache where the block of a key begins.
-  const T* block_of(const Item& item, int64_t key) const {
+  // Of the block of a key, and the item's head: keys [head_dim][block_size], values [block_size][dim].
+  const T* keys_of(const Item& item, int64_t key) const {
     const int64_t block = a_.block_tables[item.sequence * a_.ld_block_table + key / a_.block_size];
-    return static_cast<const T*>(a_.kv_cache) + block * block_elements_;
+    return static_cast<const T*>(a_.kv_cache) + block * block_elements_ + item.kv_head * a_.head_dim * a_.block_size;
   }
-  // [head_dim][block_size], at the key's column.
-  const T* keys_at(const Item& item, int64_t key) const {
-    return block_of(item, key) + item.kv_head * a_.head_dim * a_.block_size + key % a_.block_size;
-  }
-  // A group's share of a block's keys, of which it has columns: as much memory, in one stretch.
-  const T* key_area_at(const Item& item, int64_t key) const {
-    return block_of(item, key) + (item.kv_head * a_.block_size + key % a_.block_size) * a_.head_dim;
-  }
-  // [block_size][dim], at the key's row.
-  const T* values_at(const Item& item, int64_t key) const {
-    return block_of(item, key) + static_cast<int64_t>(a_.num_kv_heads) * a_.head_dim * a_.block_size +
-           (item.kv_head * a_.block_size + key % a_.block_size) * s_.dim;
+  const T* values_of(const Item& item, const T* keys) const {
+    return keys + ((a_.num_kv_heads - item.kv_head) * a_.head_dim + item.kv_head * s_.dim) * a_.block_size;
   }
 
   template <bool Ahead, class K>
@@ -211,18 +203,29 @@ class Attention {
     while (first < last) {
       const int64_t end = min(last, (first / a_.block_size + 1) * a_.block_size);
       const int64_t count = end - first;
-      const T* keys = keys_at(item, first);
-      for (int64_t d = 0; d < a_.head_dim; d++) {
-        float* out = s_.keys + d * kKeyTile + (first - tile);
-        int64_t i = 0;
-        for (; i + kLanes <= count; i += kLanes) store(out + i, load(keys + d * a_.block_size + i));
-        if (i < count) store_n(out + i, load_n(keys + d * a_.block_size + i, count - i), count - i);
+      const int64_t row = first % a_.block_size;
+      const T* keys = keys_of(item, first);
+      const T* values = values_of(item, keys) + row * s_.dim;
+      float* out = s_.keys + (first - tile);
+      int64_t i = 0;
+      for (; i + kLanes <= count; i += kLanes) stage_vectors(keys + row + i, a_.block_size, a_.head_dim, out + i, kKeyTile);
+      for (int64_t d = 0; i < count && d < a_.head_dim; d++) {
+        store_n(out + d * kKeyTile + i, load_n(keys + d * a_.block_size + row + i, count - i), count - i);
       }
-      const T* values = values_at(item, first);
-      float* out = s_.values + (first - tile) * s_.dim;
-      for (int64_t i = 0; i < count * s_.dim; i += kLanes) store(out + i, load(values + i));
+      stage_vectors(values, kLanes, count * s_.dim / kLanes, s_.values + (first - tile) * s_.dim, kLanes);
       first = end;
     }
+  }
+  // `count` vectors, ld apart, to ones that are ld_out apart.
+  static void stage_vectors(const T* from, int64_t ld, int64_t count, float* out, int64_t ld_out) {
+    constexpr int kTogether = kWidened<T>;
+    for (; count >= kTogether; count -= kTogether, from += kTogether * ld, out += kTogether * ld_out) {
+      F w[kTogether];
+      load_vectors<kTogether>(from, ld, w);
+      BAO_UNROLL
+      for (int v = 0; v < kTogether; v++) store(out + v * ld_out, w[v]);
+    }
+    for (; count > 0; count--, from += ld, out += ld_out) store(out, load(from));
   }
 
   // Scores of one tile become probabilities relative to each row's new maximum; sums and values so far are rescaled to it.
@@ -306,12 +309,18 @@ void merge_split(const PagedAttentionArgs& a, const ChunkContext& c) {
 
 }  // namespace
 
-void paged_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
+static void paged_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
   with_cache_dtype(a.cache_dtype, [&](auto* type) { attend<std::remove_pointer_t<decltype(type)>>(a, c); });
 }
 
-void merge_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
+static void merge_attention(const PagedAttentionArgs& a, const ChunkContext& c) {
   with_cache_dtype(a.cache_dtype, [&](auto* type) { merge_split<std::remove_pointer_t<decltype(type)>>(a, c); });
+}
+
+void use_attention(KernelTable& table) {
+  table.isa = kIsa;
+  table.paged_attention = paged_attention;
+  table.merge_attention = merge_attention;
 }
 
 }  // namespace bao::BAO_ISA

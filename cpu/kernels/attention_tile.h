@@ -1,6 +1,7 @@
 // Register tiles of attention: scores of some rows of queries against keys, and sums of values weighted by probabilities.
 #pragma once
 
+#include "float8.h"
 #include "prefetch.h"
 
 namespace bao::BAO_ISA {
@@ -39,8 +40,7 @@ BAO_INLINE void load_columns(const T* p, F* w) {
       w[v + 1] = as_float(raw & 0xffff0000u);
     }
   } else {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v++) w[v] = load(p + v * kLanes);
+    load_vectors<NV>(p, kLanes, w);
   }
 }
 // The same columns of float32, in the order that load_columns<NV, T> gives.
@@ -63,6 +63,20 @@ BAO_INLINE void store_accumulators(float* p, F* acc) {
   for (int v = 0; v < NV; v++) store(p + v * kLanes, acc[v]);
 }
 
+// Vectors that are widened together, as few registers are left beside the accumulators: 8-bit floats in fours, others one by one.
+template <class T>
+constexpr int kWidened = std::is_same_v<T, Float8E4M3> && kLanes == kGroup ? 4 : 1;
+
+// The keys of a group in D dimensions, which are ld apart.
+template <int D, class T>
+BAO_INLINE void load_dims(const T* p, int64_t ld, F* w) {
+  if constexpr (D > 1) {
+    load_vectors<D>(p, ld, w);
+  } else {
+    load_columns<kGroupVectors>(p, w);
+  }
+}
+
 // Keys or values of one tile of keys, a pointer for each group of kGroup keys.
 template <class T>
 struct Groups {
@@ -76,31 +90,52 @@ struct Coming {
   Groups<T> soon, later;
 };
 
+// acc[R][NV vectors of keys] += queries[R][D dimensions from d on] · keys.
+template <int D, int R, int NV, class T>
+BAO_INLINE void score_dims(F (&acc)[R][NV], const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys, int64_t d) {
+  constexpr int kGroups = NV / kGroupVectors, kTogether = D > 1 ? 1 : kGroups;
+  BAO_UNROLL
+  for (int first = 0; first < kGroups; first += kTogether) {
+    F w[kTogether][D * kGroupVectors];
+    BAO_UNROLL
+    for (int g = 0; g < kTogether; g++) load_dims<D>(keys[first + g] + d * ld_keys, ld_keys, w[g]);
+    BAO_UNROLL
+    for (int i = 0; i < D; i++) {
+      BAO_UNROLL
+      for (int r = 0; r < R; r++) {
+        const F x = set1(queries[r * ld + d + i]);
+        BAO_UNROLL
+        for (int v = 0; v < kTogether * kGroupVectors; v++) {
+          accumulate(acc[r][first * kGroupVectors + v], w[v / kGroupVectors][i * kGroupVectors + v % kGroupVectors], x);
+        }
+      }
+    }
+  }
+}
+
 // scores[R][NV vectors of keys] = queries[R][dim] · keys; a group's keys are vectors, ld_keys apart. Each score is one chain over
 // dim.
 template <int R, int NV, bool Ahead, class T, class C>
 static __attribute__((noinline)) void score_tile(const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys,
                                                  int64_t dim, float* scores, const C* const* soon, const C* const* later) {
-  constexpr int64_t kLineDims = max(64 / (kGroup * static_cast<int64_t>(sizeof(C))), int64_t{1});
+  constexpr int kLineDims = static_cast<int>(max(64 / (kGroup * static_cast<int64_t>(sizeof(C))), int64_t{1}));
   constexpr int kGroups = NV / kGroupVectors;
   F acc[R][NV] = {};
   const T* at[kGroups];
   BAO_UNROLL
   for (int g = 0; g < kGroups; g++) at[g] = keys[g];
-  for (int64_t d = 0; d < dim; d++) {
-    F w[NV];
+  const auto step = [&](auto dims, int64_t d) __attribute__((always_inline)) {
     BAO_UNROLL
     for (int g = 0; g < kGroups; g++) {
-      load_columns<kGroupVectors>(at[g] + d * ld_keys, w + g * kGroupVectors);
-      if (Ahead && d % kLineDims == 0) prefetch_near(soon[g] + d * kGroup);
-      if (Ahead && d % kLineDims == kLineDims / 2) prefetch_far(later[g] + d * kGroup);
+      if (Ahead && (dims() == kLineDims || d % kLineDims == 0)) prefetch_near(soon[g] + d * kGroup);
+      if (Ahead && (dims() == kLineDims || d % kLineDims == kLineDims / 2)) prefetch_far(later[g] + d * kGroup);
     }
-    BAO_UNROLL
-    for (int r = 0; r < R; r++) {
-      const F x = set1(queries[r * ld + d]);
-      BAO_UNROLL
-      for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
-    }
+    score_dims<dims()>(acc, queries, ld, at, ld_keys, d);
+  };
+  int64_t d = 0;
+  for (; d + kWidened<T> <= dim; d += kWidened<T>) step(std::integral_constant<int, kWidened<T>>{}, d);
+  if constexpr (kWidened<T> > 1) {
+    for (; d < dim; d++) step(std::integral_constant<int, 1>{}, d);
   }
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
@@ -132,6 +167,7 @@ static void score_groups(const float* queries, int64_t ld, const Groups<T>& keys
 template <int R, int NV, bool Ahead, class T, class C>
 static __attribute__((noinline)) void value_tile(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin,
                                                  int64_t end, int64_t column, float* out, const Coming<C>& coming) {
+  constexpr int kTogether = kWidened<T> > 1 && kWidened<T> < NV ? kWidened<T> : NV;
   F acc[R][NV];
   BAO_UNROLL
   for (int r = 0; r < R; r++) load_accumulators<NV, T>(out + r * ld + column, acc[r]);
@@ -139,8 +175,6 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
     const int64_t group = begin / kGroup, stop = min(end, (group + 1) * kGroup);
     const T* row = values.of[group] + begin % kGroup * ld + column;
     for (; begin < stop; begin++, row += ld) {
-      F w[NV];
-      load_columns<NV>(row, w);
       if constexpr (Ahead) {
         const int64_t at = begin % kGroup * ld + column;
         BAO_UNROLL
@@ -150,10 +184,15 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
         }
       }
       BAO_UNROLL
-      for (int r = 0; r < R; r++) {
-        const F x = set1(probabilities[r * kKeyTile + begin]);
+      for (int first = 0; first < NV; first += kTogether) {
+        F w[kTogether];
+        load_columns<kTogether>(row + first * kLanes, w);
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) accumulate(acc[r][v], w[v], x);
+        for (int r = 0; r < R; r++) {
+          const F x = set1(probabilities[r * kKeyTile + begin]);
+          BAO_UNROLL
+          for (int v = 0; v < kTogether; v++) accumulate(acc[r][first + v], w[v], x);
+        }
       }
     }
   }

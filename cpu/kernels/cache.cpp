@@ -1,5 +1,5 @@
 // Writes keys and values into the paged cache.
-#include "simd.h"
+#include "float8.h"
 
 namespace bao::BAO_ISA {
 namespace {

@@ -1,5 +1,6 @@
 // Products with weights of 8-bit floats: those of `linear` with the float32 weights that number times scale gives, bit for bit. A few
 // rows widen the numbers in registers as they pass; many share a block of a panel that was widened once.
+#include "float8.h"
 #include "linear_tile.h"
 
 namespace bao::BAO_ISA {
@@ -12,8 +13,16 @@ BAO_INLINE const float* scales_of(const char* group) { return reinterpret_cast<c
 BAO_INLINE const Float8E4M3* numbers_of(const char* group) {
   return reinterpret_cast<const Float8E4M3*>(group + kPanelColumns * 4);
 }
-// Of numbers that load_over_256 gives.
-BAO_INLINE F load_scale(const char* group, int64_t column) { return load(scales_of(group) + column) * 256.0f; }
+// Of numbers that load_weights gives.
+BAO_INLINE F load_scale(const char* group, int64_t column) { return load(scales_of(group) + column) * kWeightDivisor; }
+
+// NV vectors of a panel's columns for two k.
+template <int NV>
+BAO_INLINE void load_pair(const Float8E4M3* w, F* out) {
+  if constexpr (NV == kPanelVectors) return load_weights<2 * NV>(w, out);
+  load_weights<NV>(w, out);
+  load_weights<NV>(w + kPanelColumns, out + NV);
+}
 
 // `k` k of NV vectors of a panel's columns, from a group's begin on, by R rows.
 template <int R, int NV, bool Packed>
@@ -27,22 +36,27 @@ static __attribute__((noinline)) void fp8_tile(const Rows& rows, const char* gro
     BAO_UNROLL
     for (int v = 0; v < NV; v++) scale[v] = load_scale(group, column + v * kLanes);
     const Float8E4M3* w = numbers_of(group) + column;
-    const auto step = [&]() __attribute__((always_inline)) {
-      F weights[NV];
+    const auto multiply = [&](F* weights) __attribute__((always_inline)) {
+      F row[NV];
       BAO_UNROLL
-      for (int v = 0; v < NV; v++) weights[v] = load_over_256(w + v * kLanes) * scale[v];
+      for (int v = 0; v < NV; v++) row[v] = weights[v] * scale[v];
       BAO_UNROLL
-      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, weights, set1(Packed ? a[r] : a[r * rows.row_stride]));
+      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(Packed ? a[r] : a[r * rows.row_stride]));
       a += Packed ? R : 1;
-      w += kPanelColumns;
     };
     const int64_t count = min(k, kFp8Group);
-    for (int64_t i = 0; i + 1 < count; i += 2) {
+    for (int64_t i = 0; i + 1 < count; i += 2, w += 2 * kPanelColumns) {
       source.template step<NV * kLanes * 2>(w);
-      step();
-      step();
+      F weights[2 * NV];
+      load_pair<NV>(w, weights);
+      multiply(weights);
+      multiply(weights + NV);
     }
-    if (count % 2 != 0) step();
+    if (count % 2 != 0) {
+      F weights[NV];
+      load_weights<NV>(w, weights);
+      multiply(weights);
+    }
   }
   store_sums(acc, sums);
 }
@@ -91,12 +105,17 @@ static void widen_groups(const char* group, int64_t count, float* out) {
     BAO_UNROLL
     for (int v = 0; v < kPanelVectors; v++) scale[v] = load_scale(group, v * kLanes);
     const Float8E4M3* numbers = numbers_of(group);
-    for (int64_t i = 0; i < min(count, kFp8Group); i++) {
+    const auto widen = [&](auto rows) __attribute__((always_inline)) {
+      F weights[rows() * kPanelVectors];
+      load_weights<rows() * kPanelVectors>(numbers, weights);
       BAO_UNROLL
-      for (int v = 0; v < kPanelVectors; v++) store(out + v * kLanes, load_over_256(numbers + v * kLanes) * scale[v]);
-      numbers += kPanelColumns;
-      out += kPanelColumns;
-    }
+      for (int v = 0; v < rows() * kPanelVectors; v++) store(out + v * kLanes, weights[v] * scale[v % kPanelVectors]);
+      numbers += rows() * kPanelColumns;
+      out += rows() * kPanelColumns;
+    };
+    const int64_t rows = min(count, kFp8Group);
+    for (int64_t i = 0; i + 1 < rows; i += 2) widen(std::integral_constant<int, 2>{});
+    if (rows % 2 != 0) widen(std::integral_constant<int, 1>{});
   }
 }
 
@@ -208,7 +227,7 @@ static void quantize_rows(const Fp8WeightArgs& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
+static void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
   const float* packed = a.packed ? static_cast<const float*>(c.workspace) : nullptr;
@@ -225,7 +244,7 @@ void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
   });
 }
 
-void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
+static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t panel_chunks = ceil_div(panels, a.panels_per_chunk);
   const int64_t expert = c.chunk / panel_chunks;
@@ -246,9 +265,16 @@ void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
   }
 }
 
-void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
+static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kQuantizeWeightRows, end = min(a.rows, begin + kQuantizeWeightRows);
   with_cache_dtype(a.source_dtype, [&](auto* type) { quantize_rows<std::remove_pointer_t<decltype(type)>>(a, begin, end); });
+}
+
+void use_fp8(KernelTable& table) {
+  table.isa = kIsa;
+  table.fp8_linear = fp8_linear;
+  table.fp8_grouped_linear = fp8_grouped_linear;
+  table.quantize_fp8_weight = quantize_fp8_weight;
 }
 
 }  // namespace bao::BAO_ISA

@@ -3,6 +3,8 @@
 
 #if defined(__AVX512BF16__)
 #define BAO_ISA avx512_bf16
+#elif defined(__AVX512VBMI__)
+#define BAO_ISA avx512_vbmi
 #elif defined(__AVX512VNNI__)
 #define BAO_ISA avx512_vnni
 #elif defined(__AVX512F__)

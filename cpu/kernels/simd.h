@@ -29,6 +29,8 @@ constexpr int kLanes = 16;
 constexpr Isa kIsa =
 #if defined(__AVX512BF16__)
     kAvx512Bf16;
+#elif defined(__AVX512VBMI__)
+    kAvx512Vbmi;
 #elif defined(__AVX512VNNI__)
     kAvx512Vnni;
 #else
@@ -48,16 +50,12 @@ typedef uint32_t U __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t H __attribute__((vector_size(kLanes * 2)));
 typedef uint8_t B __attribute__((vector_size(kLanes)));
 
-// The storage types of weights and cache.
+// The storage types of weights and cache, beside 8-bit floats (float8.h).
 struct BFloat16 {
   uint16_t bits;
 };
 struct Float16 {
   uint16_t bits;
-};
-// OCP 8-bit floating point E4M3: no infinity, greatest number 448, NaN where all other bits are set. Of the cache and of quantized weights.
-struct Float8E4M3 {
-  uint8_t bits;
 };
 
 template <class V, class T>
@@ -124,24 +122,24 @@ BAO_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Lanes are paired halves against halves: one fixed order.
-BAO_INLINE float reduce_add(F v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  BAO_UNROLL
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+#if defined(__AVX2__)
+#define BAO_REDUCE(name, combine)                                                             \
+  BAO_INLINE float name(__m256 v) {                                                           \
+    const __m128 half = combine##_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); \
+    const __m128 pair = combine##_ps(half, _mm_movehl_ps(half, half));                        \
+    return combine##_ss(pair, _mm_movehdup_ps(pair))[0];                                      \
   }
-  return lanes[0];
-}
-BAO_INLINE float reduce_max(F v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  BAO_UNROLL
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; i++) lanes[i] = max(lanes[i], lanes[i + width]);
-  }
-  return lanes[0];
-}
+BAO_REDUCE(reduce_add, _mm_add)
+BAO_REDUCE(reduce_max, _mm_max)
+#undef BAO_REDUCE
+#else
+BAO_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+BAO_INLINE float reduce_max(F v) { return max(max(v[0], v[2]), max(v[1], v[3])); }
+#endif
+#if defined(__AVX512F__)
+BAO_INLINE float reduce_add(F v) { return reduce_add(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
+BAO_INLINE float reduce_max(F v) { return reduce_max(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
+#endif
 
 BAO_INLINE I max(I a, I b) { return a > b ? a : b; }
 BAO_INLINE int32_t reduce_max(I v) {
@@ -285,27 +283,11 @@ BAO_INLINE void join_pairs(F& a, F& b) {
 // The next kLanes elements as float.
 BAO_INLINE F load(const BFloat16* p) { return as_float(widen(load_bits<H>(p)) << 16); }
 BAO_INLINE F load(const Float16* p) { return from_half_bits(load_bits<H>(p)); }
-// The next numbers over 256, NaN taken for the number that its bits would be: a half's exponent has one bit more and a bias that is 8 more.
-BAO_INLINE F load_over_256(const Float8E4M3* p) {
-#if defined(__AVX512F__)
-  const H wide = reinterpret_cast<H>(_mm256_cvtepi8_epi16(load_bits<__m128i>(p)));
-#else
-  typedef int8_t Signed __attribute__((vector_size(kLanes)));
-  typedef int16_t Wide __attribute__((vector_size(kLanes * 2)));
-  const H wide = reinterpret_cast<H>(__builtin_convertvector(load_bits<Signed>(p), Wide));
-#endif
-  return from_half_bits(wide << 7 & 0xbfff);
-}
-BAO_INLINE F load(const Float8E4M3* p) {
-#if defined(__AVX512F__)
-  const __m128i magnitudes = _mm_set1_epi8(0x7f);
-  const __mmask16 numbers = _mm_test_epi8_mask(_mm_xor_si128(load_bits<__m128i>(p), magnitudes), magnitudes);
-  return _mm512_mask_mul_ps(set1(__builtin_nanf("")), numbers, load_over_256(p), set1(256.0f));
-#else
-  const U magnitude = __builtin_convertvector(load_bits<B>(p), U) & 0x7fu;
-  const F number = load_over_256(p) * 256.0f;
-  return as_float(as_bits(number) | (reinterpret_cast<U>(magnitude == 0x7fu) & 0x7fc00000u));
-#endif
+// NV vectors, each `ld` elements behind the one before.
+template <int NV, class T>
+BAO_INLINE void load_vectors(const T* p, int64_t ld, F* out) {
+  BAO_UNROLL
+  for (int v = 0; v < NV; v++) out[v] = load(p + v * ld);
 }
 template <class T>
 BAO_INLINE F load_n(const T* p, int64_t n) {
@@ -368,20 +350,6 @@ BAO_INLINE void store(Float16* p, F v) {
   for (int i = 0; i < kLanes; i++) p[i] = to_fp16(v[i]);
 #endif
 }
-// Rounds to nearest, ties to even, and what is beyond the greatest number to that; NaN stays NaN.
-BAO_INLINE void store(Float8E4M3* p, F v) {
-  const U bits = as_bits(v);
-  const F magnitude = min(as_float(bits & 0x7fffffffu), set1(448.0f));
-  // Subnormals are multiples of 2^-9: adding 2^14 leaves their number in the low bits, rounded by the addition itself.
-  const U small = as_bits(magnitude + 0x1p14f) - 0x46800000u;
-  const U normal = (as_bits(magnitude) + 0x7ffffu + (as_bits(magnitude) >> 20 & 1u) - 0x3c000000u) >> 20;
-  const U nan = reinterpret_cast<U>(v != v);
-  const U is_small = reinterpret_cast<U>(magnitude < 0x1p-6f);
-  const U number = (is_small & small) | (~is_small & normal);
-  const U result = (bits >> 24 & 0x80u) | (nan & 0x7fu) | (~nan & number);
-  const B bytes = __builtin_convertvector(result, B);
-  std::memcpy(p, &bytes, sizeof(B));
-}
 template <class T>
 BAO_INLINE void store_n(T* p, F v, int64_t n) {
   T lanes[kLanes];
@@ -402,16 +370,6 @@ BAO_INLINE void with_dtype(int32_t dtype, Fn f) {
     f(static_cast<BFloat16*>(nullptr));
   } else {
     f(static_cast<Float16*>(nullptr));
-  }
-}
-
-// The same with the types of the KV cache.
-template <class Fn>
-BAO_INLINE void with_cache_dtype(int32_t dtype, Fn f) {
-  if (dtype == kFp8E4M3) {
-    f(static_cast<Float8E4M3*>(nullptr));
-  } else {
-    with_dtype(dtype, f);
   }
 }
 

@@ -6,8 +6,8 @@ namespace bao::BAO_ISA {
 
 void use_linear(KernelTable&);
 void use_quant(KernelTable&);
-void paged_attention(const PagedAttentionArgs&, const ChunkContext&);
-void merge_attention(const PagedAttentionArgs&, const ChunkContext&);
+void use_attention(KernelTable&);
+void use_fp8(KernelTable&);
 void reshape_and_cache(const ReshapeAndCacheArgs&, const ChunkContext&);
 void encoder_attention(const EncoderAttentionArgs&, const ChunkContext&);
 void layer_norm(const LayerNormArgs&, const ChunkContext&);
@@ -24,9 +24,6 @@ void lora_rows(const LoraArgs&, const ChunkContext&);
 void lora_shrink(const LoraArgs&, const ChunkContext&);
 void lora_expand(const LoraArgs&, const ChunkContext&);
 void pack_linear(const ConvertArgs&, const ChunkContext&);
-void fp8_linear(const LinearArgs&, const ChunkContext&);
-void fp8_grouped_linear(const GroupedLinearArgs&, const ChunkContext&);
-void quantize_fp8_weight(const Fp8WeightArgs&, const ChunkContext&);
 void quantize_weight(const QuantizeWeightArgs&, const ChunkContext&);
 extern const RowKernels kRowKernels;
 
@@ -34,8 +31,8 @@ static KernelTable make_table() {
   KernelTable table{};
   use_linear(table);
   use_quant(table);
-  table.paged_attention = paged_attention;
-  table.merge_attention = merge_attention;
+  use_attention(table);
+  use_fp8(table);
   table.reshape_and_cache = reshape_and_cache;
   table.encoder_attention = encoder_attention;
   table.layer_norm = layer_norm;
@@ -52,9 +49,6 @@ static KernelTable make_table() {
   table.lora_shrink = lora_shrink;
   table.lora_expand = lora_expand;
   table.pack_linear = pack_linear;
-  table.fp8_linear = fp8_linear;
-  table.fp8_grouped_linear = fp8_grouped_linear;
-  table.quantize_fp8_weight = quantize_fp8_weight;
   table.quantize_weight = quantize_weight;
   table.rows = &kRowKernels;
   return table;

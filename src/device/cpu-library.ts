@@ -2,7 +2,7 @@ import { dlopen, type FFIFunction, FFIType } from 'bun:ffi';
 import { type ArgType, OPS, type OpSpec } from './ops.ts';
 
 /** Instruction sets that kernels are compiled for. The numbers are part of the ABI (cpu/abi.h). */
-export const ISA_CODES = { portable: 0, avx2: 1, avx512: 2, avx512_vnni: 3, avx512_bf16: 4 } as const;
+export const ISA_CODES = { portable: 0, avx2: 1, avx512: 2, avx512_vnni: 3, avx512_vbmi: 4, avx512_bf16: 5 } as const;
 
 export type CpuIsa = keyof typeof ISA_CODES;
 
@@ -11,6 +11,7 @@ const ISA_TEXT: Record<CpuIsa, string> = {
   avx2: 'AVX2',
   avx512: 'AVX-512',
   avx512_vnni: 'AVX-512 VNNI',
+  avx512_vbmi: 'AVX-512 VBMI',
   avx512_bf16: 'AVX-512 BF16',
 };
 

@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from 'bun:test';
 import type { CpuDevice } from '../../src/device/cpu-device.ts';
 import { type CacheDType, DTYPE_CODES } from '../../src/device/dtype.ts';
+import { fp8ToFloat } from './fp8-reference.ts';
 import {
   availableIsas,
   buffer,
@@ -156,6 +157,21 @@ function attend(device: CpuDevice, shape: Shape, all: Contents[], sequences: Seq
   return out.f32.slice(0, starts.at(-1)! * row);
 }
 
+/**
+ * Contents of 8-bit floats of one exponent (0 to 15) each, all of them together having every finite number; queries give scores of about 1.
+ */
+function fp8Contents(shape: Shape, length: number, exponent: number): Contents {
+  const { heads, kvHeads, headDim } = shape;
+  const numbers = (seed: number) =>
+    randomFloats(length * kvHeads * headDim, seed).map((x) => {
+      const mantissa = Math.floor(Math.abs(x) * (exponent === 15 ? 7 : 8));
+      return fp8ToFloat((x < 0 ? 0x80 : 0) | (exponent << 3) | mantissa);
+    });
+  const scale = 2 ** (7 - exponent) / Math.sqrt(headDim);
+  const q = randomFloats(length * heads * headDim, exponent).map((x) => x * scale);
+  return { q, k: numbers(100 + exponent), v: numbers(200 + exponent) };
+}
+
 const BASE: Shape = { heads: 4, kvHeads: 2, headDim: 32, blockSize: 16, dtype: 'float32' };
 const MIXED: Sequence[] = [
   { length: 1, queries: 1 },
@@ -212,10 +228,23 @@ for (const isa of availableIsas()) {
       });
     }
 
+    test('an fp8 cache gives the bits of a float32 cache with its numbers, whichever they are', () => {
+      const sequences = Array.from({ length: 16 }, (_, i) => ({ length: 40 + 6 * i, queries: i % 5 === 0 ? 40 : 1 }));
+      for (const [name, variant] of Object.entries({ ...VARIANTS, 'head_dim 21': { headDim: 21, blockSize: 32 } })) {
+        const shape = { ...BASE, ...variant };
+        const all = sequences.map(({ length }, exponent) => fp8Contents(shape, length, exponent));
+        const [expected, actual] = (['float32', 'fp8_e4m3'] as const).map((dtype) =>
+          attend(device, { ...shape, dtype }, all, sequences),
+        );
+        expect({ name, error: maxError(actual!, expected!) }).toEqual({ name, error: 0 });
+      }
+    });
+
     test('a token has the same bits alone, in a batch, in chunks of any size, in other blocks and with other threads', () => {
       const shapes: Shape[] = [
         { ...BASE, dtype: 'bfloat16' },
         { ...BASE, dtype: 'fp8_e4m3' },
+        { ...BASE, dtype: 'fp8_e4m3', headDim: 70, blockSize: 48 },
         { ...BASE, dtype: 'float16', window: 70, heads: 7, kvHeads: 1, softCap: 1 },
       ];
       const length = 700;
@@ -290,7 +319,6 @@ for (const isa of availableIsas()) {
     });
 
     test('an fp8 cache rounds every number as OCP E4M3 says', () => {
-      const shape: Shape = { heads: 1, kvHeads: 1, headDim: 16, blockSize: 16, dtype: 'fp8_e4m3' };
       // All magnitudes, what lies between them, beyond both ends, and no number.
       const exact = Array.from({ length: 127 }, (_, i) =>
         i < 8 ? i * 2 ** -9 : (1 + (i % 8) / 8) * 2 ** (Math.floor(i / 8) - 7),
@@ -300,14 +328,19 @@ for (const isa of availableIsas()) {
       const numbers = [...magnitudes, ...magnitudes.map((x) => -x), Number.NaN];
       const expected = [...rounded(numbers.slice(0, -1), 'fp8_e4m3'), Number.NaN];
       // A token that sees itself alone gives its value.
-      for (let i = 0; i < numbers.length; i += 16) {
-        const v = new Float32Array(16);
-        v.set(numbers.slice(i, i + 16));
-        const token = { q: new Float32Array(16), k: new Float32Array(16), v };
-        const out = attend(device, shape, [token], [{ length: 1, queries: 1 }]);
-        // + 0: a sum of nothing but -0 is 0 for some instructions only.
-        const count = Math.min(16, numbers.length - i);
-        expect([...out.subarray(0, count)].map((x) => x + 0)).toEqual(expected.slice(i, i + 16).map((x) => x + 0));
+      for (const headDim of [16, 32, 64, 192]) {
+        const shape: Shape = { heads: 1, kvHeads: 1, headDim, blockSize: 16, dtype: 'fp8_e4m3' };
+        for (let i = 0; i < numbers.length; i += headDim) {
+          const v = new Float32Array(headDim);
+          v.set(numbers.slice(i, i + headDim));
+          const token = { q: new Float32Array(headDim), k: new Float32Array(headDim), v };
+          const out = attend(device, shape, [token], [{ length: 1, queries: 1 }]);
+          // + 0: a sum of nothing but -0 is 0 for some instructions only.
+          const count = Math.min(headDim, numbers.length - i);
+          expect([...out.subarray(0, count)].map((x) => x + 0)).toEqual(
+            expected.slice(i, i + headDim).map((x) => x + 0),
+          );
+        }
       }
     });
 

@@ -76,20 +76,24 @@ for (const [isa, device] of devices) {
       }
     });
 
-    test('has the bits of linear with these weights as float32', () => {
-      const [n, k, m] = [67, 777, 30];
-      const packed = pack(device, randomFloats(n * k, 1), n, k);
+    test('has the bits of linear with these weights as float32, whichever numbers they are', () => {
+      const [n, k] = [67, 777];
+      const bytes = Uint8Array.from({ length: n * k }, (_, i) => (((i * 7) & 0x7f) === 0x7f ? 0x01 : (i * 7) & 0xff));
+      const scales = randomFloats(n * Math.ceil(k / FP8_GROUP), 1);
+      const packed = device.packQuantizedLinear([fp8Source(device, bytes, n, k, k, scales)], 'fp8', 'weight');
       const source = floats(device, weightsOf(packed));
       const dense = device.packLinear(
         [{ ptr: source.ptr, dtype: 'float32', rows: n, cols: k, ld: k }],
         'float32',
         'weight',
       );
-      const x = randomFloats(m * k, 2);
-      const out = floats(device, new Float32Array(m * n));
-      device.ops.linear(floats(device, x).ptr, k, dense.ptr, DTYPE_CODES.float32, 0, out.ptr, n, m, n, k);
-      finish(device);
-      expect(bytesOf(multiply(device, x, packed, null, m)).equals(bytesOf(out.f32.subarray(0, m * n)))).toBe(true);
+      for (const m of [1, 2, 3, 4, 5, 8, 12, 30]) {
+        const x = randomFloats(m * k, 2);
+        const out = floats(device, new Float32Array(m * n));
+        device.ops.linear(floats(device, x).ptr, k, dense.ptr, DTYPE_CODES.float32, 0, out.ptr, n, m, n, k);
+        finish(device);
+        expect(bytesOf(multiply(device, x, packed, null, m)).equals(bytesOf(out.f32.subarray(0, m * n)))).toBe(true);
+      }
     });
 
     test('keeps weights within half a step of the source, zero exact, and the greatest of a group', () => {
