@@ -34,6 +34,13 @@ size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
 
 }  // namespace
 
+// Rows of x in a piece: kRowsPerPiece about, and fewer where the panels alone are too few pieces, but more than one tile.
+static int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t panels, int64_t tile_rows) {
+  const int64_t wanted = ceil_div(stream.num_threads() * kPiecesPerThread, panels);
+  const int64_t row_pieces = std::max(ceil_div(m, kRowsPerPiece), std::min(wanted, m / (2 * tile_rows)));
+  return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), tile_rows));
+}
+
 int32_t bao::panels_per_piece(const Stream& stream, int64_t panels) {
   const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
   return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
@@ -50,7 +57,7 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   const KernelTable& kernels = stream->kernels();
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
                   packs(kernels, w_dtype, m), m, 1};
-  args.rows_per_piece = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerPiece)), args.tile_rows));
+  args.rows_per_piece = rows_per_piece(*stream, m, ceil_div(n, kPanelColumns), args.tile_rows);
   const size_t packed = args.packed ? packed_bytes(m, k, w_dtype) : 0;
   if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed)) return error;
   if (args.packed) {

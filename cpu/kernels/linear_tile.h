@@ -197,7 +197,7 @@ static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t
   // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
-    for (int v = 0; v < NV * kLanes * 4; v += 64) __builtin_prefetch(reinterpret_cast<char*>(sums.to + r * sums.ld_to) + v, 1, 3);
+    for (int v = 0; v < NV * kLanes; v += 16) prefetch_for_write(sums.to + r * sums.ld_to + v);
   }
   accumulate_panel<R, NV, Packed>(acc, rows, w, k, source);
   store_sums(acc, sums);
