@@ -11,7 +11,8 @@ namespace {
 
 constexpr int32_t kMaxHeadDim = 256;
 constexpr int64_t kPartialsPerThread = 16;
-constexpr int64_t kElementsPerChunk = 1 << 14;
+// Elements of a chunk of the cache write: each goes to a line of its own, so that few take as long as many of another op.
+constexpr int64_t kElementsPerChunk = 1 << 10;
 
 bool bad_cache_shape(int32_t num_kv_heads, int32_t head_dim, int32_t block_size) {
   return num_kv_heads <= 0 || head_dim <= 0 || head_dim > kMaxHeadDim || block_size <= 0;

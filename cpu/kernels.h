@@ -257,7 +257,7 @@ struct KernelTable {
   Isa isa;
   // Rows of x that one register tile holds at most.
   int32_t tile_rows;
-  // Rows of x up to which it is read in place, not packed first; bfloat16 dot products always pack.
+  // Rows of x up to which products of 8-bit floats read it in place; other float products always do, bfloat16 dot products never.
   int32_t thin_rows;
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;

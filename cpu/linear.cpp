@@ -13,6 +13,15 @@ int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
   return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
 }
 
+// Whether x is packed before the product: for dot products, which want pairs of bfloat16, and for many rows by 8-bit floats.
+bool packs(const KernelTable& kernels, int32_t w_dtype, int32_t rows) {
+  return (kernels.bf16_dot && w_dtype == kBFloat16) || (w_dtype == kFp8E4M3 && rows > kernels.thin_rows);
+}
+
+size_t packed_bytes(int32_t rows, int32_t k, int32_t w_dtype) {
+  return static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (w_dtype == kBFloat16 ? 2 : 4);
+}
+
 // Bytes of a panel over k.
 int64_t panel_bytes(int64_t k, int32_t w_dtype) {
   const int64_t column = w_dtype == kFp8E4M3 ? fp8_column_bytes(k) : round_up(k, 2) * float_dtype_bytes(w_dtype);
@@ -24,6 +33,13 @@ size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
 }
 
 }  // namespace
+
+// Rows of x in a piece: kRowsPerPiece about, and fewer where the panels alone are too few pieces, but more than one tile.
+static int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t panels, int64_t tile_rows) {
+  const int64_t wanted = ceil_div(stream.num_threads() * kPiecesPerThread, panels);
+  const int64_t row_pieces = std::max(ceil_div(m, kRowsPerPiece), std::min(wanted, m / (2 * tile_rows)));
+  return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), tile_rows));
+}
 
 int32_t bao::panels_per_piece(const Stream& stream, int64_t panels) {
   const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
@@ -39,13 +55,12 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   if (!x || !w || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
-                  dot || m > kernels.thin_rows, m, 1};
-  args.rows_per_piece = static_cast<int32_t>(round_up(ceil_div(m, ceil_div(m, kRowsPerPiece)), args.tile_rows));
+                  packs(kernels, w_dtype, m), m, 1};
+  args.rows_per_piece = rows_per_piece(*stream, m, ceil_div(n, kPanelColumns), args.tile_rows);
+  const size_t packed = args.packed ? packed_bytes(m, k, w_dtype) : 0;
+  if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed)) return error;
   if (args.packed) {
-    const size_t packed_bytes = static_cast<size_t>(m) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed_bytes)) return error;
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
@@ -62,15 +77,14 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   if (!x || !weights || !expert_offsets || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  const bool dot = kernels.bf16_dot && w_dtype == kBFloat16;
   const int64_t panels = ceil_div(n, kPanelColumns);
   const int64_t busy_experts = std::min(rows, num_experts);
   const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
-  // So few rows are read in place, whosever they are.
-  if (dot || rows > kernels.thin_rows) {
-    const size_t packed_bytes = static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (dot ? 2 : 4);
-    if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + kernels.tile_rows, w_dtype), packed_bytes)) return error;
+  const bool packed = packs(kernels, w_dtype, rows);
+  const size_t workspace = packed ? packed_bytes(rows, k, w_dtype) : 0;
+  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + kernels.tile_rows, w_dtype), workspace)) return error;
+  if (packed) {
     const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
     if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
   }

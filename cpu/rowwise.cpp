@@ -10,10 +10,12 @@ namespace {
 
 // Elements of a chunk: some microseconds of work, well above the cost of taking a chunk.
 constexpr int64_t kElementsPerChunk = 1 << 13;
+// Norm and rotation of heads take several times as long for each.
+constexpr int64_t kHeadElementsPerChunk = 1 << 11;
 constexpr int64_t kCopyBytesPerChunk = 1 << 16;
 
-int32_t rows_per_chunk(int64_t row_elements) {
-  return static_cast<int32_t>(std::max<int64_t>(1, kElementsPerChunk / std::max<int64_t>(1, row_elements)));
+int32_t rows_per_chunk(int64_t row_elements, int64_t chunk_elements = kElementsPerChunk) {
+  return static_cast<int32_t>(std::max<int64_t>(1, chunk_elements / std::max<int64_t>(1, row_elements)));
 }
 
 int32_t enqueue_rms_norm(void* handle, const float* x, float* residual, bool has_residual, const float* weight, float* out,
@@ -132,7 +134,7 @@ BAO_EXPORT int32_t bao_qk_norm_rope(void* handle, float* qkv, int64_t ld_qkv, co
   if (ld_qkv < row) return kBadShape;
   if (num_tokens == 0) return kOk;
   if (!qkv || (rotary_dim > 0 && (!positions || !cos_sin))) return kNullPointer;
-  const int32_t per_chunk = rows_per_chunk(row);
+  const int32_t per_chunk = rows_per_chunk(row, kHeadElementsPerChunk);
   const QkNormRopeArgs args{qkv,        ld_qkv,    positions,    cos_sin,  q_weight,   k_weight,    eps,
                             num_tokens, num_heads, num_kv_heads, head_dim, rotary_dim, interleaved, per_chunk};
   return stream->enqueue(stream->kernels().qk_norm_rope, args, ceil_div(num_tokens, per_chunk));

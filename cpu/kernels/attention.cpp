@@ -53,12 +53,18 @@ class Attention {
 
   void run(const Item& item) {
     load_queries(item);
+    const int64_t first = item.range_begin(a_);
+    // One range needs no merging: what that would add are zeros.
+    if (item.range_end() - first == 1) {
+      attend_range(item, first);
+      return finish(item, s_.range);
+    }
     clear(s_.total, rows_, s_.dim);
-    for (int64_t range = item.range_begin(a_); range < item.range_end(); range++) {
+    for (int64_t range = first; range < item.range_end(); range++) {
       attend_range(item, range);
       merge(s_.total, s_.range, rows_, s_.dim);
     }
-    finish(item);
+    finish(item, s_.total);
   }
 
   // A partial result: maxima, sums, values.
@@ -78,7 +84,7 @@ class Attention {
       merge(s_.total, partial_state(partials), rows_, s_.dim);
       partials += stride;
     }
-    finish(item);
+    finish(item, s_.total);
   }
 
  private:
@@ -94,7 +100,9 @@ class Attention {
     for (int64_t row = 0; row < rows_; row++) {
       const float* q = a_.q + (item.query + row / group_) * a_.ld_q + (item.kv_head * group_ + row % group_) * a_.head_dim;
       float* out = s_.queries + row * s_.dim;
-      for (int64_t d = 0; d < a_.head_dim; d++) out[d] = q[d] * a_.scale;
+      int64_t d = 0;
+      for (; d + kLanes <= a_.head_dim; d += kLanes) store(out + d, load(q + d) * a_.scale);
+      if (d < a_.head_dim) store_n(out + d, load_n(q + d, a_.head_dim - d) * a_.scale, a_.head_dim - d);
     }
   }
 
@@ -239,17 +247,17 @@ class Attention {
     }
   }
 
-  void finish(const Item& item) {
+  void finish(const Item& item, const State& state) {
     for (int64_t row = 0; row < rows_; row++) {
       const int64_t head = item.kv_head * group_ + row % group_;
-      float sum = s_.total.sum[row], factor = 1.0f;
+      float sum = state.sum[row], factor = 1.0f;
       if (a_.sinks) {
-        const float maximum = max(s_.total.maximum[row], a_.sinks[head]);
-        factor = exp(s_.total.maximum[row] - maximum);
+        const float maximum = max(state.maximum[row], a_.sinks[head]);
+        factor = exp(state.maximum[row] - maximum);
         sum = sum * factor + exp(a_.sinks[head] - maximum);
       }
       factor = sum > 0 ? factor / sum : 0.0f;
-      const float* values = s_.total.values + row * s_.dim;
+      const float* values = state.values + row * s_.dim;
       float* out = a_.out + (item.query + row / group_) * a_.ld_out + head * a_.head_dim;
       for (int64_t d = 0; d < a_.head_dim; d += kLanes) {
         const F result = load(values + d) * factor;

@@ -38,12 +38,13 @@ static void merge(const State& into, const State& from, int64_t rows, int64_t di
 }
 
 // Scores of one tile, of which the row sees those from begin to end, become probabilities relative to the row's new maximum; sum and
-// values so far are rescaled to it.
+// values so far are rescaled to it. Vectors without a score that the row sees are left out.
 static void softmax_row(float* scores, int32_t begin, int32_t end, float soft_cap, float& maximum, float& sum, float* values, int64_t dim) {
   I lane;
   for (int i = 0; i < kLanes; i++) lane[i] = i;
   F highest = set1(kNothing);
-  for (int32_t j = 0; j < kKeyTile; j += kLanes) {
+  const int32_t from = begin / kLanes * kLanes;
+  for (int32_t j = from; j < end; j += kLanes) {
     F s = load(scores + j);
     if (soft_cap > 0) s = soft_cap * tanh(s / soft_cap);
     const I key = lane + j;
@@ -54,7 +55,7 @@ static void softmax_row(float* scores, int32_t begin, int32_t end, float soft_ca
   const float next = max(maximum, reduce_max(highest));
   const float keep = exp(maximum - next);
   F added{};
-  for (int32_t j = 0; j < kKeyTile; j += kLanes) {
+  for (int32_t j = from; j < end; j += kLanes) {
     const F p = exp(load(scores + j) - next);
     added += p;
     store(scores + j, p);

@@ -8,12 +8,19 @@
 namespace bao::BAO_ISA {
 namespace {
 
-// Rows up to which x is read in place; no more than a tile has.
+// Rows up to which x is read in place by products that pack it otherwise; no more than a tile has.
 constexpr int kThinRows = kTileRows < 4 ? kTileRows : 4;
 // k in a block that several row tiles share: it stays in the first-level cache while they pass over it.
 constexpr int64_t kDepth = 512;
 
-// Some panels of a matrix by several tiles of packed rows, which pass together over one block of weights after another, in the
+// Where a tile of rows [row, row + count) finds x from k0 on: in place, or packed where a step is two k.
+template <class W>
+BAO_INLINE Rows rows_at(const LinearArgs& a, const float* packed, int64_t row, int64_t count, int64_t k0) {
+  if constexpr (uses_dot<W>) return {packed + row * steps_of<W>(a.k) + steps_of<W>(k0) * count, 0};
+  return {a.x + row * a.ld_x + k0, a.ld_x};
+}
+
+// Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another, in the
 // order of memory.
 template <class W>
 class Blocks {
@@ -34,7 +41,7 @@ class Blocks {
       for (int64_t k0 = 0; k0 < a_.k; k0 += kDepth) {
         const W* next = weights(panel, k0 + kDepth);
         if (k0 + kDepth >= a_.k) next = panel + 1 < panels_ ? weights(panel + 1, 0) : claim_next();
-        multiply_block(panel, k0, next ? next : weights(panel, k0));
+        multiply_block(panel, k0, next ? next : weights(panel, k0), depth(k0 + kDepth < a_.k ? k0 + kDepth : 0));
       }
     }
   }
@@ -44,19 +51,23 @@ class Blocks {
     return static_cast<const W*>(a_.w) + ((panel_begin_ + panel) * round_up(a_.k, 2) + k0) * kPanelColumns;
   }
 
-  // All rows by one block; meanwhile each tile asks for its share of the next one.
-  void multiply_block(int64_t panel, int64_t k0, const W* next) const {
-    constexpr int64_t kLines = kDepth * kPanelColumns * static_cast<int64_t>(sizeof(W)) / 64;
-    const int64_t tiles = ceil_div(rows_, a_.tile_rows);
-    const int64_t tile_lines = ceil_div(kLines, tiles);
+  // k in the block from k0 on.
+  int64_t depth(int64_t k0) const { return min(kDepth, a_.k - k0); }
+
+  // All rows by one block; meanwhile each tile asks for its share of the next one, which is `next_depth` k deep.
+  void multiply_block(int64_t panel, int64_t k0, const W* next, int64_t next_depth) const {
     // Bfloat16 is stepped through in pairs, dot products or not.
-    const int64_t period = max(kDepth / (std::is_same_v<W, BFloat16> ? 2 : 1) / tile_lines, int64_t{1});
+    constexpr int64_t kStep = std::is_same_v<W, BFloat16> ? 2 : 1;
+    const int64_t tiles = ceil_div(rows_, a_.tile_rows);
+    const int64_t lines = next_depth * kPanelColumns * static_cast<int64_t>(sizeof(W)) / 64;
+    const int64_t tile_lines = ceil_div(lines, tiles);
+    const int64_t period = max(depth(k0) / kStep / tile_lines, int64_t{1});
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = t * a_.tile_rows;
       const int64_t count = min(a_.tile_rows, rows_ - row);
-      const float* x = packed_ + (row_begin_ + row) * steps_of<W>(a_.k) + steps_of<W>(k0) * count;
       const Shared source{reinterpret_cast<const char*>(next) + t * tile_lines * 64, period};
-      panel_rows<kTileRows, true>(count, Rows{x, 0}, weights(panel, k0), min(kDepth, a_.k - k0), source, sums(row, panel, k0));
+      const Rows x = rows_at<W>(a_, packed_, row_begin_ + row, count, k0);
+      panel_rows<kTileRows, uses_dot<W>>(count, x, weights(panel, k0), depth(k0), source, sums(row, panel, k0));
     }
   }
 
@@ -160,32 +171,23 @@ BAO_INLINE const W* panel_weights(const void* w, int64_t k, int64_t panel) {
   return static_cast<const W*>(w) + panel * round_up(k, 2) * kPanelColumns;
 }
 
-// `k` k of one panel by a tile's rows or fewer, packed or in place.
-template <class W>
-BAO_INLINE void few_rows(bool packed, int64_t count, const Rows& rows, const W* w, int64_t k, Streamed source, const Sums& sums) {
-  if (packed) {
-    panel_rows<kTileRows, true>(count, rows, w, k, source, sums);
-  } else if constexpr (!uses_dot<W>) {
-    panel_rows<kThinRows, false>(count, rows, w, k, source, sums);
-  }
-}
-
 // The last panel of a piece, in two parts: while the second one is multiplied, the next piece's begin is asked for.
 template <class W, class ClaimNext>
-static void last_panel(bool packed, int64_t count, const Rows& rows, const W* w, int64_t k, const Sums& sums, ClaimNext claim_next) {
+static void last_panel(int64_t count, const Rows& rows, const W* w, int64_t k, const Sums& sums, ClaimNext claim_next) {
   constexpr int64_t kTail = kFarBytes / (kPanelColumns * static_cast<int64_t>(sizeof(W)));
   const int64_t head = k > kTail ? (k - kTail) / 2 * 2 : 0;
   float partial[kTileRows * kPanelColumns];
   if (head > 0) {
-    few_rows(packed, count, rows, w, head, Streamed{}, Sums{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns});
+    const Sums sums_so_far{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns};
+    panel_rows<kTileRows, uses_dot<W>>(count, rows, w, head, Streamed{}, sums_so_far);
   }
-  const Rows rest{rows.a + steps_of<W>(head) * (packed ? count : 1), rows.row_stride};
+  const Rows rest{rows.a + steps_of<W>(head) * (uses_dot<W> ? count : 1), rows.row_stride};
   const W* tail = w + head * kPanelColumns;
-  few_rows(packed, count, rest, tail, k - head, Streamed::towards(claim_next(), tail),
-           Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
+  panel_rows<kTileRows, uses_dot<W>>(count, rest, tail, k - head, Streamed::towards(claim_next(), tail),
+                                     Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
 }
 
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end): read from `packed`, or in place where that is nullptr.
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end); `packed` is x where a step is two k.
 // `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
 template <class W, class ClaimNext>
 static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
@@ -194,15 +196,15 @@ static void multiply_panels(const LinearArgs& a, const float* packed, int64_t ro
   if (count > a.tile_rows) {
     return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(claim_next);
   }
-  const Rows rows = packed ? Rows{packed + row_begin * steps_of<W>(a.k), 0} : Rows{a.x + row_begin * a.ld_x, a.ld_x};
+  const Rows rows = rows_at<W>(a, packed, row_begin, count, 0);
   for (int64_t panel = panel_begin; panel < panel_end; panel++) {
     const int64_t column = panel * kPanelColumns;
     const W* w = panel_weights<W>(a.w, a.k, panel);
     const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
     if (panel + 1 < panel_end) {
-      few_rows(packed, count, rows, w, a.k, Streamed{}, sums);
+      panel_rows<kTileRows, uses_dot<W>>(count, rows, w, a.k, Streamed{}, sums);
     } else {
-      last_panel(packed, count, rows, w, a.k, sums, claim_next);
+      last_panel(count, rows, w, a.k, sums, claim_next);
     }
   }
 }
@@ -211,7 +213,7 @@ template <class W>
 static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  const float* packed = a.packed ? static_cast<const float*>(c.workspace) : nullptr;
+  const float* packed = static_cast<const float*>(c.workspace);
   for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
@@ -231,15 +233,14 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   const int64_t count = a.expert_offsets[expert + 1] - row;
   if (count == 0) return;
   const float* packed = static_cast<const float*>(c.workspace) + row * steps_of<W>(a.k);
-  const bool in_place = !uses_dot<W> && count <= kThinRows;
   const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, !in_place, 0, 0};
+                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, uses_dot<W>, 0, 0};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
     const auto none = []() -> const W* { return nullptr; };
-    multiply_panels<W>(part, in_place ? nullptr : packed, begin, end, panel_begin, panel_end, c.scratch, none);
+    multiply_panels<W>(part, packed, begin, end, panel_begin, panel_end, c.scratch, none);
   }
 }
 

@@ -46,6 +46,28 @@ struct Rows {
   int64_t row_stride;
 };
 
+// x on its way through the steps of k. Three rows in place share a register: an address may add a stride, or twice that.
+template <int R, bool Packed>
+struct RowCursor {
+  static constexpr int kShared = Packed ? R : 3;
+  static constexpr int kBases = (R + kShared - 1) / kShared;
+  const float* base[kBases];
+  int64_t stride;
+
+  BAO_INLINE_MEMBER explicit RowCursor(const Rows& rows) : stride(rows.row_stride) {
+    BAO_UNROLL
+    for (int i = 0; i < kBases; i++) base[i] = rows.a + i * kShared * stride;
+  }
+  // x of row r, `step` steps from here.
+  BAO_INLINE_MEMBER float at(int r, int step) const {
+    return Packed ? base[0][step * R + r] : base[r / kShared][r % kShared * stride + step];
+  }
+  BAO_INLINE_MEMBER void advance(int steps) {
+    BAO_UNROLL
+    for (int i = 0; i < kBases; i++) base[i] += Packed ? steps * R : steps;
+  }
+};
+
 // Where a tile's sums come from and go to.
 struct Sums {
   // Partial sums of the blocks of k before, nullptr: 0.
@@ -99,7 +121,7 @@ BAO_INLINE void accumulate_panel(F (&acc)[R][NV], const Rows& rows, const W* w, 
   // Bfloat16 lies in pairs along k: a shift gives the even ones, a mask the odd ones.
   constexpr bool kPairs = std::is_same_v<W, BFloat16> && !uses_dot<W>;
   constexpr int64_t kBytes = step_bytes<W> * (kPairs ? 2 : 1);
-  const float* a = rows.a;
+  RowCursor<R, Packed> x(rows);
   const char* b = reinterpret_cast<const char*>(w);
   const auto step = [&](bool odd) __attribute__((always_inline)) {
     F row[NV];
@@ -115,14 +137,14 @@ BAO_INLINE void accumulate_panel(F (&acc)[R][NV], const Rows& rows, const W* w, 
       }
     }
     BAO_UNROLL
-    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(Packed ? a[r] : a[r * rows.row_stride]));
-    a += Packed ? R : 1;
+    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x.at(r, odd ? 1 : 0)));
   };
   const int64_t steps = steps_of<W>(k);
   for (int64_t s = 0; s < (kPairs ? steps / 2 : steps); s++) {
     source.template step<kBytes * NV / kPanelVectors>(b);
     step(false);
     if constexpr (kPairs) step(true);
+    x.advance(kPairs ? 2 : 1);
     b += kBytes;
   }
   if (kPairs && steps % 2 != 0) step(false);
@@ -175,7 +197,7 @@ static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t
   // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
-    for (int v = 0; v < NV * kLanes * 4; v += 64) __builtin_prefetch(reinterpret_cast<char*>(sums.to + r * sums.ld_to) + v, 1, 3);
+    for (int v = 0; v < NV * kLanes; v += 16) prefetch_for_write(sums.to + r * sums.ld_to + v);
   }
   accumulate_panel<R, NV, Packed>(acc, rows, w, k, source);
   store_sums(acc, sums);

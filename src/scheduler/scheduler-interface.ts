@@ -82,6 +82,8 @@ export interface SchedulerInterface {
   readonly numWaiting: number;
   /** Those that run, and those that have run and were preempted. */
   readonly numStarted: number;
+  /** 0..1 */
+  readonly kvCacheUsage: number;
   /**
    * Forgets all cached prefixes; false, and nothing done, while blocks are in use.
    *

@@ -89,6 +89,10 @@ export class Scheduler implements SchedulerInterface {
     return this.running.length + this.waiting.numPreempted;
   }
 
+  get kvCacheUsage(): number {
+    return this.kvCache.usage;
+  }
+
   hasRequests(): boolean {
     return this.requests.size > 0;
   }
@@ -181,7 +185,7 @@ export class Scheduler implements SchedulerInterface {
     return {
       numRunning: this.running.length,
       numWaiting: this.waiting.size,
-      kvCacheUsage: this.kvCache.usage,
+      kvCacheUsage: this.kvCacheUsage,
       prefixCacheQueries: queries,
       prefixCacheHits: hits,
       numPreemptions: this.numPreemptions,

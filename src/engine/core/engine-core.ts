@@ -287,8 +287,8 @@ export class EngineCore {
   }
 
   private publishLoad(): void {
-    const { numRunning, numWaiting, kvCacheUsage } = this.schedulerCounters();
-    this.status.setLoad(numRunning, numWaiting, kvCacheUsage);
+    const { numRunning, numWaiting, kvCacheUsage } = this.scheduler;
+    this.status.setLoad(numRunning, numWaiting + this.constrained.numWaiting, kvCacheUsage);
   }
 
   private receive(): void {
