@@ -146,7 +146,7 @@ function roofline(result: ResultOf<'kernels'>): string {
   );
   return lineChart({
     title: 'Kernels against the roofline',
-    subtitle: `shapes of ${modelName(result)}; small ones come from a cache and pass the limit of memory; ${where(result)}`,
+    subtitle: `shapes of ${modelName(result)}; small ones come from a cache; ${where(result)}`,
     x: { label: 'operations a byte', log: true },
     y: { label: 'GFLOP/s', log: true },
     series: [...marks, limit],
@@ -167,7 +167,8 @@ function peersBars(results: readonly ResultOf<'peers'>[], aspects: readonly Peer
   );
   const byTitle = groupBy(rows, rowTitle);
   const series = groupBy(rows, ({ peer }) => peer).map(([peer, own]) => ({
-    name: `${peer} ${result.versions[peer] ?? ''}`.trim(),
+    // What a version says of its build is for the file.
+    name: `${peer} ${result.versions[peer]?.split(' ')[0] ?? ''}`.trim(),
     values: byTitle.map(([title]) => own.find((row) => rowTitle(row) === title)?.tokens_per_s ?? null),
   }));
   return barChart({
