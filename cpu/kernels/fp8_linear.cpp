@@ -6,6 +6,7 @@
 namespace bao::BAO_ISA {
 namespace {
 
+// Rows up to which x is read in place, not packed first; no more than a tile has.
 constexpr int kThinRows = kTileRows < 4 ? kTileRows : 4;
 constexpr int64_t kGroupBytes = fp8_column_bytes(kFp8Group) * kPanelColumns;
 
@@ -272,6 +273,7 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
 
 void use_fp8(KernelTable& table) {
   table.isa = kIsa;
+  table.thin_rows = kThinRows;
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;
   table.quantize_fp8_weight = quantize_fp8_weight;

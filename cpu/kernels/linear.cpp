@@ -8,8 +8,6 @@
 namespace bao::BAO_ISA {
 namespace {
 
-// Rows up to which x is read in place by products that pack it otherwise; no more than a tile has.
-constexpr int kThinRows = kTileRows < 4 ? kTileRows : 4;
 // k in a block that several row tiles share: it stays in the first-level cache while they pass over it.
 constexpr int64_t kDepth = 512;
 
@@ -287,7 +285,6 @@ static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c
 void use_linear(KernelTable& table) {
   table.isa = kIsa;
   table.tile_rows = kTileRows;
-  table.thin_rows = kThinRows;
   table.bf16_dot = kBf16Dot;
   table.linear = linear;
   table.pack_grouped_activations = pack_grouped_activations;

@@ -96,13 +96,12 @@ export class RequestBuilder {
   ): Promise<ResolvedSamplingParams> {
     const { config, tokenizer } = this.engine;
     const chosen = toSamplingParams(params) ?? SamplingParams.fromDefaults(config.model.defaultSamplingParams);
-    const asked = chosen.structuredOutputsRequest();
     return chosen.resolve({
       config,
       tokenizer,
       promptTokenIds,
       reasoning: this.reasoning,
-      structuredOutputs: asked === null ? null : await this.structuredOutputs.resolve(asked),
+      structuredOutputs: await this.structuredOutputs.resolve(chosen.structuredOutputsRequest()),
       outputKind: outputKind ?? chosen.options.outputKind ?? 'cumulative',
     });
   }

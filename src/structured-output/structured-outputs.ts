@@ -54,7 +54,8 @@ export class StructuredOutputs {
    *
    * @throws ValidationError with the engine's own words for a grammar that it refuses, and for one that takes too long
    */
-  async resolve(request: StructuredOutputsRequest): Promise<StructuredOutputsParams> {
+  async resolve(request: StructuredOutputsRequest | null): Promise<StructuredOutputsParams | null> {
+    if (request === null) return null;
     if (this.tokenizer === null) {
       throw new ValidationError(
         'Structured outputs need a tokenizer, and this server runs with --skip-tokenizer-init.',

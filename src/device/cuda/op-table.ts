@@ -28,8 +28,8 @@ const MANY_ROWS = 1 << 16;
 /** The kernel table's functions: the library's, cuBLAS's, and those that need a workspace first. */
 export function opTable(options: OpTableOptions): OpTable {
   const { kernels, products, activationDtype } = options;
-  const reservations = { ...workspaces(options), ...productReservations(options) };
-  const reserving = Object.entries(workspaces(options)).map(([op, reserve]) => {
+  const workspaceOf = workspaces(options);
+  const reserving = Object.entries(workspaceOf).map(([op, reserve]) => {
     const call = kernels.ops[op]!;
     const reserved: NativeFunction = (stream, ...args) => {
       reserve(...args);
@@ -52,7 +52,7 @@ export function opTable(options: OpTableOptions): OpTable {
       linear: product(activationDtype),
       linear_f32: product('float32'),
     },
-    reservations: { ...nothingOps(), ...reservations },
+    reservations: { ...nothingOps(), ...workspaceOf, ...productReservations(options) },
   };
 }
 

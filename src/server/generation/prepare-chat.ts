@@ -52,8 +52,9 @@ export async function prepareChat(
   const toolChoice = resolveToolChoice(request, config.frontend.enableAutoToolChoice);
   const promptText = renderPromptOf(context, request);
   const promptTokenIds = await encodePrompt(engine, promptText, request.add_special_tokens, limits);
-  const asked = forcedCalls(toolChoice, request.tools ?? [], context.formats.tools) ?? structuredOutputsOf(request);
-  const constraint = asked === null ? null : await context.structuredOutputs.resolve(asked);
+  const constraint = await context.structuredOutputs.resolve(
+    forcedCalls(toolChoice, request.tools ?? [], context.formats.tools) ?? structuredOutputsOf(request),
+  );
   const topLogprobs = request.top_logprobs ?? 0;
   const fields = keepsSpecialTokens(context, toolChoice) ? { ...request, skip_special_tokens: false } : request;
   const params = samplingParams(context, fields, {

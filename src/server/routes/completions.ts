@@ -72,8 +72,7 @@ async function prepare(
   const id = `cmpl-${chooseRequestId(headers.get('X-Request-Id'), request.request_id, requestId)}`;
   const place = placement(context, request, headers, model.lora);
   const promptOnly = request.echo === true && request.max_tokens === 0;
-  const asked = structuredOutputsOf(request);
-  const structuredOutputs = asked === null ? null : await context.structuredOutputs.resolve(asked);
+  const structuredOutputs = await context.structuredOutputs.resolve(structuredOutputsOf(request));
   const generate = prompts.map((promptTokenIds) => ({
     requestId: engineRequestId(id),
     promptTokenIds,
