@@ -69,9 +69,10 @@ export class Mailbox {
 
   /** The Worker's side: blocks until there is a request. */
   next(): MailRequest {
-    Atomics.wait(this.control, WORD.request, this.numRequests);
-    this.numRequests = Atomics.load(this.control, WORD.request);
-    const { control } = this;
+    const { control, numRequests } = this;
+    // The notice of the last request may come when that has been answered already.
+    while (Atomics.load(control, WORD.request) === numRequests) Atomics.wait(control, WORD.request, numRequests);
+    this.numRequests = Atomics.load(control, WORD.request);
     return { op: control[WORD.op]!, a: control[WORD.a]!, b: control[WORD.b]! };
   }
 

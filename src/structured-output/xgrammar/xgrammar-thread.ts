@@ -1,9 +1,12 @@
 import { Worker } from 'node:worker_threads';
+import { logger } from '../../logging/logger.ts';
 import { SOURCE_URL } from '../../package-layout.ts';
 import { Mailbox, OP } from './mailbox.ts';
 import type { XGrammarVocabulary } from './xgrammar-engine.ts';
 import type { XGrammarSpec } from './xgrammar-spec.ts';
 import type { XGrammarWorkerData } from './xgrammar-worker.ts';
+
+const log = logger('structured-output');
 
 /** A compile that takes longer is given up; the first of a Worker has the vocabulary to prepare too. */
 const COMPILE_DEADLINE_MS = 10_000;
@@ -116,8 +119,10 @@ export class XGrammarThread {
     while (this.current !== null) {
       const { job, deadlineMs } = this.current;
       const { isAnswered, result } = this.mailbox;
-      if (this.dead || (isAnswered ? result < 0 : performance.now() > deadlineMs)) this.kill();
-      else if (isAnswered) {
+      if (this.dead || (isAnswered ? result < 0 : performance.now() > deadlineMs)) {
+        log.warn(`A grammar Worker ${isAnswered || this.dead ? 'has failed' : 'does not answer'} and is replaced`);
+        this.kill();
+      } else if (isAnswered) {
         this.hasStarted = true;
         this.current = null;
         job.done(result);
