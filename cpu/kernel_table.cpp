@@ -1,93 +1,63 @@
+// Which kernels each instruction set has.
+//
+// The build (scripts/build-cpu.ts) says what it has compiled: BAO_KERNELS is KERNELS(set, file) for each version of each file of
+// kernels/, lower sets first, BAO_LOWEST the lowest set up to which every file has one.
 #include "kernels.h"
 #include "platform.h"
 
 namespace bao {
 
-// BAO_WITH_…: the instruction sets that this library was built for (scripts/build-cpu.ts).
-namespace portable {
-const KernelTable* kernels();
-}
-#if defined(BAO_WITH_AVX2)
-namespace avx2 {
-const KernelTable* kernels();
-}
-#endif
-#if defined(BAO_WITH_AVX512)
-namespace avx512 {
-const KernelTable* kernels();
-}
-#endif
-// What the others bring changes a few kernels: dot products of bytes and of bfloat16 those with such weights, lookups of bytes those with
-// 8-bit floats. The rest is the level's below.
-#if defined(BAO_WITH_AVX512_VNNI)
-namespace avx512_vnni {
-void use_quant(KernelTable&);
+#define KERNELS(set, file)          \
+  namespace set {                   \
+  void use_##file(KernelTable&);    \
+  }
+BAO_KERNELS
+#undef KERNELS
 
-static KernelTable make_table() {
-  KernelTable table = *avx512::kernels();
-  table.isa = kAvx512Vnni;
-  use_quant(table);
+namespace {
+
+// By the names of their namespaces.
+namespace isa_of {
+constexpr Isa portable = kPortable, avx2 = kAvx2, avx512 = kAvx512, avx512_vnni = kAvx512Vnni, avx512_vbmi = kAvx512Vbmi,
+              avx512_bf16 = kAvx512Bf16;
+}
+
+struct Kernels {
+  Isa isa;
+  void (*use)(KernelTable&);
+};
+
+#define KERNELS(set, file) {isa_of::set, set::use_##file},
+constexpr Kernels kKernels[] = {BAO_KERNELS};
+#undef KERNELS
+
+// Of each file the highest version up to `isa`.
+KernelTable make_table(int32_t isa) {
+  KernelTable table{};
+  for (const Kernels& kernels : kKernels) {
+    if (kernels.isa > isa) break;
+    kernels.use(table);
+    table.isa = kernels.isa;
+  }
   return table;
 }
-static const KernelTable* kernels() {
-  static const KernelTable table = make_table();
-  return &table;
-}
-}  // namespace avx512_vnni
-#endif
-#if defined(BAO_WITH_AVX512_VBMI)
-namespace avx512_vbmi {
-void use_attention(KernelTable&);
-void use_fp8(KernelTable&);
 
-static KernelTable make_table() {
-  KernelTable table = *avx512_vnni::kernels();
-  use_attention(table);
-  use_fp8(table);
-  return table;
-}
-static const KernelTable* kernels() {
-  static const KernelTable table = make_table();
-  return &table;
-}
-}  // namespace avx512_vbmi
-#endif
-#if defined(BAO_WITH_AVX512_BF16)
-namespace avx512_bf16 {
-void use_linear(KernelTable&);
+struct Tables {
+  KernelTable of[kAvx512Bf16 + 1];
 
-static KernelTable make_table() {
-  KernelTable table = *avx512_vbmi::kernels();
-  use_linear(table);
-  return table;
-}
-static const KernelTable* kernels() {
-  static const KernelTable table = make_table();
-  return &table;
-}
-}  // namespace avx512_bf16
-#endif
+  // None for what does not run here: filling one runs code that was compiled for it.
+  Tables() {
+    for (int32_t isa = isa_of::BAO_LOWEST; isa <= detect_isa(); isa++) of[isa] = make_table(isa);
+  }
+};
+
+}  // namespace
 
 const KernelTable* kernel_table(int32_t isa) {
+  static const Tables tables;
   const int32_t highest = detect_isa();
   const int32_t wanted = isa < 0 ? preferred_isa() : isa > highest ? highest : isa;
-#if defined(BAO_WITH_AVX512_BF16)
-  if (wanted >= kAvx512Bf16) return avx512_bf16::kernels();
-#endif
-#if defined(BAO_WITH_AVX512_VBMI)
-  if (wanted >= kAvx512Vbmi) return avx512_vbmi::kernels();
-#endif
-#if defined(BAO_WITH_AVX512_VNNI)
-  if (wanted >= kAvx512Vnni) return avx512_vnni::kernels();
-#endif
-#if defined(BAO_WITH_AVX512)
-  if (wanted >= kAvx512) return avx512::kernels();
-#endif
-#if defined(BAO_WITH_AVX2)
-  if (wanted >= kAvx2) return avx2::kernels();
-#endif
-  static_cast<void>(wanted);
-  return portable::kernels();
+  return wanted < isa_of::BAO_LOWEST ? nullptr : &tables.of[wanted];
 }
 
 }  // namespace bao

@@ -293,11 +293,12 @@ struct KernelTable {
   void (*fp8_linear)(const LinearArgs&, const ChunkContext&);
   void (*fp8_grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
   void (*quantize_fp8_weight)(const Fp8WeightArgs&, const ChunkContext&);
-  // Searches and sums in rows of logits, for sampling: kRowKernels of kernels/row_kernels.cpp.
+  // Searches and sums in rows of logits, for sampling: kernels/row_kernels.cpp.
   const RowKernels* rows;
 };
 
-// The table of the highest instruction set that runs here and is not above `isa`; -1: of the one that is fastest here.
+// The table of the highest instruction set that runs here and is not above `isa`; -1: of the one that is fastest here. nullptr where
+// this library was built for higher ones only.
 const KernelTable* kernel_table(int32_t isa);
 
 }  // namespace bao

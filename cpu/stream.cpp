@@ -241,11 +241,12 @@ void Stream::wait(int64_t event) {
 using bao::Stream;
 
 // A stream of `num_threads` threads, the waiting caller included, and kernels of at most the given Isa (-1: the fastest
-// here). nullptr where the threads or the memory can't be had.
+// here). nullptr where the threads, the memory or the kernels can't be had.
 BAO_EXPORT void* bao_stream_create(int32_t num_threads, int32_t isa) {
   if (num_threads < 1 || num_threads > 4096) return nullptr;
   try {
-    return new Stream(num_threads, bao::kernel_table(isa));
+    const bao::KernelTable* kernels = bao::kernel_table(isa);
+    return kernels ? new Stream(num_threads, kernels) : nullptr;
   } catch (...) {
     return nullptr;
   }

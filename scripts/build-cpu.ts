@@ -5,11 +5,12 @@
 
 import { suffix } from 'bun:ffi';
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { cacheFolder, PACKAGE_ROOT } from '../src/package-layout.ts';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 
 const SOURCES = join(PACKAGE_ROOT, 'cpu');
+const KERNELS = join(SOURCES, 'kernels');
 const LIBRARY = `libbao-cpu.${suffix}`;
 /** The library of an executable, which has no sources. */
 const PREBUILT = join(PACKAGE_ROOT, 'prebuilt', LIBRARY);
@@ -41,7 +42,7 @@ interface InstructionSet {
 }
 
 /** What cpu/kernels can be compiled for, each beyond the one below. */
-export const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
+const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
   process.arch === 'x64'
     ? {
         portable: { flags: [], features: [] },
@@ -61,54 +62,107 @@ export const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
       }
     : { portable: { flags: [], features: [] } };
 
-/** The sets that this machine runs; all where it does not say. */
-function supportedSets(): string[] {
+/** One file of cpu/kernels, compiled for one instruction set. */
+interface KernelVersion {
+  set: string;
+  file: string;
+}
+
+/** What a library has. */
+interface LibraryContents {
+  /** Lower sets first. */
+  versions: readonly KernelVersion[];
+  /** The lowest set that it has all kernels for. */
+  lowest: string;
+}
+
+/**
+ * `best`: what is fastest here, alone. `runnable`: every set that runs here, to compare them. `all`: every set there is, for other machines too.
+ */
+export type InstructionSets = 'best' | 'runnable' | 'all';
+
+/** What the processor says of itself; null where the system has no such file. */
+function cpuinfo(): string | null {
+  return existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : null;
+}
+
+/** The sets that a processor runs; all where it does not say. */
+function runnableSets(info: string | null): string[] {
   const names = Object.keys(INSTRUCTION_SETS);
-  if (!existsSync('/proc/cpuinfo')) return names;
-  const features = new Set(
-    readFileSync('/proc/cpuinfo', 'utf8')
-      .match(/^flags\s*:(.*)$/m)?.[1]
-      ?.split(' '),
-  );
+  if (info === null) return names;
+  const features = new Set(info.match(/^flags\s*:(.*)$/m)?.[1]?.split(' '));
   const firstMissing = names.findIndex((name) => !INSTRUCTION_SETS[name]!.features.every((each) => features.has(each)));
   return firstMissing < 0 ? names : names.slice(0, firstMissing);
 }
 
+/** The set whose kernels are fastest: `preferred_isa` of cpu/platform.cpp, in the system's words. */
+function bestSet(info: string): string {
+  const sets = runnableSets(info);
+  const dotsAreSlow = sets.at(-1) === 'avx512_bf16' && /^vendor_id\s*: GenuineIntel$/m.test(info);
+  return sets.at(dotsAreSlow ? -2 : -1)!;
+}
+
+/** @param info of the processor that the library is for, as /proc/cpuinfo has it; null: not known, so that `best` has to have everything */
+export function libraryContents(which: InstructionSets, info = cpuinfo()): LibraryContents {
+  const sets = which === 'all' ? Object.keys(INSTRUCTION_SETS) : runnableSets(info);
+  const files = filesWith(KERNELS, /\.cpp$/).map((source) => basename(source, '.cpp'));
+  const versions = sets.flatMap((set) =>
+    files.filter((file) => INSTRUCTION_SETS[set]!.only?.includes(file) ?? true).map((file) => ({ set, file })),
+  );
+  if (which !== 'best' || info === null) return { versions, lowest: sets[0]! };
+  const best = bestSet(info);
+  const upToBest = sets.slice(0, sets.indexOf(best) + 1);
+  const candidates = versions.filter(({ set }) => upToBest.includes(set));
+  const isHighest = ({ file }: KernelVersion, index: number) =>
+    !candidates.slice(index + 1).some((higher) => higher.file === file);
+  return { versions: candidates.filter(isHighest), lowest: best };
+}
+
 /**
- * Path of the library, built first where this content has not been built yet: for the instruction sets of this machine, or for all, so that
- * it runs on others too. The cache is `native/<hash>/` in the folder for caches (`cacheFolder`). Throws an Error of one sentence where no compiler is found, or with the compiler's output.
+ * Path of the library, built first where this content has not been built yet; one with more instruction sets does as well. The cache is
+ * `native/<hash>/` in the folder for caches (`cacheFolder`), with compiled files in `native/objects/`. Throws an Error of one sentence where no
+ * compiler is found, or with the compiler's output.
+ *
+ * @param options.sets default `best`
  */
-export async function ensureCpuLibrary(
-  options: { quiet?: boolean; allInstructionSets?: boolean } = {},
-): Promise<string> {
+export async function ensureCpuLibrary(options: { quiet?: boolean; sets?: InstructionSets } = {}): Promise<string> {
   if (existsSync(PREBUILT)) return PREBUILT;
-  const sets = options.allInstructionSets ? Object.keys(INSTRUCTION_SETS) : supportedSets();
   const cache = join(cacheFolder(), 'native');
-  const sources = sourcesHash(sets);
+  const wanted = options.sets ?? 'best';
+  const hashes = libraryHashes(wanted);
   let compiler: string;
   try {
     compiler = findCompiler();
   } catch (error) {
     // A machine without a compiler may have been given a built library, as the last stage of a container image is.
-    const built = findBuilt(cache, sources);
+    const built = findBuilt(cache, hashes);
     if (built !== null) return built;
     throw error;
   }
-  const folder = join(cache, `${sources}-${compilerHash(compiler)}`);
-  const library = join(folder, LIBRARY);
-  if (existsSync(library)) return library;
+  const id = compilerHash(compiler);
+  const libraries = hashes.map((hash) => join(cache, `${hash}-${id}`, LIBRARY));
+  const existing = libraries.find((path) => existsSync(path));
+  if (existing !== undefined) return existing;
 
+  const library = libraries.at(-1)!;
   const scratch = join(cache, `build-${process.pid}-${crypto.randomUUID()}`);
   try {
     mkdirSync(scratch, { recursive: true });
+    mkdirSync(join(cache, 'objects'), { recursive: true });
   } catch (error) {
     throw new Error(
       `The folder for built kernels, ${cache}, can't be written (${(error as Error).message}); BAO_CACHE_DIR names another.`,
     );
   }
   try {
-    const built = await build(compiler, sets, scratch, progressLine(options.quiet ?? false));
-    mkdirSync(folder, { recursive: true });
+    const jobs = compileJobs(libraryContents(wanted), scratch);
+    const built = await build(
+      compiler,
+      jobs,
+      { scratch, objects: join(cache, 'objects') },
+      progressLine(options.quiet ?? false),
+    );
+    mkdirSync(dirname(library), { recursive: true });
     renameSync(built, library);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
@@ -118,18 +172,30 @@ export async function ensureCpuLibrary(
 
 /** Path of the library if this machine has it; nothing is built. */
 export function findCpuLibrary(): string | null {
-  return existsSync(PREBUILT) ? PREBUILT : findBuilt(join(cacheFolder(), 'native'), sourcesHash(supportedSets()));
+  return existsSync(PREBUILT) ? PREBUILT : findBuilt(join(cacheFolder(), 'native'), libraryHashes('best'));
 }
 
-/** Of everything that decides what is built, but the compiler. */
-function sourcesHash(sets: readonly string[]): string {
-  let hash = Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, sets, INSTRUCTION_SETS, process.platform]));
-  for (const folder of [SOURCES, join(SOURCES, 'kernels')]) {
-    for (const file of filesWith(folder, /\.(cpp|h)$/)) {
-      hash = Bun.hash(basename(file), hash);
-      hash = Bun.hash(readFileSync(file), hash);
-    }
+/** Of everything that decides what is built, but the compiler: of the libraries that will do, the wanted one last. */
+function libraryHashes(wanted: InstructionSets): string[] {
+  const sources = contentHash([...filesWith(SOURCES, /\.(cpp|h)$/), ...filesWith(KERNELS, /\.(cpp|h)$/)]);
+  const kinds: InstructionSets[] = ['all', 'runnable', 'best'];
+  return kinds
+    .slice(0, kinds.indexOf(wanted) + 1)
+    .map((which) =>
+      hex(Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, INSTRUCTION_SETS, libraryContents(which)]), sources)),
+    );
+}
+
+function contentHash(files: readonly string[]): bigint {
+  let hash = 0n;
+  for (const file of files) {
+    hash = BigInt(Bun.hash(basename(file), hash));
+    hash = BigInt(Bun.hash(readFileSync(file), hash));
   }
+  return hash;
+}
+
+function hex(hash: number | bigint): string {
   return hash.toString(16).padStart(16, '0');
 }
 
@@ -142,45 +208,64 @@ function compilerHash(compiler: string): string {
     .slice(0, 8);
 }
 
-/** A library of these sources, whatever compiler made it. */
-function findBuilt(cache: string, sources: string): string | null {
-  const folders = existsSync(cache) ? readdirSync(cache).filter((name) => name.startsWith(`${sources}-`)) : [];
-  return folders.map((name) => join(cache, name, LIBRARY)).find((path) => existsSync(path)) ?? null;
+/** The first of these libraries that is there, whatever compiler made it. */
+function findBuilt(cache: string, hashes: readonly string[]): string | null {
+  const folders = existsSync(cache) ? readdirSync(cache) : [];
+  const paths = hashes.flatMap((hash) =>
+    folders.filter((name) => name.startsWith(`${hash}-`)).map((name) => join(cache, name, LIBRARY)),
+  );
+  return paths.find((path) => existsSync(path)) ?? null;
 }
 
-/** Every source once, those of cpu/kernels once for each set. */
-export function compileJobs(sets: readonly string[], scratch: string): CompileJob[] {
-  const jobs: CompileJob[] = [];
-  const defines = sets.map((set) => `-DBAO_WITH_${set.toUpperCase()}`);
-  for (const source of filesWith(join(SOURCES, 'kernels'), /\.cpp$/)) {
-    const name = basename(source, '.cpp');
-    for (const isa of sets) {
-      const { flags, only } = INSTRUCTION_SETS[isa]!;
-      if (only && !only.includes(name)) continue;
-      const object = join(scratch, `${name}.${isa}.o`);
-      jobs.push({ source, object, flags: [...FLAGS, ...KERNEL_FLAGS, ...flags] });
-    }
-  }
+/** The versions of kernels, and every other source once. */
+export function compileJobs({ versions, lowest }: LibraryContents, scratch: string): CompileJob[] {
+  const jobs = versions.map(({ set, file }) => ({
+    source: join(KERNELS, `${file}.cpp`),
+    object: join(scratch, `${file}.${set}.o`),
+    flags: [...FLAGS, ...KERNEL_FLAGS, ...INSTRUCTION_SETS[set]!.flags],
+  }));
+  const list = versions.map(({ set, file }) => `KERNELS(${set}, ${file})`).join(' ');
   for (const source of filesWith(SOURCES, /\.cpp$/)) {
-    jobs.push({ source, object: join(scratch, `${basename(source, '.cpp')}.o`), flags: [...FLAGS, ...defines] });
+    const name = basename(source, '.cpp');
+    const defines = name === 'kernel_table' ? [`-DBAO_KERNELS=${list}`, `-DBAO_LOWEST=${lowest}`] : [];
+    jobs.push({ source, object: join(scratch, `${name}.o`), flags: [...FLAGS, ...defines] });
   }
   // The largest files first, so that no core is left alone with one at the end.
   return jobs.sort((a, b) => statSync(b.source).size - statSync(a.source).size);
 }
 
+/** A source and the headers of the library that it includes, directly or not. */
+function filesOf(source: string, found = new Set<string>()): Set<string> {
+  if (found.has(source)) return found;
+  found.add(source);
+  for (const [, name] of readFileSync(source, 'utf8').matchAll(/^#include "(.+)"$/gm))
+    filesOf(join(dirname(source), name!), found);
+  return found;
+}
+
+/** Compiles what no build has compiled before, and links. */
 async function build(
   compiler: string,
-  sets: readonly string[],
-  scratch: string,
+  jobs: readonly CompileJob[],
+  folders: { scratch: string; objects: string },
   progress: (text: string, last?: boolean) => void,
-) {
+): Promise<string> {
   const started = performance.now();
-  const jobs = compileJobs(sets, scratch);
-  await compileAll(compiler, jobs, (done) =>
-    progress(`building the CPU kernels with ${basename(compiler)}: ${done} of ${jobs.length} files`),
-  );
-  const library = join(scratch, LIBRARY);
-  await run(compiler, ['-shared', '-pthread', ...jobs.map((job) => job.object), '-o', library]);
+  const kept = (job: CompileJob) => {
+    const hash = Bun.hash(JSON.stringify([compilerHash(compiler), job.flags]), contentHash([...filesOf(job.source)]));
+    return join(folders.objects, `${basename(job.object, '.o')}-${hex(hash)}.o`);
+  };
+  const missing = jobs.filter((job) => !existsSync(kept(job)));
+  try {
+    await compileAll(compiler, missing, (done) =>
+      progress(`building the CPU kernels with ${basename(compiler)}: ${done} of ${missing.length} files`),
+    );
+  } finally {
+    // Where one fails, the others need not be compiled again.
+    for (const job of missing) if (existsSync(job.object)) renameSync(job.object, kept(job));
+  }
+  const library = join(folders.scratch, LIBRARY);
+  await run(compiler, ['-shared', '-pthread', ...jobs.map(kept), '-o', library]);
   progress(`built the CPU kernels in ${((performance.now() - started) / 1000).toFixed(1)} s`, true);
   return library;
 }

@@ -31,7 +31,7 @@ interface PackedFile {
 }
 
 async function packedFiles(): Promise<PackedFile[]> {
-  const library = await ensureCpuLibrary({ allInstructionSets: !isForThisMachine });
+  const library = await ensureCpuLibrary({ sets: isForThisMachine ? 'best' : 'all' });
   const platform = `${process.platform}-${process.arch}`;
   const names = ['models/demo/*', 'models/demo-pirate/*', `vendor/llguidance/${platform}/*`].flatMap((pattern) => [
     ...new Bun.Glob(pattern).scanSync(PACKAGE_ROOT),

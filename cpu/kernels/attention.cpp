@@ -123,9 +123,9 @@ class Attention {
         now = next;
       } else {
         stage(item, tile, first, last);
-        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, Coming<T>{});
+        score<false>(tile, first, last, staged(s_.keys, kGroup), kKeyTile, Coming<float>{});
         softmax(item, tile);
-        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), Coming<T>{});
+        add_values<false>(item, tile, staged(s_.values, kGroup * s_.dim), Coming<float>{});
       }
     }
   }
@@ -163,8 +163,8 @@ class Attention {
     return keys + ((a_.num_kv_heads - item.kv_head) * a_.head_dim + item.kv_head * s_.dim) * a_.block_size;
   }
 
-  template <bool Ahead, class K>
-  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Coming<T>& coming) {
+  template <bool Ahead, class K, class C>
+  void score(int64_t tile, int64_t first, int64_t last, const Groups<K>& keys, int64_t ld_keys, const Coming<C>& coming) {
     const int64_t begin = (first - tile) / kGroup, end = ceil_div(last - tile, kGroup);
     for (int64_t row = 0; row < rows_; row += kTileRows) {
       with_rows<kTileRows>(rows_ - row, [&](auto count) {
@@ -176,8 +176,8 @@ class Attention {
 
   // A row takes only the keys that it sees: another's value may be infinite, and 0 times that is no number. Rows of a register
   // tile share the keys that all of them see; the few before and after are each row's own.
-  template <bool Ahead, class V>
-  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Coming<T>& coming) {
+  template <bool Ahead, class V, class C>
+  void add_values(const Item& item, int64_t tile, const Groups<V>& values, const Coming<C>& coming) {
     const auto add = [&](auto count, int64_t row, int64_t begin, int64_t end) {
       if (begin >= end) return;
       value_columns<count(), tile_vectors<count()>, Ahead>(s_.scores + row * kKeyTile, values, s_.dim, begin, end, 0,
@@ -326,7 +326,6 @@ static void merge_attention(const PagedAttentionArgs& a, const ChunkContext& c) 
 }
 
 void use_attention(KernelTable& table) {
-  table.isa = kIsa;
   table.paged_attention = paged_attention;
   table.merge_attention = merge_attention;
 }

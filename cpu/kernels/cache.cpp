@@ -35,10 +35,14 @@ void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void reshape_and_cache(const ReshapeAndCacheArgs& a, const ChunkContext& c) {
+static void reshape_and_cache(const ReshapeAndCacheArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
   with_cache_dtype(a.cache_dtype, [&](auto* type) { write_tokens<std::remove_pointer_t<decltype(type)>>(a, begin, end); });
+}
+
+void use_cache(KernelTable& table) {
+  table.reshape_and_cache = reshape_and_cache;
 }
 
 }  // namespace bao::BAO_ISA

@@ -89,7 +89,7 @@ BAO_INLINE void gather_from_panel(const D* panel, int64_t column, int64_t k0, in
 
 }  // namespace
 
-void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
+static void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
   const int64_t column_chunks = ceil_div(a.n, a.columns_per_chunk);
   const int64_t row_begin = c.chunk / column_chunks * a.rows_per_chunk;
   const int64_t row_end = min(a.rows, row_begin + a.rows_per_chunk);
@@ -108,7 +108,7 @@ void act_and_mul(const ActAndMulArgs& a, const ChunkContext& c) {
   }
 }
 
-void activate(const ActivateArgs& a, const ChunkContext& c) {
+static void activate(const ActivateArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kElementwiseGrain;
   const int64_t n = min(kElementwiseGrain, a.count - begin);
   const float* x = a.x + begin;
@@ -127,7 +127,7 @@ void activate(const ActivateArgs& a, const ChunkContext& c) {
   }
 }
 
-void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
+static void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
   const int64_t first = a.spans[2 * c.chunk], count = a.spans[2 * c.chunk + 1];
   float* out = a.out + static_cast<int64_t>(c.chunk) * a.n;
   const float divisor = static_cast<float>(max(1, count));
@@ -144,7 +144,7 @@ void mean_rows(const MeanRowsArgs& a, const ChunkContext& c) {
   }
 }
 
-void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
+static void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
   const int64_t row_begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
   const int64_t row_end = min(a.rows, row_begin + a.rows_per_chunk);
   const F alpha = set1(a.alpha), limit = set1(a.limit);
@@ -159,7 +159,7 @@ void swigluoai_and_mul(const SwigluOaiArgs& a, const ChunkContext& c) {
   }
 }
 
-void add(const AddArgs& a, const ChunkContext& c) {
+static void add(const AddArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kElementwiseGrain;
   const int64_t end = min(a.count, begin + kElementwiseGrain);
   int64_t i = begin;
@@ -167,7 +167,7 @@ void add(const AddArgs& a, const ChunkContext& c) {
   if (i < end) store_n(a.out + i, load_n(a.x + i, end - i) + load_n(a.y + i, end - i), end - i);
 }
 
-void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {
+static void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kElementwiseGrain;
   const int64_t end = min(a.count, begin + kElementwiseGrain);
   for (int64_t i = begin; i < end; i += kLanes) {
@@ -176,7 +176,7 @@ void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {
   }
 }
 
-void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
+static void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
   for (int64_t i = begin; i < end; i++) {
@@ -200,7 +200,7 @@ void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
   }
 }
 
-void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
+static void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
   const int64_t end = min(a.rows, begin + kConvertRows);
   const int64_t panel_elements = round_up(a.cols, 2) * kPanelColumns;
@@ -220,6 +220,17 @@ void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
       }
     });
   });
+}
+
+void use_elementwise(KernelTable& table) {
+  table.act_and_mul = act_and_mul;
+  table.activate = activate;
+  table.mean_rows = mean_rows;
+  table.swigluoai_and_mul = swigluoai_and_mul;
+  table.add = add;
+  table.soft_cap = soft_cap;
+  table.embedding = embedding;
+  table.pack_linear = pack_linear;
 }
 
 }  // namespace bao::BAO_ISA

@@ -195,11 +195,15 @@ void attend(const EncoderAttentionArgs& a, const Item& item, const Scratch& s) {
 
 }  // namespace
 
-void encoder_attention(const EncoderAttentionArgs& a, const ChunkContext& c) {
+static void encoder_attention(const EncoderAttentionArgs& a, const ChunkContext& c) {
   const Scratch scratch(a.head_dim, c.scratch);
   Items items(a);
   Item item;
   while (items.find(c.next_item(), item)) attend(a, item, scratch);
+}
+
+void use_encoder_attention(KernelTable& table) {
+  table.encoder_attention = encoder_attention;
 }
 
 }  // namespace bao::BAO_ISA

@@ -271,8 +271,7 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
   with_cache_dtype(a.source_dtype, [&](auto* type) { quantize_rows<std::remove_pointer_t<decltype(type)>>(a, begin, end); });
 }
 
-void use_fp8(KernelTable& table) {
-  table.isa = kIsa;
+void use_fp8_linear(KernelTable& table) {
   table.thin_rows = kThinRows;
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;

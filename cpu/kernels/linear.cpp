@@ -283,7 +283,6 @@ static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c
 }
 
 void use_linear(KernelTable& table) {
-  table.isa = kIsa;
   table.tile_rows = kTileRows;
   table.bf16_dot = kBf16Dot;
   table.linear = linear;

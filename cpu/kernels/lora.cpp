@@ -185,7 +185,7 @@ BAO_INLINE int64_t row_floats(const LoraArgs& args) { return static_cast<int64_t
 
 }  // namespace
 
-void lora_rows(const LoraArgs& args, const ChunkContext& c) {
+static void lora_rows(const LoraArgs& args, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * args.rows_per_chunk;
   const int64_t end = min(args.num_rows, begin + args.rows_per_chunk);
   float* t = static_cast<float*>(c.scratch);
@@ -198,7 +198,7 @@ void lora_rows(const LoraArgs& args, const ChunkContext& c) {
   });
 }
 
-void lora_shrink(const LoraArgs& args, const ChunkContext& c) {
+static void lora_shrink(const LoraArgs& args, const ChunkContext& c) {
   const int64_t ld_t = row_floats(args);
   const int64_t j = static_cast<int64_t>(c.chunk) * args.ranks_per_chunk;
   float* t = static_cast<float*>(c.workspace);
@@ -209,7 +209,7 @@ void lora_shrink(const LoraArgs& args, const ChunkContext& c) {
   });
 }
 
-void lora_expand(const LoraArgs& args, const ChunkContext& c) {
+static void lora_expand(const LoraArgs& args, const ChunkContext& c) {
   const int64_t ld_t = row_floats(args);
   const int64_t column = static_cast<int64_t>(c.chunk) * args.columns_per_chunk;
   const float* t = static_cast<const float*>(c.workspace);
@@ -218,6 +218,12 @@ void lora_expand(const LoraArgs& args, const ChunkContext& c) {
       expand_run(args, adapter, first, last, column, min(args.n, column + args.columns_per_chunk), t + first * ld_t, ld_t);
     });
   });
+}
+
+void use_lora(KernelTable& table) {
+  table.lora_rows = lora_rows;
+  table.lora_shrink = lora_shrink;
+  table.lora_expand = lora_expand;
 }
 
 }  // namespace bao::BAO_ISA

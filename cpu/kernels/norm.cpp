@@ -82,7 +82,7 @@ BAO_INLINE void rotate_pairs(float* x, const float* cos, const float* sin, int64
 
 }  // namespace
 
-void rms_norm(const RmsNormArgs& a, const ChunkContext& c) {
+static void rms_norm(const RmsNormArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
   const int64_t end = min(a.rows, begin + a.rows_per_chunk);
   for (int64_t row = begin; row < end; row++) {
@@ -96,7 +96,7 @@ void rms_norm(const RmsNormArgs& a, const ChunkContext& c) {
   }
 }
 
-void qk_norm_rope(const QkNormRopeArgs& a, const ChunkContext& c) {
+static void qk_norm_rope(const QkNormRopeArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
   const int64_t half = a.rotary_dim / 2;
@@ -118,7 +118,7 @@ void qk_norm_rope(const QkNormRopeArgs& a, const ChunkContext& c) {
   }
 }
 
-void layer_norm(const LayerNormArgs& a, const ChunkContext& c) {
+static void layer_norm(const LayerNormArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * a.rows_per_chunk;
   const int64_t end = min(a.rows, begin + a.rows_per_chunk);
   for (int64_t row = begin; row < end; row++) {
@@ -134,6 +134,12 @@ void layer_norm(const LayerNormArgs& a, const ChunkContext& c) {
     }
     for (; i < a.n; i++) out[i] = (x[i] - mean) * scale * a.weight[i] + (a.bias ? a.bias[i] : 0.0f);
   }
+}
+
+void use_norm(KernelTable& table) {
+  table.rms_norm = rms_norm;
+  table.qk_norm_rope = qk_norm_rope;
+  table.layer_norm = layer_norm;
 }
 
 }  // namespace bao::BAO_ISA

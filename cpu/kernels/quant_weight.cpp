@@ -146,12 +146,16 @@ static void quantize_weight_rows(const QuantizeWeightArgs& a, int64_t begin, int
 
 }  // namespace
 
-void quantize_weight(const QuantizeWeightArgs& a, const ChunkContext& c) {
+static void quantize_weight(const QuantizeWeightArgs& a, const ChunkContext& c) {
   const int64_t begin = c.chunk * kQuantizeWeightRows, end = min(a.rows, begin + kQuantizeWeightRows);
   with_dtype(a.source_dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     with_bits(a.bits, [&](auto bits) { quantize_weight_rows<bits.value, T>(a, begin, end); });
   });
+}
+
+void use_quant_weight(KernelTable& table) {
+  table.quantize_weight = quantize_weight;
 }
 
 }  // namespace bao::BAO_ISA

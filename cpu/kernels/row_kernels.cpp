@@ -85,7 +85,9 @@ int64_t count_above(const float* x, int64_t n, float threshold) {
 
 }  // namespace
 
-extern const RowKernels kRowKernels;
-const RowKernels kRowKernels{block_max, exp_weights, sum_above, count_above};
+void use_row_kernels(KernelTable& table) {
+  static constexpr RowKernels kRowKernels{block_max, exp_weights, sum_above, count_above};
+  table.rows = &kRowKernels;
+}
 
 }  // namespace bao::BAO_ISA

@@ -26,22 +26,10 @@ namespace bao::BAO_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
-constexpr Isa kIsa =
-#if defined(__AVX512BF16__)
-    kAvx512Bf16;
-#elif defined(__AVX512VBMI__)
-    kAvx512Vbmi;
-#elif defined(__AVX512VNNI__)
-    kAvx512Vnni;
-#else
-    kAvx512;
-#endif
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
-constexpr Isa kIsa = kAvx2;
 #else
 constexpr int kLanes = 4;
-constexpr Isa kIsa = kPortable;
 #endif
 
 typedef float F __attribute__((vector_size(kLanes * 4)));

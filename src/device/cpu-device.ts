@@ -59,7 +59,9 @@ export class CpuDevice implements Device {
     this.#library = openCpuLibrary(options.libraryPath);
     this.#stream = this.#library.bao_stream_create(this.threads, options.isa ? ISA_CODES[options.isa] : -1);
     if (!this.#stream)
-      throw new Error(`a stream of ${this.threads} threads can't be had (from 1 to 4096 are possible)`);
+      throw new Error(
+        `a stream of ${this.threads} threads (from 1 to 4096 are possible) with ${options.isa ?? 'this processor'}'s kernels can't be had from ${options.libraryPath}`,
+      );
     this.isa = ISA_NAMES[this.#library.bao_stream_isa(this.#stream)]!;
     this.description = describeCpu(this.threads, this.isa);
     const ops = bindOps(this.#library.ops, this.#stream);

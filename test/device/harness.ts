@@ -4,7 +4,7 @@ import { type CpuDevice, createCpuDevice } from '../../src/device/cpu-device.ts'
 import { type CpuIsa, ISA_CODES, openCpuLibrary } from '../../src/device/cpu-library.ts';
 import type { CacheDType, FloatDType } from '../../src/device/dtype.ts';
 
-const libraryPath = await ensureCpuLibrary({ quiet: true });
+const libraryPath = await ensureCpuLibrary({ quiet: true, sets: 'runnable' });
 
 export const FLOAT_DTYPES: readonly FloatDType[] = ['float32', 'bfloat16', 'float16'];
 export const CACHE_DTYPES: readonly CacheDType[] = [...FLOAT_DTYPES, 'fp8_e4m3'];

@@ -7,7 +7,7 @@ import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../../src
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
 import { forceToken, prepareSampling } from '../../src/sampling/sampling-request.ts';
 
-const libraryPath = await ensureCpuLibrary({ quiet: true });
+const libraryPath = await ensureCpuLibrary({ quiet: true, sets: 'runnable' });
 
 export function openCpuDevice(threads = 2, isa?: CpuIsa): Promise<Device> {
   return createDevice('cpu', { libraryPath, threads, isa });

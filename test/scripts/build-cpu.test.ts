@@ -1,9 +1,20 @@
 import { afterAll, describe, expect, test } from 'bun:test';
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { compileJobs, ensureCpuLibrary, INSTRUCTION_SETS } from '../../scripts/build-cpu.ts';
+import { compileJobs, ensureCpuLibrary, libraryContents } from '../../scripts/build-cpu.ts';
 import { compileAll, findCompiler } from '../../scripts/compiler.ts';
+import { createCpuDevice } from '../../src/device/cpu-device.ts';
+import { CpuProbe } from '../../src/device/cpu-probe.ts';
 
 const SCRIPT = join(import.meta.dir, '../../scripts/build-cpu.ts');
 const scratch = mkdtempSync(join(tmpdir(), 'bao-build-'));
@@ -17,7 +28,7 @@ function run(env: Record<string, string>): { code: number; stdout: string; stder
 
 describe('the CPU library', () => {
   test('has sources that are right for every instruction set, also those that do not run here', async () => {
-    const jobs = compileJobs(Object.keys(INSTRUCTION_SETS), scratch);
+    const jobs = compileJobs(libraryContents('all'), scratch);
     const foreign = jobs.filter(
       ({ object }) =>
         /\.(avx512|avx512_vnni|avx512_vbmi|avx512_bf16)\.o$/.test(object) || /kernel_table\.o$/.test(object),
@@ -25,6 +36,85 @@ describe('the CPU library', () => {
     expect(foreign.length).toBeGreaterThan(process.arch === 'x64' ? 5 : 0);
     const check = foreign.map((job) => ({ ...job, flags: [...job.flags, '-fsyntax-only'] }));
     await compileAll(findCompiler(), check, () => {});
+  });
+
+  const AVX2 = 'avx2 fma f16c';
+  const AVX512 = `${AVX2} avx512f avx512bw avx512dq avx512vl`;
+  const processors: [string, string, string, string[]][] = [
+    ['an old one', 'GenuineIntel', 'sse2', ['portable']],
+    ['AVX2', 'AuthenticAMD', AVX2, ['avx2']],
+    ['AVX-512', 'GenuineIntel', AVX512, ['avx512']],
+    ['VNNI', 'GenuineIntel', `${AVX512} avx512_vnni`, ['avx512', 'avx512_vnni']],
+    [
+      'all of Intel',
+      'GenuineIntel',
+      `${AVX512} avx512_vnni avx512vbmi avx512_bf16`,
+      ['avx512', 'avx512_vnni', 'avx512_vbmi'],
+    ],
+    [
+      'all of AMD',
+      'AuthenticAMD',
+      `${AVX512} avx512_vnni avx512vbmi avx512_bf16`,
+      ['avx512', 'avx512_vnni', 'avx512_vbmi', 'avx512_bf16'],
+    ],
+  ];
+  test.if(process.arch === 'x64').each(processors)(
+    'has each kernel once, as the processor likes it best: %s',
+    (_, vendor, flags, sets) => {
+      const info = `vendor_id\t: ${vendor}\nflags\t\t: fpu ${flags} movbe\n`;
+      const { versions, lowest } = libraryContents('best', info);
+      expect(lowest).toBe(sets.at(-1)!);
+      expect([...new Set(versions.map(({ set }) => set))]).toEqual(sets);
+      const files = versions.map(({ file }) => file).sort();
+      expect(files).toEqual(
+        libraryContents('all')
+          .versions.filter(({ set }) => set === 'portable')
+          .map(({ file }) => file)
+          .sort(),
+      );
+      const runnable = libraryContents('runnable', info);
+      for (const version of versions) expect(runnable.versions).toContainEqual(version);
+      expect(runnable.lowest).toBe('portable');
+    },
+  );
+
+  test('has everything where the system does not tell what its processor is', () => {
+    expect(libraryContents('best', null)).toEqual(libraryContents('all'));
+  });
+
+  describe('for this machine', () => {
+    const cache = join(scratch, 'best');
+    const objects = join(cache, 'native', 'objects');
+    /** Objects of this machine, taken from where tests have built them, so that this build takes no time. */
+    const build = async () => {
+      const tested = join(dirname(dirname(await ensureCpuLibrary({ sets: 'runnable', quiet: true }))), 'objects');
+      mkdirSync(objects, { recursive: true });
+      for (const name of readdirSync(tested)) writeFileSync(join(objects, name), readFileSync(join(tested, name)));
+      const { code, stdout, stderr } = run({ BAO_CACHE_DIR: cache });
+      expect({ code, stderr }).toMatchObject({ code: 0 });
+      return { library: stdout, stderr };
+    };
+
+    test('has the kernels that the native code prefers here, and refuses lower ones', async () => {
+      const { library } = await build();
+      const probe = new CpuProbe(library, 1 << 20);
+      const device = createCpuDevice({ libraryPath: library, threads: 1 });
+      expect(device.isa).toBe(probe.isa);
+      device.close();
+      probe.close();
+      if (libraryContents('best').lowest === 'portable') return;
+      expect(() => createCpuDevice({ libraryPath: library, threads: 1, isa: 'portable' })).toThrow(
+        "portable's kernels can't be had",
+      );
+    });
+
+    test('is made of the files that were compiled before; one with more instruction sets is used in its place', async () => {
+      rmSync(cache, { recursive: true, force: true });
+      // kernel_table.cpp alone is another one for each choice of sets.
+      expect((await build()).stderr).toMatch(/^(building .*: 0 of 1 files\n)?built /);
+      const more = await ensureCpuLibrary({ sets: 'runnable', quiet: true });
+      expect(run({}).stdout).toBe(more);
+    });
   });
 
   test('is used without a compiler where it was built before', async () => {
