@@ -8,7 +8,7 @@ const PRELUDE = '\n\n';
  * Milliseconds that an answer waits for its first event, so that both are one write: a write is a good part of what a request costs. Bun writes most of a head as soon as it has the answer,
  * unless the body has bytes by then.
  */
-const HEAD_DELAY_MS = 10;
+const HEAD_DELAY_MS = 50;
 
 /**
  * Characters that may wait for one client. Far above what a client that reads falls behind by; one that has stopped reading would otherwise keep
