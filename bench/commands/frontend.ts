@@ -16,13 +16,14 @@ export interface FrontendFigures {
   output_len: number;
   /** Tokens of a stream that are ready each time the server looks, and share a write. */
   tokens_at_once: number;
+  api_server_count: number;
   /** Seconds. */
   duration: number;
   requests: number;
   requests_per_second: number;
   chunks: number;
   chunks_per_second: number;
-  /** CPU time of the API server's thread. */
+  /** CPU time of the API servers' threads together. */
   server_cpu_seconds: number;
   chunks_per_core_second: number;
 }
@@ -32,13 +33,14 @@ export interface FrontendLoad {
   concurrency: number;
   outputLen: number;
   tokensAtOnce: number;
+  apiServerCount: number;
   /** Requests of each of the concurrent clients. */
   rounds: number;
 }
 
 /** Streams chats from a server whose engine answers at once. */
 export async function measureFrontend(load: FrontendLoad): Promise<FrontendFigures> {
-  const server = await FrontendServer.start(load.model, load.tokensAtOnce);
+  const server = await FrontendServer.start(load);
   const pool = new HttpPool(new URL(server.url));
   try {
     const warmup = Math.max(1, Math.floor(load.rounds / 5));
@@ -53,6 +55,7 @@ export async function measureFrontend(load: FrontendLoad): Promise<FrontendFigur
       concurrency: load.concurrency,
       output_len: load.outputLen,
       tokens_at_once: load.tokensAtOnce,
+      api_server_count: load.apiServerCount,
       duration,
       requests,
       requests_per_second: requests / duration,
@@ -98,11 +101,11 @@ class FrontendServer {
     private readonly nextMessage: () => Promise<FrontendMessage>,
   ) {}
 
-  /** Throws ConfigError for a model without a tokenizer. */
-  static async start(model: string, tokensAtOnce: number): Promise<FrontendServer> {
+  /** Throws ConfigError for a model without a tokenizer, and for more API servers than there are CPU cores. */
+  static async start({ model, tokensAtOnce, apiServerCount }: FrontendLoad): Promise<FrontendServer> {
     let next = Promise.withResolvers<FrontendMessage>();
     const entry = `${import.meta.dir}/../frontend/server.ts`;
-    const child = Bun.spawn([process.execPath, entry, model, String(tokensAtOnce)], {
+    const child = Bun.spawn([process.execPath, entry, model, String(tokensAtOnce), String(apiServerCount)], {
       stdio: ['ignore', 'ignore', 'inherit'],
       ipc: (message: FrontendMessage) => next.resolve(message),
       onExit: (_, code) => next.reject(new Error(`The server ended with code ${code}.`)),
@@ -134,10 +137,11 @@ class FrontendServer {
 
 export function frontendTable(figures: FrontendFigures): string {
   return formatPairs([
+    ['API servers', String(figures.api_server_count)],
     ['Clients', `${figures.concurrency}, ${figures.output_len} tokens each time, ${figures.tokens_at_once} at once`],
     ['Requests a second', shortNumber(figures.requests_per_second)],
     ['Chunks a second', shortNumber(figures.chunks_per_second)],
-    ["Chunks a second of the server thread's CPU", shortNumber(figures.chunks_per_core_second)],
+    ["Chunks a second of the API servers' CPU", shortNumber(figures.chunks_per_core_second)],
   ]);
 }
 
@@ -154,13 +158,14 @@ export const frontend = defineCommand({
       min: 1,
       help: 'Tokens of each stream that are ready each time the server looks: more than 1 where the engine gets ahead of it.',
     },
+    'api-server-count': { type: 'int', default: 1, min: 1, help: "Threads that answer, as with the server's flag." },
     'num-rounds': { type: 'int', default: 20, min: 1, help: 'Requests of each client.' },
     ...OUTPUT_JSON,
   },
   takesEngineFlags: false,
   async run(values) {
-    const { model, maxConcurrency, outputLen, tokensAtOnce, numRounds } = values;
-    const load = { model, concurrency: maxConcurrency, outputLen, tokensAtOnce, rounds: numRounds };
+    const { model, maxConcurrency, outputLen, tokensAtOnce, apiServerCount, numRounds } = values;
+    const load = { model, concurrency: maxConcurrency, outputLen, tokensAtOnce, apiServerCount, rounds: numRounds };
     const figures = await measureFrontend(load);
     process.stdout.write(frontendTable(figures));
     await writeResult(values.outputJson, 'frontend', figures);

@@ -31,7 +31,7 @@ export const overview = defineCommand({
     }
 
     heading('Front end');
-    const load = { model: 'demo', concurrency: 64, outputLen: 128, tokensAtOnce: 1, rounds: 20 };
+    const load = { model: 'demo', concurrency: 64, outputLen: 128, tokensAtOnce: 1, apiServerCount: 1, rounds: 20 };
     const frontend = await measureFrontend(load);
     process.stdout.write(frontendTable(frontend));
 

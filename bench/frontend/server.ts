@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { explainFailure } from '../../src/cli/run-command.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { createCoreLink } from '../../src/engine/core-link.ts';
@@ -6,51 +5,60 @@ import { CoreStatus } from '../../src/engine/core-status.ts';
 import { configureLogging } from '../../src/logging/logger.ts';
 import { ApiServer } from '../../src/server/process/api-server.ts';
 import { SharedLoad } from '../../src/server/shared-load.ts';
+import { ApiThread } from './api-thread.ts';
 import type { InstantCoreOptions } from './instant-core.ts';
+import { threadSeconds } from './thread-seconds.ts';
 
-/** A process of its own, `server.ts MODEL STEPS_AT_ONCE`: the real API server, with an engine core that computes nothing. Tells its URL, then its CPU time whenever it is asked. */
+/**
+ * A process of its own, `server.ts MODEL STEPS_AT_ONCE API_SERVER_COUNT`: the real API servers, the first in the main thread, with an engine core that computes nothing. Tells its URL, then
+ * the CPU time of the API servers' threads whenever it is asked.
+ */
 export type FrontendMessage =
   | { type: 'ready'; url: string }
   | { type: 'cpu'; seconds: number }
   | { type: 'failed'; reason: string };
 
-async function start(model: string, stepsAtOnce: number): Promise<void> {
+async function start(model: string, stepsAtOnce: number, apiServerCount: number): Promise<void> {
   const config = await new EngineArgs({
     model,
     host: '127.0.0.1',
     port: 0,
+    apiServerCount,
     logLevel: 'warning',
     disableUvicornAccessLog: true,
   }).createEngineConfig();
   configureLogging({ level: config.logging.logLevel, format: config.logging.logFormat });
 
-  const link = createCoreLink(0, 0, CoreStatus.create(1));
+  const status = CoreStatus.create(apiServerCount);
+  const links = Array.from({ length: apiServerCount }, (_, i) => createCoreLink(0, i, status));
   const core = new Worker(new URL('./instant-core.ts', import.meta.url).href);
-  const options: InstantCoreOptions = { end: link.core, stepsAtOnce };
-  core.postMessage(options, [link.core.port]);
+  const ends = links.map((link) => link.core);
+  const options: InstantCoreOptions = { ends, stepsAtOnce };
+  core.postMessage(
+    options,
+    ends.map((end) => end.port),
+  );
 
-  const server = new ApiServer(config, { reusePort: false, port: 0, load: new SharedLoad() });
-  await server.open(Promise.resolve({ config, links: [link.client] }));
+  const clients = links.map((link) => link.client);
+  const server = new ApiServer(config, { reusePort: apiServerCount > 1, port: 0, load: new SharedLoad() });
+  await server.open(Promise.resolve({ config, links: [clients[0]!] }));
+  const others = await Promise.all(
+    clients.slice(1).map((link) => ApiThread.start({ config, port: server.port!, link })),
+  );
   tell({ type: 'ready', url: server.url.replace('localhost', '127.0.0.1') });
-  process.on('message', () => tell({ type: 'cpu', seconds: threadSeconds() }));
+  process.on('message', async () => {
+    const seconds = await Promise.all([threadSeconds(), ...others.map((thread) => thread.cpuSeconds())]);
+    tell({ type: 'cpu', seconds: seconds.reduce((sum, each) => sum + each, 0) });
+  });
 }
 
 function tell(message: FrontendMessage): void {
   process.send!(message);
 }
 
-/** CPU time of this thread, which is the API server's; elsewhere than on Linux that of all threads. */
-function threadSeconds(): number {
-  try {
-    return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e9;
-  } catch {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
-  }
-}
-
 try {
-  await start(process.argv[2]!, Number(process.argv[3]));
+  const [model, stepsAtOnce, apiServerCount] = process.argv.slice(2);
+  await start(model!, Number(stepsAtOnce), Number(apiServerCount));
 } catch (error) {
   tell({ type: 'failed', reason: explainFailure(error).text.replace(/^bao: /, '') });
 }

@@ -59,20 +59,59 @@ test('a client that stops reading is found, one that goes on gets everything in 
   });
 });
 
-test('the head waits for an event that comes at once, and for no other', async () => {
+test('an answer waits for an event that comes at once, and for no other', async () => {
   const quick = new SseWriter({ onCancel() {} });
-  const reading = new Response(quick.body).text();
+  const answering = quick.response();
   await Bun.sleep(0);
   quick.write(EVENT);
   quick.end();
-  expect(await reading).toBe(EVENT);
+  expect(await (await answering).text()).toBe(EVENT);
 
   const writer = new SseWriter({ onCancel() {} });
-  const reader = writer.body.getReader();
+  const reader = (await writer.response()).body!.getReader();
   expect(new TextDecoder().decode((await reader.read()).value)).toBe('\n\n');
   writer.write(EVENT);
   writer.end();
   expect(new TextDecoder().decode((await reader.read()).value)).toBe(EVENT);
+});
+
+test('head, events and end that come together arrive as one piece', async () => {
+  using server = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    async fetch() {
+      const writer = new SseWriter({ onCancel() {} });
+      const answering = writer.response();
+      await Bun.sleep(0);
+      writer.write(EVENT);
+      writer.write(EVENT);
+      writer.end();
+      return answering;
+    },
+  });
+  const first = Promise.withResolvers<string>();
+  const client = await Bun.connect({
+    hostname: '127.0.0.1',
+    port: server.port!,
+    socket: {
+      data: (_, bytes) => first.resolve(bytes.toString()),
+      open: (socket) => void socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'),
+    },
+  });
+  const piece = await first.promise;
+  client.terminate();
+  expect(piece).toStartWith('HTTP/1.1 200 OK\r\n');
+  expect(piece).toContain(EVENT + EVENT);
+  expect(piece).toEndWith('\r\n0\r\n\r\n');
+});
+
+test('an answer whose client has gone before its first event is called off', async () => {
+  let isCancelled = false;
+  const writer = new SseWriter({ onCancel: () => (isCancelled = true) });
+  const answering = writer.response();
+  writer.cancel();
+  expect((await answering).status).toBe(200);
+  expect(isCancelled).toBe(true);
 });
 
 test('a stream without events shows life by comments, until it ends', async () => {

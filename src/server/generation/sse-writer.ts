@@ -1,11 +1,14 @@
 /**
- * Bun sends an answer's head with the first bytes of its body, and the first event may be long in coming: then these go ahead of it. Empty lines mean
+ * The first event may be long in coming, and Bun sends a whole head with the first bytes of its body only: then these go ahead of it. Empty lines mean
  * nothing in an event stream, and two of them nothing to clients that split at them.
  */
 const PRELUDE = '\n\n';
 
-/** Milliseconds that the head waits for the first event, whose write it then shares: a write is a good part of what a request costs. */
-const HEAD_DELAY_MS = 10;
+/**
+ * Milliseconds that an answer waits for its first event, so that both are one write: a write is a good part of what a request costs. Bun writes most of a head as soon as it has the answer,
+ * unless the body has bytes by then.
+ */
+const HEAD_DELAY_MS = 50;
 
 /**
  * Characters that may wait for one client. Far above what a client that reads falls behind by; one that has stopped reading would otherwise keep
@@ -26,11 +29,11 @@ function flushAll(): void {
   for (const writer of dirty.splice(0)) writer.flush();
 }
 
-/** Writers whose head waits for their first event; one timer for all of them. */
-const headless: SseWriter[] = [];
+/** Writers whose answer waits for their first event; one timer for all of them. */
+const silent: SseWriter[] = [];
 
-function sendHeads(): void {
-  for (const writer of headless.splice(0)) writer.sendHead();
+function breakSilence(): void {
+  for (const writer of silent.splice(0)) writer.breakSilence();
 }
 
 export interface SseWriterOptions {
@@ -58,8 +61,10 @@ export class SseWriter {
   #ended = false;
   #closed = false;
   #hasWritten = false;
-  #hasSentHead = false;
+  #hasBegun = false;
   readonly #keepAlive: ReturnType<typeof setInterval> | undefined;
+  /** There is something to send, or the client has gone. */
+  readonly #ready = Promise.withResolvers<void>();
   readonly #done = Promise.withResolvers<void>();
   /** Called when all has been sent, before the body closes. */
   beforeEnd = () => {};
@@ -69,8 +74,7 @@ export class SseWriter {
       type: 'direct',
       pull: (controller) => {
         this.#controller = controller;
-        if (this.#pending === '' && !this.#ended) this.#sendHeadLater();
-        else this.flush();
+        this.flush();
         return this.#done.promise;
       },
       cancel: () => this.cancel(),
@@ -79,6 +83,13 @@ export class SseWriter {
     this.body = new ReadableStream(source as unknown as UnderlyingSource);
     writers.set(this.body, this);
     if (options.keepAliveMs) this.#keepAlive = setInterval(() => this.#showLife(), options.keepAliveMs);
+  }
+
+  /** A 200 answer with this body, as soon as it begins; proxies are told not to collect it. */
+  async response(): Promise<Response> {
+    if (silent.push(this) === 1) setTimeout(breakSilence, HEAD_DELAY_MS);
+    await this.#ready.promise;
+    return new Response(this.body, { headers: SSE_HEADERS });
   }
 
   /** Complete events, each closed by an empty line. Ignored after the end or when the client has gone. */
@@ -106,19 +117,16 @@ export class SseWriter {
     this.#closed = true;
     clearInterval(this.#keepAlive);
     this.#pending = '';
+    this.#ready.resolve();
     this.#done.resolve();
     if (!this.#ended) this.options.onCancel();
   }
 
   /** Where no event has come by now. */
-  sendHead(): void {
-    if (this.#hasSentHead || this.#ended) return;
+  breakSilence(): void {
+    if (this.#hasBegun || this.#ended || this.#closed) return;
     this.#pending ||= PRELUDE;
     this.flush();
-  }
-
-  #sendHeadLater(): void {
-    if (headless.push(this) === 1) setTimeout(sendHeads, HEAD_DELAY_MS);
   }
 
   #showLife(): void {
@@ -146,11 +154,14 @@ export class SseWriter {
   /** Sends what waits, if the body is being read; otherwise its first read does. */
   flush(): void {
     this.#isDirty = false;
+    if (!this.#hasBegun) {
+      this.#hasBegun = true;
+      this.#ready.resolve();
+    }
     if (this.#closed || this.#controller === null || this.#isBlocked) return;
     if (this.#pending !== '') {
       const text = this.#pending;
       this.#pending = '';
-      this.#hasSentHead = true;
       const written = this.#controller.write(text);
       this.#controller.flush();
       if (written instanceof Promise) {
@@ -184,8 +195,3 @@ const SSE_HEADERS = new Headers({
   'Cache-Control': 'no-cache',
   'X-Accel-Buffering': 'no',
 });
-
-/** @returns a 200 answer; proxies are told not to collect it */
-export function sseResponse(writer: SseWriter): Response {
-  return new Response(writer.body, { headers: SSE_HEADERS });
-}

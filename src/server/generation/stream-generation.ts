@@ -3,7 +3,7 @@ import { logger } from '../../logging/logger.ts';
 import { ApiError, ClientDisconnectedError, isUnexpected, toApiError } from '../errors.ts';
 import type { ServerContext } from '../server-context.ts';
 import { startGeneration } from './generation.ts';
-import { SSE_DONE, SseWriter, sseResponse } from './sse-writer.ts';
+import { SSE_DONE, SseWriter } from './sse-writer.ts';
 
 const log = logger('server');
 
@@ -24,7 +24,7 @@ export function errorEvents({ info }: ApiError): string {
 }
 
 /**
- * Runs requests and answers with their events; a failure on the way is an event too.
+ * Runs requests and answers with their events, when the first has come or is long in coming; a failure on the way is an event too.
  *
  * @param signal aborts with the client's connection
  * @throws ClientDisconnectedError, and what `EngineClient.addRequest` throws: then there is no stream yet, and the answer has the error's status
@@ -35,7 +35,7 @@ export function streamGeneration(
   signal: AbortSignal,
   encoder: StreamEncoder,
   responseId: string,
-): Response {
+): Promise<Response> {
   if (signal.aborted) throw new ClientDisconnectedError();
   let cancel = () => {};
   const fail = (error: unknown) => {
@@ -67,5 +67,5 @@ export function streamGeneration(
   const start = encoder.start?.() ?? '';
   if (start !== '') writer.write(start);
   signal.addEventListener('abort', () => writer.cancel(), { once: true });
-  return sseResponse(writer);
+  return writer.response();
 }

@@ -4,7 +4,7 @@ import type { ResponseBody } from '../answers/response-body.ts';
 import type { ResponseProgress } from '../answers/response-progress.ts';
 import { isUnexpected, toApiError } from '../errors.ts';
 import { startGeneration } from '../generation/generation.ts';
-import { SseWriter, sseResponse } from '../generation/sse-writer.ts';
+import { SseWriter } from '../generation/sse-writer.ts';
 import type { ConversationItem } from '../protocol/responses-input.ts';
 import type { ServerContext } from '../server-context.ts';
 import { conversationItem } from './conversation-item.ts';
@@ -81,7 +81,7 @@ export class BackgroundResponse {
   }
 
   /** @returns a stream of the events behind number `startingAfter`, those to come included; it ends with the response */
-  follow(startingAfter: number, signal: AbortSignal): Response {
+  follow(startingAfter: number, signal: AbortSignal): Promise<Response> {
     const leave = () => this.#followers.delete(writer);
     const writer = new SseWriter({
       keepAliveMs: this.options.keepAliveMs,
@@ -95,7 +95,7 @@ export class BackgroundResponse {
     if (this.#isOver) writer.end();
     else this.#followers.add(writer);
     signal.addEventListener('abort', () => writer.cancel(), { once: true });
-    return sseResponse(writer);
+    return writer.response();
   }
 
   #tell(events: string[]): void {

@@ -126,7 +126,7 @@ export class ResponseCreation {
     { generate }: PreparedChat,
     input: readonly ConversationItem[],
     signal: AbortSignal,
-  ): Response {
+  ): Response | Promise<Response> {
     if (this.store.numRunning >= MAX_BACKGROUND) {
       const message = `${MAX_BACKGROUND} responses run in the background already.`;
       throw new ApiError(503, 'ServiceUnavailableError', message, null, { 'Retry-After': '1' });

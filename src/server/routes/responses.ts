@@ -30,7 +30,7 @@ export function registerResponses(app: ServerApp, context: ServerContext): void 
     query: followQuery,
     answers: ['application/json', 'text/event-stream'],
   } as const;
-  app.get('/v1/responses/:id', describeRoute(retrieval), (c) => {
+  app.get('/v1/responses/:id', describeRoute(retrieval), async (c) => {
     const stored = findResponse(store, c.req.param('id'));
     const { stream, starting_after: startingAfter } = c.req.query();
     if (stream === undefined || stream === 'false') return c.json(stored.body);
