@@ -40,17 +40,15 @@ struct LinearArgs {
   // Rows of x in a register tile.
   int64_t tile_rows;
   int32_t w_dtype;
-  // x lies packed in the workspace (see pack_activations).
-  int32_t packed;
   // A piece (see for_each_piece) is rows_per_piece rows (a multiple of tile_rows) by panels_per_piece panels; pieces of the same
   // panels are neighbours.
   int32_t rows_per_piece;
   int32_t panels_per_piece;
 };
 
-// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. x lies packed in the
-// workspace as for LinearArgs, but tiles start anew with each expert; a chunk of the packing is one such tile, and those beyond
-// the last have nothing to do. A chunk of the product is one expert's rows by panels_per_chunk panels.
+// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. Where x is
+// packed (see PackActivationsArgs), tiles start anew with each expert; a chunk of the packing is one such tile, and those beyond the
+// last have nothing to do. A chunk of the product is one expert's rows by panels_per_chunk panels.
 struct GroupedLinearArgs {
   const float* x;
   int64_t ld_x;
@@ -67,14 +65,13 @@ struct GroupedLinearArgs {
 // Rows of an expert that share a pass over its weights, about: rounded up to whole tiles.
 constexpr int64_t kGroupedRows = 96;
 
-// x [m, k] -> workspace [m / tile_rows][k][rows of the tile] as float32; for bfloat16 dot products [m / tile_rows][k / 2][rows of
-// the tile][2] as bfloat16, an odd k padded with zeros. A chunk is one tile.
+// For bfloat16 dot products: x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2] as bfloat16, an odd k padded with
+// zeros. A chunk is one tile.
 struct PackActivationsArgs {
   const float* x;
   int64_t ld_x;
   int64_t m, k;
   int64_t tile_rows;
-  int32_t w_dtype;
 };
 
 // One block of one layer holds K as [num_kv_heads][head_dim][block_size], so that keys are vector lanes, then V as
@@ -257,8 +254,6 @@ struct KernelTable {
   Isa isa;
   // Rows of x that one register tile holds at most.
   int32_t tile_rows;
-  // Rows of x up to which products of 8-bit floats read it in place; other float products always do, bfloat16 dot products never.
-  int32_t thin_rows;
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;
   void (*linear)(const LinearArgs&, const ChunkContext&);
@@ -289,7 +284,7 @@ struct KernelTable {
   void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
   void (*quantized_grouped_linear)(const QuantizedGroupedLinearArgs&, const ChunkContext&);
   void (*quantize_weight)(const QuantizeWeightArgs&, const ChunkContext&);
-  // The same products with weights of 8-bit floats. Activations are packed as for float32 weights.
+  // The same products with weights of 8-bit floats.
   void (*fp8_linear)(const LinearArgs&, const ChunkContext&);
   void (*fp8_grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
   void (*quantize_fp8_weight)(const Fp8WeightArgs&, const ChunkContext&);

@@ -9,18 +9,14 @@ constexpr int64_t kMaxPanelsPerPiece = 8;
 constexpr int64_t kPiecesPerThread = 8;
 
 int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
-  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows, args.w_dtype};
+  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows};
   return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
 }
 
-// Whether x is packed before the product: for dot products, which want pairs of bfloat16, and for many rows by 8-bit floats.
-bool packs(const KernelTable& kernels, int32_t w_dtype, int32_t rows) {
-  return (kernels.bf16_dot && w_dtype == kBFloat16) || (w_dtype == kFp8E4M3 && rows > kernels.thin_rows);
-}
+// Whether x is packed before the product: for dot products, which want pairs of bfloat16.
+bool packs(const KernelTable& kernels, int32_t w_dtype) { return kernels.bf16_dot && w_dtype == kBFloat16; }
 
-size_t packed_bytes(int32_t rows, int32_t k, int32_t w_dtype) {
-  return static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * (w_dtype == kBFloat16 ? 2 : 4);
-}
+size_t packed_bytes(int32_t rows, int32_t k) { return static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * 2; }
 
 // Bytes of a panel over k.
 int64_t panel_bytes(int64_t k, int32_t w_dtype) {
@@ -55,12 +51,12 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   if (!x || !w || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype,
-                  packs(kernels, w_dtype, m), m, 1};
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype, m, 1};
   args.rows_per_piece = rows_per_piece(*stream, m, ceil_div(n, kPanelColumns), args.tile_rows);
-  const size_t packed = args.packed ? packed_bytes(m, k, w_dtype) : 0;
-  if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), packed)) return error;
-  if (args.packed) {
+  const bool packed = packs(kernels, w_dtype);
+  const size_t workspace = packed ? packed_bytes(m, k) : 0;
+  if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), workspace)) return error;
+  if (packed) {
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
@@ -81,8 +77,8 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   const int64_t busy_experts = std::min(rows, num_experts);
   const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
-  const bool packed = packs(kernels, w_dtype, rows);
-  const size_t workspace = packed ? packed_bytes(rows, k, w_dtype) : 0;
+  const bool packed = packs(kernels, w_dtype);
+  const size_t workspace = packed ? packed_bytes(rows, k) : 0;
   if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + kernels.tile_rows, w_dtype), workspace)) return error;
   if (packed) {
     const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;

@@ -6,8 +6,6 @@
 namespace bao::BAO_ISA {
 namespace {
 
-// Rows up to which x is read in place, not packed first; no more than a tile has.
-constexpr int kThinRows = kTileRows < 4 ? kTileRows : 4;
 constexpr int64_t kGroupBytes = fp8_column_bytes(kFp8Group) * kPanelColumns;
 
 BAO_INLINE const float* scales_of(const char* group) { return reinterpret_cast<const float*>(group); }
@@ -26,76 +24,68 @@ BAO_INLINE void load_pair(const Float8E4M3* w, F* out) {
 }
 
 // `k` k of NV vectors of a panel's columns, from a group's begin on, by R rows.
-template <int R, int NV, bool Packed>
+template <int R, int NV>
 static __attribute__((noinline)) void fp8_tile(const Rows& rows, const char* group, int64_t column, int64_t k, Streamed source,
                                                const Sums& sums) {
   F acc[R][NV];
   load_sums(acc, sums);
-  const float* a = rows.a;
+  RowCursor<R, false> x(rows);
   for (; k > 0; k -= kFp8Group, group += kGroupBytes) {
     F scale[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) scale[v] = load_scale(group, column + v * kLanes);
     const Float8E4M3* w = numbers_of(group) + column;
-    const auto multiply = [&](F* weights) __attribute__((always_inline)) {
+    const auto multiply = [&](F* weights, int step) __attribute__((always_inline)) {
       F row[NV];
       BAO_UNROLL
       for (int v = 0; v < NV; v++) row[v] = weights[v] * scale[v];
       BAO_UNROLL
-      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(Packed ? a[r] : a[r * rows.row_stride]));
-      a += Packed ? R : 1;
+      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(x.at(r, step)));
     };
     const int64_t count = min(k, kFp8Group);
     for (int64_t i = 0; i + 1 < count; i += 2, w += 2 * kPanelColumns) {
       source.template step<NV * kLanes * 2>(w);
       F weights[2 * NV];
       load_pair<NV>(w, weights);
-      multiply(weights);
-      multiply(weights + NV);
+      multiply(weights, 0);
+      multiply(weights + NV, 1);
+      x.advance(2);
     }
     if (count % 2 != 0) {
       F weights[NV];
       load_weights<NV>(w, weights);
-      multiply(weights);
+      multiply(weights, 0);
     }
   }
   store_sums(acc, sums);
 }
 
 // The same for the whole panel by `count` <= R rows.
-template <int R, bool Packed>
+template <int R>
 static void fp8_rows(int64_t count, const Rows& rows, const char* group, int64_t k, Streamed source, const Sums& sums) {
   if constexpr (R > 1) {
-    if (count < R) return fp8_rows<R - 1, Packed>(count, rows, group, k, source, sums);
+    if (count < R) return fp8_rows<R - 1>(count, rows, group, k, source, sums);
   }
   constexpr int NV = tile_vectors<R>;
   for (int v = 0; v < kPanelVectors && v * kLanes < sums.columns; v += NV) {
-    fp8_tile<R, NV, Packed>(rows, group, v * kLanes, k, source, sums.columns_from(v * kLanes));
-  }
-}
-
-static void few_rows(bool packed, int64_t count, const Rows& rows, const char* group, int64_t k, Streamed source, const Sums& sums) {
-  if (packed) {
-    fp8_rows<kTileRows, true>(count, rows, group, k, source, sums);
-  } else {
-    fp8_rows<kThinRows, false>(count, rows, group, k, source, sums);
+    fp8_tile<R, NV>(rows, group, v * kLanes, k, source, sums.columns_from(v * kLanes));
   }
 }
 
 // A piece's last panel, in two parts: while the second one is multiplied, the next piece's begin is asked for.
 template <class ClaimNext>
-static void last_panel(bool packed, int64_t count, const Rows& rows, const char* panel, int64_t k, const Sums& sums,
+static void last_panel(int64_t count, const Rows& rows, const char* panel, int64_t k, const Sums& sums,
                        ClaimNext claim_next) {
   constexpr int64_t kTailGroups = ceil_div(kFarBytes, kGroupBytes);
   const int64_t head = max(ceil_div(k, kFp8Group) - kTailGroups, int64_t{0});
   const int64_t head_k = head * kFp8Group;
   float partial[kTileRows * kPanelColumns];
   if (head > 0) {
-    few_rows(packed, count, rows, panel, head_k, Streamed{}, Sums{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns});
+    fp8_rows<kTileRows>(count, rows, panel, head_k, Streamed{}, Sums{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns});
   }
   const char* tail = panel + head * kGroupBytes;
-  const Rows rest{rows.a + head_k * (packed ? count : 1), rows.row_stride};
-  few_rows(packed, count, rest, tail, k - head_k, Streamed::towards(claim_next(), tail),
+  const Rows rest{rows.a + head_k, rows.row_stride};
+  fp8_rows<kTileRows>(count, rest, tail, k - head_k, Streamed::towards(claim_next(), tail),
            Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
 }
 
@@ -120,9 +110,9 @@ static void widen_groups(const char* group, int64_t count, float* out) {
   }
 }
 
-// One panel by several tiles of packed rows: for each block of k the panel is widened, and all tiles pass over it. Sums between
+// One panel by several tiles of rows: for each block of k the panel is widened, and all tiles pass over it. Sums between
 // blocks lie densely in scratch, as those of `linear`.
-static void many_rows(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel, void* scratch) {
+static void many_rows(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t panel, void* scratch) {
   const char* w = static_cast<const char*>(a.w) + panel * fp8_column_bytes(a.k) * kPanelColumns;
   float* weights = static_cast<float*>(scratch);
   float* partial = weights + kFp8Depth * kPanelColumns;
@@ -142,32 +132,32 @@ static void many_rows(const LinearArgs& a, const float* packed, int64_t row_begi
         float* out = a.out + row * a.ld_out + column;
         sums = Sums{sums.from, kPanelColumns, out, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
       }
-      const Shared source{next, max(kFp8Depth / tile_lines, int64_t{1})};
+      const Shared source{next, max(kFp8Depth / kRound<float> / tile_lines, int64_t{1})};
       next += tile_lines * 64;
-      panel_rows<kTileRows, true>(count, Rows{packed + row * a.k + k0 * count, 0}, weights, depth, source, sums);
+      panel_rows<kTileRows, false>(count, Rows{a.x + row * a.ld_x + k0, a.ld_x}, weights, depth, source, sums);
     }
   }
 }
 
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end): read from `packed`, or in place where that is nullptr.
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end).
 template <class ClaimNext>
-static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+static void multiply_panels(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
-    for (int64_t panel = panel_begin; panel < panel_end; panel++) many_rows(a, packed, row_begin, row_end, panel, scratch);
+    for (int64_t panel = panel_begin; panel < panel_end; panel++) many_rows(a, row_begin, row_end, panel, scratch);
     claim_next();
     return;
   }
-  const Rows rows = packed ? Rows{packed + row_begin * a.k, 0} : Rows{a.x + row_begin * a.ld_x, a.ld_x};
+  const Rows rows{a.x + row_begin * a.ld_x, a.ld_x};
   for (int64_t panel = panel_begin; panel < panel_end; panel++) {
     const int64_t column = panel * kPanelColumns;
     const char* w = static_cast<const char*>(a.w) + panel * fp8_column_bytes(a.k) * kPanelColumns;
     const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
     if (panel + 1 < panel_end) {
-      few_rows(packed, count, rows, w, a.k, Streamed{}, sums);
+      fp8_rows<kTileRows>(count, rows, w, a.k, Streamed{}, sums);
     } else {
-      last_panel(packed, count, rows, w, a.k, sums, claim_next);
+      last_panel(count, rows, w, a.k, sums, claim_next);
     }
   }
 }
@@ -231,13 +221,12 @@ static void quantize_rows(const Fp8WeightArgs& a, int64_t begin, int64_t end) {
 static void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  const float* packed = a.packed ? static_cast<const float*>(c.workspace) : nullptr;
   for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
     const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
     const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
-    multiply_panels(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
+    multiply_panels(a, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
       if (next < 0) return nullptr;
       return static_cast<const char*>(a.w) + next / row_blocks * a.panels_per_piece * fp8_column_bytes(a.k) * kPanelColumns;
@@ -254,15 +243,13 @@ static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c
   const int64_t row = a.expert_offsets[expert];
   const int64_t count = a.expert_offsets[expert + 1] - row;
   if (count == 0) return;
-  const bool in_place = count <= kThinRows;
-  const float* packed = in_place ? nullptr : static_cast<const float*>(c.workspace) + row * a.k;
   const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, !in_place, 0, 0};
+                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, 0, 0};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
-    multiply_panels(part, packed, begin, end, panel_begin, panel_end, c.scratch, []() -> const char* { return nullptr; });
+    multiply_panels(part, begin, end, panel_begin, panel_end, c.scratch, []() -> const char* { return nullptr; });
   }
 }
 
@@ -272,7 +259,6 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
 }
 
 void use_fp8_linear(KernelTable& table) {
-  table.thin_rows = kThinRows;
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;
   table.quantize_fp8_weight = quantize_fp8_weight;

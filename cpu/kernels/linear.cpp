@@ -54,12 +54,10 @@ class Blocks {
 
   // All rows by one block; meanwhile each tile asks for its share of the next one, which is `next_depth` k deep.
   void multiply_block(int64_t panel, int64_t k0, const W* next, int64_t next_depth) const {
-    // Bfloat16 is stepped through in pairs, dot products or not.
-    constexpr int64_t kStep = std::is_same_v<W, BFloat16> ? 2 : 1;
     const int64_t tiles = ceil_div(rows_, a_.tile_rows);
     const int64_t lines = next_depth * kPanelColumns * static_cast<int64_t>(sizeof(W)) / 64;
     const int64_t tile_lines = ceil_div(lines, tiles);
-    const int64_t period = max(depth(k0) / kStep / tile_lines, int64_t{1});
+    const int64_t period = max(steps_of<W>(depth(k0)) / kRound<W> / tile_lines, int64_t{1});
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = t * a_.tile_rows;
       const int64_t count = min(a_.tile_rows, rows_ - row);
@@ -85,82 +83,20 @@ class Blocks {
   float* partial_;
 };
 
-#if defined(__AVX512F__)
-// v[row][column] to v[column][row], in three steps: pairs of rows, fours of rows, then whole fours across the vectors.
-BAO_INLINE void transpose(F (&v)[kLanes]) {
-  F pairs[kLanes], fours[kLanes];
-  BAO_UNROLL
-  for (int i = 0; i < kLanes; i += 2) {
-    pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
-  }
-  const auto join = [](F low, F high, bool upper) __attribute__((always_inline)) {
-    const __m512d a = _mm512_castps_pd(low), b = _mm512_castps_pd(high);
-    return _mm512_castpd_ps(upper ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
-  };
-  BAO_UNROLL
-  for (int i = 0; i < kLanes; i += 4) {
-    fours[i] = join(pairs[i], pairs[i + 2], false);
-    fours[i + 1] = join(pairs[i], pairs[i + 2], true);
-    fours[i + 2] = join(pairs[i + 1], pairs[i + 3], false);
-    fours[i + 3] = join(pairs[i + 1], pairs[i + 3], true);
-  }
-  BAO_UNROLL
-  for (int c = 0; c < 4; c++) {
-    const F even_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88);
-    const F even_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88);
-    const F odd_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
-    const F odd_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
-    v[c] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
-    v[8 + c] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
-    v[4 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
-    v[12 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
-  }
-}
-
-// The first columns of a tile, whole vectors of them; how many.
-static int64_t pack_vectors(const float* x, int64_t ld, int64_t count, int64_t k, float* out) {
-  const auto rows = static_cast<__mmask16>((1u << count) - 1);
-  int64_t k0 = 0;
-  for (; k0 + kLanes <= k; k0 += kLanes) {
-    F v[kLanes];
-    for (int r = 0; r < kLanes; r++) v[r] = r < count ? load(x + r * ld + k0) : F{};
-    transpose(v);
-    for (int i = 0; i < kLanes; i++) _mm512_mask_storeu_ps(out + (k0 + i) * count, rows, v[i]);
-  }
-  return k0;
-}
-#else
-BAO_INLINE int64_t pack_vectors(const float*, int64_t, int64_t, int64_t, float*) { return 0; }
-#endif
-
-// Rows [row, row + count) of x as one packed tile; see PackActivationsArgs.
-template <bool Dot>
-static void pack_tile(const float* x, int64_t ld, int64_t count, int64_t k, float* out) {
+// The tile of `count` rows from x on, which are rows `row` and following of all that is packed; see PackActivationsArgs.
+static void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, int64_t k, float* packed) {
   constexpr int64_t kStripe = 64;
-  for (int64_t k0 = Dot ? 0 : pack_vectors(x, ld, count, k, out); k0 < k; k0 += kStripe) {
+  float* out = packed + row * ceil_div(k, 2);
+  for (int64_t k0 = 0; k0 < k; k0 += kStripe) {
     const int64_t end = min(k, k0 + kStripe);
     for (int64_t r = 0; r < count; r++) {
-      const float* row = x + r * ld;
-      if constexpr (Dot) {
-        for (int64_t i = k0; i < end; i += 2) {
-          const float odd = i + 1 < k ? row[i + 1] : 0.0f;
-          const uint32_t word = to_bf16(row[i]).bits | static_cast<uint32_t>(to_bf16(odd).bits) << 16;
-          out[i / 2 * count + r] = bits_to_float(word);
-        }
-      } else {
-        for (int64_t i = k0; i < end; i++) out[i * count + r] = row[i];
+      const float* from = x + r * ld;
+      for (int64_t i = k0; i < end; i += 2) {
+        const float odd = i + 1 < k ? from[i + 1] : 0.0f;
+        const uint32_t word = to_bf16(from[i]).bits | static_cast<uint32_t>(to_bf16(odd).bits) << 16;
+        out[i / 2 * count + r] = bits_to_float(word);
       }
     }
-  }
-}
-
-// The tile of `count` rows from x on, which are rows `row` and following of all that is packed.
-BAO_INLINE void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, int64_t k, int32_t w_dtype, float* packed) {
-  if (kBf16Dot && w_dtype == kBFloat16) {
-    pack_tile<true>(x, ld, count, k, packed + row * ceil_div(k, 2));
-  } else {
-    pack_tile<false>(x, ld, count, k, packed + row * k);
   }
 }
 
@@ -233,7 +169,7 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   const float* packed = static_cast<const float*>(c.workspace) + row * steps_of<W>(a.k);
   const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, uses_dot<W>, 0, 0};
+                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, 0, 0};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
@@ -269,7 +205,7 @@ static void pack_grouped_activations(const GroupedLinearArgs& a, const ChunkCont
     if (tile < tiles) {
       const int64_t row = begin + tile * tile_rows;
       const int64_t count = min(tile_rows, rows - tile * tile_rows);
-      pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, a.w_dtype, static_cast<float*>(c.workspace));
+      pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, static_cast<float*>(c.workspace));
       return;
     }
     tile -= tiles;
@@ -279,7 +215,7 @@ static void pack_grouped_activations(const GroupedLinearArgs& a, const ChunkCont
 static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
   const int64_t row = static_cast<int64_t>(c.chunk) * a.tile_rows;
   const int64_t count = min(a.tile_rows, a.m - row);
-  pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, a.w_dtype, static_cast<float*>(c.workspace));
+  pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, static_cast<float*>(c.workspace));
 }
 
 void use_linear(KernelTable& table) {

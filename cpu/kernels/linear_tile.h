@@ -40,6 +40,10 @@ constexpr int64_t steps_of(int64_t k) {
 template <class W>
 constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(W)) * (uses_dot<W> ? 2 : 1);
 
+// Steps that the loop over k takes at once: a pair of bfloat16 that lie together, or so many that the loop itself costs little.
+template <class W>
+constexpr int kRound = std::is_same_v<W, BFloat16> ? (uses_dot<W> ? 1 : 2) : 4;
+
 // Where a tile finds x: step s of row r is at a[s * R + r] where it is packed, else at a[r * row_stride + s].
 struct Rows {
   const float* a;
@@ -86,13 +90,13 @@ struct Sums {
 };
 
 // Several tiles share the weights, which are in the first-level cache. Meanwhile each asks for its part of the next block, a line
-// every `period` steps.
+// every `period` rounds.
 struct Shared {
   const char* next;
   int64_t period;
   int64_t until = 1;
 
-  template <int64_t Bytes>
+  template <int64_t Bytes, int Rows = 1, int64_t Stride = 0>
   BAO_INLINE_MEMBER void step(const char*) {
     if (--until > 0) return;
     prefetch_far(next);
@@ -120,34 +124,40 @@ template <int R, int NV, bool Packed, class W, class Source>
 BAO_INLINE void accumulate_panel(F (&acc)[R][NV], const Rows& rows, const W* w, int64_t k, Source source) {
   // Bfloat16 lies in pairs along k: a shift gives the even ones, a mask the odd ones.
   constexpr bool kPairs = std::is_same_v<W, BFloat16> && !uses_dot<W>;
-  constexpr int64_t kBytes = step_bytes<W> * (kPairs ? 2 : 1);
+  constexpr int kRows = kPairs ? 1 : kRound<W>;
+  constexpr int64_t kBytes = step_bytes<W> * kRound<W> / kRows;
   RowCursor<R, Packed> x(rows);
   const char* b = reinterpret_cast<const char*>(w);
-  const auto step = [&](bool odd) __attribute__((always_inline)) {
+  const auto step = [&](int i) __attribute__((always_inline)) {
     F row[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
       if constexpr (kPairs) {
         const U pair = load_bits<U>(b + v * kLanes * 4);
-        row[v] = as_float(odd ? pair & 0xffff0000u : pair << 16);
+        row[v] = as_float(i == 1 ? pair & 0xffff0000u : pair << 16);
       } else if constexpr (uses_dot<W>) {
         row[v] = load_bits<F>(b + v * kLanes * 4);
       } else {
-        row[v] = load(reinterpret_cast<const W*>(b) + v * kLanes);
+        row[v] = load(reinterpret_cast<const W*>(b + i * kBytes) + v * kLanes);
       }
     }
     BAO_UNROLL
-    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x.at(r, odd ? 1 : 0)));
+    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x.at(r, i)));
   };
   const int64_t steps = steps_of<W>(k);
-  for (int64_t s = 0; s < (kPairs ? steps / 2 : steps); s++) {
-    source.template step<kBytes * NV / kPanelVectors>(b);
-    step(false);
-    if constexpr (kPairs) step(true);
-    x.advance(kPairs ? 2 : 1);
+  int64_t s = 0;
+  for (; s + kRound<W> <= steps; s += kRound<W>) {
+    source.template step<kBytes * NV / kPanelVectors, kRows, kBytes>(b);
+    BAO_UNROLL
+    for (int i = 0; i < kRound<W>; i++) step(i);
+    x.advance(kRound<W>);
+    b += kRows * kBytes;
+  }
+  for (; s < steps; s++) {
+    step(0);
+    x.advance(1);
     b += kBytes;
   }
-  if (kPairs && steps % 2 != 0) step(false);
 }
 
 template <int R, int NV>

@@ -27,13 +27,16 @@ struct Streamed {
   int64_t far = kFarBytes;
   int64_t near = kNearBytes;
 
-  // For `Bytes` bytes at p.
-  template <int64_t Bytes>
+  // For `Bytes` bytes at p, and at as many rows as there are, `Stride` bytes apart.
+  template <int64_t Bytes, int Rows = 1, int64_t Stride = 0>
   BAO_INLINE_MEMBER void step(const void* p) const {
     BAO_UNROLL
-    for (int64_t line = 0; line < Bytes; line += 64) {
-      prefetch_far(static_cast<const char*>(p) + far + line);
-      prefetch_near(static_cast<const char*>(p) + near + line);
+    for (int row = 0; row < Rows; row++) {
+      BAO_UNROLL
+      for (int64_t line = row * Stride; line < row * Stride + Bytes; line += 64) {
+        prefetch_far(static_cast<const char*>(p) + far + line);
+        prefetch_near(static_cast<const char*>(p) + near + line);
+      }
     }
   }
 
