@@ -37,7 +37,11 @@ BAO_EXPORT int32_t bao_reshape_and_cache(void* handle, const float* key, const f
   if (!is_cache_dtype(cache_dtype)) return kBadDType;
   if (num_tokens == 0) return kOk;
   if (!key || !value || !slot_mapping || !kv_cache) return kNullPointer;
-  const int32_t tokens_per_chunk = static_cast<int32_t>(std::max<int64_t>(1, kElementsPerChunk / row));
+  int32_t tokens_per_chunk = static_cast<int32_t>(std::max<int64_t>(1, kElementsPerChunk / row));
+  // Tokens of a prompt are neighbours: whole blocks for each thread, so that threads don't write to the same lines.
+  if (num_tokens >= 4 * stream->num_threads() * block_size) {
+    tokens_per_chunk = static_cast<int32_t>(round_up(tokens_per_chunk, block_size));
+  }
   const ReshapeAndCacheArgs args{key,        value,        ld_kv,    slot_mapping, kv_cache,        cache_dtype,
                                  num_tokens, num_kv_heads, head_dim, block_size,   tokens_per_chunk};
   return stream->enqueue(stream->kernels().reshape_and_cache, args, ceil_div(num_tokens, tokens_per_chunk));

@@ -6,7 +6,8 @@ using namespace bao;
 namespace {
 
 constexpr int64_t kMaxPanelsPerPiece = 8;
-constexpr int64_t kPiecesPerThread = 8;
+// Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
+constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 
 int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
   const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows};
@@ -32,13 +33,14 @@ size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
 
 // Rows of x in a piece: kRowsPerPiece about, and fewer where the panels alone are too few pieces, but more than one tile.
 static int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t panels, int64_t tile_rows) {
-  const int64_t wanted = ceil_div(stream.num_threads() * kPiecesPerThread, panels);
+  const int64_t wanted = ceil_div(stream.num_threads() * kStreamedPiecesPerThread, panels);
   const int64_t row_pieces = std::max(ceil_div(m, kRowsPerPiece), std::min(wanted, m / (2 * tile_rows)));
   return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), tile_rows));
 }
 
-int32_t bao::panels_per_piece(const Stream& stream, int64_t panels) {
-  const int64_t share = panels / (stream.num_threads() * kPiecesPerThread);
+int32_t bao::panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces) {
+  const int64_t pieces_per_thread = row_pieces == 1 ? kStreamedPiecesPerThread : kSharedPiecesPerThread;
+  const int64_t share = panels * row_pieces / (stream.num_threads() * pieces_per_thread);
   return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
 }
 
@@ -75,7 +77,7 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   const KernelTable& kernels = stream->kernels();
   const int64_t panels = ceil_div(n, kPanelColumns);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts);
+  const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts, 1);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   const bool packed = packs(kernels, w_dtype);
   const size_t workspace = packed ? packed_bytes(rows, k) : 0;

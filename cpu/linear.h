@@ -11,15 +11,16 @@ namespace bao {
 // Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
 constexpr int64_t kRowsPerPiece = 96;
 
-// How many of `panels` panels make a piece: so few that the last piece is a small part of the work.
-int32_t panels_per_piece(const Stream& stream, int64_t panels);
+// How many of `panels` panels, each of which is computed in `row_pieces` parts, make a piece: so few that the last piece is a small
+// part of the work.
+int32_t panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces);
 
 // Enqueues a product in pieces of args.rows_per_piece rows by as many panels as it decides; a panel of the weights has so many bytes.
 template <class Args>
 int32_t enqueue_pieces(Stream& stream, void (*kernel)(const Args&, const ChunkContext&), Args args, int64_t panel_bytes) {
   const int64_t panels = ceil_div(args.n, kPanelColumns);
   const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
-  args.panels_per_piece = panels_per_piece(stream, panels * row_pieces);
+  args.panels_per_piece = panels_per_piece(stream, panels, row_pieces);
   const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
   // Many rows compute longer than the weights take to come.
   const StreamedInput weights = row_pieces == 1 ? StreamedInput{args.w, args.panels_per_piece * panel_bytes} : StreamedInput{};

@@ -64,7 +64,7 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
   const int64_t panels = ceil_div(n, kPanelColumns);
-  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts));
+  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts), 1);
   const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }

@@ -354,6 +354,48 @@ for (const isa of availableIsas()) {
       ).toBeLessThan(1e-3);
     });
 
+    test('tokens of a prompt are written as they are one at a time, wherever their runs begin and end', () => {
+      const [kvHeads, numBlocks] = [8, 24];
+      for (const dtype of CACHE_DTYPES) {
+        for (const [headDim, blockSize] of [
+          [130, 16],
+          [20, 32],
+          [16, 5],
+        ] as const) {
+          const row = kvHeads * headDim;
+          const numSlots = numBlocks * blockSize;
+          // Behind one another from the middle of a block on, with a hole, a jump and a step back.
+          const slots = Array.from({ length: numSlots - 20 }, (_, i) => (i % 61 === 40 ? -1 : i + (i < 90 ? 13 : 15)));
+          [slots[50], slots[51]] = [slots[51]!, slots[50]!];
+          const keys = floats(device, randomFloats(slots.length * row, 1));
+          const values = floats(device, randomFloats(slots.length * row, 2));
+          const slotMapping = ints(device, slots);
+          const bytes = numBlocks * device.kvBlockBytes(kvHeads, headDim, blockSize, dtype);
+          const [together, single] = [buffer(device, bytes), buffer(device, bytes)];
+          const write = (cache: number, first: number, count: number) =>
+            device.ops.reshape_and_cache(
+              keys.ptr + first * row * 4,
+              values.ptr + first * row * 4,
+              row,
+              slotMapping.ptr + first * 4,
+              cache,
+              DTYPE_CODES[dtype],
+              count,
+              kvHeads,
+              headDim,
+              blockSize,
+            );
+          write(together.ptr, 0, slots.length);
+          slots.forEach((_, token) => {
+            write(single.ptr, token, 1);
+          });
+          finish(device);
+          expect(single.i32.some((value) => value !== 0)).toBe(true);
+          expect(Buffer.from(together.u16.buffer).equals(Buffer.from(single.u16.buffer))).toBe(true);
+        }
+      }
+    });
+
     test('negative slots are skipped and an empty batch does nothing', () => {
       const [kvHeads, headDim, blockSize] = [1, 16, 16];
       const cache = buffer(device, device.kvBlockBytes(kvHeads, headDim, blockSize, 'float32'));
