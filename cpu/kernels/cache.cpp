@@ -14,7 +14,7 @@ BAO_INLINE void to_storage(const float* row, int64_t n, T* out) {
 }
 
 template <class T>
-void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
+void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end, int64_t head_begin, int64_t head_end) {
   const int64_t padded = padded_head_dim(a.head_dim);
   const int64_t block_elements = kv_block_elements(a.num_kv_heads, a.head_dim, a.block_size);
   for (int64_t token = begin; token < end; token++) {
@@ -24,7 +24,7 @@ void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
     const int64_t offset = slot % a.block_size;
     T* keys = block + offset;
     T* values = block + static_cast<int64_t>(a.num_kv_heads) * a.head_dim * a.block_size + offset * padded;
-    for (int64_t head = 0; head < a.num_kv_heads; head++) {
+    for (int64_t head = head_begin; head < head_end; head++) {
       T converted[kMaxHeadDim];
       to_storage(a.key + token * a.ld_kv + head * a.head_dim, a.head_dim, converted);
       for (int64_t d = 0; d < a.head_dim; d++) keys[(head * a.head_dim + d) * a.block_size] = converted[d];
@@ -36,9 +36,14 @@ void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
 }  // namespace
 
 void reshape_and_cache(const ReshapeAndCacheArgs& a, const ChunkContext& c) {
-  const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
+  const int64_t head_chunks = ceil_div(a.num_kv_heads, a.heads_per_chunk);
+  const int64_t begin = c.chunk / head_chunks * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
-  with_cache_dtype(a.cache_dtype, [&](auto* type) { write_tokens<std::remove_pointer_t<decltype(type)>>(a, begin, end); });
+  const int64_t head_begin = c.chunk % head_chunks * a.heads_per_chunk;
+  const int64_t head_end = min(a.num_kv_heads, head_begin + a.heads_per_chunk);
+  with_cache_dtype(a.cache_dtype, [&](auto* type) {
+    write_tokens<std::remove_pointer_t<decltype(type)>>(a, begin, end, head_begin, head_end);
+  });
 }
 
 }  // namespace bao::BAO_ISA
