@@ -42,9 +42,13 @@ BAO_EXPORT int32_t bao_reshape_and_cache(void* handle, const float* key, const f
   if (num_tokens >= 4 * stream->num_threads() * block_size) {
     tokens_per_chunk = static_cast<int32_t>(round_up(tokens_per_chunk, block_size));
   }
-  const ReshapeAndCacheArgs args{key,        value,        ld_kv,    slot_mapping, kv_cache,        cache_dtype,
-                                 num_tokens, num_kv_heads, head_dim, block_size,   tokens_per_chunk};
-  return stream->enqueue(stream->kernels().reshape_and_cache, args, ceil_div(num_tokens, tokens_per_chunk));
+  // Tokens that are fewer than threads are shared out by heads.
+  const int32_t threads_per_token = std::max(1, stream->num_threads() / num_tokens);
+  const int32_t heads_per_chunk = static_cast<int32_t>(ceil_div(num_kv_heads, threads_per_token));
+  const ReshapeAndCacheArgs args{key,        value,        ld_kv,    slot_mapping, kv_cache,         cache_dtype,
+                                 num_tokens, num_kv_heads, head_dim, block_size,   tokens_per_chunk, heads_per_chunk};
+  const int64_t chunks = ceil_div(num_tokens, tokens_per_chunk) * ceil_div(num_kv_heads, heads_per_chunk);
+  return stream->enqueue(stream->kernels().reshape_and_cache, args, chunks);
 }
 
 BAO_EXPORT int32_t bao_paged_attention(void* handle, const float* q, int64_t ld_q, const void* kv_cache, int32_t cache_dtype,

@@ -89,7 +89,8 @@ struct ReshapeAndCacheArgs {
   void* kv_cache;
   int32_t cache_dtype;
   int32_t num_tokens, num_kv_heads, head_dim, block_size;
-  int32_t tokens_per_chunk;
+  // A chunk is heads_per_chunk heads of tokens_per_chunk tokens.
+  int32_t tokens_per_chunk, heads_per_chunk;
 };
 
 struct PagedAttentionArgs {

@@ -10,6 +10,29 @@ namespace {
 // Up to that many rows, each chunk quantizes all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 4;
 
+// Of a product that reads its weights once, three quarters are one large piece for each thread, and the rest small ones: so large that taking one
+// costs next to nothing, some microseconds of reading.
+constexpr int64_t kSmallPieceBytes = 1 << 15;
+
+PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes) {
+  const int32_t even = panels_per_piece(stream, panels * row_pieces);
+  if (row_pieces > 1) return {0, even, even};
+  const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4);
+  const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes, 1, even);
+  return {stream.num_threads(), static_cast<int32_t>(large), static_cast<int32_t>(small)};
+}
+
+int32_t enqueue_product(Stream& stream, QuantizedLinearArgs args) {
+  const int64_t panel_bytes = quant_column_words(args.k, args.bits) * kPanelColumns * 4;
+  const int64_t panels = ceil_div(args.n, kPanelColumns);
+  const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
+  args.pieces = pieces_of(stream, panels, row_pieces, panel_bytes);
+  const int64_t pieces = row_pieces * args.pieces.count(panels);
+  // Many rows compute longer than the weights take to come.
+  const StreamedInput weights = row_pieces == 1 ? StreamedInput{args.w, args.pieces.large * panel_bytes} : StreamedInput{};
+  return stream.enqueue(stream.kernels().quantized_linear, args, std::min<int64_t>(pieces, stream.num_threads()), weights);
+}
+
 }  // namespace
 
 BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld_x, const uint32_t* w, int32_t scheme,
@@ -25,7 +48,7 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
 
   const KernelTable& kernels = stream->kernels();
   const size_t bytes = static_cast<size_t>(m) * static_cast<size_t>(kernels.quantized_row_bytes(k, bits));
-  QuantizedLinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, bits, m > kPrivateRows, m, 1};
+  QuantizedLinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, bits, m > kPrivateRows, m, {}};
   if (args.shared) {
     if (const int32_t error = stream->reserve(0, bytes)) return error;
     const QuantizeActivationsArgs quantize{x, ld_x, m, k, bits};
@@ -34,7 +57,7 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
   } else if (const int32_t error = stream->reserve(bytes, 0)) {
     return error;
   }
-  return enqueue_pieces(*stream, kernels.quantized_linear, args, quant_column_words(k, bits) * kPanelColumns * 4);
+  return enqueue_product(*stream, args);
 }
 
 // Activations are float32 here.

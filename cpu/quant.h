@@ -34,6 +34,20 @@ static constexpr int64_t quant_column_words(int64_t k, int32_t bits) {
   return ceil_div(k, quant_word(bits)) + ceil_div(k, quant_group(bits));
 }
 
+// How panels are shared out as pieces (see for_each_piece): as many large ones as there are chunks, so that each thread's first is known and can
+// be read ahead, then small ones, so that threads end together.
+struct PanelPieces {
+  int32_t num_large, large, small;
+
+  int64_t first_panel(int64_t piece) const {
+    return piece <= num_large ? piece * large : num_large * int64_t{large} + (piece - num_large) * small;
+  }
+  int64_t count(int64_t panels) const {
+    const int64_t rest = panels - num_large * int64_t{large};
+    return rest > 0 ? num_large + ceil_div(rest, small) : ceil_div(panels, large);
+  }
+};
+
 struct QuantizedLinearArgs {
   const float* x;
   int64_t ld_x;
@@ -45,9 +59,9 @@ struct QuantizedLinearArgs {
   int32_t bits;
   // x lies quantized in the workspace; else each chunk quantizes it for itself.
   int32_t shared;
-  // A piece (see for_each_piece) is rows_per_piece rows by panels_per_piece panels; pieces of the same panels are neighbours.
+  // A piece is rows_per_piece rows by some panels; pieces of the same panels are neighbours.
   int32_t rows_per_piece;
-  int32_t panels_per_piece;
+  PanelPieces pieces;
 };
 
 // Products of the rows of each expert with that expert's weight; see quantized_grouped_linear in src/device/ops.ts. All rows of x lie quantized in the

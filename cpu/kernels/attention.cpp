@@ -51,7 +51,9 @@ class Attention {
         block_elements_(kv_block_elements(a.num_kv_heads, a.head_dim, a.block_size)),
         s_(a, scratch) {}
 
-  void run(const Item& item) {
+  // `upcoming`, if there is one, is run next: its first keys and values are asked for while this item's last ones are multiplied.
+  void run(const Item& item, const Item* upcoming) {
+    upcoming_ = upcoming;
     load_queries(item);
     const int64_t first = item.range_begin(a_);
     // One range needs no merging: what that would add are zeros.
@@ -116,7 +118,7 @@ class Attention {
     for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       const int64_t first = max(begin, tile), last = min(end, tile + kKeyTile);
       if (direct) {
-        const Tile next = tile_at(item, tile + kKeyTile, tile + kKeyTile, item.key_end());
+        const Tile next = tile_after(item, tile);
         score<true>(tile, first, last, now.keys, a_.block_size, Coming<T>{now.values, next.key_areas});
         softmax(item, tile);
         add_values<true>(item, tile, now.values, Coming<T>{next.key_areas, next.values});
@@ -147,6 +149,13 @@ class Attention {
       groups.values.of[g] = values_of(item, keys) + row * s_.dim;
     }
     return groups;
+  }
+  // What is read next; the groups of a last tile are nullptr.
+  Tile tile_after(const Item& item, int64_t tile) const {
+    tile += kKeyTile;
+    if (tile < item.key_end() || !upcoming_) return tile_at(item, tile, tile, item.key_end());
+    const int64_t begin = upcoming_->key_begin(a_);
+    return tile_at(*upcoming_, begin / kKeyTile * kKeyTile, begin, upcoming_->key_end());
   }
   static Groups<float> staged(const float* tile, int64_t stride) {
     Groups<float> groups{};
@@ -275,6 +284,7 @@ class Attention {
   const int64_t block_elements_;
   Scratch s_;
   int64_t rows_ = 0;
+  const Item* upcoming_ = nullptr;
 };
 
 template <class T>
@@ -283,7 +293,13 @@ void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
   Items items(a);
   Item item;
   if (!splits(a, c.num_threads)) {
-    while (items.find(c.next_item(), item)) attention.run(item);
+    bool found = items.find(c.next_item(), item);
+    while (found) {
+      Item upcoming;
+      found = items.find(c.next_item(), upcoming);
+      attention.run(item, found ? &upcoming : nullptr);
+      item = upcoming;
+    }
     return;
   }
   const int64_t stride = attention_partial_floats(a.num_heads / a.num_kv_heads, a.head_dim);

@@ -43,7 +43,7 @@ BAO_INLINE void write_keys(const ReshapeAndCacheArgs& a, const float* key, int64
 }
 
 template <class T>
-void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
+void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end, int64_t head_begin, int64_t head_end) {
   const int64_t padded = padded_head_dim(a.head_dim);
   const int64_t block_elements = kv_block_elements(a.num_kv_heads, a.head_dim, a.block_size);
   for (int64_t token = begin, count = 1; token < end; token += count) {
@@ -54,7 +54,7 @@ void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
     const int64_t offset = slot % a.block_size;
     T* keys = block + offset;
     T* values = block + static_cast<int64_t>(a.num_kv_heads) * a.head_dim * a.block_size + offset * padded;
-    for (int64_t head = 0; head < a.num_kv_heads; head++) {
+    for (int64_t head = head_begin; head < head_end; head++) {
       const int64_t column = token * a.ld_kv + head * a.head_dim;
       write_keys(a, a.key + column, count, keys + head * a.head_dim * a.block_size);
       for (int64_t t = 0; t < count; t++) {
@@ -67,9 +67,14 @@ void write_tokens(const ReshapeAndCacheArgs& a, int64_t begin, int64_t end) {
 }  // namespace
 
 static void reshape_and_cache(const ReshapeAndCacheArgs& a, const ChunkContext& c) {
-  const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
+  const int64_t head_chunks = ceil_div(a.num_kv_heads, a.heads_per_chunk);
+  const int64_t begin = c.chunk / head_chunks * a.tokens_per_chunk;
   const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
-  with_cache_dtype(a.cache_dtype, [&](auto* type) { write_tokens<std::remove_pointer_t<decltype(type)>>(a, begin, end); });
+  const int64_t head_begin = c.chunk % head_chunks * a.heads_per_chunk;
+  const int64_t head_end = min(a.num_kv_heads, head_begin + a.heads_per_chunk);
+  with_cache_dtype(a.cache_dtype, [&](auto* type) {
+    write_tokens<std::remove_pointer_t<decltype(type)>>(a, begin, end, head_begin, head_end);
+  });
 }
 
 void use_cache(KernelTable& table) {

@@ -284,25 +284,37 @@ static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint
   }
 }
 
+// All rows of x into this chunk's own memory. Its first weights are asked for meanwhile, for the product's first lines would have to be waited for.
+template <int Bits>
+static void quantize_privately(const QuantizedLinearArgs& a, const uint32_t* w, char* x) {
+  const RowLayout<Bits> layout(a.k);
+  const int64_t ahead = min(kFarBytes, (layout.words + layout.groups) * kPanelColumns * 4);
+  const int64_t step = round_up(ceil_div(ahead, layout.groups), 64);
+  int64_t at = 0;
+  for (int64_t row = 0; row < a.m; row++) {
+    quantize_row<Bits>(a.x + row * a.ld_x, a.k, x + row * layout.stride, [&] {
+      for (const int64_t stop = min(ahead, at + step); at < stop; at += 64) prefetch_far(reinterpret_cast<const char*>(w) + at);
+    });
+  }
+}
+
 template <int Bits>
 static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkContext& c) {
   const RowLayout<Bits> layout(a.k);
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  char* x = static_cast<char*>(a.shared ? c.workspace : c.scratch);
-  if (!a.shared) {
-    for (int64_t row = 0; row < a.m; row++) quantize_row<Bits>(a.x + row * a.ld_x, a.k, x + row * layout.stride);
-  }
-  const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
   const auto weights = [&](int64_t panel) { return a.w + panel * (layout.words + layout.groups) * kPanelColumns; };
-  for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
+  char* x = static_cast<char*>(a.shared ? c.workspace : c.scratch);
+  if (!a.shared) quantize_privately<Bits>(a, weights(a.pieces.first_panel(c.chunk)), x);
+  const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
+  for_each_piece(c, row_blocks * a.pieces.count(panels), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
-    const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
-    const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
+    const int64_t panel_begin = a.pieces.first_panel(piece / row_blocks);
+    const int64_t panel_end = min(panels, a.pieces.first_panel(piece / row_blocks + 1));
     const auto claim_weights = [&] {
       const int64_t next = claim_next();
-      return next < 0 ? nullptr : weights(next / row_blocks * a.panels_per_piece);
+      return next < 0 ? nullptr : weights(a.pieces.first_panel(next / row_blocks));
     };
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
       const int64_t column = panel * kPanelColumns;
@@ -327,7 +339,7 @@ static void quantized_grouped_chunk(const QuantizedGroupedLinearArgs& g, const C
   const int64_t panel_begin = c.chunk % panel_chunks * g.panels_per_chunk;
   const int64_t panel_end = min(panels, panel_begin + g.panels_per_chunk);
   const float* bias = g.biases ? g.biases + expert * g.n : nullptr;
-  const QuantizedLinearArgs a{nullptr, 0, g.weights[expert], bias, g.out + begin * g.ld_out, g.ld_out, m, g.n, g.k, g.bits, true, 0, 0};
+  const QuantizedLinearArgs a{nullptr, 0, g.weights[expert], bias, g.out + begin * g.ld_out, g.ld_out, m, g.n, g.k, g.bits, true, 0, {}};
   const char* x = static_cast<const char*>(c.workspace) + begin * RowLayout<Bits>(g.k).stride;
   const RowLayout<Bits> layout(g.k);
   const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
@@ -356,7 +368,7 @@ static void quantize_activations(const QuantizeActivationsArgs& a, const ChunkCo
   const int64_t stride = quantized_row_bytes(a.k, a.bits);
   with_bits(a.bits, [&](auto bits) {
     for (int64_t row = begin; row < end; row++) {
-      quantize_row<bits.value>(a.x + row * a.ld_x, a.k, static_cast<char*>(c.workspace) + row * stride);
+      quantize_row<bits.value>(a.x + row * a.ld_x, a.k, static_cast<char*>(c.workspace) + row * stride, [] {});
     }
   });
 }

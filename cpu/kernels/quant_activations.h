@@ -41,6 +41,11 @@ struct RowLayout {
 template <int Bits>
 BAO_INLINE void write_activations(const I (&q)[quant_group(Bits) / kLanes], int64_t words, char* out) {
   if constexpr (kBytes<Bits>) {
+    if (words == kGroupWords<Bits>) {
+      BAO_UNROLL
+      for (int64_t i = 0; i < quant_group(Bits) / kLanes; i++) store_bytes(out + i * kLanes, q[i]);
+      return;
+    }
     char bytes[quant_group(Bits)];
     BAO_UNROLL
     for (int64_t i = 0; i < quant_group(Bits) / kLanes; i++) store_bytes(bytes + i * kLanes, q[i]);
@@ -61,33 +66,53 @@ BAO_INLINE void write_activations(const I (&q)[quant_group(Bits) / kLanes], int6
   }
 }
 
+// A group's numbers as `words` words of integers at `out`, their scale and their sum.
 template <int Bits>
-static void quantize_row(const float* x, int64_t k, char* out) {
+BAO_INLINE void quantize_values(const F (&values)[quant_group(Bits) / kLanes], int64_t words, char* out, char* scale_out, char* sum_out) {
+  constexpr int64_t kVectors = quant_group(Bits) / kLanes;
+  // Magnitudes are in the order of their bits, those that are not finite last.
+  I bits{};
+  BAO_UNROLL
+  for (int64_t i = 0; i < kVectors; i++) bits = max(bits, reinterpret_cast<I>(as_bits(values[i]) & 0x7fffffffu));
+  const float greatest = bits_to_float(static_cast<uint32_t>(reduce_max(bits)));
+  const bool finite = greatest < kInfinity;
+  float scale = greatest / 127.0f;
+  if (scale < kSmallestScale) scale = 0;
+  const float inverse = finite && scale > 0 ? 1.0f / scale : 0.0f;
+  if (!finite) scale = kNaN;
+  I q[kVectors], sums{};
+  BAO_UNROLL
+  for (int64_t i = 0; i < kVectors; i++) {
+    q[i] = finite ? round_to_int(values[i] * inverse) : I{};
+    sums += q[i];
+  }
+  const int32_t sum = reduce_add(sums);
+  write_activations<Bits>(q, words, out);
+  std::memcpy(scale_out, &scale, 4);
+  std::memcpy(sum_out, &sum, 4);
+}
+
+// Does before_group() before each group: what shall go on meanwhile.
+template <int Bits, class BeforeGroup>
+static void quantize_row(const float* x, int64_t k, char* out, BeforeGroup before_group) {
   constexpr int64_t kGroup = quant_group(Bits), kVectors = kGroup / kLanes;
   const RowLayout<Bits> layout(k);
   for (int64_t group = 0; group < layout.groups; group++) {
-    const int64_t count = min(kGroup, k - group * kGroup);
-    float values[kGroup] = {};
-    std::memcpy(values, x + group * kGroup, static_cast<size_t>(count) * sizeof(float));
-    // Magnitudes are in the order of their bits, those that are not finite last.
-    I bits{};
-    for (int64_t i = 0; i < kGroup; i += kLanes) bits = max(bits, reinterpret_cast<I>(as_bits(load(values + i)) & 0x7fffffffu));
-    const float greatest = bits_to_float(static_cast<uint32_t>(reduce_max(bits)));
-    const bool finite = greatest < kInfinity;
-    float scale = greatest / 127.0f;
-    if (scale < kSmallestScale) scale = 0;
-    const float inverse = finite && scale > 0 ? 1.0f / scale : 0.0f;
-    if (!finite) scale = kNaN;
-    I q[kVectors], sums{};
-    for (int64_t i = 0; i < kVectors; i++) {
-      q[i] = finite ? round_to_int(load(values + i * kLanes) * inverse) : I{};
-      sums += q[i];
-    }
-    const int32_t sum = reduce_add(sums);
+    before_group();
+    const int64_t first = group * kGroup;
     const int64_t words = min(kGroupWords<Bits>, layout.words - group * kGroupWords<Bits>);
-    write_activations<Bits>(q, words, out + group * kGroupWords<Bits> * kPieces<Bits> * 4);
-    std::memcpy(out + layout.scales + group * 4, &scale, 4);
-    std::memcpy(out + layout.sums + group * 4, &sum, 4);
+    F values[kVectors];
+    if (k - first >= kGroup) {
+      BAO_UNROLL
+      for (int64_t i = 0; i < kVectors; i++) values[i] = load(x + first + i * kLanes);
+    } else {
+      for (int64_t i = 0; i < kVectors; i++) {
+        const int64_t count = k - first - i * kLanes;
+        values[i] = count >= kLanes ? load(x + first + i * kLanes) : load_n(x + first + i * kLanes, max(count, int64_t{0}));
+      }
+    }
+    quantize_values<Bits>(values, words, out + group * kGroupWords<Bits> * kPieces<Bits> * 4, out + layout.scales + group * 4,
+                          out + layout.sums + group * 4);
   }
 }
 

@@ -396,6 +396,38 @@ for (const isa of availableIsas()) {
       }
     });
 
+    test('a token alone is written to the cache as in a batch, by any number of threads', () => {
+      const [kvHeads, headDim, blockSize] = [7, 16, 16];
+      const [tokens, row] = [5, kvHeads * headDim];
+      const [key, value] = [randomFloats(tokens * row, 1), randomFloats(tokens * row, 2)];
+      const written = (threads: number, together: number) => {
+        const other = openDevice(threads, isa);
+        const cache = buffer(other, other.kvBlockBytes(kvHeads, headDim, blockSize, 'float32'));
+        const [keys, values] = [floats(other, key).ptr, floats(other, value).ptr];
+        const slots = ints(other, [3, 0, 15, 7, 8]).ptr;
+        for (let first = 0; first < tokens; first += together) {
+          const at = first * row * 4;
+          const shape = [together, kvHeads, headDim, blockSize] as const;
+          other.ops.reshape_and_cache(
+            keys + at,
+            values + at,
+            row,
+            slots + first * 4,
+            cache.ptr,
+            DTYPE_CODES.float32,
+            ...shape,
+          );
+        }
+        finish(other);
+        const result = cache.f32.slice();
+        other.close();
+        return result;
+      };
+      const expected = written(1, tokens);
+      expect(expected.filter((element) => element !== 0).length).toBe(2 * tokens * row);
+      for (const threads of [1, 2, 4, 9]) expect(written(threads, 1)).toEqual(expected);
+    });
+
     test('negative slots are skipped and an empty batch does nothing', () => {
       const [kvHeads, headDim, blockSize] = [1, 16, 16];
       const cache = buffer(device, device.kvBlockBytes(kvHeads, headDim, blockSize, 'float32'));

@@ -35,6 +35,32 @@ describe('the CPU device', () => {
     device.close();
   });
 
+  test('buffers of any size are zeroed, do not overlap, and give their memory back one by one', () => {
+    const device = openDevice();
+    const sizes = [1, 4096, 65_000, 65_536, 1_000_000, 4_194_303, 4_194_304];
+    const zeros = Buffer.alloc(sizes.at(-1)!);
+    for (let round = 0; round < 2; round++) {
+      const staged = Array.from({ length: 28 }, (_, i) => device.staging(sizes[i % sizes.length]!, 'test'));
+      const contents = staged.map(({ host }) => Buffer.from(host));
+      for (const bytes of contents) expect(bytes.equals(zeros.subarray(0, bytes.length))).toBe(true);
+      contents.forEach((bytes, i) => {
+        bytes.fill(i + 1);
+      });
+      const touched = process.memoryUsage.rss();
+      const isEven = (_: unknown, i: number) => i % 2 === 0;
+      for (const each of staged.filter(isEven)) each.free();
+      contents.forEach((bytes, i) => {
+        if (!isEven(bytes, i)) expect([bytes.at(0), bytes.at(-1)]).toEqual([i + 1, i + 1]);
+      });
+      const [last, ...rest] = staged.filter((each, i) => !isEven(each, i));
+      for (const each of rest) each.free();
+      // Of 38 MB, of which one small buffer is in use still.
+      expect(touched - process.memoryUsage.rss()).toBeGreaterThan(30e6);
+      last!.free();
+    }
+    device.close();
+  });
+
   test('staging beyond what the host can view is refused with its purpose, and gives its memory back', () => {
     const device = openDevice();
     expect(() => device.staging(2 ** 36, 'a dream')).toThrow(

@@ -97,6 +97,26 @@ for (const [isa, device] of devices) {
         }
       });
 
+      test(`${scheme}: threads share out every panel once, however many there are of either`, () => {
+        for (const [n, k] of [
+          [33, 65],
+          [200, 40],
+          [2100, 64],
+          [640, 1030],
+        ] as const) {
+          const [w, x] = [randomFloats(n * k, n), randomFloats(6 * k, k)];
+          const ofThreads = [1, 2, 3, 5].map((threads) => {
+            const other = openDevice(threads, isa);
+            const packed = pack(other, w, n, k, scheme);
+            const results = [1, 6].map((m) => multiply(other, x.subarray(0, m * k), packed, null, m));
+            other.close();
+            return results;
+          });
+          for (const results of ofThreads) expect(results).toEqual(ofThreads[0]!);
+          expect(ofThreads[0]!.every((result) => result.every(Number.isFinite))).toBe(true);
+        }
+      });
+
       test(`${scheme} gives the bits of the portable kernels`, () => {
         const portable = devices.get('portable')!;
         const [n, k, m] = [41, 777, 9];
