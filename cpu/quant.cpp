@@ -15,7 +15,7 @@ constexpr int64_t kPrivateRows = 4;
 constexpr int64_t kSmallPieceBytes = 1 << 15;
 
 PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes) {
-  const int32_t even = panels_per_piece(stream, panels * row_pieces);
+  const int32_t even = panels_per_piece(stream, panels, row_pieces);
   if (row_pieces > 1) return {0, even, even};
   const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4);
   const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes, 1, even);
