@@ -100,9 +100,9 @@ export const peers = defineCommand({
       type: 'list',
       separator: ',',
       default: [],
-      metavar: 'NAME=FILE',
+      metavar: '"NAME=FILE OPTIONS"',
       env: 'BAO_BENCH_LLAMA_SERVER',
-      help: 'llama-server programs of llama.cpp and its forks.',
+      help: 'llama-server programs of llama.cpp and its forks, with options of theirs where they need some.',
     },
     gguf: {
       type: 'string',

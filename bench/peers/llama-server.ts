@@ -6,25 +6,27 @@ import type { Peer, PeerLocations } from './peer.ts';
 
 const POLL_MS = 20;
 
-/** The servers of llama.cpp and its forks, each on a GGUF file of the same weights. */
+/** The servers of llama.cpp and its forks, each on a GGUF file of the same weights; options that one is given are told with its version. */
 export function llamaServers({ llamaServer, gguf }: PeerLocations): Peer[] {
   return llamaServer.map((entry) => {
-    const [, name, program] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
+    const [, name, program, options = ''] = /^([^=]+)=(.+?)((?: +-.*)?)$/.exec(entry) ?? [];
     if (name === undefined || program === undefined) {
-      throw new UsageError(`--llama-server takes NAME=FILE, such as llama.cpp=build/bin/llama-server, not "${entry}".`);
+      throw new UsageError(
+        `--llama-server takes NAME=FILE, such as llama.cpp=build/bin/llama-server, with options behind it where it needs some, not "${entry}".`,
+      );
     }
-    return peer(name, program, gguf);
+    return peer(name, program, options.split(' ').filter(Boolean), gguf);
   });
 }
 
-function peer(name: string, program: string, given: string | null): Peer {
+function peer(name: string, program: string, options: readonly string[], given: string | null): Peer {
   return {
     name,
     async version() {
       if (Bun.which(program) === null) throw new UsageError(`--llama-server ${name}=${program} is no program.`);
       const { stdout, stderr } = Bun.spawnSync([program, '--version']);
       const [, version] = /^version: (.+)$/m.exec(`${stdout}${stderr}`) ?? [];
-      return version ?? 'of unknown version';
+      return [version ?? 'of unknown version', ...options].join(' ');
     },
     async start(workload) {
       const { threads, maxModelLen, maxBatchSize } = workload;
@@ -35,6 +37,7 @@ function peer(name: string, program: string, given: string | null): Peer {
         ...['--threads', String(threads), '--threads-batch', String(threads)],
         // The context is shared out evenly over the sequences.
         ...['--parallel', String(maxBatchSize), '--ctx-size', String(maxBatchSize * maxModelLen)],
+        ...options,
       ]);
       try {
         const url = `http://127.0.0.1:${port}`;

@@ -17,7 +17,7 @@ export interface PeerLocations {
   vllmPython: string | null;
   /** Folder whose node_modules has node-llama-cpp. */
   nodeLlamaCpp: string | null;
-  /** NAME=FILE of programs of llama.cpp's family. */
+  /** NAME=FILE of programs of llama.cpp's family, each with its options. */
   llamaServer: readonly string[];
   /** A GGUF file of the model, in place of one that is written from its weights. */
   gguf: string | null;

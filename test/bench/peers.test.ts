@@ -130,7 +130,7 @@ Bun.serve({
     if (request.url.endsWith('/health')) return new Response(null, { status: performance.now() < loadedAt ? 503 : 200 });
     const { prompt, max_tokens, cache_prompt, ignore_eos } = await request.json();
     const asked = cache_prompt === false && ignore_eos && prompt.length === 8 && max_tokens === 3;
-    const started = value('--parallel') === '2' && value('--ctx-size') === '16' && value('--threads') === '1';
+    const started = value('--parallel') === '2' && value('--ctx-size') === '16' && value('--threads') === '1' && value('-fa') === 'on';
     const events = asked && started ? Array(3).fill({ choices: [{ text: 'x' }] }) : [{ error: 'not what was expected' }];
     const usage = { choices: [], usage: { prompt_tokens: 8, completion_tokens: 3 } };
     const text = [...events, usage].map((event) => 'data: ' + JSON.stringify(event) + '\\n\\n').join('');
@@ -147,8 +147,8 @@ describe('llama-server', () => {
   const locations = { vllmPython: null, nodeLlamaCpp: null, gguf: 'model.gguf' };
 
   test('it is waited for until its model is loaded, and gets prompts that it may not take from its cache', async () => {
-    const [peer] = llamaServers({ ...locations, llamaServer: [`fork=${program}`] });
-    expect([peer!.name, await peer!.version(WORKLOAD)]).toEqual(['fork', '7 (abc)']);
+    const [peer] = llamaServers({ ...locations, llamaServer: [`fork=${program} -fa on`] });
+    expect([peer!.name, await peer!.version(WORKLOAD)]).toEqual(['fork', '7 (abc) -fa on']);
     const session = await peer!.start(WORKLOAD);
     try {
       expect(session.readySeconds).toBeGreaterThanOrEqual(0.1);
@@ -160,6 +160,11 @@ describe('llama-server', () => {
     } finally {
       await session.close();
     }
+  });
+
+  test('a name of a file may have spaces', async () => {
+    const [peer] = llamaServers({ ...locations, llamaServer: ['fork=/no where/llama-server -fa on'] });
+    await expect(peer!.version(WORKLOAD)).rejects.toThrow('fork=/no where/llama-server is no program');
   });
 
   test('one that ends is an error with the end of its log', async () => {
