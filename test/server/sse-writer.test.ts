@@ -75,6 +75,18 @@ test('an answer waits for an event that comes at once, and for no other', async 
   expect(new TextDecoder().decode((await reader.read()).value)).toBe(EVENT);
 });
 
+test('an answer whose waiting is over does not end that of a younger one', async () => {
+  const old = new SseWriter({ onCancel() {} });
+  const oldAnswer = old.response();
+  await Bun.sleep(30);
+  const young = new SseWriter({ onCancel() {} });
+  const beganMs = performance.now();
+  await young.response();
+  expect(performance.now() - beganMs).toBeGreaterThan(45);
+  await oldAnswer;
+  for (const writer of [old, young]) writer.cancel();
+});
+
 test('head, events and end that come together arrive as one piece', async () => {
   using server = Bun.serve({
     port: 0,

@@ -29,11 +29,15 @@ function flushAll(): void {
   for (const writer of dirty.splice(0)) writer.flush();
 }
 
-/** Writers whose answer waits for their first event; one timer for all of them. */
-const silent: SseWriter[] = [];
+/** Writers whose answer waits for their first event, and until when: in that order. One timer for all of them. */
+const silent: { writer: SseWriter; deadlineMs: number }[] = [];
 
 function breakSilence(): void {
-  for (const writer of silent.splice(0)) writer.breakSilence();
+  const nowMs = performance.now();
+  const firstLater = silent.findIndex(({ deadlineMs }) => deadlineMs > nowMs);
+  for (const { writer } of silent.splice(0, firstLater < 0 ? silent.length : firstLater)) writer.breakSilence();
+  const next = silent[0];
+  if (next !== undefined) setTimeout(breakSilence, next.deadlineMs - nowMs);
 }
 
 export interface SseWriterOptions {
@@ -87,7 +91,9 @@ export class SseWriter {
 
   /** A 200 answer with this body, as soon as it begins; proxies are told not to collect it. */
   async response(): Promise<Response> {
-    if (silent.push(this) === 1) setTimeout(breakSilence, HEAD_DELAY_MS);
+    if (silent.push({ writer: this, deadlineMs: performance.now() + HEAD_DELAY_MS }) === 1) {
+      setTimeout(breakSilence, HEAD_DELAY_MS);
+    }
     await this.#ready.promise;
     return new Response(this.body, { headers: SSE_HEADERS });
   }
