@@ -1,4 +1,5 @@
 import { mkdirSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { describeMachine, type Machine } from './machine.ts';
 
@@ -27,9 +28,11 @@ export function asResult<Figures extends object>(benchmark: string, figures: Fig
   };
 }
 
-/** Writes the result where a file is wanted; its folder is made. */
+/** Writes the result where a file is wanted, whole or not at all; its folder is made. */
 export async function writeResult(path: string | null, benchmark: string, figures: object): Promise<void> {
   if (path === null) return;
   mkdirSync(dirname(path), { recursive: true });
-  await Bun.write(path, `${JSON.stringify(asResult(benchmark, figures), null, 2)}\n`);
+  const unfinished = `${path}.${process.pid}.tmp`;
+  await Bun.write(unfinished, `${JSON.stringify(asResult(benchmark, figures), null, 2)}\n`);
+  await rename(unfinished, path);
 }
