@@ -4,12 +4,18 @@ import { HttpResponseParser } from './http-response-parser.ts';
 interface Exchange {
   parser: HttpResponseParser;
   done: PromiseWithResolvers<{ status: number }>;
+  /** A byte of the answer has come. */
+  answered: boolean;
 }
+
+/** A connection that had been used before broke before anything of an answer came: servers close idle ones, and some close each after its answer without saying so. */
+class StaleConnectionError extends Error {}
 
 /** One HTTP/1.1 connection, kept open between requests. A load generator needs no more of HTTP, and the general client costs several times this. */
 export class HttpConnection {
   private exchange: Exchange | null = null;
   private unsent: Uint8Array = new Uint8Array(0);
+  private used = false;
   private closed = false;
 
   private constructor(
@@ -61,7 +67,7 @@ export class HttpConnection {
       `Content-Length: ${bytes.length}`,
       ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     ];
-    this.exchange = { parser: new HttpResponseParser(onBody), done: Promise.withResolvers() };
+    this.exchange = { parser: new HttpResponseParser(onBody), done: Promise.withResolvers(), answered: false };
     this.unsent = Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), bytes]);
     this.sendRest();
     return this.exchange.done.promise;
@@ -81,6 +87,7 @@ export class HttpConnection {
   private onData(bytes: Uint8Array): void {
     const { exchange } = this;
     if (exchange === null) return;
+    exchange.answered = true;
     try {
       if (!exchange.parser.push(bytes)) return;
     } catch (error) {
@@ -88,6 +95,7 @@ export class HttpConnection {
       return;
     }
     this.exchange = null;
+    this.used = true;
     if (exchange.parser.closes) this.close();
     exchange.done.resolve({ status: exchange.parser.status });
   }
@@ -99,6 +107,8 @@ export class HttpConnection {
     if (exchange === null) return;
     if (error === null && exchange.parser.endsWithConnection) {
       exchange.done.resolve({ status: exchange.parser.status });
+    } else if (this.used && !exchange.answered) {
+      exchange.done.reject(new StaleConnectionError());
     } else {
       exchange.done.reject(error ?? new Error('The server closed the connection before its answer was complete.'));
     }
@@ -111,22 +121,33 @@ export class HttpPool {
 
   constructor(private readonly origin: URL) {}
 
+  /** Sends again where the connection was closed meanwhile; rejects when one that is new breaks, or any that has begun its answer. */
   async post(
     path: string,
     headers: Readonly<Record<string, string>>,
     body: string,
     onBody: (bytes: Uint8Array) => void,
   ): Promise<{ status: number }> {
-    let connection = this.idle.pop();
-    while (connection !== undefined && !connection.isOpen) connection = this.idle.pop();
-    connection ??= await HttpConnection.open(this.origin);
-    const answer = await connection.post(path, headers, body, onBody);
-    if (connection.isOpen) this.idle.push(connection);
-    return answer;
+    for (;;) {
+      const connection = this.takeIdle() ?? (await HttpConnection.open(this.origin));
+      try {
+        const answer = await connection.post(path, headers, body, onBody);
+        if (connection.isOpen) this.idle.push(connection);
+        return answer;
+      } catch (error) {
+        if (!(error instanceof StaleConnectionError)) throw error;
+      }
+    }
   }
 
   close(): void {
     for (const connection of this.idle) connection.close();
     this.idle.length = 0;
+  }
+
+  private takeIdle(): HttpConnection | undefined {
+    let connection = this.idle.pop();
+    while (connection?.isOpen === false) connection = this.idle.pop();
+    return connection;
   }
 }

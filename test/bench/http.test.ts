@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test';
+import { HttpPool } from '../../bench/load/http-connection.ts';
 import { HttpResponseParser } from '../../bench/load/http-response-parser.ts';
 import { SseParser } from '../../bench/load/sse-parser.ts';
 
@@ -50,4 +51,58 @@ test('events are the same however they are cut', () => {
     for (let at = 0; at < stream.length; at += length) parser.push(stream.subarray(at, at + length));
     expect(events).toEqual(['{"text":"ä"}', '[DONE]']);
   }
+});
+
+describe('connections', () => {
+  /** A server that answers the first request of each connection with `first` and ends the connection at the second one, with `second`; counts both. */
+  async function against(first: string, second: string, check: (pool: HttpPool, counts: number[]) => Promise<void>) {
+    const counts = [0, 0];
+    const server = Bun.listen<{ requests: number }>({
+      ...{ hostname: '127.0.0.1', port: 0 },
+      socket: {
+        open: (socket) => {
+          socket.data = { requests: 0 };
+        },
+        data: (socket) => {
+          counts[socket.data.requests > 0 ? 1 : 0]! += 1;
+          if (socket.data.requests++ === 0 && first !== '') socket.write(first);
+          else socket.end(second);
+        },
+      },
+    });
+    const pool = new HttpPool(new URL(`http://127.0.0.1:${server.port}`));
+    try {
+      await check(pool, counts);
+    } finally {
+      pool.close();
+      server.stop(true);
+    }
+  }
+
+  const ANSWER = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+
+  test('that the server closed in between are replaced', () =>
+    against(ANSWER, '', async (pool, counts) => {
+      for (let i = 0; i < 3; i++) {
+        let body = '';
+        const onBody = (bytes: Uint8Array) => {
+          body += Buffer.from(bytes).toString();
+        };
+        expect(await pool.post('/', {}, '{}', onBody)).toEqual({ status: 200 });
+        expect(body).toBe('ok');
+      }
+      expect(counts).toEqual([3, 2]);
+    }));
+
+  test('that end within an answer are errors, and so are new ones without any', async () => {
+    await against(ANSWER, ANSWER.slice(0, -1), async (pool, counts) => {
+      await pool.post('/', {}, '{}', () => {});
+      await expect(pool.post('/', {}, '{}', () => {})).rejects.toThrow('before its answer was complete');
+      expect(counts).toEqual([1, 1]);
+    });
+    await against('', '', async (pool, counts) => {
+      await expect(pool.post('/', {}, '{}', () => {})).rejects.toThrow('before its answer was complete');
+      expect(counts).toEqual([1, 0]);
+    });
+  });
 });
