@@ -80,12 +80,20 @@ export async function withLimits<Value>(
   const { device, model } = config;
   const meter = await openLimitMeter({ ...device, dtype: model.dtype });
   try {
-    const before = meter.measure();
-    const value = await action();
-    return { value, limits: higherLimits(before, meter.measure()), device: meter.device };
+    return { ...(await limitsAround(meter, action)), device: meter.device };
   } finally {
     meter.close();
   }
+}
+
+/** The same with a meter that is open. */
+export async function limitsAround<Value>(
+  meter: LimitMeter,
+  action: () => Promise<Value>,
+): Promise<{ value: Value; limits: Limits }> {
+  const before = meter.measure();
+  const value = await action();
+  return { value, limits: higherLimits(before, meter.measure()) };
 }
 
 function bufferBytes(): number {

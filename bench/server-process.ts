@@ -1,7 +1,8 @@
 import { join } from 'node:path';
+import { ProcessGroup } from './process-group.ts';
 
 const MAIN = join(import.meta.dir, '../src/main.ts');
-const STOP_TIMEOUT_MS = 5000;
+const LOG_END_TIMEOUT_MS = 1000;
 
 /** A line of a process's log and when it came, milliseconds after its start. */
 export interface LoggedLine {
@@ -9,23 +10,21 @@ export interface LoggedLine {
   text: string;
 }
 
-/** A process that logs, with the times of its lines. */
+/** A process that logs, with the times of its lines; its children are paused and ended with it. */
 export class ServerProcess {
   readonly lines: LoggedLine[] = [];
-  readonly started = performance.now();
-  private readonly child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
+  private readonly group: ProcessGroup<'pipe', 'pipe'>;
+  private readonly ended: Promise<void>;
   private readonly waiting = new Set<() => void>();
   private exitCode: number | null = null;
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.child = Bun.spawn([...command], {
-      env: { ...process.env, ...env },
-      stdin: 'ignore',
-      stdout: 'pipe',
-      stderr: 'pipe',
-    });
-    const readers = [this.read(this.child.stdout), this.read(this.child.stderr)];
-    Promise.all([this.child.exited, ...readers]).then(([code]) => {
+    this.group = new ProcessGroup(command, { env: { ...process.env, ...env }, stdout: 'pipe', stderr: 'pipe' });
+    const { child } = this.group;
+    const read = Promise.all([this.read(child.stdout), this.read(child.stderr)]);
+    this.ended = child.exited.then(async (code) => {
+      // Its children may live on, and write to the same log.
+      await Promise.race([read, Bun.sleep(LOG_END_TIMEOUT_MS)]);
       this.exitCode = code;
       this.tellWaiting();
     });
@@ -34,6 +33,11 @@ export class ServerProcess {
   /** `bao serve` with these arguments, on a free port of the loopback. */
   static bao(args: readonly string[]): ServerProcess {
     return new ServerProcess([process.execPath, MAIN, 'serve', ...args, '--host', '127.0.0.1', '--port', '0']);
+  }
+
+  /** On the clock of `performance.now()`. */
+  get started(): number {
+    return this.group.started;
   }
 
   /** Settles when a line of the log matches. Rejects with the log's end when the process ends before. */
@@ -64,17 +68,29 @@ export class ServerProcess {
     return new Error(`The server ended with code ${this.exitCode}:\n${end.join('\n')}`);
   }
 
-  async stop(): Promise<void> {
-    this.child.kill('SIGTERM');
-    await Promise.race([this.child.exited, Bun.sleep(STOP_TIMEOUT_MS)]);
-    this.child.kill('SIGKILL');
+  /** The same of one whose end may be about to be known: its connections break a moment before. */
+  async failureWithin(ms: number): Promise<Error | null> {
+    await Promise.race([this.ended, Bun.sleep(ms)]);
+    return this.failure();
+  }
+
+  pause(): void {
+    this.group.pause();
+  }
+
+  resume(): void {
+    this.group.resume();
+  }
+
+  stop(): Promise<void> {
+    return this.group.stop();
   }
 
   private async read(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
     let partial = '';
     for await (const bytes of stream) {
-      const ms = performance.now() - this.started;
+      const ms = performance.now() - this.group.started;
       const lines = (partial + decoder.decode(bytes, { stream: true })).split('\n');
       partial = lines.pop()!;
       for (const text of lines) this.lines.push({ ms, text });

@@ -3,57 +3,21 @@ import { EngineArgs } from '../../src/config/engine-args.ts';
 import { availableThreads } from '../../src/device/cpu-resources.ts';
 import { findLocalFolder } from '../../src/loader/model-folder.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
-import { withLimits } from '../limits.ts';
-import { modelCost } from '../offline/model-cost.ts';
+import { interruptible } from '../interruption.ts';
 import { bao } from '../peers/bao.ts';
+import type { PeerMeasurement, PeersFigures } from '../peers/figures.ts';
 import { llamaServers } from '../peers/llama-server.ts';
-import {
-  limitTokensPerS,
-  type MeasuredRow,
-  measurePeers,
-  type PeerMeasurement,
-  type PeersFigures,
-  rowTitle,
-} from '../peers/measure.ts';
+import { measurePeers } from '../peers/measure.ts';
 import { nodeLlamaCpp } from '../peers/node-llama-cpp.ts';
+import { loadSummary, peersTable } from '../peers/table.ts';
 import { vllm } from '../peers/vllm.ts';
 import { writeResult } from '../results.ts';
-import { formatTable, shortNumber } from '../table.ts';
 
 const SIZES = { type: 'list', separator: ',', metavar: 'SIZES' } as const;
 
-/** Tokens a second, a column for each engine; then how many times that of the others the first engine reaches, and its share of the machine's limit. */
-export function peersTable(figures: PeersFigures): string {
-  const [first, ...others] = Object.keys(figures.versions);
-  const head = [
-    'tokens/s',
-    ...Object.entries(figures.versions).map(([name, version]) => `${name} ${version}`),
-    ...others.map((name) => `${first} : ${name}`),
-    `${first} of limit`,
-  ];
-  const rows = [...Map.groupBy(figures.rows, rowTitle)].map(([title, row]) => {
-    const own = row.find(({ peer }) => peer === first)!;
-    const limit = own.limit_tokens_per_s;
-    return [
-      title,
-      ...row.map(({ tokens_per_s }) => shortNumber(tokens_per_s)),
-      ...row.slice(1).map(({ tokens_per_s }) => (own.tokens_per_s / tokens_per_s).toFixed(2)),
-      limit === null ? '' : `${(own.tokens_per_s / limit).toFixed(2)} of ${shortNumber(limit)}`,
-    ];
-  });
-  const ready = Object.values(figures.ready_s);
-  rows.push([
-    'command to ready, s',
-    ...ready.map(shortNumber),
-    ...ready.slice(1).map((seconds) => (seconds / ready[0]!).toFixed(2)),
-    '',
-  ]);
-  return formatTable(head, rows);
-}
-
 export const peers = defineCommand({
   name: 'peers',
-  doc: 'The same model and load through Bao and every other engine that is installed.',
+  doc: 'The same model and load through Bao and every other engine that is installed. All are loaded, and the processes of those that wait for their turn are stopped (not on Windows).',
   flags: {
     model: { type: 'string', default: 'bench/shapes/0.5b', metavar: 'FOLDER', help: 'The model.' },
     'load-format': {
@@ -76,6 +40,18 @@ export const peers = defineCommand({
     'stream-input-len': { type: 'tokens', default: 64, min: 1, help: "Tokens of a stream's prompt." },
     'stream-output-len': { type: 'tokens', default: 128, min: 2, help: 'Tokens generated for it.' },
     'num-rounds': { type: 'int', default: 3, min: 1, help: 'Turns of every engine.' },
+    'ready-check-timeout-sec': {
+      type: 'int',
+      default: 600,
+      min: 1,
+      help: 'Seconds that an engine may take to start; one that takes longer sits out.',
+    },
+    'turn-timeout-sec': {
+      type: 'int',
+      default: 600,
+      min: 1,
+      help: 'Seconds that a batch may take; an engine that takes longer gets no more of them.',
+    },
     'cpu-threads': {
       type: 'int',
       default: null,
@@ -147,28 +123,26 @@ export const peers = defineCommand({
       ...{ model, loadFormat, skipTokenizerInit: true },
       ...(quantization === 'none' ? {} : { quantization }),
     }).createEngineConfig();
-    const { value, limits } = await withLimits(config, () =>
-      measurePeers(engines, workload, measurements, numRounds, tell),
-    );
-    const cost = await modelCost(config);
-    const figures: PeersFigures = {
-      model: values.model,
-      quantization,
-      threads: workload.threads,
-      ...value,
-      rows: value.rows.map((row) => ({ ...row, limit_tokens_per_s: limitTokensPerS(row, cost, limits) })),
-      limit_read_gbps: limits.read_gbps,
-      limit_gflops: limits.gflops,
+    const options = {
+      rounds: numRounds,
+      readyTimeoutSeconds: values.readyCheckTimeoutSec,
+      turnTimeoutSeconds: values.turnTimeoutSec,
     };
-    process.stdout.write(peersTable(figures));
-    await writeResult(values.outputJson, 'peers', figures);
+    await interruptible(async (signal) => {
+      let figures: PeersFigures | null = null;
+      try {
+        for await (const loads of measurePeers(engines, workload, measurements, { ...options, signal }, config)) {
+          figures = { model: values.model, ...loads };
+          process.stderr.write(loadSummary(figures.rows.slice(-Object.keys(figures.versions).length)));
+          await writeResult(values.outputJson, 'peers', figures);
+        }
+      } finally {
+        // Of a run that is cut off, what there is.
+        if (figures !== null) process.stdout.write(peersTable(figures));
+      }
+    });
   },
 });
-
-function tell(rows: readonly MeasuredRow[]): void {
-  const rates = rows.map(({ peer, tokens_per_s: rate }) => `${peer} ${shortNumber(rate)}`);
-  process.stderr.write(`${rowTitle(rows[0]!)}: ${rates.join(', ')} tok/s\n`);
-}
 
 function sizes(flag: string, texts: readonly string[]): number[] {
   const numbers = texts.filter((text) => text !== '').map(Number);

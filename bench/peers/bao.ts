@@ -6,7 +6,7 @@ import type { Peer } from './peer.ts';
 export const bao: Peer = {
   name: 'bao',
   version: async () => VERSION,
-  async start({ model, dummyWeights, quantization, threads, maxModelLen, maxBatchSize }) {
+  async start({ model, dummyWeights, quantization, threads, maxModelLen, maxBatchSize }, signal) {
     const server = ServerProcess.bao([
       model,
       ...(dummyWeights ? ['--load-format', 'dummy'] : []),
@@ -16,6 +16,6 @@ export const bao: Peer = {
       ...['--cpu-threads', String(threads), '--max-num-seqs', String(maxBatchSize)],
       ...['--max-model-len', String(maxModelLen), '--no-enable-prefix-caching', '--disable-uvicorn-access-log'],
     ]);
-    return new HttpSession(server, await baoUrl(server), streamsOf(model));
+    return HttpSession.open({ server, ready: baoUrl(server), extraBody: streamsOf(model) }, signal);
   },
 };

@@ -1,12 +1,15 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { unlessAborted } from '../deadline.ts';
 import { Target } from '../load/target.ts';
 import { randomTokenIds, seededRandom } from '../random.ts';
 import type { ServerProcess } from '../server-process.ts';
-import type { PeerBatch, PeerSession, SequenceArrivals } from './peer.ts';
+import { type PeerBatch, type PeerSession, type SequenceArrivals, smallBatch } from './peer.ts';
 
 /** Ids that every vocabulary has. */
 const VOCABULARY = 2000;
+
+const END_KNOWN_MS = 500;
 
 /** The name that servers give the model. */
 export const MODEL_NAME = 'model';
@@ -21,18 +24,39 @@ export function streamsOf(model: string): Record<string, unknown> {
   return hasTokenizer(model) ? {} : { return_token_ids: true };
 }
 
-/** An engine behind an OpenAI-compatible server, measured by its streams. Make it when the server is ready. */
+/** A server and how to talk to it. */
+export interface HttpEngine {
+  server: ServerProcess;
+  /** Its URL, when it takes prompts; rejects when it ends before. */
+  ready: Promise<string>;
+  /** Fields that go into every request as they are. */
+  extraBody: Readonly<Record<string, unknown>>;
+  /** What only the server needed, given back when it has ended. */
+  release?(): void;
+}
+
+/** An engine behind an OpenAI-compatible server, measured by its streams. */
 export class HttpSession implements PeerSession {
   readonly readySeconds: number;
   private readonly target: Target;
   private readonly random = seededRandom(0);
 
-  constructor(
-    private readonly server: ServerProcess,
+  /** A session when the server is ready. One that does not get so far, or in time, is ended. */
+  static async open(engine: HttpEngine, signal: AbortSignal): Promise<HttpSession> {
+    try {
+      return new HttpSession(engine, await unlessAborted(engine.ready, signal));
+    } catch (error) {
+      await engine.server.stop();
+      engine.release?.();
+      throw error;
+    }
+  }
+
+  private constructor(
+    private readonly engine: HttpEngine,
     url: string,
-    extraBody: Readonly<Record<string, unknown>>,
   ) {
-    this.readySeconds = (performance.now() - server.started) / 1000;
+    this.readySeconds = (performance.now() - engine.server.started) / 1000;
     this.target = new Target({
       backend: 'openai',
       baseUrl: new URL(url),
@@ -40,7 +64,7 @@ export class HttpSession implements PeerSession {
       model: MODEL_NAME,
       apiKey: null,
       ignoreEos: true,
-      extraBody,
+      extraBody: engine.extraBody,
     });
   }
 
@@ -52,7 +76,7 @@ export class HttpSession implements PeerSession {
     }));
     const results = await Promise.all(requests.map((request) => this.target.send(request)));
     const failed = results.find((result) => !result.success);
-    if (failed !== undefined) throw new Error(failed.error);
+    if (failed !== undefined) throw (await this.engine.server.failureWithin(END_KNOWN_MS)) ?? new Error(failed.error);
     return results.map(({ ttft, itl, outputTokens }) => {
       const times = [ttft];
       for (const gap of itl) times.push(times.at(-1)! + gap);
@@ -60,8 +84,19 @@ export class HttpSession implements PeerSession {
     });
   }
 
+  pause(): void {
+    this.engine.server.pause();
+  }
+
+  async resume(batch: PeerBatch): Promise<void> {
+    this.engine.server.resume();
+    // It opens the connections too: servers close those that were idle for some seconds.
+    await this.run(smallBatch(batch));
+  }
+
   async close(): Promise<void> {
     this.target.close();
-    await this.server.stop();
+    await this.engine.server.stop();
+    this.engine.release?.();
   }
 }

@@ -1,6 +1,6 @@
 import { UsageError } from '../../src/config/config-error.ts';
 import { freePort, ServerProcess } from '../server-process.ts';
-import { type Gguf, ggufOf } from './gguf.ts';
+import { ggufOf } from './gguf.ts';
 import { HttpSession, MODEL_NAME } from './http-session.ts';
 import type { Peer, PeerLocations } from './peer.ts';
 
@@ -28,7 +28,7 @@ function peer(name: string, program: string, options: readonly string[], given: 
       const [, version] = /^version: (.+)$/m.exec(`${stdout}${stderr}`) ?? [];
       return [version ?? 'of unknown version', ...options].join(' ');
     },
-    async start(workload) {
+    async start(workload, signal) {
       const { threads, maxModelLen, maxBatchSize } = workload;
       const file = await ggufOf(workload, given);
       const port = freePort();
@@ -39,40 +39,26 @@ function peer(name: string, program: string, options: readonly string[], given: 
         ...['--parallel', String(maxBatchSize), '--ctx-size', String(maxBatchSize * maxModelLen)],
         ...options,
       ]);
-      try {
-        const url = `http://127.0.0.1:${port}`;
-        await healthy(server, url);
-        return new LlamaServerSession(server, url, file);
-      } catch (error) {
-        await server.stop();
-        file.remove();
-        throw error;
-      }
+      return HttpSession.open(
+        {
+          server,
+          ready: healthy(server, `http://127.0.0.1:${port}`),
+          // A prompt is computed whole, whatever it has in common with the one before.
+          extraBody: { cache_prompt: false },
+          release: () => file.remove(),
+        },
+        signal,
+      );
     },
   };
 }
 
-/** Settles when the server says that its model is loaded, or rejects with the end of its log. */
-async function healthy(server: ServerProcess, url: string): Promise<void> {
+/** Its URL when the server says that its model is loaded; rejects with the end of its log. */
+async function healthy(server: ServerProcess, url: string): Promise<string> {
   while (!(await fetch(`${url}/health`).catch(() => null))?.ok) {
     const failure = server.failure();
     if (failure !== null) throw failure;
     await Bun.sleep(POLL_MS);
   }
-}
-
-class LlamaServerSession extends HttpSession {
-  constructor(
-    server: ServerProcess,
-    url: string,
-    private readonly file: Gguf,
-  ) {
-    // A prompt is computed whole, whatever it has in common with the one before.
-    super(server, url, { cache_prompt: false });
-  }
-
-  override async close(): Promise<void> {
-    await super.close();
-    this.file.remove();
-  }
+  return url;
 }

@@ -9,6 +9,12 @@ export interface LlamaArguments {
   threads: number;
 }
 
+/** What to run, in a context that was made for another batch: the one to come. */
+export interface LlamaRequest {
+  batch: PeerBatch;
+  contextFor: PeerBatch;
+}
+
 export type LlamaMessage =
   | { type: 'ready' }
   /** Of each sequence: seconds from the batch's start to each token. */
@@ -78,7 +84,7 @@ class Contexts {
 
 async function runBatch(sequences: readonly LlamaSequence[], batch: PeerBatch): Promise<number[][]> {
   const started = performance.now();
-  return Promise.all(
+  const runs = await Promise.allSettled(
     sequences.map(async (sequence) => {
       const prompt = [...randomTokenIds(random, batch.inputLen, VOCABULARY)];
       const times: number[] = [];
@@ -89,6 +95,11 @@ async function runBatch(sequences: readonly LlamaSequence[], batch: PeerBatch): 
       return times;
     }),
   );
+  // Where one fails, the others must have ended before the next batch.
+  return runs.map((run) => {
+    if (run.status === 'rejected') throw run.reason;
+    return run.value;
+  });
 }
 
 const tell = (message: LlamaMessage) => process.send!(message);
@@ -97,9 +108,9 @@ try {
   const { getLlama } = (await import(join(options.packageFolder, 'dist/index.js'))) as LlamaModule;
   const llama = await getLlama({ gpu: false, maxThreads: options.threads, build: 'never', logLevel: 'error' });
   const contexts = new Contexts(await llama.loadModel({ modelPath: options.gguf }));
-  process.on('message', async (batch: PeerBatch) => {
+  process.on('message', async ({ batch, contextFor }: LlamaRequest) => {
     try {
-      tell({ type: 'arrivals', sequences: await runBatch(await contexts.sequencesFor(batch), batch) });
+      tell({ type: 'arrivals', sequences: await runBatch(await contexts.sequencesFor(contextFor), batch) });
     } catch (error) {
       tell({ type: 'failed', reason: String(error) });
     }

@@ -1,7 +1,16 @@
 import { join } from 'node:path';
+import { unlessAborted } from '../deadline.ts';
+import { ProcessGroup } from '../process-group.ts';
 import { type Gguf, ggufOf } from './gguf.ts';
-import type { LlamaArguments, LlamaMessage } from './node-llama-cpp-process.ts';
-import type { Peer, PeerBatch, PeerLocations, PeerSession, SequenceArrivals } from './peer.ts';
+import type { LlamaArguments, LlamaMessage, LlamaRequest } from './node-llama-cpp-process.ts';
+import {
+  type Peer,
+  type PeerBatch,
+  type PeerLocations,
+  type PeerSession,
+  type SequenceArrivals,
+  smallBatch,
+} from './peer.ts';
 
 const PACKAGE = 'node-llama-cpp';
 
@@ -14,11 +23,11 @@ export function nodeLlamaCpp({ nodeLlamaCpp, gguf }: PeerLocations): Peer {
       const manifest = Bun.file(join(folder, 'package.json'));
       return (await manifest.exists()) ? ((await manifest.json()) as { version: string }).version : null;
     },
-    async start(workload) {
+    async start(workload, signal) {
       const file = await ggufOf(workload, gguf);
-      const session = new LlamaSession(file);
+      const session = new LlamaSession({ packageFolder: folder, gguf: file.path, threads: workload.threads }, file);
       try {
-        await session.start({ packageFolder: folder, gguf: file.path, threads: workload.threads });
+        await unlessAborted(session.ready(), signal);
       } catch (error) {
         await session.close();
         throw error;
@@ -30,38 +39,61 @@ export function nodeLlamaCpp({ nodeLlamaCpp, gguf }: PeerLocations): Peer {
 
 class LlamaSession implements PeerSession {
   readySeconds = 0;
-  private child: Bun.Subprocess | null = null;
+  private readonly group: ProcessGroup;
   private next = Promise.withResolvers<LlamaMessage>();
+  private ended: Error | null = null;
 
-  constructor(private readonly file: Gguf) {}
-
-  async start(options: LlamaArguments): Promise<void> {
-    const started = performance.now();
+  constructor(
+    options: LlamaArguments,
+    private readonly file: Gguf,
+  ) {
     const entry = join(import.meta.dir, 'node-llama-cpp-process.ts');
-    this.child = Bun.spawn([process.execPath, entry, JSON.stringify(options)], {
+    this.group = new ProcessGroup([process.execPath, entry, JSON.stringify(options)], {
       // Its log would stand in the middle of the table.
-      stdio: ['ignore', 'ignore', 'ignore'],
+      stdout: 'ignore',
+      stderr: 'ignore',
       ipc: (message: LlamaMessage) => this.next.resolve(message),
-      onExit: (_, code) => this.next.reject(new Error(`${PACKAGE} ended with code ${code}.`)),
+      onExit: (_, code, signal) => {
+        this.ended = new Error(`${PACKAGE} ended with ${code === null ? signal : `code ${code}`}.`);
+        this.next.reject(this.ended);
+      },
     });
-    await this.message();
-    this.readySeconds = (performance.now() - started) / 1000;
+    this.next.promise.catch(() => {});
   }
 
-  async run(batch: PeerBatch): Promise<SequenceArrivals[]> {
-    this.child!.send(batch);
-    const message = await this.message();
-    if (message.type !== 'arrivals') throw new Error(`${PACKAGE} did not answer with times.`);
-    return message.sequences.map((times) => ({ times, numTokens: times.length }));
+  async ready(): Promise<void> {
+    await this.answer();
+    this.readySeconds = (performance.now() - this.group.started) / 1000;
+  }
+
+  run(batch: PeerBatch): Promise<SequenceArrivals[]> {
+    return this.runIn(batch, batch);
+  }
+
+  pause(): void {
+    this.group.pause();
+  }
+
+  async resume(batch: PeerBatch): Promise<void> {
+    this.group.resume();
+    await this.runIn(batch, smallBatch(batch));
   }
 
   async close(): Promise<void> {
-    this.next.promise.catch(() => {});
-    this.child?.kill('SIGKILL');
+    await this.group.stop();
     this.file.remove();
   }
 
-  private async message(): Promise<LlamaMessage> {
+  /** Runs a batch in a context that is made for another. */
+  private async runIn(contextFor: PeerBatch, batch: PeerBatch): Promise<SequenceArrivals[]> {
+    if (this.ended !== null) throw this.ended;
+    this.group.child.send({ batch, contextFor } satisfies LlamaRequest);
+    const answer = await this.answer();
+    if (answer.type !== 'arrivals') throw new Error(`${PACKAGE} did not answer with times.`);
+    return answer.sequences.map((times) => ({ times, numTokens: times.length }));
+  }
+
+  private async answer(): Promise<LlamaMessage> {
     const message = await this.next.promise;
     this.next = Promise.withResolvers();
     this.next.promise.catch(() => {});

@@ -43,6 +43,11 @@ export interface PeerSession {
   readonly readySeconds: number;
   /** Arrivals of each sequence. */
   run(batch: PeerBatch): Promise<SequenceArrivals[]>;
+  /** Stops its processes until it is resumed: an engine that waits must take nothing from the one that is measured. */
+  pause(): void;
+  /** Continues them; settles when the engine has answered a small batch of as many sequences, so that it isn't measured cold. */
+  resume(batch: PeerBatch): Promise<void>;
+  /** Ends its processes, paused or not. */
   close(): Promise<void>;
 }
 
@@ -51,5 +56,11 @@ export interface Peer {
   readonly name: string;
   /** Its version where it can run this here, else null. */
   version(workload: PeerWorkload): Promise<string | null>;
-  start(workload: PeerWorkload): Promise<PeerSession>;
+  /** When the signal is aborted, it ends what it has started and rejects with the signal's reason. */
+  start(workload: PeerWorkload, signal: AbortSignal): Promise<PeerSession>;
+}
+
+/** As many sequences, and next to no work for them. */
+export function smallBatch({ batchSize, inputLen, outputLen }: PeerBatch): PeerBatch {
+  return { batchSize, inputLen: Math.min(inputLen, 4), outputLen: Math.min(outputLen, 2) };
 }

@@ -21,7 +21,7 @@ export function vllm({ vllmPython }: PeerLocations): Peer {
       const { stdout, exitCode } = Bun.spawnSync([python, '-c', script], { stderr: 'ignore' });
       return exitCode === 0 ? stdout.toString().trim() : null;
     },
-    async start({ model, dummyWeights, threads, maxModelLen, maxBatchSize }) {
+    async start({ model, dummyWeights, threads, maxModelLen, maxBatchSize }, signal) {
       const port = freePort();
       const server = new ServerProcess(
         [
@@ -35,8 +35,8 @@ export function vllm({ vllmPython }: PeerLocations): Peer {
         ],
         environment(python!, threads),
       );
-      await server.logged(/Application startup complete/);
-      return new HttpSession(server, `http://127.0.0.1:${port}`, streamsOf(model));
+      const ready = server.logged(/Application startup complete/).then(() => `http://127.0.0.1:${port}`);
+      return HttpSession.open({ server, ready, extraBody: streamsOf(model) }, signal);
     },
   };
 }

@@ -2,7 +2,7 @@ import type { KernelsFigures } from '../commands/kernels.ts';
 import type { LatencyFigures } from '../commands/latency.ts';
 import type { ServeFigures } from '../commands/serve.ts';
 import type { EngineFacts } from '../engine-facts.ts';
-import { type PeerAspect, type PeersFigures, rowTitle } from '../peers/measure.ts';
+import { isMeasured, type PeerAspect, type PeersFigures, rowTitle } from '../peers/figures.ts';
 import type { Result } from '../results.ts';
 import { barChart } from './bar-chart.ts';
 import { lineChart, type Series } from './line-chart.ts';
@@ -14,7 +14,7 @@ export type AnyResult =
   | (Result<Older<LatencyFigures>> & { benchmark: 'latency' })
   | (Result<ServeFigures> & { benchmark: 'serve' })
   | (Result<Older<KernelsFigures>> & { benchmark: 'kernels' })
-  | (Result<PeersFigures> & { benchmark: 'peers' });
+  | (Result<Omit<PeersFigures, 'complete'>> & { benchmark: 'peers' });
 
 type ResultOf<Name extends AnyResult['benchmark']> = Extract<AnyResult, { benchmark: Name }>;
 
@@ -41,7 +41,7 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   for (const [peers, own] of groupBy(of('peers'), othersOf)) {
     for (const [model, same] of groupBy(own, modelFileName)) {
       for (const aspects of [['prefill', 'decode'], ['streams']] as const) {
-        const measured = same.filter(({ rows }) => rows.some((row) => isOneOf(aspects, row.aspect)));
+        const measured = same.filter(({ rows }) => rows.some((row) => isMeasured(row) && isOneOf(aspects, row.aspect)));
         if (measured.length > 0)
           charts.set(`${model}-${aspects.at(-1)}-beside-${peers}.svg`, peersBars(measured, aspects));
       }
@@ -153,12 +153,13 @@ function roofline(result: ResultOf<'kernels'>): string {
   });
 }
 
-/** Each load as it was measured last, on the machine of the latest result. */
+/** Each load as it was measured last, on the machine of the latest result; runs that were cut off count with the loads that they have. */
 function peersBars(results: readonly ResultOf<'peers'>[], aspects: readonly PeerAspect[]): string {
   const result = latest(results)!;
   const all = onLatestMachine(results)
     .toSorted(byDate)
-    .flatMap((each) => each.rows);
+    .flatMap((each) => each.rows)
+    .filter(isMeasured);
   const rows = aspects.flatMap((aspect) =>
     groupBy(
       all.filter((row) => row.aspect === aspect),
@@ -181,9 +182,11 @@ function peersBars(results: readonly ResultOf<'peers'>[], aspects: readonly Peer
   });
 }
 
-/** The engines beside the first one, in one word. */
-function othersOf({ versions }: ResultOf<'peers'>): string {
-  return Object.keys(versions).slice(1).join('-') || 'nothing';
+/** The engines beside the first one that have figures, in one word. */
+function othersOf({ versions, rows }: ResultOf<'peers'>): string {
+  const measured = new Set(rows.filter(isMeasured).map(({ peer }) => peer));
+  const others = Object.keys(versions).slice(1);
+  return others.filter((name) => measured.has(name)).join('-') || 'nothing';
 }
 
 /** "0.5b bfloat16", "0.5b int8", "0.5b int8, KV fp8_e4m3" */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { latencyFigures } from '../../bench/commands/latency.ts';
 import { writeReport } from '../../bench/commands/report.ts';
-import type { PeersFigures } from '../../bench/peers/measure.ts';
+import type { PeersFigures } from '../../bench/peers/figures.ts';
 import { barChart } from '../../bench/report/bar-chart.ts';
 import { type AnyResult, drawCharts } from '../../bench/report/charts.ts';
 import { lineChart } from '../../bench/report/line-chart.ts';
@@ -39,6 +39,7 @@ const PEERS: PeersFigures = {
   model: 'shapes/x',
   quantization: 'none',
   threads: 1,
+  complete: true,
   versions: { a: '1.0', b: '2.0' },
   ready_s: { a: 1, b: 2 },
   rows: [
@@ -126,7 +127,8 @@ test('throughput has a line for each quantization, and only of one machine and o
 test('engines stand beside each other with each load as it was measured last', () => {
   const machine = { ...asResult('peers', {}).machine };
   const peers = (date: string, rows: PeersFigures['rows'], head: Partial<AnyResult> = {}) =>
-    ({ ...asResult('peers', { ...PEERS, rows }), date, machine, ...head }) as AnyResult;
+    ({ ...asResult('peers', { ...PEERS, rows: beside(rows) }), date, machine, ...head }) as AnyResult;
+  const beside = (rows: PeersFigures['rows']) => rows.flatMap((row) => [row, { ...row, peer: 'b' }]);
   const decode = { ...ROW, aspect: 'decode', limit_tokens_per_s: 40 } as const;
   const charts = drawCharts([
     peers('2026-03-01', [{ ...decode, tokens_per_s: 33 }]),
@@ -144,6 +146,35 @@ test('engines stand beside each other with each load as it was measured last', (
     ['2', '22'],
   ]);
   expect(values('x-int8-decode-beside-b.svg')).toEqual([['1', '55']]);
+});
+
+test('a run that was cut off, or in which an engine failed, is drawn with what it has', () => {
+  const { complete, ...older } = PEERS;
+  const decode = { ...ROW, aspect: 'decode', limit_tokens_per_s: 40 } as const;
+  const { tokens_per_s, tokens_per_s_rounds, ...load } = decode;
+  const failed = { ...load, error: 'out of memory' };
+  const [first, second] = [decode, { ...decode, batch_size: 2, tokens_per_s: 22 }];
+  const result = (date: string, figures: object) => ({ ...asResult('peers', figures), date }) as AnyResult;
+  const charts = drawCharts([
+    result('2026-01-01', { ...older, rows: [first, { ...first, peer: 'b', tokens_per_s: 5 }] }),
+    result('2026-01-02', {
+      ...PEERS,
+      complete: false,
+      rows: [{ ...first, tokens_per_s: 11 }, { ...failed, peer: 'b' }, second, { ...second, peer: 'b' }],
+    }),
+    // The other engine has no figure at all.
+    result('2026-01-03', {
+      ...PEERS,
+      rows: [
+        { ...first, tokens_per_s: 77 },
+        { ...failed, peer: 'b' },
+      ],
+    }),
+    result('2026-01-04', { ...PEERS, versions: { a: '1.0', c: '1.0' }, rows: [failed, { ...failed, peer: 'c' }] }),
+  ]);
+  expect([...charts.keys()]).toEqual(['x-decode-beside-b.svg', 'x-decode-beside-nothing.svg']);
+  const bars = [...charts.get('x-decode-beside-b.svg')!.matchAll(/<title>(\w) [^<]*batch (\d): (\d+)</g)];
+  expect(bars.map(([, ...bar]) => bar.join(' '))).toEqual(['a 1 11', 'a 2 22', 'b 1 5', 'b 2 22']);
 });
 
 test('a chart of a machine that had other work says so', () => {
