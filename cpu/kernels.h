@@ -12,9 +12,11 @@ namespace bao {
 
 // Packed weights: panels of kPanelColumns output features over all of k, one after another, zero-padded to whole
 // panels and an even k.
-//   float32, float16  [n / 32][k][32]
-//   bfloat16          [n / 32][k / 2][32][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
-constexpr int64_t kPanelColumns = 32;
+//   float32, float16  [n / 16][k][16]
+//   bfloat16          [n / 16][k / 2][16][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
+constexpr int64_t kPanelColumns = 16;
+// What a register tile takes at once, at most.
+constexpr int64_t kMaxTilePanels = 4;
 
 // Rows of a tile when `rows` are dealt out evenly to as few tiles of at most `most` rows as possible: a low last tile would cost
 // nearly as much as a full one. 1 for no rows.
@@ -23,11 +25,11 @@ static constexpr int64_t balanced_tile_rows(int64_t rows, int64_t most) {
 }
 
 // Scratch for the sums of so many rows between blocks of k.
-static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kPanelColumns * 4; }
+static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kMaxTilePanels * kPanelColumns * 4; }
 
 // And for the panels of 8-bit floats, a part of which becomes float32 first.
 constexpr int64_t kFp8Depth = 2 * kFp8Group;
-static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return linear_scratch_bytes(rows) + kFp8Depth * kPanelColumns * 4; }
+static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return (rows + kFp8Depth) * kFp8PanelColumns * 4; }
 
 struct LinearArgs {
   const float* x;
@@ -253,8 +255,11 @@ constexpr int64_t kConvertRows = 32;
 
 struct KernelTable {
   Isa isa;
-  // Rows of x that one register tile holds at most.
+  // Rows of x that one register tile holds at most, and the panels that a tile of so many rows takes at once.
   int32_t tile_rows;
+  int64_t (*tile_panels)(int64_t rows);
+  // The rows of a tile that takes 8-bit floats.
+  int32_t fp8_tile_rows;
   // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
   int32_t bf16_dot;
   void (*linear)(const LinearArgs&, const ChunkContext&);
@@ -281,6 +286,9 @@ struct KernelTable {
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);
+  // As tile_rows and tile_panels, for integers.
+  int32_t quantized_tile_rows;
+  int64_t (*quantized_tile_panels)(int64_t rows);
   void (*quantize_activations)(const QuantizeActivationsArgs&, const ChunkContext&);
   void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
   void (*quantized_grouped_linear)(const QuantizedGroupedLinearArgs&, const ChunkContext&);

@@ -1,11 +1,13 @@
 // Dense products: packing of weights and the linear op.
 #include "linear.h"
 
+#include <algorithm>
+
 using namespace bao;
 
 namespace {
 
-constexpr int64_t kMaxPanelsPerPiece = 8;
+constexpr int64_t kMaxPieceColumns = 256;
 // Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
 constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 
@@ -19,29 +21,46 @@ bool packs(const KernelTable& kernels, int32_t w_dtype) { return kernels.bf16_do
 
 size_t packed_bytes(int32_t rows, int32_t k) { return static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * 2; }
 
-// Bytes of a panel over k.
-int64_t panel_bytes(int64_t k, int32_t w_dtype) {
-  const int64_t column = w_dtype == kFp8E4M3 ? fp8_column_bytes(k) : round_up(k, 2) * float_dtype_bytes(w_dtype);
-  return column * kPanelColumns;
+// How weights of a type lie, and are taken by `rows` rows.
+struct WeightPanels {
+  int64_t columns, bytes;
+  int64_t tile_rows;
+  // So many are taken at once.
+  int64_t tile_panels;
+
+  int64_t count(int64_t n) const { return ceil_div(n, columns); }
+};
+
+WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, int64_t rows) {
+  if (w_dtype == kFp8E4M3) {
+    return {kFp8PanelColumns, fp8_column_bytes(k) * kFp8PanelColumns, balanced_tile_rows(rows, kernels.fp8_tile_rows), 1};
+  }
+  const int64_t tile_rows = balanced_tile_rows(rows, kernels.tile_rows);
+  const int64_t bytes = round_up(k, 2) * float_dtype_bytes(w_dtype) * kPanelColumns;
+  return {kPanelColumns, bytes, tile_rows, kernels.tile_panels(tile_rows)};
 }
 
 size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
   return static_cast<size_t>(w_dtype == kFp8E4M3 ? fp8_scratch_bytes(rows) : linear_scratch_bytes(rows));
 }
 
-}  // namespace
-
 // Rows of x in a piece: kRowsPerPiece about, and fewer where the panels alone are too few pieces, but more than one tile.
-static int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t panels, int64_t tile_rows) {
-  const int64_t wanted = ceil_div(stream.num_threads() * kStreamedPiecesPerThread, panels);
-  const int64_t row_pieces = std::max(ceil_div(m, kRowsPerPiece), std::min(wanted, m / (2 * tile_rows)));
-  return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), tile_rows));
+int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t n, const WeightPanels& panels) {
+  const int64_t wanted = ceil_div(stream.num_threads() * kStreamedPiecesPerThread * panels.tile_panels, panels.count(n));
+  const int64_t row_pieces = std::max(ceil_div(m, kRowsPerPiece), std::min(wanted, m / (2 * panels.tile_rows)));
+  return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), panels.tile_rows));
 }
 
-int32_t bao::panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces) {
+int32_t panels_per_piece(const Stream& stream, const WeightPanels& panels, int64_t count, int64_t row_pieces) {
+  return bao::panels_per_piece(stream, count, row_pieces, kMaxPieceColumns / panels.columns, panels.tile_panels);
+}
+
+}  // namespace
+
+int32_t bao::panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t most, int64_t at_once) {
   const int64_t pieces_per_thread = row_pieces == 1 ? kStreamedPiecesPerThread : kSharedPiecesPerThread;
-  const int64_t share = panels * row_pieces / (stream.num_threads() * pieces_per_thread);
-  return static_cast<int32_t>(std::clamp<int64_t>(share, 1, kMaxPanelsPerPiece));
+  const int64_t share = std::min(panels * row_pieces / (stream.num_threads() * pieces_per_thread), most);
+  return static_cast<int32_t>(std::max<int64_t>(share / at_once, 1) * at_once);
 }
 
 int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias, float* out,
@@ -53,8 +72,10 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   if (!x || !w || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, balanced_tile_rows(m, kernels.tile_rows), w_dtype, m, 1};
-  args.rows_per_piece = rows_per_piece(*stream, m, ceil_div(n, kPanelColumns), args.tile_rows);
+  const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, rows_per_piece(*stream, m, n, panels), 1};
+  const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
+  args.panels_per_piece = panels_per_piece(*stream, panels, panels.count(n), row_pieces);
   const bool packed = packs(kernels, w_dtype);
   const size_t workspace = packed ? packed_bytes(m, k) : 0;
   if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), workspace)) return error;
@@ -62,7 +83,10 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
     if (const int32_t error = enqueue_pack(*stream, args)) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
-  return enqueue_pieces(*stream, kernel, args, panel_bytes(k, w_dtype));
+  const int64_t pieces = row_pieces * ceil_div(panels.count(n), args.panels_per_piece);
+  // Many rows compute longer than the weights take to come.
+  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, args.panels_per_piece * panels.bytes} : StreamedInput{};
+  return stream->enqueue(kernel, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
 }
 
 int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, const void* const* weights, int32_t w_dtype,
@@ -75,19 +99,21 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   if (!x || !weights || !expert_offsets || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  const int64_t panels = ceil_div(n, kPanelColumns);
+  // As if each row had an expert of its own: which have more is not known yet.
+  const WeightPanels panels = panels_for(kernels, w_dtype, k, 1);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int32_t per_chunk = panels_per_piece(*stream, panels * busy_experts, 1);
+  const int32_t per_chunk = panels_per_piece(*stream, panels, panels.count(n) * busy_experts, 1);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   const bool packed = packs(kernels, w_dtype);
   const size_t workspace = packed ? packed_bytes(rows, k) : 0;
-  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + kernels.tile_rows, w_dtype), workspace)) return error;
+  const int64_t most_tile_rows = w_dtype == kFp8E4M3 ? kernels.fp8_tile_rows : kernels.tile_rows;
+  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + most_tile_rows, w_dtype), workspace)) return error;
   if (packed) {
     const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
     if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_grouped_linear : kernels.grouped_linear;
-  return stream->enqueue(kernel, args, num_experts * ceil_div(panels, per_chunk));
+  return stream->enqueue(kernel, args, num_experts * ceil_div(panels.count(n), per_chunk));
 }
 
 BAO_EXPORT int32_t bao_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias,

@@ -1,8 +1,6 @@
 // Products with packed weights of any type, for the ops that have them.
 #pragma once
 
-#include <algorithm>
-
 #include "kernels.h"
 #include "stream.h"
 
@@ -11,21 +9,9 @@ namespace bao {
 // Rows of x that share a pass over a part of the weights, about: so few that they stay in the second-level cache meanwhile.
 constexpr int64_t kRowsPerPiece = 96;
 
-// How many of `panels` panels, each of which is computed in `row_pieces` parts, make a piece: so few that the last piece is a small
-// part of the work.
-int32_t panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces);
-
-// Enqueues a product in pieces of args.rows_per_piece rows by as many panels as it decides; a panel of the weights has so many bytes.
-template <class Args>
-int32_t enqueue_pieces(Stream& stream, void (*kernel)(const Args&, const ChunkContext&), Args args, int64_t panel_bytes) {
-  const int64_t panels = ceil_div(args.n, kPanelColumns);
-  const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
-  args.panels_per_piece = panels_per_piece(stream, panels, row_pieces);
-  const int64_t pieces = row_pieces * ceil_div(panels, args.panels_per_piece);
-  // Many rows compute longer than the weights take to come.
-  const StreamedInput weights = row_pieces == 1 ? StreamedInput{args.w, args.panels_per_piece * panel_bytes} : StreamedInput{};
-  return stream.enqueue(kernel, args, std::min<int64_t>(pieces, stream.num_threads()), weights);
-}
+// How many of `panels` panels, each of which is computed in `row_pieces` parts, make a piece, `most` at most: so few that the last
+// piece is a small part of the work; `at_once`, which a tile takes, or a multiple of it.
+int32_t panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t most, int64_t at_once);
 
 // As the ops linear and grouped_linear in src/device/ops.ts; w_dtype may also be kFp8E4M3 (see quant.h).
 int32_t enqueue_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias, float* out,

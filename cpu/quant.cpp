@@ -1,6 +1,8 @@
 // Products with quantized weights, and the quantization of weights.
 #include "quant.h"
 
+#include <algorithm>
+
 #include "linear.h"
 
 using namespace bao;
@@ -13,20 +15,23 @@ constexpr int64_t kPrivateRows = 4;
 // Of a product that reads its weights once, three quarters are one large piece for each thread, and the rest small ones: so large that taking one
 // costs next to nothing, some microseconds of reading.
 constexpr int64_t kSmallPieceBytes = 1 << 15;
+constexpr int64_t kMaxPieceColumns = 96;
 
-PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes) {
-  const int32_t even = panels_per_piece(stream, panels, row_pieces);
+PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes, int64_t at_once) {
+  const int32_t even = panels_per_piece(stream, panels, row_pieces, kMaxPieceColumns / kQuantPanelColumns, at_once);
   if (row_pieces > 1) return {0, even, even};
-  const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4);
-  const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes, 1, even);
+  const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4 / at_once * at_once);
+  const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes / at_once * at_once, at_once, even);
   return {stream.num_threads(), static_cast<int32_t>(large), static_cast<int32_t>(small)};
 }
 
 int32_t enqueue_product(Stream& stream, QuantizedLinearArgs args) {
-  const int64_t panel_bytes = quant_column_words(args.k, args.bits) * kPanelColumns * 4;
-  const int64_t panels = ceil_div(args.n, kPanelColumns);
+  const int64_t panel_bytes = quant_column_words(args.k, args.bits) * kQuantPanelColumns * 4;
+  const int64_t panels = ceil_div(args.n, kQuantPanelColumns);
   const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
-  args.pieces = pieces_of(stream, panels, row_pieces, panel_bytes);
+  const int64_t tile_rows = balanced_tile_rows(args.rows_per_piece, stream.kernels().quantized_tile_rows);
+  const int64_t at_once = stream.kernels().quantized_tile_panels(tile_rows);
+  args.pieces = pieces_of(stream, panels, row_pieces, panel_bytes, at_once);
   const int64_t pieces = row_pieces * args.pieces.count(panels);
   // Many rows compute longer than the weights take to come.
   const StreamedInput weights = row_pieces == 1 ? StreamedInput{args.w, args.pieces.large * panel_bytes} : StreamedInput{};
@@ -86,8 +91,8 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   if (const int32_t error = stream->reserve(0, bytes)) return error;
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
-  const int64_t panels = ceil_div(n, kPanelColumns);
-  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts), 1);
+  const int64_t panels = ceil_div(n, kQuantPanelColumns);
+  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts), 1, kMaxPieceColumns / kQuantPanelColumns, kernels.quantized_tile_panels(1));
   const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }
@@ -95,8 +100,8 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
 // Bytes of a quantized weight, or -1 for a shape or scheme that there is none of.
 BAO_EXPORT int64_t bao_quantized_linear_bytes(int32_t n, int32_t k, int32_t scheme) {
   if (n <= 0 || k <= 0 || !is_quantization(scheme)) return -1;
-  const int64_t column_bytes = scheme == kQuantFp8 ? fp8_column_bytes(k) : quant_column_words(k, integer_bits(scheme)) * 4;
-  return round_up(n, kPanelColumns) * column_bytes;
+  if (scheme == kQuantFp8) return round_up(n, kFp8PanelColumns) * fp8_column_bytes(k);
+  return round_up(n, kQuantPanelColumns) * quant_column_words(k, integer_bits(scheme)) * 4;
 }
 
 // Enqueues the quantization of source [rows, cols] (rows ld apart) as output features n_offset to n_offset + rows of a weight with

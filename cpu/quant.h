@@ -11,10 +11,11 @@ static constexpr bool is_quantization(int32_t scheme) { return scheme >= kQuantI
 static constexpr int32_t integer_bits(int32_t scheme) { return scheme == kQuantInt8 ? 8 : 4; }
 
 // Weights of 8-bit floats (E4M3): a weight is a number times the scale that kFp8Group consecutive k share; where a number of a group
-// isn't one, its scale isn't either. On the CPU they lie in panels of kPanelColumns output features (see kernels.h), zero-padded to
-// whole panels. A panel holds, group after group:
+// isn't one, its scale isn't either. On the CPU they lie in panels of kFp8PanelColumns output features, zero-padded to whole panels. A
+// panel holds, group after group:
 //   [32] scales, float32
 //   [k of the group][32] numbers
+constexpr int64_t kFp8PanelColumns = 32;
 constexpr int64_t kFp8Group = 128;
 constexpr float kFp8Greatest = 448.0f;
 // Below that a scale's reciprocal is not finite; such groups are all zero.
@@ -22,11 +23,12 @@ constexpr float kFp8SmallestScale = 1e-36f;
 // Bytes of a column's first k, which are whole groups or all.
 static constexpr int64_t fp8_column_bytes(int64_t k) { return k + ceil_div(k, kFp8Group) * 4; }
 
-// Weights of 8 or 4 bits in panels of kPanelColumns output features, like the others (see kernels.h), zero-padded to whole panels
+// Weights of 8 or 4 bits in panels of kQuantPanelColumns output features, zero-padded to whole panels
 // and words. A word is 32 bits of one column: quant_word consecutive k as unsigned numbers; 4-bit numbers have the first four k in
 // the low halves of its bytes. quant_group consecutive k share a scale and a zero point. A panel holds, group after group:
-//   [32] scale and zero: bfloat16 in the upper half, an integer in the lower; weight = (number - zero) * scale
-//   [words of the group][32] numbers
+//   [16] scale and zero: bfloat16 in the upper half, an integer in the lower; weight = (number - zero) * scale
+//   [words of the group][16] numbers
+constexpr int64_t kQuantPanelColumns = 16;
 static constexpr int64_t quant_word(int32_t bits) { return 32 / bits; }
 static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64; }
 // 32-bit words of a column.

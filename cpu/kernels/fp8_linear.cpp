@@ -6,11 +6,27 @@
 namespace bao::BAO_ISA {
 namespace {
 
-constexpr int64_t kGroupBytes = fp8_column_bytes(kFp8Group) * kPanelColumns;
+#if defined(__AVX512F__)
+constexpr int kFp8TileRows = 12, kFp8TileVectors = 2;
+#elif defined(__AVX2__)
+constexpr int kFp8TileRows = 6, kFp8TileVectors = 2;
+#elif defined(__ARM_NEON)
+constexpr int kFp8TileRows = 6, kFp8TileVectors = 4;
+#else
+constexpr int kFp8TileRows = 3, kFp8TileVectors = 4;
+#endif
+constexpr int kFp8PanelVectors = kFp8PanelColumns / kLanes;
+// Few rows take a whole panel at once, so that memory is read in order.
+template <int R>
+constexpr int tile_vectors = R * kFp8PanelVectors <= kAccumulators ? kFp8PanelVectors : kFp8TileVectors;
+
+constexpr int64_t kGroupBytes = fp8_column_bytes(kFp8Group) * kFp8PanelColumns;
+// Bytes of a panel's k are a step of a tile, and so many of them a group's scales.
+constexpr int64_t kScaleSteps = 4;
 
 BAO_INLINE const float* scales_of(const char* group) { return reinterpret_cast<const float*>(group); }
 BAO_INLINE const Float8E4M3* numbers_of(const char* group) {
-  return reinterpret_cast<const Float8E4M3*>(group + kPanelColumns * 4);
+  return reinterpret_cast<const Float8E4M3*>(group + kFp8PanelColumns * 4);
 }
 // Of numbers that load_weights gives.
 BAO_INLINE F load_scale(const char* group, int64_t column) { return load(scales_of(group) + column) * kWeightDivisor; }
@@ -18,22 +34,27 @@ BAO_INLINE F load_scale(const char* group, int64_t column) { return load(scales_
 // NV vectors of a panel's columns for two k.
 template <int NV>
 BAO_INLINE void load_pair(const Float8E4M3* w, F* out) {
-  if constexpr (NV == kPanelVectors) return load_weights<2 * NV>(w, out);
+  if constexpr (NV == kFp8PanelVectors) return load_weights<2 * NV>(w, out);
   load_weights<NV>(w, out);
-  load_weights<NV>(w + kPanelColumns, out + NV);
+  load_weights<NV>(w + kFp8PanelColumns, out + NV);
 }
 
-// `k` k of NV vectors of a panel's columns, from a group's begin on, by R rows.
+// NV vectors of a panel's columns by R rows.
 template <int R, int NV>
-static __attribute__((noinline)) void fp8_tile(const Rows& rows, const char* group, int64_t column, int64_t k, Streamed source,
+static __attribute__((noinline)) void fp8_tile(const Rows& rows, const Panels& panel, int64_t column, int64_t k, const PanelStream& source,
                                                const Sums& sums) {
   F acc[R][NV];
   load_sums(acc, sums);
   RowCursor<R, false> x(rows);
-  for (; k > 0; k -= kFp8Group, group += kGroupBytes) {
+  auto ahead = ahead_of<1, kFp8PanelColumns, R <= kReadingRows>(source, panel, fp8_column_bytes(k));
+  int64_t done = 0;
+  for (const char* group = panel.data; k > 0; k -= kFp8Group, group += kGroupBytes) {
     F scale[NV];
     BAO_UNROLL
     for (int v = 0; v < NV; v++) scale[v] = load_scale(group, column + v * kLanes);
+    ahead.until(done);
+    ahead.template step<kScaleSteps>();
+    done += kScaleSteps;
     const Float8E4M3* w = numbers_of(group) + column;
     const auto multiply = [&](F* weights, int step) __attribute__((always_inline)) {
       F row[NV];
@@ -43,66 +64,56 @@ static __attribute__((noinline)) void fp8_tile(const Rows& rows, const char* gro
       for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(x.at(r, step)));
     };
     const int64_t count = min(k, kFp8Group);
-    for (int64_t i = 0; i + 1 < count; i += 2, w += 2 * kPanelColumns) {
-      source.template step<NV * kLanes * 2>(w);
-      F weights[2 * NV];
-      load_pair<NV>(w, weights);
-      multiply(weights, 0);
-      multiply(weights + NV, 1);
-      x.advance(2);
+    for (int64_t i = 0; i + 1 < count;) {
+      const int64_t end = min(count, ahead.until(done + i) - done);
+      for (; i + 1 < end; i += 2, w += 2 * kFp8PanelColumns) {
+        ahead.template step<2>();
+        F weights[2 * NV];
+        load_pair<NV>(w, weights);
+        multiply(weights, 0);
+        multiply(weights + NV, 1);
+        x.advance(2);
+      }
     }
     if (count % 2 != 0) {
       F weights[NV];
       load_weights<NV>(w, weights);
       multiply(weights, 0);
     }
+    done += count;
   }
   store_sums(acc, sums);
 }
 
-// The same for the whole panel by `count` <= R rows.
+// Whole panels by `count` <= R rows.
 template <int R>
-static void fp8_rows(int64_t count, const Rows& rows, const char* group, int64_t k, Streamed source, const Sums& sums) {
+static void fp8_panels(int64_t count, const Rows& rows, const Panels& panels, int64_t k, const PanelStream& source, const Sums& sums) {
   if constexpr (R > 1) {
-    if (count < R) return fp8_rows<R - 1>(count, rows, group, k, source, sums);
+    if (count < R) return fp8_panels<R - 1>(count, rows, panels, k, source, sums);
   }
   constexpr int NV = tile_vectors<R>;
-  for (int v = 0; v < kPanelVectors && v * kLanes < sums.columns; v += NV) {
-    fp8_tile<R, NV>(rows, group, v * kLanes, k, source, sums.columns_from(v * kLanes));
+  for (int64_t p = 0; p < panels.count; p++) {
+    const Sums own = sums.columns_from(p * kFp8PanelColumns);
+    for (int v = 0; v < kFp8PanelVectors && v * kLanes < own.columns; v += NV) {
+      fp8_tile<R, NV>(rows, panels.from(p), v * kLanes, k, source.of(panels, p, 1), own.columns_from(v * kLanes));
+    }
   }
-}
-
-// A piece's last panel, in two parts: while the second one is multiplied, the next piece's begin is asked for.
-template <class ClaimNext>
-static void last_panel(int64_t count, const Rows& rows, const char* panel, int64_t k, const Sums& sums,
-                       ClaimNext claim_next) {
-  constexpr int64_t kTailGroups = ceil_div(kFarBytes, kGroupBytes);
-  const int64_t head = max(ceil_div(k, kFp8Group) - kTailGroups, int64_t{0});
-  const int64_t head_k = head * kFp8Group;
-  float partial[kTileRows * kPanelColumns];
-  if (head > 0) {
-    fp8_rows<kTileRows>(count, rows, panel, head_k, Streamed{}, Sums{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns});
-  }
-  const char* tail = panel + head * kGroupBytes;
-  const Rows rest{rows.a + head_k, rows.row_stride};
-  fp8_rows<kTileRows>(count, rest, tail, k - head_k, Streamed::towards(claim_next(), tail),
-           Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
 }
 
 // float32 [count, 32] of the `count` k at a group's begin.
 static void widen_groups(const char* group, int64_t count, float* out) {
   for (; count > 0; count -= kFp8Group, group += kGroupBytes) {
-    F scale[kPanelVectors];
+    F scale[kFp8PanelVectors];
     BAO_UNROLL
-    for (int v = 0; v < kPanelVectors; v++) scale[v] = load_scale(group, v * kLanes);
+    for (int v = 0; v < kFp8PanelVectors; v++) scale[v] = load_scale(group, v * kLanes);
     const Float8E4M3* numbers = numbers_of(group);
     const auto widen = [&](auto rows) __attribute__((always_inline)) {
-      F weights[rows() * kPanelVectors];
-      load_weights<rows() * kPanelVectors>(numbers, weights);
+      F weights[rows() * kFp8PanelVectors];
+      load_weights<rows() * kFp8PanelVectors>(numbers, weights);
       BAO_UNROLL
-      for (int v = 0; v < rows() * kPanelVectors; v++) store(out + v * kLanes, weights[v] * scale[v % kPanelVectors]);
-      numbers += rows() * kPanelColumns;
-      out += rows() * kPanelColumns;
+      for (int v = 0; v < rows() * kFp8PanelVectors; v++) store(out + v * kLanes, weights[v] * scale[v % kFp8PanelVectors]);
+      numbers += rows() * kFp8PanelColumns;
+      out += rows() * kFp8PanelColumns;
     };
     const int64_t rows = min(count, kFp8Group);
     for (int64_t i = 0; i + 1 < rows; i += 2) widen(std::integral_constant<int, 2>{});
@@ -110,36 +121,57 @@ static void widen_groups(const char* group, int64_t count, float* out) {
   }
 }
 
+// `k` k of a widened panel by `count` <= R rows. Its columns are as many as those of some float panels, side by side in each k.
+template <int R>
+static void widened_rows(int64_t count, const Rows& rows, const float* weights, int64_t k, const Shared& source, const Sums& sums) {
+  if constexpr (R > 1) {
+    if (count < R) return widened_rows<R - 1>(count, rows, weights, k, source, sums);
+  }
+  constexpr int64_t kPanels = kFp8PanelColumns / kPanelColumns, kAtOnce = tile_panels(R) < kPanels ? tile_panels(R) : kPanels;
+  const Panels panels{reinterpret_cast<const char*>(weights), kPanelColumns * 4, kPanels};
+  for (int64_t p = 0; p < kPanels && p * kPanelColumns < sums.columns; p += kAtOnce) {
+    const Shared own{source.next + p * source.stride, source.stride, source.period};
+    tile<R, kAtOnce, false, float, kFp8PanelColumns * 4>(rows, panels.from(p), k, own, sums.columns_from(p * kPanelColumns));
+  }
+}
+
 // One panel by several tiles of rows: for each block of k the panel is widened, and all tiles pass over it. Sums between
 // blocks lie densely in scratch, as those of `linear`.
 static void many_rows(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t panel, void* scratch) {
-  const char* w = static_cast<const char*>(a.w) + panel * fp8_column_bytes(a.k) * kPanelColumns;
+  const char* w = static_cast<const char*>(a.w) + panel * fp8_column_bytes(a.k) * kFp8PanelColumns;
   float* weights = static_cast<float*>(scratch);
-  float* partial = weights + kFp8Depth * kPanelColumns;
-  const int64_t column = panel * kPanelColumns;
+  float* partial = weights + kFp8Depth * kFp8PanelColumns;
+  const int64_t column = panel * kFp8PanelColumns;
   constexpr int64_t kLines = ceil_div(kFp8Depth / kFp8Group * kGroupBytes, 64);
-  const int64_t tile_lines = ceil_div(kLines, ceil_div(row_end - row_begin, a.tile_rows));
+  // A tile asks for two lines at once.
+  const int64_t tile_lines = ceil_div(kLines, 2 * ceil_div(row_end - row_begin, a.tile_rows));
   for (int64_t k0 = 0; k0 < a.k; k0 += kFp8Depth, w += kFp8Depth / kFp8Group * kGroupBytes) {
     const int64_t depth = min(kFp8Depth, a.k - k0);
     widen_groups(w, depth, weights);
     // Each tile asks for its share of the next block, which follows in memory.
-    const char* next = w + fp8_column_bytes(depth) * kPanelColumns;
+    const char* next = w + fp8_column_bytes(depth) * kFp8PanelColumns;
     for (int64_t row = row_begin; row < row_end; row += a.tile_rows) {
       const int64_t count = min(a.tile_rows, row_end - row);
-      float* own = partial + (row - row_begin) * kPanelColumns;
-      Sums sums{k0 == 0 ? nullptr : own, kPanelColumns, own, kPanelColumns, nullptr, kPanelColumns};
+      float* own = partial + (row - row_begin) * kFp8PanelColumns;
+      Sums sums{k0 == 0 ? nullptr : own, kFp8PanelColumns, own, kFp8PanelColumns, nullptr, kFp8PanelColumns};
       if (k0 + depth == a.k) {
         float* out = a.out + row * a.ld_out + column;
-        sums = Sums{sums.from, kPanelColumns, out, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
+        sums = Sums{sums.from, kFp8PanelColumns, out, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
       }
-      const Shared source{next, max(kFp8Depth / kRound<float> / tile_lines, int64_t{1})};
-      next += tile_lines * 64;
-      panel_rows<kTileRows, false>(count, Rows{a.x + row * a.ld_x + k0, a.ld_x}, weights, depth, source, sums);
+      const Shared source{next, tile_lines * 64, ceil_div(kFp8Depth / kRound<float>, tile_lines)};
+      next += 2 * tile_lines * 64;
+      widened_rows<kFp8TileRows>(count, Rows{a.x + row * a.ld_x + k0, a.ld_x}, weights, depth, source, sums);
     }
   }
 }
 
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end).
+static Panels weight_panels(const void* w, int64_t k, int64_t begin, int64_t end) {
+  const int64_t stride = fp8_column_bytes(k) * kFp8PanelColumns;
+  return {static_cast<const char*>(w) + begin * stride, stride, end - begin};
+}
+
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end). `claim_next()` is called once, towards the end: where the weights
+// begin that this thread takes next, or nullptr.
 template <class ClaimNext>
 static void multiply_panels(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
@@ -149,17 +181,19 @@ static void multiply_panels(const LinearArgs& a, int64_t row_begin, int64_t row_
     claim_next();
     return;
   }
+  // Where a panel is passed over several times, each pass asks.
+  const char* claimed = nullptr;
+  bool asked = false;
+  auto claim_once = [&] {
+    if (!asked) claimed = claim_next();
+    asked = true;
+    return claimed;
+  };
+  const NextWeights next{[](void* claim) { return (*static_cast<decltype(claim_once)*>(claim))(); }, &claim_once};
   const Rows rows{a.x + row_begin * a.ld_x, a.ld_x};
-  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-    const int64_t column = panel * kPanelColumns;
-    const char* w = static_cast<const char*>(a.w) + panel * fp8_column_bytes(a.k) * kPanelColumns;
-    const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
-    if (panel + 1 < panel_end) {
-      fp8_rows<kTileRows>(count, rows, w, a.k, Streamed{}, sums);
-    } else {
-      last_panel(count, rows, w, a.k, sums, claim_next);
-    }
-  }
+  const int64_t column = panel_begin * kFp8PanelColumns;
+  const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
+  fp8_panels<kFp8TileRows>(count, rows, weight_panels(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
 }
 
 // One group of a row as numbers, and its scale.
@@ -208,10 +242,10 @@ static void quantize_rows(const Fp8WeightArgs& a, int64_t begin, int64_t end) {
       } else {
         scale = quantize_group(values, count, numbers);
       }
-      const int64_t n = a.n_offset + row, column = n % kPanelColumns;
-      char* out = a.destination + n / kPanelColumns * fp8_column_bytes(a.cols) * kPanelColumns + group * kGroupBytes;
+      const int64_t n = a.n_offset + row, column = n % kFp8PanelColumns;
+      char* out = a.destination + n / kFp8PanelColumns * fp8_column_bytes(a.cols) * kFp8PanelColumns + group * kGroupBytes;
       std::memcpy(out + column * 4, &scale, 4);
-      for (int64_t i = 0; i < count; i++) out[(4 + i) * kPanelColumns + column] = static_cast<char>(numbers[i]);
+      for (int64_t i = 0; i < count; i++) out[(4 + i) * kFp8PanelColumns + column] = static_cast<char>(numbers[i]);
     }
   }
 }
@@ -219,7 +253,7 @@ static void quantize_rows(const Fp8WeightArgs& a, int64_t begin, int64_t end) {
 }  // namespace
 
 static void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
-  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t panels = ceil_div(a.n, kFp8PanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
   for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
@@ -229,13 +263,13 @@ static void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
     multiply_panels(a, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
       if (next < 0) return nullptr;
-      return static_cast<const char*>(a.w) + next / row_blocks * a.panels_per_piece * fp8_column_bytes(a.k) * kPanelColumns;
+      return weight_panels(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
     });
   });
 }
 
 static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
-  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t panels = ceil_div(a.n, kFp8PanelColumns);
   const int64_t panel_chunks = ceil_div(panels, a.panels_per_chunk);
   const int64_t expert = c.chunk / panel_chunks;
   const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
@@ -243,7 +277,7 @@ static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c
   const int64_t row = a.expert_offsets[expert];
   const int64_t count = a.expert_offsets[expert + 1] - row;
   if (count == 0) return;
-  const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
+  const int64_t tile_rows = balanced_tile_rows(count, kFp8TileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
                         a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, 0, 0};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
@@ -259,6 +293,7 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
 }
 
 void use_fp8_linear(KernelTable& table) {
+  table.fp8_tile_rows = kFp8TileRows;
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;
   table.quantize_fp8_weight = quantize_fp8_weight;

@@ -8,8 +8,8 @@
 namespace bao::BAO_ISA {
 namespace {
 
-// k in a block that several row tiles share: it stays in the first-level cache while they pass over it.
-constexpr int64_t kDepth = 512;
+// Bytes of a block that several row tiles share: it stays in the first-level cache while they pass over it.
+constexpr int64_t kBlockBytes = 24 << 10;
 
 // Where a tile of rows [row, row + count) finds x from k0 on: in place, or packed where a step is two k.
 template <class W>
@@ -18,8 +18,14 @@ BAO_INLINE Rows rows_at(const LinearArgs& a, const float* packed, int64_t row, i
   return {a.x + row * a.ld_x + k0, a.ld_x};
 }
 
-// Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another, in the
-// order of memory.
+template <class W>
+BAO_INLINE Panels weight_panels(const void* w, int64_t k, int64_t begin, int64_t end) {
+  const int64_t stride = round_up(k, 2) * kPanelColumns * static_cast<int64_t>(sizeof(W));
+  return {static_cast<const char*>(w) + begin * stride, stride, end - begin};
+}
+
+// Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another: as many panels
+// as a tile takes at once, over some k.
 template <class W>
 class Blocks {
  public:
@@ -30,56 +36,61 @@ class Blocks {
         row_begin_(row_begin),
         rows_(row_end - row_begin),
         panel_begin_(panel_begin),
-        panels_(panel_end - panel_begin),
+        panels_(weight_panels<W>(a.w, a.k, panel_begin, panel_end)),
+        at_once_(tile_panels(a.tile_rows)),
+        depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kAllRounds)),
         partial_(static_cast<float*>(scratch)) {}
 
-  template <class ClaimNext>
-  void multiply(ClaimNext claim_next) const {
-    for (int64_t panel = 0; panel < panels_; panel++) {
-      for (int64_t k0 = 0; k0 < a_.k; k0 += kDepth) {
-        const W* next = weights(panel, k0 + kDepth);
-        if (k0 + kDepth >= a_.k) next = panel + 1 < panels_ ? weights(panel + 1, 0) : claim_next();
-        multiply_block(panel, k0, next ? next : weights(panel, k0), depth(k0 + kDepth < a_.k ? k0 + kDepth : 0));
+  void multiply(NextWeights last) const {
+    for (int64_t panel = 0; panel < panels_.count; panel += at_once_) {
+      for (int64_t k0 = 0; k0 < a_.k; k0 += depth_) {
+        const char* next = block(panel, k0 + depth_).data;
+        if (k0 + depth_ >= a_.k) next = panel + at_once_ < panels_.count ? panels_[panel + at_once_] : last.claim(last.self);
+        multiply_block(panel, k0, next ? next : block(panel, k0).data);
       }
     }
   }
 
  private:
-  const W* weights(int64_t panel, int64_t k0) const {
-    return static_cast<const W*>(a_.w) + ((panel_begin_ + panel) * round_up(a_.k, 2) + k0) * kPanelColumns;
+  // Bytes of a k of a panel.
+  static constexpr int64_t kColumnBytes = kPanelColumns * static_cast<int64_t>(sizeof(W));
+
+  Panels block(int64_t panel, int64_t k0) const {
+    return {panels_[panel] + k0 * kColumnBytes, panels_.stride, min(at_once_, panels_.count - panel)};
   }
 
-  // k in the block from k0 on.
-  int64_t depth(int64_t k0) const { return min(kDepth, a_.k - k0); }
-
-  // All rows by one block; meanwhile each tile asks for its share of the next one, which is `next_depth` k deep.
-  void multiply_block(int64_t panel, int64_t k0, const W* next, int64_t next_depth) const {
+  // All rows by one block; meanwhile each tile asks for its share of the next one.
+  void multiply_block(int64_t panel, int64_t k0, const char* next) const {
+    const Panels weights = block(panel, k0);
+    const int64_t depth = min(depth_, a_.k - k0);
     const int64_t tiles = ceil_div(rows_, a_.tile_rows);
-    const int64_t lines = next_depth * kPanelColumns * static_cast<int64_t>(sizeof(W)) / 64;
-    const int64_t tile_lines = ceil_div(lines, tiles);
-    const int64_t period = max(steps_of<W>(depth(k0)) / kRound<W> / tile_lines, int64_t{1});
+    const int64_t tile_lines = ceil_div(depth_ * kColumnBytes / 64, tiles);
+    const int64_t period = ceil_div(steps_of<W>(depth) / kRound<W>, tile_lines);
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = t * a_.tile_rows;
       const int64_t count = min(a_.tile_rows, rows_ - row);
-      const Shared source{reinterpret_cast<const char*>(next) + t * tile_lines * 64, period};
       const Rows x = rows_at<W>(a_, packed_, row_begin_ + row, count, k0);
-      panel_rows<kTileRows, uses_dot<W>>(count, x, weights(panel, k0), depth(k0), source, sums(row, panel, k0));
+      const Shared source{next + t * tile_lines * 64, panels_.stride, period};
+      panel_rows<kTileRows, uses_dot<W>, W>(count, x, weights, depth, source, sums(row, panel, k0));
     }
   }
 
   // Sums between blocks of k lie densely: rows of `out` are far apart, at distances that fall on few sets of a cache.
   Sums sums(int64_t row, int64_t panel, int64_t k0) const {
     const int64_t column = (panel_begin_ + panel) * kPanelColumns;
-    float* partial = partial_ + row * kPanelColumns;
+    const int64_t ld = at_once_ * kPanelColumns;
+    float* partial = partial_ + row * ld;
     const float* from = k0 == 0 ? nullptr : partial;
-    if (k0 + kDepth < a_.k) return {from, kPanelColumns, partial, kPanelColumns, nullptr, kPanelColumns};
+    if (k0 + depth_ < a_.k) return {from, ld, partial, ld, nullptr, ld};
     float* out = a_.out + (row_begin_ + row) * a_.ld_out + column;
-    return {from, kPanelColumns, out, a_.ld_out, a_.bias ? a_.bias + column : nullptr, a_.n - column};
+    return {from, ld, out, a_.ld_out, a_.bias ? a_.bias + column : nullptr, a_.n - column};
   }
 
   const LinearArgs& a_;
   const float* packed_;
-  int64_t row_begin_, rows_, panel_begin_, panels_;
+  int64_t row_begin_, rows_, panel_begin_;
+  Panels panels_;
+  int64_t at_once_, depth_;
   float* partial_;
 };
 
@@ -100,47 +111,20 @@ static void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, in
   }
 }
 
-template <class W>
-BAO_INLINE const W* panel_weights(const void* w, int64_t k, int64_t panel) {
-  return static_cast<const W*>(w) + panel * round_up(k, 2) * kPanelColumns;
-}
-
-// The last panel of a piece, in two parts: while the second one is multiplied, the next piece's begin is asked for.
-template <class W, class ClaimNext>
-static void last_panel(int64_t count, const Rows& rows, const W* w, int64_t k, const Sums& sums, ClaimNext claim_next) {
-  constexpr int64_t kTail = kFarBytes / (kPanelColumns * static_cast<int64_t>(sizeof(W)));
-  const int64_t head = k > kTail ? (k - kTail) / 2 * 2 : 0;
-  float partial[kTileRows * kPanelColumns];
-  if (head > 0) {
-    const Sums sums_so_far{nullptr, 0, partial, kPanelColumns, nullptr, kPanelColumns};
-    panel_rows<kTileRows, uses_dot<W>>(count, rows, w, head, Streamed{}, sums_so_far);
-  }
-  const Rows rest{rows.a + steps_of<W>(head) * (uses_dot<W> ? count : 1), rows.row_stride};
-  const W* tail = w + head * kPanelColumns;
-  panel_rows<kTileRows, uses_dot<W>>(count, rest, tail, k - head, Streamed::towards(claim_next(), tail),
-                                     Sums{head > 0 ? partial : nullptr, kPanelColumns, sums.to, sums.ld_to, sums.bias, sums.columns});
-}
-
 // Panels [panel_begin, panel_end) for rows [row_begin, row_end); `packed` is x where a step is two k.
 // `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
 template <class W, class ClaimNext>
 static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
+  const NextWeights next{[](void* claim) { return (*static_cast<ClaimNext*>(claim))(); }, &claim_next};
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
-    return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(claim_next);
+    return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
   }
   const Rows rows = rows_at<W>(a, packed, row_begin, count, 0);
-  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-    const int64_t column = panel * kPanelColumns;
-    const W* w = panel_weights<W>(a.w, a.k, panel);
-    const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
-    if (panel + 1 < panel_end) {
-      panel_rows<kTileRows, uses_dot<W>>(count, rows, w, a.k, Streamed{}, sums);
-    } else {
-      last_panel(count, rows, w, a.k, sums, claim_next);
-    }
-  }
+  const int64_t column = panel_begin * kPanelColumns;
+  const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
+  panel_rows<kTileRows, uses_dot<W>, W>(count, rows, weight_panels<W>(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
 }
 
 template <class W>
@@ -153,9 +137,9 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
     const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
     const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
-    multiply_panels<W>(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch, [&] {
+    multiply_panels<W>(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
-      return next < 0 ? nullptr : panel_weights<W>(a.w, a.k, next / row_blocks * a.panels_per_piece);
+      return next < 0 ? nullptr : weight_panels<W>(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
     });
   });
 }
@@ -173,7 +157,7 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
-    const auto none = []() -> const W* { return nullptr; };
+    const auto none = []() -> const char* { return nullptr; };
     multiply_panels<W>(part, packed, begin, end, panel_begin, panel_end, c.scratch, none);
   }
 }
@@ -220,6 +204,7 @@ static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c
 
 void use_linear(KernelTable& table) {
   table.tile_rows = kTileRows;
+  table.tile_panels = tile_panels;
   table.bf16_dot = kBf16Dot;
   table.linear = linear;
   table.pack_grouped_activations = pack_grouped_activations;

@@ -1,28 +1,30 @@
-// Register tiles of `linear`: R rows of x by NV vectors of output columns, over steps of k.
+// Register tiles of `linear`: R rows of x by NP panels of weights, over steps of k.
 //
 // A step is one k, or a pair of k where weights are multiplied by VDPBF16PS ("dot"). x gives one float a step and row (in dot
 // products its bits are two bfloat16). Weights are converted on the way.
 #pragma once
 
-#include "prefetch.h"
+#include "panel_stream.h"
 
 namespace bao::BAO_ISA {
 namespace {
 
 // Accumulators, one row of weights and a broadcast of x must fit the register file.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12, kTileVectors = 2, kAccumulators = 24;
+constexpr int kTileRows = 8, kAccumulators = 24;
 #elif defined(__AVX2__)
-constexpr int kTileRows = 6, kTileVectors = 2, kAccumulators = 12;
+constexpr int kTileRows = 6, kAccumulators = 12;
 #elif defined(__ARM_NEON)
-constexpr int kTileRows = 6, kTileVectors = 4, kAccumulators = 24;
+constexpr int kTileRows = 6, kAccumulators = 24;
 #else
-constexpr int kTileRows = 3, kTileVectors = 4, kAccumulators = 12;
+constexpr int kTileRows = 3, kAccumulators = 12;
 #endif
 constexpr int kPanelVectors = kPanelColumns / kLanes;
-// Few rows take a whole panel at once, so that memory is read in order.
-template <int R>
-constexpr int tile_vectors = R * kPanelVectors <= kAccumulators ? kPanelVectors : kTileVectors;
+// Of so few rows reading takes the time.
+constexpr int kReadingRows = 4;
+
+// Panels that so many rows are multiplied with at once, at most.
+static constexpr int64_t tile_panels(int64_t rows) { return panels_at_once(kAccumulators, rows * kPanelVectors); }
 
 #if defined(__AVX512BF16__)
 constexpr bool kBf16Dot = true;
@@ -36,7 +38,7 @@ template <class W>
 constexpr int64_t steps_of(int64_t k) {
   return uses_dot<W> ? ceil_div(k, 2) : k;
 }
-// Bytes of a step's 32 columns in a panel.
+// Bytes of a step of a panel.
 template <class W>
 constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(W)) * (uses_dot<W> ? 2 : 1);
 
@@ -50,26 +52,15 @@ struct Rows {
   int64_t row_stride;
 };
 
-// x on its way through the steps of k. Three rows in place share a register: an address may add a stride, or twice that.
+// x on its way through the steps of k.
 template <int R, bool Packed>
 struct RowCursor {
-  static constexpr int kShared = Packed ? R : 3;
-  static constexpr int kBases = (R + kShared - 1) / kShared;
-  const float* base[kBases];
-  int64_t stride;
+  Places<float, Packed ? 1 : R> rows;
 
-  BAO_INLINE_MEMBER explicit RowCursor(const Rows& rows) : stride(rows.row_stride) {
-    BAO_UNROLL
-    for (int i = 0; i < kBases; i++) base[i] = rows.a + i * kShared * stride;
-  }
+  BAO_INLINE_MEMBER explicit RowCursor(const Rows& x) : rows(x.a, x.row_stride) {}
   // x of row r, `step` steps from here.
-  BAO_INLINE_MEMBER float at(int r, int step) const {
-    return Packed ? base[0][step * R + r] : base[r / kShared][r % kShared * stride + step];
-  }
-  BAO_INLINE_MEMBER void advance(int steps) {
-    BAO_UNROLL
-    for (int i = 0; i < kBases; i++) base[i] += Packed ? steps * R : steps;
-  }
+  BAO_INLINE_MEMBER float at(int r, int step) const { return Packed ? rows[0][step * R + r] : rows[r][step]; }
+  BAO_INLINE_MEMBER void advance(int steps) { rows.advance(Packed ? steps * R : steps); }
 };
 
 // Where a tile's sums come from and go to.
@@ -89,22 +80,6 @@ struct Sums {
   }
 };
 
-// Several tiles share the weights, which are in the first-level cache. Meanwhile each asks for its part of the next block, a line
-// every `period` rounds.
-struct Shared {
-  const char* next;
-  int64_t period;
-  int64_t until = 1;
-
-  template <int64_t Bytes, int Rows = 1, int64_t Stride = 0>
-  BAO_INLINE_MEMBER void step(const char*) {
-    if (--until > 0) return;
-    prefetch_far(next);
-    next += 64;
-    until = period;
-  }
-};
-
 template <bool Dot, int R, int NV>
 BAO_INLINE void accumulate_row(F (&acc)[R][NV], int r, const F (&w)[NV], F x) {
   BAO_UNROLL
@@ -120,43 +95,47 @@ BAO_INLINE void accumulate_row(F (&acc)[R][NV], int r, const F (&w)[NV], F x) {
 }
 
 // acc += x · w over `k` k, which may be odd.
-template <int R, int NV, bool Packed, class W, class Source>
-BAO_INLINE void accumulate_panel(F (&acc)[R][NV], const Rows& rows, const W* w, int64_t k, Source source) {
+template <int R, int NP, bool Packed, class W, int64_t kBytes, class Source>
+BAO_INLINE void accumulate_panels(F (&acc)[R][NP * kPanelVectors], const Rows& rows, const Panels& w, int64_t k, const Source& source) {
   // Bfloat16 lies in pairs along k: a shift gives the even ones, a mask the odd ones.
   constexpr bool kPairs = std::is_same_v<W, BFloat16> && !uses_dot<W>;
-  constexpr int kRows = kPairs ? 1 : kRound<W>;
-  constexpr int64_t kBytes = step_bytes<W> * kRound<W> / kRows;
   RowCursor<R, Packed> x(rows);
-  const char* b = reinterpret_cast<const char*>(w);
+  Places<char, NP> panels(w.data, w.stride);
+  const int64_t steps = steps_of<W>(k);
+  auto ahead = ahead_of<NP, kBytes, R <= kReadingRows>(source, w, steps);
   const auto step = [&](int i) __attribute__((always_inline)) {
-    F row[NV];
+    F row[NP * kPanelVectors];
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) {
+    for (int v = 0; v < NP * kPanelVectors; v++) {
+      const char* panel = panels[v / kPanelVectors];
+      const int lane = v % kPanelVectors * kLanes;
       if constexpr (kPairs) {
-        const U pair = load_bits<U>(b + v * kLanes * 4);
+        const U pair = load_bits<U>(panel + lane * 4);
         row[v] = as_float(i == 1 ? pair & 0xffff0000u : pair << 16);
       } else if constexpr (uses_dot<W>) {
-        row[v] = load_bits<F>(b + v * kLanes * 4);
+        row[v] = load_bits<F>(panel + lane * 4);
       } else {
-        row[v] = load(reinterpret_cast<const W*>(b + i * kBytes) + v * kLanes);
+        row[v] = load(reinterpret_cast<const W*>(panel + i * kBytes) + lane);
       }
     }
     BAO_UNROLL
     for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x.at(r, i)));
   };
-  const int64_t steps = steps_of<W>(k);
-  int64_t s = 0;
-  for (; s + kRound<W> <= steps; s += kRound<W>) {
-    source.template step<kBytes * NV / kPanelVectors, kRows, kBytes>(b);
-    BAO_UNROLL
-    for (int i = 0; i < kRound<W>; i++) step(i);
-    x.advance(kRound<W>);
-    b += kRows * kBytes;
-  }
-  for (; s < steps; s++) {
-    step(0);
-    x.advance(1);
-    b += kBytes;
+  for (int64_t s = 0; s < steps;) {
+    const int64_t end = ahead.until(s);
+    for (; s + kRound<W> <= end; s += kRound<W>) {
+      ahead.template step<kRound<W>>();
+      BAO_UNROLL
+      for (int i = 0; i < kRound<W>; i++) step(i);
+      x.advance(kRound<W>);
+      panels.advance(kRound<W> * kBytes);
+    }
+    if (end < steps) continue;
+    for (; s < steps; s++) {
+      step(0);
+      x.advance(1);
+      panels.advance(kBytes);
+    }
   }
 }
 
@@ -200,8 +179,9 @@ BAO_INLINE void store_sums(F (&acc)[R][NV], const Sums& sums) {
   }
 }
 
-template <int R, int NV, bool Packed, class W, class Source>
-static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t k, Source source, const Sums& sums) {
+template <int R, int NP, bool Packed, class W, int64_t StepBytes = step_bytes<W>, class Source>
+static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, int64_t k, const Source& source, const Sums& sums) {
+  constexpr int NV = NP * kPanelVectors;
   F acc[R][NV];
   load_sums(acc, sums);
   // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
@@ -209,21 +189,19 @@ static __attribute__((noinline)) void tile(const Rows& rows, const W* w, int64_t
   for (int r = 0; r < R; r++) {
     for (int v = 0; v < NV * kLanes; v += 16) prefetch_for_write(sums.to + r * sums.ld_to + v);
   }
-  accumulate_panel<R, NV, Packed>(acc, rows, w, k, source);
+  accumulate_panels<R, NP, Packed, W, StepBytes>(acc, rows, w, k, source);
   store_sums(acc, sums);
 }
 
-// `k` k of one panel by `count` <= R rows.
+// `k` k of some panels by `count` <= R rows.
 template <int R, bool Packed, class W, class Source>
-static void panel_rows(int64_t count, const Rows& rows, const W* w, int64_t k, Source source, const Sums& sums) {
+static void panel_rows(int64_t count, const Rows& rows, const Panels& w, int64_t k, const Source& source, const Sums& sums) {
   if constexpr (R > 1) {
-    if (count < R) return panel_rows<R - 1, Packed>(count, rows, w, k, source, sums);
+    if (count < R) return panel_rows<R - 1, Packed, W>(count, rows, w, k, source, sums);
   }
-  constexpr int NV = tile_vectors<R>;
-  constexpr int64_t kVectorElements = kLanes * (std::is_same_v<W, BFloat16> ? 2 : 1);
-  for (int v = 0; v < kPanelVectors && v * kLanes < sums.columns; v += NV) {
-    tile<R, NV, Packed>(rows, w + v * kVectorElements, k, source, sums.columns_from(v * kLanes));
-  }
+  for_each_tile<R, tile_panels(R)>(w, source, [&](auto panels, int64_t first, const auto& own) {
+    tile<R, panels(), Packed, W>(rows, w.from(first), k, own, sums.columns_from(first * kPanelColumns));
+  });
 }
 
 }  // namespace

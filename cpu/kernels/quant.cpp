@@ -3,26 +3,35 @@
 // Activations are quantized in every batch, one row alone included: each row's group of k gets its own scale, so that a row's
 // result is a function of that row only. Within a group sums are integers, exact in any order; groups are added in float32 in
 // order, with a product and a sum that are never fused. So every instruction set gives the same bits.
-#include "prefetch.h"
+#include "panel_stream.h"
 #include "quant_activations.h"
 
 namespace bao::BAO_ISA {
 namespace {
 
 #if defined(__AVX512VNNI__)
-constexpr int kTileRows = 12, kTileVectors = 2;
+constexpr int kTileRows = 8, kAccumulators = 24;
 #elif defined(__AVX512F__)
-constexpr int kTileRows = 8, kTileVectors = 2;
+constexpr int kTileRows = 8, kAccumulators = 16;
 #elif defined(__AVX2__)
-constexpr int kTileRows = 4, kTileVectors = 2;
+constexpr int kTileRows = 4, kAccumulators = 8;
 #elif defined(__ARM_NEON)
-constexpr int kTileRows = 4, kTileVectors = 4;
+constexpr int kTileRows = 4, kAccumulators = 16;
 #else
-constexpr int kTileRows = 3, kTileVectors = 2;
+constexpr int kTileRows = 2, kAccumulators = 8;
 #endif
-constexpr int kPanelVectors = kPanelColumns / kLanes;
+constexpr int kPanelVectors = kQuantPanelColumns / kLanes;
+// Of so few rows reading takes the time.
+constexpr int kReadingRows = 4;
+// Bytes of a word, or a group's scales, of all columns of a panel: a step of a tile.
+constexpr int64_t kStepBytes = kQuantPanelColumns * 4;
+// Of each of a chunk's first panels.
+constexpr int64_t kFirstBytes = 4096;
 // Depth of a block of k that all row tiles pass over; whole groups.
 constexpr int64_t kDepth = 512;
+
+// Panels that so many rows are multiplied with at once, at most.
+static constexpr int64_t tile_panels(int64_t rows) { return panels_at_once(kAccumulators, rows * kPanelVectors); }
 
 BAO_INLINE U splat(uint32_t x) { return x - U{}; }
 
@@ -95,6 +104,8 @@ struct Output {
   int64_t columns;
   // The first block of k starts from 0, the others from what is in c.
   bool first;
+
+  Output columns_from(int64_t column) const { return {c + column, ld, bias ? bias + column : nullptr, columns - column, first}; }
 };
 
 template <class T>
@@ -104,26 +115,21 @@ BAO_INLINE T read(const char* p, int64_t index) {
   return value;
 }
 
-// Weights that several tiles share, which are in the first-level cache.
-struct Resident {
-  template <int64_t Bytes>
-  BAO_INLINE_MEMBER void step(const void*) const {}
-};
-
 // One row alone is too few chains of products to hide their latency: each piece of a word gets sums of its own. Those of the upper
 // halves of bytes then stay 16 times too large until the group's end, which saves a shift for each word.
 template <int Bits, int R>
 constexpr int kChains = R == 1 && kBytes<Bits> && !kShort<Bits> ? kPieces<Bits> : 1;
 
-// The integer products of R rows with `count` words of NV vectors of columns.
-template <int Bits, int R, int NV, int Chains, class Source>
-BAO_INLINE void multiply_words(I (&total)[Chains][R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count,
-                               Source source) {
+// The integer products of R rows with `count` words of NP panels.
+template <int Bits, int R, int NP, int Chains, class Ahead>
+BAO_INLINE void multiply_words(I (&total)[Chains][R][NP * kPanelVectors], const char* x, int64_t stride, Places<char, NP>& w, int64_t count,
+                               Ahead& ahead) {
+  constexpr int NV = NP * kPanelVectors;
   for (int64_t i = 0; i < count; i++) {
     U word[NV];
     BAO_UNROLL
-    for (int v = 0; v < NV; v++) word[v] = load_bits<U>(w + v * kLanes);
-    source.template step<NV * kLanes * 4>(w);
+    for (int v = 0; v < NV; v++) word[v] = load_bits<U>(w[v / kPanelVectors] + v % kPanelVectors * kLanes * 4);
+    ahead.template step<1>();
     BAO_UNROLL
     for (int piece = 0; piece < kPieces<Bits>; piece++) {
       U numbers[NV];
@@ -137,22 +143,25 @@ BAO_INLINE void multiply_words(I (&total)[Chains][R][NV], const char* x, int64_t
       }
     }
     x += kPieces<Bits> * 4;
-    w += kPanelColumns;
+    w.advance(kStepBytes);
   }
 }
 
-// total = the products of one group.
-template <int Bits, int R, int NV, class Source>
-BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride, const uint32_t* w, int64_t count, Source source) {
+// total = the products of one group, whose words are steps `done` and following of a tile.
+template <int Bits, int R, int NP, class Ahead>
+BAO_INLINE void multiply_group(I (&total)[R][NP * kPanelVectors], const char* x, int64_t stride, Places<char, NP>& w, int64_t count,
+                               Ahead& ahead, int64_t done) {
+  constexpr int NV = NP * kPanelVectors;
   constexpr int64_t kStep = kShort<Bits> ? kShortWords : kGroupWords<Bits>;
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
     BAO_UNROLL
     for (int v = 0; v < NV; v++) total[r][v] = I{};
   }
-  for (int64_t i = 0; i < count; i += kStep) {
+  for (int64_t i = 0; i < count;) {
+    const int64_t end = min(min(count, i + kStep), ahead.until(done + i) - done);
     I part[kChains<Bits, R>][R][NV] = {};
-    multiply_words<Bits>(part, x + i * kPieces<Bits> * 4, stride, w + i * kPanelColumns, min(kStep, count - i), source);
+    multiply_words<Bits, R, NP>(part, x + i * kPieces<Bits> * 4, stride, w, end - i, ahead);
     BAO_UNROLL
     for (int chain = 0; chain < kChains<Bits, R>; chain++) {
       BAO_UNROLL
@@ -164,6 +173,7 @@ BAO_INLINE void multiply_group(I (&total)[R][NV], const char* x, int64_t stride,
         }
       }
     }
+    i = end;
   }
 }
 
@@ -176,9 +186,10 @@ BAO_INLINE void store_columns(float* p, F v, int64_t columns) {
   }
 }
 
-// c[R][NV vectors] (+)= rows · `words` words of the columns at w, whose first group's scales w points to.
-template <int Bits, int R, int NV, class Source>
-static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, int64_t words, Source source, const Output& out) {
+// c[R][NP panels] (+)= rows · `words` words of the panels, from a group's scales on.
+template <int Bits, int R, int NP, class Source>
+static __attribute__((noinline)) void tile(const Rows& rows, const Panels& panels, int64_t words, const Source& source, const Output& out) {
+  constexpr int NV = NP * kPanelVectors;
   F acc[R][NV];
   BAO_UNROLL
   for (int r = 0; r < R; r++) {
@@ -188,15 +199,23 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
     }
   }
   const char* x = rows.words;
+  Places<char, NP> w(panels.data, panels.stride);
+  auto ahead = ahead_of<NP, kStepBytes, R <= kReadingRows>(source, panels, words + ceil_div(words, kGroupWords<Bits>));
+  int64_t done = 0;
   for (int64_t group = 0; words > 0; group++) {
     const int64_t count = min(words, kGroupWords<Bits>);
+    U scales[NV];
+    BAO_UNROLL
+    for (int v = 0; v < NV; v++) scales[v] = load_bits<U>(w[v / kPanelVectors] + v % kPanelVectors * kLanes * 4);
+    ahead.until(done);
+    ahead.template step<1>();
+    w.advance(kStepBytes);
     I total[R][NV];
-    multiply_group<Bits>(total, x, rows.stride, w + kPanelColumns, count, source);
+    multiply_group<Bits, R, NP>(total, x, rows.stride, w, count, ahead, done + 1);
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
-      const U packed = load_bits<U>(w + v * kLanes);
-      const F scale = as_float(packed & splat(0xffff0000u));
-      const U zero = packed & splat(0xffffu);
+      const F scale = as_float(scales[v] & splat(0xffff0000u));
+      const U zero = scales[v] & splat(0xffffu);
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const F row_scale = set1(read<float>(rows.scales + r * rows.stride, group));
@@ -208,8 +227,8 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
       }
     }
     x += count * kPieces<Bits> * 4;
-    w += (count + 1) * kPanelColumns;
     words -= count;
+    done += count + 1;
   }
   BAO_UNROLL
   for (int v = 0; v < NV; v++) {
@@ -220,19 +239,15 @@ static __attribute__((noinline)) void tile(const Rows& rows, const uint32_t* w, 
   }
 }
 
-// `num_vectors` vectors of a panel's columns, w at the first of them, for `count` <= R rows.
+// The same by `count` <= R rows for any number of panels.
 template <int Bits, int R, class Source>
-static void panel_rows(int64_t count, const Rows& rows, const uint32_t* w, int64_t words, Source source, const Output& out,
-                       int num_vectors) {
+static void panel_rows(int64_t count, const Rows& rows, const Panels& w, int64_t words, const Source& source, const Output& out) {
   if constexpr (R > 1) {
-    if (count < R) return panel_rows<Bits, R - 1>(count, rows, w, words, source, out, num_vectors);
+    if (count < R) return panel_rows<Bits, R - 1>(count, rows, w, words, source, out);
   }
-  constexpr int NV = std::is_same_v<Source, Streamed> && R == 1 ? kPanelVectors : kTileVectors;
-  for (int v = 0; v < num_vectors && v * kLanes < out.columns; v += NV) {
-    const int64_t column = v * kLanes;
-    const Output part{out.c + column, out.ld, out.bias ? out.bias + column : nullptr, out.columns - column, out.first};
-    tile<Bits, R, NV>(rows, w + column, words, source, part);
-  }
+  for_each_tile<R, tile_panels(R)>(w, source, [&](auto panels, int64_t first, const auto& own) {
+    tile<Bits, R, panels()>(rows, w.from(first), words, own, out.columns_from(first * kQuantPanelColumns));
+  });
 }
 
 // Rows of x from group `group` on.
@@ -241,59 +256,68 @@ BAO_INLINE Rows rows_from(const Rows& rows, int64_t group) {
   return {rows.words + group * kGroupWords<Bits> * kPieces<Bits> * 4, rows.scales + group * 4, rows.sums + group * 4, rows.stride};
 }
 
-// One tile of rows: each weight is used once. Where the panel is the last one of a piece, the next piece's begin is asked for
-// while its last part is multiplied.
-template <int Bits, class ClaimNext>
-static void few_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, const Output& out, bool last,
-                     ClaimNext claim_next) {
-  constexpr int64_t kGroupBytes = (kGroupWords<Bits> + 1) * kPanelColumns * 4;
-  const int64_t words = ceil_div(a.k, quant_word(Bits));
-  if (!last) return panel_rows<Bits, kTileRows>(a.m, rows, w, words, Streamed{}, out, kPanelVectors);
-  const int64_t head = max(ceil_div(a.k, quant_group(Bits)) - ceil_div(kFarBytes, kGroupBytes), int64_t{0});
-  if (head > 0) {
-    const Output part{out.c, out.ld, nullptr, out.columns, true};
-    panel_rows<Bits, kTileRows>(a.m, rows, w, head * kGroupWords<Bits>, Streamed{}, part, kPanelVectors);
-  }
-  const uint32_t* tail = w + head * kGroupBytes / 4;
-  const Output part{out.c, out.ld, out.bias, out.columns, head == 0};
-  panel_rows<Bits, kTileRows>(a.m, rows_from<Bits>(rows, head), tail, words - head * kGroupWords<Bits>,
-                              Streamed::towards(claim_next(), tail), part, kPanelVectors);
+template <int Bits>
+BAO_INLINE Panels weight_panels(const uint32_t* w, int64_t k, int64_t begin, int64_t end) {
+  const int64_t stride = quant_column_words(k, Bits) * kStepBytes;
+  return {reinterpret_cast<const char*>(w) + begin * stride, stride, end - begin};
 }
 
-// Blocks of k by part of a panel stay in the L1 cache while all row tiles pass over them.
+// Rows [row_begin, row_end) in several tiles, which pass together over one block of weights after another: as many panels as a
+// tile takes at once, over some groups of k. Meanwhile each tile asks for its share of the next block.
 template <int Bits>
-static void many_rows(const QuantizedLinearArgs& a, const Rows& rows, const uint32_t* w, int64_t row_begin, int64_t row_end,
-                      const Output& out) {
+static void share_blocks(const Rows& rows, int64_t row_begin, int64_t row_end, const Panels& w, int64_t words, NextWeights last,
+                         const Output& out) {
   constexpr int64_t kBlockGroups = kDepth / quant_group(Bits), kBlockWords = kBlockGroups * kGroupWords<Bits>;
-  const int64_t words = ceil_div(a.k, quant_word(Bits));
+  constexpr int64_t kBlockSteps = kBlockWords + kBlockGroups;
   const int64_t tile_rows = balanced_tile_rows(row_end - row_begin, kTileRows);
-  for (int64_t word = 0, group = 0; word < words; word += kBlockWords, group += kBlockGroups) {
-    const bool last = word + kBlockWords >= words;
-    const uint32_t* block = w + (word + group) * kPanelColumns;
-    for (int v = 0; v < kPanelVectors; v += kTileVectors) {
-      const int64_t column = v * kLanes;
-      for (int64_t row = row_begin; row < row_end; row += tile_rows) {
-        const int64_t offset = row * rows.stride;
+  const int64_t tiles = ceil_div(row_end - row_begin, tile_rows);
+  const int64_t at_once = tile_panels(tile_rows);
+  for (int64_t p = 0; p < w.count; p += at_once) {
+    for (int64_t word = 0, group = 0; word < words; word += kBlockWords, group += kBlockGroups) {
+      const char* block = w[p] + (word + group) * kStepBytes;
+      const bool ends = word + kBlockWords >= words;
+      const char* next = ends ? p + at_once < w.count ? w[p + at_once] : last.claim(last.self) : block + kBlockSteps * kStepBytes;
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t row = row_begin + t * tile_rows, offset = row * rows.stride;
         const Rows part = rows_from<Bits>({rows.words + offset, rows.scales + offset, rows.sums + offset, rows.stride}, group);
-        const Output tile_out{out.c + row * out.ld + column, out.ld, last && out.bias ? out.bias + column : nullptr,
-                              out.columns - column, word == 0};
-        panel_rows<Bits, kTileRows>(min(tile_rows, row_end - row), part, block + column, min(kBlockWords, words - word), Resident{},
-                                    tile_out, kTileVectors);
+        const Output columns = out.columns_from(p * kQuantPanelColumns);
+        const Output own{columns.c + row * out.ld, out.ld, ends ? columns.bias : nullptr, columns.columns, word == 0};
+        const int64_t lines = ceil_div(kBlockSteps, tiles);
+        const Shared source{(next ? next : block) + t * lines * 64, w.stride, ceil_div(kBlockSteps, lines)};
+        panel_rows<Bits, kTileRows>(min(tile_rows, row_end - row), part, Panels{block, w.stride, min(at_once, w.count - p)},
+                                      min(kBlockWords, words - word), source, own);
       }
     }
   }
 }
 
-// All rows of x into this chunk's own memory. Its first weights are asked for meanwhile, for the product's first lines would have to be waited for.
+// Some panels for rows [row_begin, row_end). `claim_next()` is called once, towards the end: where the weights begin that this
+// thread takes next, or nullptr.
+template <int Bits, class ClaimNext>
+static void multiply_panels(const Rows& rows, int64_t row_begin, int64_t row_end, const Panels& w, int64_t k, const Output& out,
+                            ClaimNext claim_next) {
+  const NextWeights next{[](void* claim) { return (*static_cast<ClaimNext*>(claim))(); }, &claim_next};
+  const int64_t words = ceil_div(k, quant_word(Bits)), count = row_end - row_begin;
+  if (count > kTileRows) return share_blocks<Bits>(rows, row_begin, row_end, w, words, next, out);
+  const int64_t offset = row_begin * rows.stride;
+  const Rows own{rows.words + offset, rows.scales + offset, rows.sums + offset, rows.stride};
+  const Output own_out{out.c + row_begin * out.ld, out.ld, out.bias, out.columns, true};
+  panel_rows<Bits, kTileRows>(count, own, w, words, PanelStream{next}, own_out);
+}
+
+// All rows of x into this chunk's own memory. The begin of its first weights is asked for meanwhile, for the product's first lines would have
+// to be waited for.
 template <int Bits>
-static void quantize_privately(const QuantizedLinearArgs& a, const uint32_t* w, char* x) {
+static void quantize_privately(const QuantizedLinearArgs& a, const Panels& w, char* x) {
   const RowLayout<Bits> layout(a.k);
-  const int64_t ahead = min(kFarBytes, (layout.words + layout.groups) * kPanelColumns * 4);
+  const int64_t ahead = min(kFirstBytes, w.stride);
   const int64_t step = round_up(ceil_div(ahead, layout.groups), 64);
   int64_t at = 0;
   for (int64_t row = 0; row < a.m; row++) {
     quantize_row<Bits>(a.x + row * a.ld_x, a.k, x + row * layout.stride, [&] {
-      for (const int64_t stop = min(ahead, at + step); at < stop; at += 64) prefetch_far(reinterpret_cast<const char*>(w) + at);
+      for (const int64_t stop = min(ahead, at + step); at < stop; at += 64) {
+        for (int64_t p = 0; p < w.count && p < kMaxTilePanels; p++) prefetch_far(w[p] + at);
+      }
     });
   }
 }
@@ -301,37 +325,28 @@ static void quantize_privately(const QuantizedLinearArgs& a, const uint32_t* w, 
 template <int Bits>
 static void quantized_linear_chunk(const QuantizedLinearArgs& a, const ChunkContext& c) {
   const RowLayout<Bits> layout(a.k);
-  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t panels = ceil_div(a.n, kQuantPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  const auto weights = [&](int64_t panel) { return a.w + panel * (layout.words + layout.groups) * kPanelColumns; };
   char* x = static_cast<char*>(a.shared ? c.workspace : c.scratch);
-  if (!a.shared) quantize_privately<Bits>(a, weights(a.pieces.first_panel(c.chunk)), x);
+  if (!a.shared) quantize_privately<Bits>(a, weight_panels<Bits>(a.w, a.k, a.pieces.first_panel(c.chunk), panels), x);
   const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
   for_each_piece(c, row_blocks * a.pieces.count(panels), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
     const int64_t panel_begin = a.pieces.first_panel(piece / row_blocks);
     const int64_t panel_end = min(panels, a.pieces.first_panel(piece / row_blocks + 1));
-    const auto claim_weights = [&] {
+    const int64_t column = panel_begin * kQuantPanelColumns;
+    const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
+    multiply_panels<Bits>(rows, row_begin, row_end, weight_panels<Bits>(a.w, a.k, panel_begin, panel_end), a.k, out, [&]() -> const char* {
       const int64_t next = claim_next();
-      return next < 0 ? nullptr : weights(a.pieces.first_panel(next / row_blocks));
-    };
-    for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-      const int64_t column = panel * kPanelColumns;
-      const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
-      if (a.m <= kTileRows) {
-        few_rows<Bits>(a, rows, weights(panel), out, panel + 1 == panel_end, claim_weights);
-      } else {
-        many_rows<Bits>(a, rows, weights(panel), row_begin, row_end, out);
-      }
-    }
-    if (a.m > kTileRows) claim_next();
+      return next < 0 ? nullptr : weight_panels<Bits>(a.w, a.k, a.pieces.first_panel(next / row_blocks), panels).data;
+    });
   });
 }
 
 template <int Bits>
 static void quantized_grouped_chunk(const QuantizedGroupedLinearArgs& g, const ChunkContext& c) {
-  const int64_t panels = ceil_div(g.n, kPanelColumns);
+  const int64_t panels = ceil_div(g.n, kQuantPanelColumns);
   const int64_t panel_chunks = ceil_div(panels, g.panels_per_chunk);
   const int64_t expert = c.chunk / panel_chunks;
   const int64_t begin = g.expert_offsets[expert], m = g.expert_offsets[expert + 1] - begin;
@@ -339,22 +354,14 @@ static void quantized_grouped_chunk(const QuantizedGroupedLinearArgs& g, const C
   const int64_t panel_begin = c.chunk % panel_chunks * g.panels_per_chunk;
   const int64_t panel_end = min(panels, panel_begin + g.panels_per_chunk);
   const float* bias = g.biases ? g.biases + expert * g.n : nullptr;
-  const QuantizedLinearArgs a{nullptr, 0, g.weights[expert], bias, g.out + begin * g.ld_out, g.ld_out, m, g.n, g.k, g.bits, true, 0, {}};
-  const char* x = static_cast<const char*>(c.workspace) + begin * RowLayout<Bits>(g.k).stride;
   const RowLayout<Bits> layout(g.k);
+  const char* x = static_cast<const char*>(c.workspace) + begin * layout.stride;
   const Rows rows{x, x + layout.scales, x + layout.sums, layout.stride};
+  const int64_t column = panel_begin * kQuantPanelColumns;
+  const Output out{g.out + begin * g.ld_out + column, g.ld_out, bias ? bias + column : nullptr, g.n - column, true};
   // Whose weights come next is not known here.
-  const auto nobody = []() -> const uint32_t* { return nullptr; };
-  for (int64_t panel = panel_begin; panel < panel_end; panel++) {
-    const uint32_t* w = a.w + panel * (layout.words + layout.groups) * kPanelColumns;
-    const int64_t column = panel * kPanelColumns;
-    const Output out{a.out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column, true};
-    if (m <= kTileRows) {
-      few_rows<Bits>(a, rows, w, out, false, nobody);
-    } else {
-      many_rows<Bits>(a, rows, w, 0, m, out);
-    }
-  }
+  const auto nobody = []() -> const char* { return nullptr; };
+  multiply_panels<Bits>(rows, 0, m, weight_panels<Bits>(g.weights[expert], g.k, panel_begin, panel_end), g.k, out, nobody);
 }
 
 }  // namespace
@@ -383,6 +390,8 @@ static void quantized_grouped_linear(const QuantizedGroupedLinearArgs& a, const 
 
 void use_quant(KernelTable& table) {
   table.quantized_row_bytes = quantized_row_bytes;
+  table.quantized_tile_rows = kTileRows;
+  table.quantized_tile_panels = tile_panels;
   table.quantize_activations = quantize_activations;
   table.quantized_linear = quantized_linear;
   table.quantized_grouped_linear = quantized_grouped_linear;

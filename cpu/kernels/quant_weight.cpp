@@ -111,7 +111,7 @@ BAO_INLINE void quantize_weight_group(const float* values, int64_t count, uint32
   }
   *column = (float_to_bits(group.scale) & 0xffff0000u) | static_cast<uint32_t>(group.zero);
   for (int64_t i = 0; i < count; i += quant_word(Bits)) {
-    column += kPanelColumns;
+    column += kQuantPanelColumns;
     uint32_t parts[2];
     std::memcpy(parts, group.numbers + i, Bits == 8 ? 4 : 8);
     *column = Bits == 8 ? parts[0] : parts[0] | parts[1] << 4;
@@ -123,7 +123,7 @@ BAO_INLINE void quantize_weight_group(const float* values, int64_t count, uint32
 template <int Bits, class T>
 static void quantize_weight_rows(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
   constexpr int64_t kGroup = quant_group(Bits);
-  const int64_t panel_words = quant_column_words(a.cols, Bits) * kPanelColumns;
+  const int64_t panel_words = quant_column_words(a.cols, Bits) * kQuantPanelColumns;
   uint32_t* group_words = a.destination;
   for (int64_t k0 = 0; k0 < a.cols; k0 += kGroup) {
     const int64_t count = min(kGroup, a.cols - k0);
@@ -138,9 +138,9 @@ static void quantize_weight_rows(const QuantizeWeightArgs& a, int64_t begin, int
       float values[kGroup];
       for (int64_t i = 0; i < kGroup; i += kLanes) store(values + i, load(stored + i));
       const int64_t n = a.n_offset + row;
-      quantize_weight_group<Bits>(values, count, group_words + n / kPanelColumns * panel_words + n % kPanelColumns);
+      quantize_weight_group<Bits>(values, count, group_words + n / kQuantPanelColumns * panel_words + n % kQuantPanelColumns);
     }
-    group_words += (kGroupWords<Bits> + 1) * kPanelColumns;
+    group_words += (kGroupWords<Bits> + 1) * kQuantPanelColumns;
   }
 }
 

@@ -3,6 +3,8 @@
 export const GROUP = { int8: 128, int4: 64 } as const;
 
 const f32 = Math.fround;
+/** kQuantPanelColumns. */
+const PANEL = 16;
 
 /** Ties to even. */
 function roundHalfEven(x: number): number {
@@ -58,19 +60,19 @@ export function unpackedWeights(words: Uint32Array, n: number, k: number, scheme
   const float = new Float32Array(1);
   const floatBits = new Uint32Array(float.buffer);
   for (let row = 0; row < n; row++) {
-    let at = Math.floor(row / 32) * columnWords * 32 + (row % 32);
+    let at = Math.floor(row / PANEL) * columnWords * PANEL + (row % PANEL);
     let zero = 0;
     for (let l = 0; l < k; l++) {
       if (l % group === 0) {
         floatBits[0] = words[at]! & 0xffff0000;
         zero = words[at]! & 0xffff;
-        at += 32;
+        at += PANEL;
       }
       const within = l % perWord;
       const shift = bits === 8 ? within * 8 : (within % 4) * 8 + Math.floor(within / 4) * 4;
       const number = (words[at]! >>> shift) & (2 ** bits - 1);
       out[row * k + l] = (number - zero) * float[0]!;
-      if (within === perWord - 1 || l % group === group - 1) at += 32;
+      if (within === perWord - 1 || l % group === group - 1) at += PANEL;
     }
   }
   return out;

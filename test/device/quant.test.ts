@@ -85,7 +85,7 @@ for (const [isa, device] of devices) {
         const x = randomFloats(m * k, 2);
         const packed = pack(device, w, n, k, scheme);
         const all = multiply(device, x, packed, null, m);
-        for (const count of [1, 2, 3, 4, 5, 6, 7, 12, 13, 97]) {
+        for (const count of [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 20, 25, 50, 57, 97, 99]) {
           const part = multiply(device, x.subarray(0, count * k), packed, null, count);
           expect(bytesOf(part).equals(bytesOf(all.subarray(0, count * n)))).toBe(true);
         }
