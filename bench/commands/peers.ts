@@ -39,6 +39,7 @@ export const peers = defineCommand({
     'output-len': { type: 'tokens', default: 48, min: 2, help: 'Tokens generated for each.' },
     'stream-input-len': { type: 'tokens', default: 64, min: 1, help: "Tokens of a stream's prompt." },
     'stream-output-len': { type: 'tokens', default: 128, min: 2, help: 'Tokens generated for it.' },
+    'stream-requests': { type: 'int', default: 4, min: 1, help: 'Requests of each stream, one after another.' },
     'num-rounds': { type: 'int', default: 3, min: 1, help: 'Turns of every engine.' },
     'ready-check-timeout-sec': {
       type: 'int',
@@ -94,16 +95,16 @@ export const peers = defineCommand({
     if (model === null) throw new UsageError(`--model ${values.model} is no folder with a config.json.`);
     const measurements: PeerMeasurement[] = [
       ...sizes('prefill-lens', values.prefillLens).map((inputLen) => ({
-        ...({ aspect: 'prefill', batchSize: 1, outputLen: 1 } as const),
+        ...({ aspect: 'prefill', batchSize: 1, requestsEach: 1, outputLen: 1 } as const),
         inputLen,
       })),
       ...sizes('batch-sizes', values.batchSizes).map((batchSize) => ({
-        ...({ aspect: 'decode', batchSize } as const),
+        ...({ aspect: 'decode', batchSize, requestsEach: 1 } as const),
         inputLen: values.inputLen,
         outputLen: values.outputLen,
       })),
       ...sizes('streams', values.streams).map((batchSize) => ({
-        ...({ aspect: 'streams', batchSize } as const),
+        ...({ aspect: 'streams', batchSize, requestsEach: values.streamRequests } as const),
         inputLen: values.streamInputLen,
         outputLen: values.streamOutputLen,
       })),

@@ -14,6 +14,8 @@ interface PeerLoad {
   peer: string;
   aspect: PeerAspect;
   batch_size: number;
+  /** Of each stream, one after another; 1 in older files, which do not have it, and for other loads. */
+  requests_each?: number;
   input_len: number;
   output_len: number;
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { unlessAborted } from '../deadline.ts';
-import { Target } from '../load/target.ts';
+import { type SampleRequest, Target } from '../load/target.ts';
 import { randomTokenIds, seededRandom } from '../random.ts';
 import type { ServerProcess } from '../server-process.ts';
 import { type PeerBatch, type PeerSession, type SequenceArrivals, smallBatch } from './peer.ts';
@@ -68,20 +68,31 @@ export class HttpSession implements PeerSession {
     });
   }
 
-  async run({ batchSize, inputLen, outputLen }: PeerBatch): Promise<SequenceArrivals[]> {
-    const requests = Array.from({ length: batchSize }, () => ({
-      prompt: [...randomTokenIds(this.random, inputLen, VOCABULARY)],
-      promptLen: inputLen,
-      outputLen,
-    }));
-    const results = await Promise.all(requests.map((request) => this.target.send(request)));
-    const failed = results.find((result) => !result.success);
-    if (failed !== undefined) throw (await this.engine.server.failureWithin(END_KNOWN_MS)) ?? new Error(failed.error);
-    return results.map(({ ttft, itl, outputTokens }) => {
-      const times = [ttft];
-      for (const gap of itl) times.push(times.at(-1)! + gap);
-      return { times, numTokens: outputTokens };
+  async run({ batchSize, requestsEach, inputLen, outputLen }: PeerBatch): Promise<SequenceArrivals[]> {
+    const prompts = Array.from({ length: batchSize }, () =>
+      Array.from({ length: requestsEach }, () => [...randomTokenIds(this.random, inputLen, VOCABULARY)]),
+    );
+    const begun = performance.now();
+    const arrivals: SequenceArrivals[] = [];
+    const places = prompts.map(async (own) => {
+      for (const prompt of own) {
+        const seconds = (performance.now() - begun) / 1000;
+        arrivals.push(await this.send({ prompt, promptLen: inputLen, outputLen }, seconds));
+      }
     });
+    // Where one fails the others still end: nothing is under way when the next batch comes.
+    await Promise.allSettled(places);
+    await Promise.all(places);
+    return arrivals;
+  }
+
+  /** @param seconds since the batch began */
+  private async send(request: SampleRequest, seconds: number): Promise<SequenceArrivals> {
+    const { success, error, ttft, itl, outputTokens } = await this.target.send(request);
+    if (!success) throw (await this.engine.server.failureWithin(END_KNOWN_MS)) ?? new Error(error);
+    const times = [seconds + ttft];
+    for (const gap of itl) times.push(times.at(-1)! + gap);
+    return { times, numTokens: outputTokens };
   }
 
   pause(): void {

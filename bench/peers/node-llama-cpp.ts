@@ -66,8 +66,17 @@ class LlamaSession implements PeerSession {
     this.readySeconds = (performance.now() - this.group.started) / 1000;
   }
 
-  run(batch: PeerBatch): Promise<SequenceArrivals[]> {
-    return this.runIn(batch, batch);
+  /** All sequences end before the next ones begin: it is no server that could take one when another ends. */
+  async run(batch: PeerBatch): Promise<SequenceArrivals[]> {
+    const begun = performance.now();
+    const arrivals: SequenceArrivals[] = [];
+    for (let request = 0; request < batch.requestsEach; request++) {
+      const seconds = (performance.now() - begun) / 1000;
+      for (const { times, numTokens } of await this.runIn(batch, batch)) {
+        arrivals.push({ times: times.map((time) => seconds + time), numTokens });
+      }
+    }
+    return arrivals;
   }
 
   pause(): void {

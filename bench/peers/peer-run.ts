@@ -84,9 +84,16 @@ export class PeerRun {
         }
       }
     }
-    const { batchSize, inputLen, outputLen } = batch;
+    const { batchSize, requestsEach, inputLen, outputLen } = batch;
     return turns.map(({ peer, rates, error }) => ({
-      ...{ peer, aspect, batch_size: batchSize, input_len: inputLen, output_len: outputLen },
+      ...{
+        peer,
+        aspect,
+        batch_size: batchSize,
+        requests_each: requestsEach,
+        input_len: inputLen,
+        output_len: outputLen,
+      },
       ...(error === null ? { tokens_per_s: median(rates), tokens_per_s_rounds: rates } : { error: error.message }),
     }));
   }

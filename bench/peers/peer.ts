@@ -26,6 +26,8 @@ export interface PeerLocations {
 /** So many prompts at once, each of `inputLen` random tokens, and `outputLen` tokens from each. */
 export interface PeerBatch {
   batchSize: number;
+  /** Prompts in each one's place, one after another. */
+  requestsEach: number;
   inputLen: number;
   outputLen: number;
 }
@@ -62,5 +64,5 @@ export interface Peer {
 
 /** As many sequences, and next to no work for them. */
 export function smallBatch({ batchSize, inputLen, outputLen }: PeerBatch): PeerBatch {
-  return { batchSize, inputLen: Math.min(inputLen, 4), outputLen: Math.min(outputLen, 2) };
+  return { batchSize, requestsEach: 1, inputLen: Math.min(inputLen, 4), outputLen: Math.min(outputLen, 2) };
 }

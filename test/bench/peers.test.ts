@@ -17,7 +17,7 @@ import { batchRates } from '../../bench/peers/rates.ts';
 import { loadSummary, peersTable } from '../../bench/peers/table.ts';
 import { UsageError } from '../../src/config/config-error.ts';
 
-const BATCH = { batchSize: 2, inputLen: 10, outputLen: 3 };
+const BATCH = { batchSize: 2, requestsEach: 1, inputLen: 10, outputLen: 3 };
 
 test('a batch is divided where its last sequence begins', () => {
   const arrivals = [
@@ -301,7 +301,7 @@ describe('llama-server', () => {
   writeFileSync(program, LLAMA_SERVER, { mode: 0o755 });
   afterAll(() => rmSync(folder, { recursive: true }));
   const locations = { vllmPython: null, nodeLlamaCpp: null, gguf: 'model.gguf' };
-  const batch = { batchSize: 2, inputLen: 8, outputLen: 3 };
+  const batch = { batchSize: 2, requestsEach: 1, inputLen: 8, outputLen: 3 };
 
   test('it is waited for until its model is loaded, and gets prompts that it may not take from its cache', async () => {
     const [peer] = llamaServers({ ...locations, llamaServer: [`fork=${program} -fa on`] });
@@ -314,6 +314,11 @@ describe('llama-server', () => {
         [3, 3],
         [3, 3],
       ]);
+      const several = await session.run({ ...batch, requestsEach: 2 });
+      const begins = several.map(({ times }) => times[0]!).sort((a, b) => a - b);
+      const ends = several.map(({ times }) => times.at(-1)!).sort((a, b) => a - b);
+      expect(several).toHaveLength(4);
+      expect(begins[2]!).toBeGreaterThan(ends[0]!);
     } finally {
       await session.close();
     }
