@@ -24,12 +24,20 @@ const specs = new Map([
 
 function setUp(
   cache: Partial<BaoConfig['cache']> = {},
-  { maxModelLen = 4096, dataParallelSize = 1, type = 'cpu', freeBytes = 16 * GIB, totalBytes = 32 * GIB } = {},
+  {
+    maxModelLen = 4096,
+    maxNumSeqs = 8,
+    dataParallelSize = 1,
+    type = 'cpu',
+    freeBytes = 16 * GIB,
+    totalBytes = 32 * GIB,
+  } = {},
 ) {
   const config = {
     model: { maxModelLen },
     cache: { kvCacheMemoryBytes: null, gpuMemoryUtilization: 0.5, numGpuBlocksOverride: null, ...cache },
     parallel: { dataParallelSize },
+    scheduler: { maxNumSeqs },
   } as unknown as BaoConfig;
   return { config, device: { type, memoryInfo: () => ({ freeBytes, totalBytes }) } as Device };
 }
@@ -48,6 +56,13 @@ describe('the KV cache takes', () => {
     const perRequest = (4096 / 16) * PAGE * 2;
     expect(available()).toBe(8 * perRequest);
     expect(available({}, { maxModelLen: 1_000_000 })).toBe(4 * GIB);
+  });
+
+  test('or for as many requests as may run at once where they are short, in 256 MiB', () => {
+    const perRequest = (192 / 16) * PAGE * 2;
+    expect(available({}, { maxModelLen: 192, maxNumSeqs: 64 })).toBe(64 * perRequest);
+    expect(available({}, { maxModelLen: 192, maxNumSeqs: 2000 })).toBe(2 ** 28);
+    expect(available({}, { maxModelLen: 192, maxNumSeqs: 4 })).toBe(8 * perRequest);
   });
 
   test('but for one request of full length, even if that alone is more', () => {
