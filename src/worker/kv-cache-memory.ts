@@ -5,15 +5,15 @@ import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 
 /** On a CPU the memory is everyone's: without being told otherwise the cache holds this many requests of full length … */
 const DEFAULT_CPU_FULL_LENGTH_REQUESTS = 8;
-/** … or, where that is little, as many as may run at once, up to this size: a small limit of the length must not make them wait. */
-const LITTLE_CPU_BYTES = 2 ** 28;
+/** … or, where that is more, as many as may run at once with this many tokens each: a small limit of the length must not make them wait. */
+const DEFAULT_CPU_TOKENS_EACH = 256;
 /** It takes no more than this. */
 const MAX_DEFAULT_CPU_BYTES = 4 * 2 ** 30;
 
 /**
  * Bytes that the KV cache of this worker may take. `--kv-cache-memory-bytes` decides if given; on a GPU `--gpu-memory-utilization` of the
- * device less what is used and what is kept for adapters; on a CPU room for 8 requests of full length, or for `--max-num-seqs` in 256 MiB, at most 4 GiB and
- * at most the utilization's share of what is free.
+ * device less what is used and what is kept for adapters; on a CPU room for 8 requests of full length, or for `--max-num-seqs` of up to 256 tokens, at most
+ * 4 GiB and at most the utilization's share of what is free.
  */
 export function availableKvCacheBytes(
   config: BaoConfig,
@@ -27,18 +27,18 @@ export function availableKvCacheBytes(
   if (device.type !== 'cpu')
     return Math.max(0, Math.floor(totalBytes * gpuMemoryUtilization - (totalBytes - freeBytes) - loraBytes));
 
-  let bytesPerRequest = 0;
-  for (const spec of specs.values()) {
-    bytesPerRequest += Math.ceil(config.model.maxModelLen / spec.blockSize) * spec.pageBytes;
-  }
+  const bytesOfRequest = (numTokens: number) =>
+    [...specs.values()].reduce((sum, spec) => sum + Math.ceil(numTokens / spec.blockSize) * spec.pageBytes, 0);
+  const { maxModelLen } = config.model;
+  const bytesPerRequest = bytesOfRequest(maxModelLen);
+  const bytesAtOnce = bytesOfRequest(Math.min(maxModelLen, DEFAULT_CPU_TOKENS_EACH)) * config.scheduler.maxNumSeqs;
   const share = Math.max(
     0,
     Math.floor((freeBytes * gpuMemoryUtilization) / config.parallel.dataParallelSize) - loraBytes,
   );
   // One request of full length must fit even when it alone takes more than the default limit.
   const wanted = Math.max(
-    Math.min(bytesPerRequest * DEFAULT_CPU_FULL_LENGTH_REQUESTS, MAX_DEFAULT_CPU_BYTES),
-    Math.min(bytesPerRequest * config.scheduler.maxNumSeqs, LITTLE_CPU_BYTES),
+    Math.min(Math.max(bytesPerRequest * DEFAULT_CPU_FULL_LENGTH_REQUESTS, bytesAtOnce), MAX_DEFAULT_CPU_BYTES),
     bytesPerRequest + [...specs.values()].reduce((sum, spec) => sum + spec.pageBytes, 0),
   );
   return Math.min(wanted, share);
