@@ -7,6 +7,7 @@ using namespace bao;
 
 namespace {
 
+// Columns of a piece at most: longer ones would only let threads end further apart.
 constexpr int64_t kMaxPieceColumns = 256;
 // Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
 constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
@@ -29,6 +30,10 @@ struct WeightPanels {
   int64_t tile_panels;
 
   int64_t count(int64_t n) const { return ceil_div(n, columns); }
+  // Of `count` panels; see panels_per_piece.
+  int32_t per_piece(const Stream& stream, int64_t count, int64_t row_pieces) const {
+    return panels_per_piece(stream, count, row_pieces, kMaxPieceColumns / columns, tile_panels);
+  }
 };
 
 WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, int64_t rows) {
@@ -51,10 +56,6 @@ int32_t rows_per_piece(const Stream& stream, int64_t m, int64_t n, const WeightP
   return static_cast<int32_t>(round_up(ceil_div(m, row_pieces), panels.tile_rows));
 }
 
-int32_t panels_per_piece(const Stream& stream, const WeightPanels& panels, int64_t count, int64_t row_pieces) {
-  return bao::panels_per_piece(stream, count, row_pieces, kMaxPieceColumns / panels.columns, panels.tile_panels);
-}
-
 }  // namespace
 
 int32_t bao::panels_per_piece(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t most, int64_t at_once) {
@@ -75,7 +76,7 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, rows_per_piece(*stream, m, n, panels), 1};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
-  args.panels_per_piece = panels_per_piece(*stream, panels, panels.count(n), row_pieces);
+  args.panels_per_piece = panels.per_piece(*stream, panels.count(n), row_pieces);
   const bool packed = packs(kernels, w_dtype);
   const size_t workspace = packed ? packed_bytes(m, k) : 0;
   if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), workspace)) return error;
@@ -102,7 +103,7 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   // As if each row had an expert of its own: which have more is not known yet.
   const WeightPanels panels = panels_for(kernels, w_dtype, k, 1);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int32_t per_chunk = panels_per_piece(*stream, panels, panels.count(n) * busy_experts, 1);
+  const int32_t per_chunk = panels.per_piece(*stream, panels.count(n) * busy_experts, 1);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   const bool packed = packs(kernels, w_dtype);
   const size_t workspace = packed ? packed_bytes(rows, k) : 0;

@@ -15,10 +15,11 @@ constexpr int64_t kPrivateRows = 4;
 // Of a product that reads its weights once, three quarters are one large piece for each thread, and the rest small ones: so large that taking one
 // costs next to nothing, some microseconds of reading.
 constexpr int64_t kSmallPieceBytes = 1 << 15;
-constexpr int64_t kMaxPieceColumns = 96;
+// Panels of a piece at most: measured at 512 rows, where longer pieces were slower.
+constexpr int64_t kMaxPiecePanels = 96 / kQuantPanelColumns;
 
 PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes, int64_t at_once) {
-  const int32_t even = panels_per_piece(stream, panels, row_pieces, kMaxPieceColumns / kQuantPanelColumns, at_once);
+  const int32_t even = panels_per_piece(stream, panels, row_pieces, kMaxPiecePanels, at_once);
   if (row_pieces > 1) return {0, even, even};
   const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4 / at_once * at_once);
   const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes / at_once * at_once, at_once, even);
@@ -92,7 +93,8 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;
   const int64_t panels = ceil_div(n, kQuantPanelColumns);
-  const int32_t per_chunk = panels_per_piece(*stream, panels * std::min(rows, num_experts), 1, kMaxPieceColumns / kQuantPanelColumns, kernels.quantized_tile_panels(1));
+  const int64_t busy_panels = panels * std::min(rows, num_experts);
+  const int32_t per_chunk = panels_per_piece(*stream, busy_panels, 1, kMaxPiecePanels, kernels.quantized_tile_panels(1));
   const QuantizedGroupedLinearArgs args{weights, biases, expert_offsets, out, ld_out, n, k, bits, per_chunk};
   return stream->enqueue(kernels.quantized_grouped_linear, args, num_experts * ceil_div(panels, per_chunk));
 }

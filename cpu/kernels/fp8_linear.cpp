@@ -6,15 +6,8 @@
 namespace bao::BAO_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kFp8TileRows = 12, kFp8TileVectors = 2;
-#elif defined(__AVX2__)
-constexpr int kFp8TileRows = 6, kFp8TileVectors = 2;
-#elif defined(__ARM_NEON)
-constexpr int kFp8TileRows = 6, kFp8TileVectors = 4;
-#else
-constexpr int kFp8TileRows = 3, kFp8TileVectors = 4;
-#endif
+// At their most rows tiles take so many vectors of a panel.
+constexpr int kFp8TileVectors = kLanes >= 8 ? 2 : 4, kFp8TileRows = kAccumulators / kFp8TileVectors;
 constexpr int kFp8PanelVectors = kFp8PanelColumns / kLanes;
 // Few rows take a whole panel at once, so that memory is read in order.
 template <int R>
@@ -189,11 +182,10 @@ static void multiply_panels(const LinearArgs& a, int64_t row_begin, int64_t row_
     asked = true;
     return claimed;
   };
-  const NextWeights next{[](void* claim) { return (*static_cast<decltype(claim_once)*>(claim))(); }, &claim_once};
   const Rows rows{a.x + row_begin * a.ld_x, a.ld_x};
   const int64_t column = panel_begin * kFp8PanelColumns;
   const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
-  fp8_panels<kFp8TileRows>(count, rows, weight_panels(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
+  fp8_panels<kFp8TileRows>(count, rows, weight_panels(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next_weights(claim_once)}, sums);
 }
 
 // One group of a row as numbers, and its scale.

@@ -116,7 +116,7 @@ static void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, in
 template <class W, class ClaimNext>
 static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
-  const NextWeights next{[](void* claim) { return (*static_cast<ClaimNext*>(claim))(); }, &claim_next};
+  const NextWeights next = next_weights(claim_next);
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
     return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);

@@ -49,6 +49,11 @@ struct NextWeights {
   const char* (*claim)(void* self);
   void* self;
 };
+// `claim` must live as long as what it gives.
+template <class Claim>
+BAO_INLINE NextWeights next_weights(Claim& claim) {
+  return {[](void* self) -> const char* { return (*static_cast<Claim*>(self))(); }, &claim};
+}
 
 // Weights that are used once. They are asked for ahead of their use; near the end of some panels those that follow are.
 struct PanelStream {

@@ -296,7 +296,7 @@ static void share_blocks(const Rows& rows, int64_t row_begin, int64_t row_end, c
 template <int Bits, class ClaimNext>
 static void multiply_panels(const Rows& rows, int64_t row_begin, int64_t row_end, const Panels& w, int64_t k, const Output& out,
                             ClaimNext claim_next) {
-  const NextWeights next{[](void* claim) { return (*static_cast<ClaimNext*>(claim))(); }, &claim_next};
+  const NextWeights next = next_weights(claim_next);
   const int64_t words = ceil_div(k, quant_word(Bits)), count = row_end - row_begin;
   if (count > kTileRows) return share_blocks<Bits>(rows, row_begin, row_end, w, words, next, out);
   const int64_t offset = row_begin * rows.stride;
