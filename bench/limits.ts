@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { ensureCpuLibrary } from '../scripts/build-cpu.ts';
 import type { BaoConfig } from '../src/config/bao-config.ts';
-import { type CpuIsa, describeCpu } from '../src/device/cpu-library.ts';
+import { type CpuIsa, describeCpu, ISA_CODES } from '../src/device/cpu-library.ts';
 import { CpuProbe } from '../src/device/cpu-probe.ts';
 import { availableThreads, systemMemory } from '../src/device/cpu-resources.ts';
 import type { FloatDType } from '../src/device/dtype.ts';
@@ -49,8 +49,8 @@ export class CpuLimitMeter implements LimitMeter {
   measure(): Limits {
     const reads = Array.from({ length: READ_ROUNDS }, () => this.probe.readBandwidth(this.threads, 1));
     const limits = { read_gbps: Math.max(...reads) / 1e9, gflops: this.peak(this.isa) };
-    const highest = this.probe.highestIsa;
-    return highest === this.isa ? limits : { ...limits, bf16_dot_gflops: this.peak(highest) };
+    const hasDots = ISA_CODES[this.probe.highestIsa] >= ISA_CODES.avx512_bf16;
+    return hasDots && this.isa !== 'avx512_bf16' ? { ...limits, bf16_dot_gflops: this.peak('avx512_bf16') } : limits;
   }
 
   private peak(isa: CpuIsa): number {

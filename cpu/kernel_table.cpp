@@ -19,7 +19,7 @@ namespace {
 // By the names of their namespaces.
 namespace isa_of {
 constexpr Isa portable = kPortable, avx2 = kAvx2, avx512 = kAvx512, avx512_vnni = kAvx512Vnni, avx512_vbmi = kAvx512Vbmi,
-              avx512_bf16 = kAvx512Bf16;
+              avx512_bf16 = kAvx512Bf16, avx512_fp16 = kAvx512Fp16;
 }
 
 struct Kernels {
@@ -30,6 +30,12 @@ struct Kernels {
 #define KERNELS(set, file) {isa_of::set, set::use_##file},
 constexpr Kernels kKernels[] = {BAO_KERNELS};
 #undef KERNELS
+
+// The highest that runs here and that there are kernels for: not every compiler knows all sets.
+Isa highest_isa() {
+  const Isa compiled = kKernels[sizeof(kKernels) / sizeof(kKernels[0]) - 1].isa, runs = detect_isa();
+  return compiled < runs ? compiled : runs;
+}
 
 // Of each file the highest version up to `isa`.
 KernelTable make_table(int32_t isa) {
@@ -43,11 +49,11 @@ KernelTable make_table(int32_t isa) {
 }
 
 struct Tables {
-  KernelTable of[kAvx512Bf16 + 1];
+  KernelTable of[kAvx512Fp16 + 1];
 
   // None for what does not run here: filling one runs code that was compiled for it.
   Tables() {
-    for (int32_t isa = isa_of::BAO_LOWEST; isa <= detect_isa(); isa++) of[isa] = make_table(isa);
+    for (int32_t isa = isa_of::BAO_LOWEST; isa <= highest_isa(); isa++) of[isa] = make_table(isa);
   }
 };
 
@@ -55,9 +61,11 @@ struct Tables {
 
 const KernelTable* kernel_table(int32_t isa) {
   static const Tables tables;
-  const int32_t highest = detect_isa();
-  const int32_t wanted = isa < 0 ? preferred_isa() : isa > highest ? highest : isa;
+  const Isa highest = highest_isa();
+  const int32_t wanted = isa < 0 ? preferred_isa(highest) : isa > highest ? highest : isa;
   return wanted < isa_of::BAO_LOWEST ? nullptr : &tables.of[wanted];
 }
 
 }  // namespace bao
+
+BAO_EXPORT int32_t bao_preferred_isa() { return bao::preferred_isa(bao::highest_isa()); }

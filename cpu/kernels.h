@@ -14,6 +14,8 @@ namespace bao {
 // panels and an even k.
 //   float32, float16  [n / 16][k][16]
 //   bfloat16          [n / 16][k / 2][16][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
+// Where halves are multiplied (avx512_fp16), bfloat16 and float16 are [k / 2][16][2] halves in each panel, then [16] float32 that
+// its columns' numbers are to be multiplied by; see kernels/packed_weight.h.
 constexpr int64_t kPanelColumns = 16;
 // What a register tile takes at once, at most.
 constexpr int64_t kMaxTilePanels = 4;
@@ -42,15 +44,17 @@ struct LinearArgs {
   // Rows of x in a register tile.
   int64_t tile_rows;
   int32_t w_dtype;
+  // Of x that a type of weights wants packed (see packed_row_bytes): whether a task of its own has done so, into the workspace. Else
+  // each chunk packs all rows into its scratch.
+  bool shared;
   // A piece (see for_each_piece) is rows_per_piece rows (a multiple of tile_rows) by panels_per_piece panels; pieces of the same
   // panels are neighbours.
   int32_t rows_per_piece;
   int32_t panels_per_piece;
 };
 
-// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. Where x is
-// packed (see PackActivationsArgs), tiles start anew with each expert; a chunk of the packing is one such tile, and those beyond the
-// last have nothing to do. A chunk of the product is one expert's rows by panels_per_chunk panels.
+// Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. x that has to be packed is
+// in the workspace. A chunk is one expert's rows by panels_per_chunk panels.
 struct GroupedLinearArgs {
   const float* x;
   int64_t ld_x;
@@ -67,14 +71,14 @@ struct GroupedLinearArgs {
 // Rows of an expert that share a pass over its weights, about: rounded up to whole tiles.
 constexpr int64_t kGroupedRows = 96;
 
-// For bfloat16 dot products: x [m, k] -> workspace [m / tile_rows][k / 2][rows of the tile][2] as bfloat16, an odd k padded with
-// zeros. A chunk is one tile.
+// x [m, k] -> workspace [m] rows as linear wants them for weights of w_dtype, of packed_row_bytes each. A chunk is kPackedRows rows.
 struct PackActivationsArgs {
   const float* x;
   int64_t ld_x;
   int64_t m, k;
-  int64_t tile_rows;
+  int32_t w_dtype;
 };
+constexpr int64_t kPackedRows = 4;
 
 // One block of one layer holds K as [num_kv_heads][head_dim][block_size], so that keys are vector lanes, then V as
 // [num_kv_heads][block_size][padded_head_dim].
@@ -260,10 +264,9 @@ struct KernelTable {
   int64_t (*tile_panels)(int64_t rows);
   // The rows of a tile that takes 8-bit floats.
   int32_t fp8_tile_rows;
-  // 1: bfloat16 weights are multiplied with activations rounded to bfloat16 (VDPBF16PS).
-  int32_t bf16_dot;
+  // Bytes of a row of x for weights of a type; 0: rows are read where they are.
+  int64_t (*packed_row_bytes)(int64_t k, int32_t w_dtype);
   void (*linear)(const LinearArgs&, const ChunkContext&);
-  void (*pack_grouped_activations)(const GroupedLinearArgs&, const ChunkContext&);
   void (*grouped_linear)(const GroupedLinearArgs&, const ChunkContext&);
   void (*pack_activations)(const PackActivationsArgs&, const ChunkContext&);
   void (*paged_attention)(const PagedAttentionArgs&, const ChunkContext&);
@@ -284,6 +287,8 @@ struct KernelTable {
   void (*lora_shrink)(const LoraArgs&, const ChunkContext&);
   void (*lora_expand)(const LoraArgs&, const ChunkContext&);
   void (*pack_linear)(const ConvertArgs&, const ChunkContext&);
+  // Of a packed weight.
+  int64_t (*packed_panel_bytes)(int64_t k, int32_t dtype);
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);
   // As tile_rows and tile_panels, for integers.

@@ -12,15 +12,17 @@ constexpr int64_t kMaxPieceColumns = 256;
 // Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
 constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 
-int32_t enqueue_pack(Stream& stream, const LinearArgs& args) {
-  const PackActivationsArgs pack{args.x, args.ld_x, args.m, args.k, args.tile_rows};
-  return stream.enqueue(stream.kernels().pack_activations, pack, ceil_div(args.m, args.tile_rows));
+// Up to that many rows, each chunk packs all of them for itself: cheaper than a task that all threads must wait for.
+constexpr int64_t kPrivateRows = 4;
+
+// 0 where rows are read in place.
+int64_t packed_row_bytes(const KernelTable& kernels, int32_t w_dtype, int64_t k) {
+  return w_dtype == kFp8E4M3 ? 0 : kernels.packed_row_bytes(k, w_dtype);
 }
 
-// Whether x is packed before the product: for dot products, which want pairs of bfloat16.
-bool packs(const KernelTable& kernels, int32_t w_dtype) { return kernels.bf16_dot && w_dtype == kBFloat16; }
-
-size_t packed_bytes(int32_t rows, int32_t k) { return static_cast<size_t>(rows) * static_cast<size_t>(round_up(k, 2)) * 2; }
+int32_t enqueue_pack(Stream& stream, const PackActivationsArgs& args) {
+  return stream.enqueue(stream.kernels().pack_activations, args, ceil_div(args.m, kPackedRows));
+}
 
 // How weights of a type lie, and are taken by `rows` rows.
 struct WeightPanels {
@@ -41,8 +43,7 @@ WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, 
     return {kFp8PanelColumns, fp8_column_bytes(k) * kFp8PanelColumns, balanced_tile_rows(rows, kernels.fp8_tile_rows), 1};
   }
   const int64_t tile_rows = balanced_tile_rows(rows, kernels.tile_rows);
-  const int64_t bytes = round_up(k, 2) * float_dtype_bytes(w_dtype) * kPanelColumns;
-  return {kPanelColumns, bytes, tile_rows, kernels.tile_panels(tile_rows)};
+  return {kPanelColumns, kernels.packed_panel_bytes(k, w_dtype), tile_rows, kernels.tile_panels(tile_rows)};
 }
 
 size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
@@ -74,14 +75,14 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
 
   const KernelTable& kernels = stream->kernels();
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, rows_per_piece(*stream, m, n, panels), 1};
+  const int64_t row_bytes = packed_row_bytes(kernels, w_dtype, k);
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, m > kPrivateRows, rows_per_piece(*stream, m, n, panels), 1};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
   args.panels_per_piece = panels.per_piece(*stream, panels.count(n), row_pieces);
-  const bool packed = packs(kernels, w_dtype);
-  const size_t workspace = packed ? packed_bytes(m, k) : 0;
-  if (const int32_t error = stream->reserve(scratch_bytes(args.rows_per_piece, w_dtype), workspace)) return error;
-  if (packed) {
-    if (const int32_t error = enqueue_pack(*stream, args)) return error;
+  const size_t packed = static_cast<size_t>(m * row_bytes), sums = scratch_bytes(args.rows_per_piece, w_dtype);
+  if (const int32_t error = stream->reserve(args.shared ? sums : std::max(sums, packed), args.shared ? packed : 0)) return error;
+  if (args.shared && packed > 0) {
+    if (const int32_t error = enqueue_pack(*stream, {x, ld_x, m, k, w_dtype})) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
   const int64_t pieces = row_pieces * ceil_div(panels.count(n), args.panels_per_piece);
@@ -105,13 +106,11 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   const int64_t busy_experts = std::min(rows, num_experts);
   const int32_t per_chunk = panels.per_piece(*stream, panels.count(n) * busy_experts, 1);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
-  const bool packed = packs(kernels, w_dtype);
-  const size_t workspace = packed ? packed_bytes(rows, k) : 0;
+  const size_t packed = static_cast<size_t>(rows * packed_row_bytes(kernels, w_dtype, k));
   const int64_t most_tile_rows = w_dtype == kFp8E4M3 ? kernels.fp8_tile_rows : kernels.tile_rows;
-  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + most_tile_rows, w_dtype), workspace)) return error;
-  if (packed) {
-    const int64_t max_tiles = rows / kernels.tile_rows + busy_experts;
-    if (const int32_t error = stream->enqueue(kernels.pack_grouped_activations, args, max_tiles)) return error;
+  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + most_tile_rows, w_dtype), packed)) return error;
+  if (packed > 0) {
+    if (const int32_t error = enqueue_pack(*stream, {x, ld_x, rows, k, w_dtype})) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_grouped_linear : kernels.grouped_linear;
   return stream->enqueue(kernel, args, num_experts * ceil_div(panels.count(n), per_chunk));
@@ -137,9 +136,10 @@ BAO_EXPORT int32_t bao_grouped_linear(void* handle, const float* x, int64_t ld_x
 }
 
 // Bytes of a packed weight, or -1 for a shape or type that there is none of.
-BAO_EXPORT int64_t bao_packed_linear_bytes(int32_t n, int32_t k, int32_t dtype) {
-  if (n <= 0 || k <= 0 || !is_float_dtype(dtype)) return -1;
-  return round_up(n, kPanelColumns) * round_up(k, 2) * float_dtype_bytes(dtype);
+BAO_EXPORT int64_t bao_packed_linear_bytes(void* handle, int32_t n, int32_t k, int32_t dtype) {
+  const Stream* stream = Stream::from(handle);
+  if (!stream || n <= 0 || k <= 0 || !is_float_dtype(dtype)) return -1;
+  return ceil_div(n, kPanelColumns) * stream->kernels().packed_panel_bytes(k, dtype);
 }
 
 // Enqueues the packing of source [rows, cols] (rows ld apart) as output features n_offset to n_offset + rows of a weight with

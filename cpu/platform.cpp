@@ -2,7 +2,19 @@
 
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace bao {
+
+#if defined(__x86_64__)
+// (Older compilers have no word for it in __builtin_cpu_supports.)
+static bool has_avx512_fp16() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 23 & 1);
+}
+#endif
 
 Isa detect_isa() {
 #if defined(__x86_64__)
@@ -14,14 +26,14 @@ Isa detect_isa() {
   if (!avx512) return kAvx2;
   if (!__builtin_cpu_supports("avx512vnni")) return kAvx512;
   if (!__builtin_cpu_supports("avx512vbmi")) return kAvx512Vnni;
-  return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512Vbmi;
+  if (!__builtin_cpu_supports("avx512bf16")) return kAvx512Vbmi;
+  return __builtin_cpu_supports("avx512vbmi2") && has_avx512_fp16() ? kAvx512Fp16 : kAvx512Bf16;
 #else
   return kPortable;
 #endif
 }
 
-Isa preferred_isa() {
-  const Isa highest = detect_isa();
+Isa preferred_isa(Isa highest) {
 #if defined(__x86_64__)
   // Intel's cores begin one VDPBF16PS of 512 bits in two cycles and two FMAs in each (measured on Sapphire Rapids with
   // bao_probe_multiply), so that float32 is twice as fast, and exact. AMD's (Zen 4) gain by it.
@@ -42,4 +54,3 @@ int64_t second_level_cache_bytes() {
 }  // namespace bao
 
 BAO_EXPORT int32_t bao_detect_isa() { return bao::detect_isa(); }
-BAO_EXPORT int32_t bao_preferred_isa() { return bao::preferred_isa(); }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "abi.h"
+#include "kernels.h"
 #include "platform.h"
 
 #if defined(__x86_64__)
@@ -106,6 +107,18 @@ __attribute__((target("avx512f,avx512bf16"))) double multiply_avx512_bf16() {
   BAO_MULTIPLY(__m512, _mm512_set1_ps(1.0f), BAO_STEP, 32 * 2);
 #undef BAO_STEP
 }
+
+// Older compilers, which don't know halves, make no kernels of them either.
+#if defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 12
+__attribute__((target("avx512f"))) double multiply_avx512_fp16() {
+  const __m512i a = _mm512_set1_epi16(0x3bff), b = _mm512_set1_epi16(0x1400);
+#define BAO_STEP(c) asm volatile("vfmadd132ph %2, %1, %0" : "+v"(c) : "v"(b), "v"(a));
+  BAO_MULTIPLY(__m512i, _mm512_set1_epi16(0x3c00), BAO_STEP, 32 * 2);
+#undef BAO_STEP
+}
+#else
+double multiply_avx512_fp16() { return multiply_avx512(); }
+#endif
 #endif
 
 typedef float Floats __attribute__((vector_size(16)));
@@ -125,6 +138,7 @@ double multiply_portable() {
 
 double multiply(int32_t isa) {
 #if defined(__x86_64__)
+  if (isa == bao::kAvx512Fp16) return multiply_avx512_fp16();
   if (isa == bao::kAvx512Bf16) return multiply_avx512_bf16();
   if (isa >= bao::kAvx512) return multiply_avx512();
   if (isa == bao::kAvx2) return multiply_avx2();
@@ -152,7 +166,7 @@ BAO_EXPORT double bao_probe_read(const void* data, int64_t bytes, int32_t thread
 // `seconds`; 0 for arguments that can't be right.
 BAO_EXPORT double bao_probe_multiply(int32_t isa, int32_t threads, double seconds) {
   if (threads < 1 || threads > 4096 || !(seconds > 0)) return 0;
-  const int32_t wanted = isa < 0 || isa > bao::detect_isa() ? bao::preferred_isa() : isa;
+  const int32_t wanted = isa < 0 || isa > bao::detect_isa() ? bao::kernel_table(-1)->isa : isa;
   std::vector<double> operations(static_cast<size_t>(threads));
   const double elapsed = run_together(threads, [&](int32_t thread) {
     const Clock::time_point start = Clock::now();

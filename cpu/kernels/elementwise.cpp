@@ -1,4 +1,4 @@
-// Activations, the embedding lookup, and the conversions of weights at load.
+// Activations and other functions of single elements.
 #include "simd.h"
 
 namespace bao::BAO_ISA {
@@ -45,46 +45,6 @@ BAO_INLINE F swigluoai(F gate, F up, F alpha, F limit) {
   gate = min(gate, limit);
   up = min(max(up, -limit), limit);
   return gate / (1.0f + exp(-alpha * gate)) * (up + 1.0f);
-}
-
-template <class T>
-BAO_INLINE void convert_row(const T* source, float scale, float* out, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i) * scale);
-  if (i < n) store_n(out + i, load_n(source + i, n - i) * scale, n - i);
-}
-
-template <class S, class D>
-BAO_INLINE void convert_row(const S* source, D* out, int64_t n) {
-  if constexpr (std::is_same_v<S, D>) {
-    std::memcpy(out, source, static_cast<size_t>(n) * sizeof(S));
-  } else {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i));
-    if (i < n) store_n(out + i, load_n(source + i, n - i), n - i);
-  }
-}
-
-// Columns that are converted at a time: rows of a panel take turns, so that its lines are written whole while in the cache.
-constexpr int64_t kPackDepth = 64;
-
-template <class D>
-BAO_INLINE void scatter_into_panel(const D* values, int64_t count, D* panel, int64_t k0, int64_t column) {
-  if constexpr (std::is_same_v<D, BFloat16>) {
-    for (int64_t i = 0; i < count; i++) panel[(k0 + i) / 2 * 2 * kPanelColumns + column * 2 + (k0 + i) % 2] = values[i];
-  } else {
-    for (int64_t i = 0; i < count; i++) panel[(k0 + i) * kPanelColumns + column] = values[i];
-  }
-}
-
-// The inverse for one row: `count` elements from k0 on of a column of a panel.
-template <class D>
-BAO_INLINE void gather_from_panel(const D* panel, int64_t column, int64_t k0, int64_t count, D* values) {
-  if constexpr (std::is_same_v<D, BFloat16>) {
-    for (int64_t i = 0; i < count; i++) values[i] = panel[(k0 + i) / 2 * 2 * kPanelColumns + column * 2 + (k0 + i) % 2];
-  } else {
-    for (int64_t i = 0; i < count; i++) values[i] = panel[(k0 + i) * kPanelColumns + column];
-  }
 }
 
 }  // namespace
@@ -176,52 +136,6 @@ static void soft_cap(const SoftCapArgs& a, const ChunkContext& c) {
   }
 }
 
-static void embedding(const EmbeddingArgs& a, const ChunkContext& c) {
-  const int64_t begin = static_cast<int64_t>(c.chunk) * a.tokens_per_chunk;
-  const int64_t end = min(a.num_tokens, begin + a.tokens_per_chunk);
-  for (int64_t i = begin; i < end; i++) {
-    float* out = a.out + i * a.hidden_size;
-    const int64_t id = a.ids[i];
-    if (id < 0 || id >= a.vocab_size) {
-      std::memset(out, 0, static_cast<size_t>(a.hidden_size) * sizeof(float));
-      continue;
-    }
-    with_dtype(a.table_dtype, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const int64_t panel_elements = round_up(a.hidden_size, 2) * kPanelColumns;
-      const T* panel = static_cast<const T*>(a.table) + id / kPanelColumns * panel_elements;
-      for (int64_t k0 = 0; k0 < a.hidden_size; k0 += kPackDepth) {
-        const int64_t count = min(kPackDepth, a.hidden_size - k0);
-        T values[kPackDepth];
-        gather_from_panel(panel, id % kPanelColumns, k0, count, values);
-        convert_row(values, a.scale, out + k0, count);
-      }
-    });
-  }
-}
-
-static void pack_linear(const ConvertArgs& a, const ChunkContext& c) {
-  const int64_t begin = static_cast<int64_t>(c.chunk) * kConvertRows;
-  const int64_t end = min(a.rows, begin + kConvertRows);
-  const int64_t panel_elements = round_up(a.cols, 2) * kPanelColumns;
-  with_dtype(a.source_dtype, [&](auto* source_type) {
-    with_dtype(a.dtype, [&](auto* type) {
-      using S = std::remove_pointer_t<decltype(source_type)>;
-      using D = std::remove_pointer_t<decltype(type)>;
-      for (int64_t k0 = 0; k0 < a.cols; k0 += kPackDepth) {
-        const int64_t count = min(kPackDepth, a.cols - k0);
-        for (int64_t row = begin; row < end; row++) {
-          const int64_t n = a.n_offset + row;
-          D values[kPackDepth];
-          convert_row(static_cast<const S*>(a.source) + row * a.ld + k0, values, count);
-          scatter_into_panel(values, count, static_cast<D*>(a.destination) + n / kPanelColumns * panel_elements, k0,
-                             n % kPanelColumns);
-        }
-      }
-    });
-  });
-}
-
 void use_elementwise(KernelTable& table) {
   table.act_and_mul = act_and_mul;
   table.activate = activate;
@@ -229,8 +143,6 @@ void use_elementwise(KernelTable& table) {
   table.swigluoai_and_mul = swigluoai_and_mul;
   table.add = add;
   table.soft_cap = soft_cap;
-  table.embedding = embedding;
-  table.pack_linear = pack_linear;
 }
 
 }  // namespace bao::BAO_ISA

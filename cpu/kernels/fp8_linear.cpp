@@ -38,7 +38,7 @@ static __attribute__((noinline)) void fp8_tile(const Rows& rows, const Panels& p
                                                const Sums& sums) {
   F acc[R][NV];
   load_sums(acc, sums);
-  RowCursor<R, false> x(rows);
+  Places<float, R> x(rows.a, rows.row_stride);
   auto ahead = ahead_of<1, kFp8PanelColumns, R <= kReadingRows>(source, panel, fp8_column_bytes(k));
   int64_t done = 0;
   for (const char* group = panel.data; k > 0; k -= kFp8Group, group += kGroupBytes) {
@@ -54,7 +54,7 @@ static __attribute__((noinline)) void fp8_tile(const Rows& rows, const Panels& p
       BAO_UNROLL
       for (int v = 0; v < NV; v++) row[v] = weights[v] * scale[v];
       BAO_UNROLL
-      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(x.at(r, step)));
+      for (int r = 0; r < R; r++) accumulate_row<false>(acc, r, row, set1(x[r][step]));
     };
     const int64_t count = min(k, kFp8Group);
     for (int64_t i = 0; i + 1 < count;) {
@@ -124,7 +124,7 @@ static void widened_rows(int64_t count, const Rows& rows, const float* weights, 
   const Panels panels{reinterpret_cast<const char*>(weights), kPanelColumns * 4, kPanels};
   for (int64_t p = 0; p < kPanels && p * kPanelColumns < sums.columns; p += kAtOnce) {
     const Shared own{source.next + p * source.stride, source.stride, source.period};
-    tile<R, kAtOnce, false, float, kFp8PanelColumns * 4>(rows, panels.from(p), k, own, sums.columns_from(p * kPanelColumns));
+    tile<R, kAtOnce, float, kFp8PanelColumns * 4>(rows, panels.from(p), k, own, sums.columns_from(p * kPanelColumns));
   }
 }
 

@@ -1,8 +1,8 @@
 // out = x · Wᵀ + bias over packed panels.
 //
-// Every output is one chain of fused multiply-adds over k = 0, 1, 2, ... (pairs of k with VDPBF16PS), whatever the tile's shape,
-// the blocking of k or the number of rows: partial sums between blocks of k are kept as float32, which changes nothing.
-// So a row's result is the same in every batch.
+// Every output is one chain of fused multiply-adds over k = 0, 1, 2, ... (pairs of k with VDPBF16PS, kHalfSteps pairs of k added as halves
+// first with scaled halves), whatever the tile's shape, the blocking of k or the number of rows: partial sums between blocks of k are
+// kept as float32, which changes nothing. So a row's result is the same in every batch.
 #include "linear_tile.h"
 
 namespace bao::BAO_ISA {
@@ -11,34 +11,66 @@ namespace {
 // Bytes of a block that several row tiles share: it stays in the first-level cache while they pass over it.
 constexpr int64_t kBlockBytes = 24 << 10;
 
-// Where a tile of rows [row, row + count) finds x from k0 on: in place, or packed where a step is two k.
-template <class W>
-BAO_INLINE Rows rows_at(const LinearArgs& a, const float* packed, int64_t row, int64_t count, int64_t k0) {
-  if constexpr (uses_dot<W>) return {packed + row * steps_of<W>(a.k) + steps_of<W>(k0) * count, 0};
-  return {a.x + row * a.ld_x + k0, a.ld_x};
+// Floats of a packed row of x: a pair of bfloat16 or halves in each, then what its products are to be multiplied by.
+constexpr int64_t packed_row_floats(int64_t k) { return round_up(ceil_div(k, 2) + 1, 16); }
+
+template <class P>
+BAO_INLINE void pack_row(const float* x, int64_t k, float* packed) {
+  const int64_t pairs = ceil_div(k, 2);
+  packed[pairs - 1] = 0;
+  if constexpr (uses_halves<P>) {
+    const Scale scale = scale_for<kRowExponent>(greatest_magnitude(x, k));
+    convert_row(x, scale.to_half, reinterpret_cast<Float16*>(packed), k);
+    packed[pairs] = scale.from_half;
+  } else {
+    convert_row(x, reinterpret_cast<BFloat16*>(packed), k);
+  }
 }
 
-template <class W>
+// Rows of x as tiles take them: in place, or packed.
+template <class P>
+struct Activations {
+  const float* data;
+  int64_t row_stride;
+
+  Rows at(int64_t row, int64_t k0) const {
+    return {data + row * row_stride + (takes_pairs<P> ? k0 / 2 : k0), row_stride};
+  }
+};
+template <class P>
+BAO_INLINE Activations<P> activations(const float* x, int64_t ld_x, int64_t k, const void* packed) {
+  if constexpr (takes_pairs<P>) return {static_cast<const float*>(packed), packed_row_floats(k)};
+  return {x, ld_x};
+}
+
+template <class P>
 BAO_INLINE Panels weight_panels(const void* w, int64_t k, int64_t begin, int64_t end) {
-  const int64_t stride = round_up(k, 2) * kPanelColumns * static_cast<int64_t>(sizeof(W));
-  return {static_cast<const char*>(w) + begin * stride, stride, end - begin};
+  return {static_cast<const char*>(w) + begin * panel_bytes<P>(k), panel_bytes<P>(k), end - begin};
+}
+
+// Of a row and a panel on.
+template <class P>
+BAO_INLINE SumScales sum_scales(const LinearArgs& a, const Activations<P>& x, int64_t row, int64_t panel) {
+  if constexpr (!uses_halves<P>) return {};
+  const char* first = static_cast<const char*>(a.w) + panel * panel_bytes<P>(a.k) + panel_number_bytes<P>(a.k);
+  return {first, panel_bytes<P>(a.k), x.at(row, round_up(a.k, 2)).a, x.row_stride};
 }
 
 // Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another: as many panels
 // as a tile takes at once, over some k.
-template <class W>
+template <class P>
 class Blocks {
  public:
-  Blocks(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin, int64_t panel_end,
+  Blocks(const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin, int64_t panel_end,
          void* scratch)
       : a_(a),
-        packed_(packed),
+        x_(x),
         row_begin_(row_begin),
         rows_(row_end - row_begin),
         panel_begin_(panel_begin),
-        panels_(weight_panels<W>(a.w, a.k, panel_begin, panel_end)),
+        panels_(weight_panels<P>(a.w, a.k, panel_begin, panel_end)),
         at_once_(tile_panels(a.tile_rows)),
-        depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kAllRounds)),
+        depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kWholeDepth)),
         partial_(static_cast<float*>(scratch)) {}
 
   void multiply(NextWeights last) const {
@@ -53,7 +85,9 @@ class Blocks {
 
  private:
   // Bytes of a k of a panel.
-  static constexpr int64_t kColumnBytes = kPanelColumns * static_cast<int64_t>(sizeof(W));
+  static constexpr int64_t kColumnBytes = kPanelColumns * static_cast<int64_t>(sizeof(P));
+  // k of a block are whole rounds, or whole sums of halves.
+  static constexpr int64_t kWholeDepth = uses_halves<P> ? 2 * kHalfSteps : kAllRounds;
 
   Panels block(int64_t panel, int64_t k0) const {
     return {panels_[panel] + k0 * kColumnBytes, panels_.stride, min(at_once_, panels_.count - panel)};
@@ -65,13 +99,12 @@ class Blocks {
     const int64_t depth = min(depth_, a_.k - k0);
     const int64_t tiles = ceil_div(rows_, a_.tile_rows);
     const int64_t tile_lines = ceil_div(depth_ * kColumnBytes / 64, tiles);
-    const int64_t period = ceil_div(steps_of<W>(depth) / kRound<W>, tile_lines);
+    const int64_t period = ceil_div(steps_of<P>(depth) / kRound<P>, tile_lines);
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = t * a_.tile_rows;
       const int64_t count = min(a_.tile_rows, rows_ - row);
-      const Rows x = rows_at<W>(a_, packed_, row_begin_ + row, count, k0);
       const Shared source{next + t * tile_lines * 64, panels_.stride, period};
-      panel_rows<kTileRows, uses_dot<W>, W>(count, x, weights, depth, source, sums(row, panel, k0));
+      panel_rows<kTileRows, P>(count, x_.at(row_begin_ + row, k0), weights, depth, source, sums(row, panel, k0));
     }
   }
 
@@ -83,89 +116,81 @@ class Blocks {
     const float* from = k0 == 0 ? nullptr : partial;
     if (k0 + depth_ < a_.k) return {from, ld, partial, ld, nullptr, ld};
     float* out = a_.out + (row_begin_ + row) * a_.ld_out + column;
-    return {from, ld, out, a_.ld_out, a_.bias ? a_.bias + column : nullptr, a_.n - column};
+    const SumScales scales = sum_scales(a_, x_, row_begin_ + row, panel_begin_ + panel);
+    return {from, ld, out, a_.ld_out, a_.bias ? a_.bias + column : nullptr, a_.n - column, scales};
   }
 
   const LinearArgs& a_;
-  const float* packed_;
+  Activations<P> x_;
   int64_t row_begin_, rows_, panel_begin_;
   Panels panels_;
   int64_t at_once_, depth_;
   float* partial_;
 };
 
-// The tile of `count` rows from x on, which are rows `row` and following of all that is packed; see PackActivationsArgs.
-static void pack_rows(const float* x, int64_t ld, int64_t row, int64_t count, int64_t k, float* packed) {
-  constexpr int64_t kStripe = 64;
-  float* out = packed + row * ceil_div(k, 2);
-  for (int64_t k0 = 0; k0 < k; k0 += kStripe) {
-    const int64_t end = min(k, k0 + kStripe);
-    for (int64_t r = 0; r < count; r++) {
-      const float* from = x + r * ld;
-      for (int64_t i = k0; i < end; i += 2) {
-        const float odd = i + 1 < k ? from[i + 1] : 0.0f;
-        const uint32_t word = to_bf16(from[i]).bits | static_cast<uint32_t>(to_bf16(odd).bits) << 16;
-        out[i / 2 * count + r] = bits_to_float(word);
-      }
-    }
-  }
-}
-
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end); `packed` is x where a step is two k.
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end).
 // `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
-template <class W, class ClaimNext>
-static void multiply_panels(const LinearArgs& a, const float* packed, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+template <class P, class ClaimNext>
+static void multiply_panels(const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const NextWeights next = next_weights(claim_next);
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
-    return Blocks<W>(a, packed, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
+    return Blocks<P>(a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
   }
-  const Rows rows = rows_at<W>(a, packed, row_begin, count, 0);
   const int64_t column = panel_begin * kPanelColumns;
-  const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column};
-  panel_rows<kTileRows, uses_dot<W>, W>(count, rows, weight_panels<W>(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
+  const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column,
+                  sum_scales(a, x, row_begin, panel_begin)};
+  panel_rows<kTileRows, P>(count, x.at(row_begin, 0), weight_panels<P>(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
 }
 
-template <class W>
+template <class P>
+static void pack_rows(const float* x, int64_t ld_x, int64_t rows, int64_t k, void* packed) {
+  for (int64_t r = 0; r < rows; r++) pack_row<P>(x + r * ld_x, k, static_cast<float*>(packed) + r * packed_row_floats(k));
+}
+
+template <class P>
 static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kPanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  const float* packed = static_cast<const float*>(c.workspace);
+  if constexpr (takes_pairs<P>) {
+    if (!a.shared) pack_rows<P>(a.x, a.ld_x, a.m, a.k, c.scratch);
+  }
+  const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, a.shared ? c.workspace : c.scratch);
   for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
     const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
     const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
-    multiply_panels<W>(a, packed, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
+    multiply_panels<P>(a, x, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
-      return next < 0 ? nullptr : weight_panels<W>(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
+      return next < 0 ? nullptr : weight_panels<P>(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
     });
   });
 }
 
-template <class W>
+template <class P>
 static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, int64_t expert, int64_t panel_begin,
                            int64_t panel_end) {
   const int64_t row = a.expert_offsets[expert];
   const int64_t count = a.expert_offsets[expert + 1] - row;
   if (count == 0) return;
-  const float* packed = static_cast<const float*>(c.workspace) + row * steps_of<W>(a.k);
   const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
-  const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, 0, 0};
+  const LinearArgs part{a.x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
+                        a.out, a.ld_out, row + count, a.n, a.k, tile_rows, a.w_dtype, true, 0, 0};
+  const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, c.workspace);
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
-  for (int64_t begin = 0; begin < count; begin += rows_at_once) {
-    const int64_t end = min(count, begin + rows_at_once);
+  for (int64_t begin = row; begin < row + count; begin += rows_at_once) {
+    const int64_t end = min(row + count, begin + rows_at_once);
     const auto none = []() -> const char* { return nullptr; };
-    multiply_panels<W>(part, packed, begin, end, panel_begin, panel_end, c.scratch, none);
+    multiply_panels<P>(part, x, begin, end, panel_begin, panel_end, c.scratch, none);
   }
 }
 
 }  // namespace
 
 static void linear(const LinearArgs& a, const ChunkContext& c) {
-  with_dtype(a.w_dtype, [&](auto* type) { linear_panels<std::remove_pointer_t<decltype(type)>>(a, c); });
+  with_dtype(a.w_dtype, [&](auto* type) { linear_panels<PackedType<std::remove_pointer_t<decltype(type)>>>(a, c); });
 }
 
 static void grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
@@ -175,39 +200,31 @@ static void grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
   const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
   const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
   with_dtype(a.w_dtype, [&](auto* type) {
-    grouped_panels<std::remove_pointer_t<decltype(type)>>(a, c, expert, panel_begin, panel_end);
+    grouped_panels<PackedType<std::remove_pointer_t<decltype(type)>>>(a, c, expert, panel_begin, panel_end);
   });
 }
 
-static void pack_grouped_activations(const GroupedLinearArgs& a, const ChunkContext& c) {
-  int64_t tile = c.chunk;
-  for (int64_t expert = 0; expert < a.num_experts; expert++) {
-    const int64_t begin = a.expert_offsets[expert];
-    const int64_t rows = a.expert_offsets[expert + 1] - begin;
-    const int64_t tile_rows = balanced_tile_rows(rows, kTileRows);
-    const int64_t tiles = ceil_div(rows, tile_rows);
-    if (tile < tiles) {
-      const int64_t row = begin + tile * tile_rows;
-      const int64_t count = min(tile_rows, rows - tile * tile_rows);
-      pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, static_cast<float*>(c.workspace));
-      return;
-    }
-    tile -= tiles;
-  }
+static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
+  const int64_t begin = static_cast<int64_t>(c.chunk) * kPackedRows;
+  const int64_t rows = min(kPackedRows, a.m - begin);
+  with_dtype(a.w_dtype, [&](auto* type) {
+    using P = PackedType<std::remove_pointer_t<decltype(type)>>;
+    float* packed = static_cast<float*>(c.workspace) + begin * packed_row_floats(a.k);
+    if constexpr (takes_pairs<P>) pack_rows<P>(a.x + begin * a.ld_x, a.ld_x, rows, a.k, packed);
+  });
 }
 
-static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
-  const int64_t row = static_cast<int64_t>(c.chunk) * a.tile_rows;
-  const int64_t count = min(a.tile_rows, a.m - row);
-  pack_rows(a.x + row * a.ld_x, a.ld_x, row, count, a.k, static_cast<float*>(c.workspace));
+static int64_t packed_row_bytes(int64_t k, int32_t w_dtype) {
+  bool pairs = false;
+  with_dtype(w_dtype, [&](auto* type) { pairs = takes_pairs<PackedType<std::remove_pointer_t<decltype(type)>>>; });
+  return pairs ? packed_row_floats(k) * 4 : 0;
 }
 
 void use_linear(KernelTable& table) {
   table.tile_rows = kTileRows;
   table.tile_panels = tile_panels;
-  table.bf16_dot = kBf16Dot;
+  table.packed_row_bytes = packed_row_bytes;
   table.linear = linear;
-  table.pack_grouped_activations = pack_grouped_activations;
   table.grouped_linear = grouped_linear;
   table.pack_activations = pack_activations;
 }

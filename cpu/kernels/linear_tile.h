@@ -1,10 +1,10 @@
 // Register tiles of `linear`: R rows of x by NP panels of weights, over steps of k.
 //
-// A step is one k, or a pair of k where weights are multiplied by VDPBF16PS ("dot"). x gives one float a step and row (in dot
-// products its bits are two bfloat16). Weights are converted on the way.
+// A step is one k, or a pair of k where weights are multiplied by VDPBF16PS ("dot") or as halves (half_tile.h). x gives one float a
+// step and row, whose bits are two bfloat16 or halves then. Other weights are converted on the way.
 #pragma once
 
-#include "panel_stream.h"
+#include "half_tile.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -31,37 +31,25 @@ constexpr bool kBf16Dot = true;
 #else
 constexpr bool kBf16Dot = false;
 #endif
-template <class W>
-constexpr bool uses_dot = kBf16Dot && std::is_same_v<W, BFloat16>;
+template <class P>
+constexpr bool uses_dot = kBf16Dot && std::is_same_v<P, BFloat16>;
+template <class P>
+constexpr bool uses_halves = std::is_same_v<P, ScaledHalf>;
+// Whether a step is a pair of k, of which x has both in a float's bits.
+template <class P>
+constexpr bool takes_pairs = uses_dot<P> || uses_halves<P>;
 
-template <class W>
+template <class P>
 constexpr int64_t steps_of(int64_t k) {
-  return uses_dot<W> ? ceil_div(k, 2) : k;
+  return takes_pairs<P> ? ceil_div(k, 2) : k;
 }
 // Bytes of a step of a panel.
-template <class W>
-constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(W)) * (uses_dot<W> ? 2 : 1);
+template <class P>
+constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(P)) * (takes_pairs<P> ? 2 : 1);
 
 // Steps that the loop over k takes at once: a pair of bfloat16 that lie together, or so many that the loop itself costs little.
 template <class W>
-constexpr int kRound = std::is_same_v<W, BFloat16> ? (uses_dot<W> ? 1 : 2) : 4;
-
-// Where a tile finds x: step s of row r is at a[s * R + r] where it is packed, else at a[r * row_stride + s].
-struct Rows {
-  const float* a;
-  int64_t row_stride;
-};
-
-// x on its way through the steps of k.
-template <int R, bool Packed>
-struct RowCursor {
-  Places<float, Packed ? 1 : R> rows;
-
-  BAO_INLINE_MEMBER explicit RowCursor(const Rows& x) : rows(x.a, x.row_stride) {}
-  // x of row r, `step` steps from here.
-  BAO_INLINE_MEMBER float at(int r, int step) const { return Packed ? rows[0][step * R + r] : rows[r][step]; }
-  BAO_INLINE_MEMBER void advance(int steps) { rows.advance(Packed ? steps * R : steps); }
-};
+constexpr int kRound = takes_pairs<W> ? 1 : std::is_same_v<W, BFloat16> ? 2 : 4;
 
 // Where a tile's sums come from and go to.
 struct Sums {
@@ -74,9 +62,13 @@ struct Sums {
   const float* bias;
   // Columns that exist in `to` and `bias`.
   int64_t columns;
+  // Of scaled halves, for the last block of k; else no panel.
+  SumScales scales = {};
 
   Sums columns_from(int64_t column) const {
-    return {from ? from + column : nullptr, ld_from, to + column, ld_to, bias ? bias + column : nullptr, columns - column};
+    Sums rest{from ? from + column : nullptr, ld_from, to + column, ld_to, bias ? bias + column : nullptr, columns - column, scales};
+    if (rest.scales.panel) rest.scales.panel += column / kPanelColumns * scales.panel_stride;
+    return rest;
   }
 };
 
@@ -95,11 +87,11 @@ BAO_INLINE void accumulate_row(F (&acc)[R][NV], int r, const F (&w)[NV], F x) {
 }
 
 // acc += x · w over `k` k, which may be odd.
-template <int R, int NP, bool Packed, class W, int64_t kBytes, class Source>
+template <int R, int NP, class W, int64_t kBytes, class Source>
 BAO_INLINE void accumulate_panels(F (&acc)[R][NP * kPanelVectors], const Rows& rows, const Panels& w, int64_t k, const Source& source) {
   // Bfloat16 lies in pairs along k: a shift gives the even ones, a mask the odd ones.
   constexpr bool kPairs = std::is_same_v<W, BFloat16> && !uses_dot<W>;
-  RowCursor<R, Packed> x(rows);
+  Places<float, R> x(rows.a, rows.row_stride);
   Places<char, NP> panels(w.data, w.stride);
   const int64_t steps = steps_of<W>(k);
   auto ahead = ahead_of<NP, kBytes, R <= kReadingRows>(source, w, steps);
@@ -119,7 +111,7 @@ BAO_INLINE void accumulate_panels(F (&acc)[R][NP * kPanelVectors], const Rows& r
       }
     }
     BAO_UNROLL
-    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x.at(r, i)));
+    for (int r = 0; r < R; r++) accumulate_row<uses_dot<W>>(acc, r, row, set1(x[r][i]));
   };
   for (int64_t s = 0; s < steps;) {
     const int64_t end = ahead.until(s);
@@ -179,7 +171,7 @@ BAO_INLINE void store_sums(F (&acc)[R][NV], const Sums& sums) {
   }
 }
 
-template <int R, int NP, bool Packed, class W, int64_t StepBytes = step_bytes<W>, class Source>
+template <int R, int NP, class W, int64_t StepBytes = step_bytes<W>, class Source>
 static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, int64_t k, const Source& source, const Sums& sums) {
   constexpr int NV = NP * kPanelVectors;
   F acc[R][NV];
@@ -189,18 +181,27 @@ static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, in
   for (int r = 0; r < R; r++) {
     for (int v = 0; v < NV * kLanes; v += 16) prefetch_for_write(sums.to + r * sums.ld_to + v);
   }
-  accumulate_panels<R, NP, Packed, W, StepBytes>(acc, rows, w, k, source);
+#if defined(__AVX512FP16__)
+  if constexpr (uses_halves<W>) {
+    static_assert(kPanelVectors == 1);
+    accumulate_halves<R, NV, StepBytes, R <= kReadingRows>(acc, rows, w, k, source, sums.scales);
+  } else {
+    accumulate_panels<R, NP, W, StepBytes>(acc, rows, w, k, source);
+  }
+#else
+  accumulate_panels<R, NP, W, StepBytes>(acc, rows, w, k, source);
+#endif
   store_sums(acc, sums);
 }
 
 // `k` k of some panels by `count` <= R rows.
-template <int R, bool Packed, class W, class Source>
+template <int R, class W, class Source>
 static void panel_rows(int64_t count, const Rows& rows, const Panels& w, int64_t k, const Source& source, const Sums& sums) {
   if constexpr (R > 1) {
-    if (count < R) return panel_rows<R - 1, Packed, W>(count, rows, w, k, source, sums);
+    if (count < R) return panel_rows<R - 1, W>(count, rows, w, k, source, sums);
   }
   for_each_tile<R, tile_panels(R)>(w, source, [&](auto panels, int64_t first, const auto& own) {
-    tile<R, panels(), Packed, W>(rows, w.from(first), k, own, sums.columns_from(first * kPanelColumns));
+    tile<R, panels(), W>(rows, w.from(first), k, own, sums.columns_from(first * kPanelColumns));
   });
 }
 

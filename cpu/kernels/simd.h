@@ -21,6 +21,7 @@
 #define BAO_INLINE static inline __attribute__((always_inline))
 #define BAO_INLINE_MEMBER inline __attribute__((always_inline))
 #define BAO_UNROLL _Pragma("GCC unroll 16")
+#define BAO_UNROLL_ALL _Pragma("GCC unroll 32")
 
 namespace bao::BAO_ISA {
 

@@ -96,7 +96,7 @@ export class CpuDevice implements Device {
   packLinear(sources: readonly MatrixSource[], dtype: FloatDType, purpose: string): PackedLinear {
     const n = sources.reduce((rows, source) => rows + source.rows, 0);
     const k = sources[0]?.cols ?? 0;
-    const bytes = this.#library.bao_packed_linear_bytes(n, k, DTYPE_CODES[dtype]);
+    const bytes = this.#library.bao_packed_linear_bytes(this.#stream, n, k, DTYPE_CODES[dtype]);
     if (bytes < 0 || sources.some((source) => source.cols !== k)) {
       const shapes = sources.map((source) => `[${source.rows}, ${source.cols}]`);
       throw new Error(`${purpose}: can't pack ${shapes.join(', ') || 'nothing'} as ${dtype}`);

@@ -2,7 +2,15 @@ import { dlopen, type FFIFunction, FFIType } from 'bun:ffi';
 import { type ArgType, OPS, type OpSpec } from './ops.ts';
 
 /** Instruction sets that kernels are compiled for. The numbers are part of the ABI (cpu/abi.h). */
-export const ISA_CODES = { portable: 0, avx2: 1, avx512: 2, avx512_vnni: 3, avx512_vbmi: 4, avx512_bf16: 5 } as const;
+export const ISA_CODES = {
+  portable: 0,
+  avx2: 1,
+  avx512: 2,
+  avx512_vnni: 3,
+  avx512_vbmi: 4,
+  avx512_bf16: 5,
+  avx512_fp16: 6,
+} as const;
 
 export type CpuIsa = keyof typeof ISA_CODES;
 
@@ -13,6 +21,7 @@ const ISA_TEXT: Record<CpuIsa, string> = {
   avx512_vnni: 'AVX-512 VNNI',
   avx512_vbmi: 'AVX-512 VBMI',
   avx512_bf16: 'AVX-512 BF16',
+  avx512_fp16: 'AVX-512 FP16',
 };
 
 /** The processor as the engine uses it, in words. */
@@ -36,7 +45,7 @@ const RUNTIME = {
   bao_stream_wait: { args: ['ptr', FFIType.i64_fast], returns: 'i32' },
   bao_memory_alloc: { args: ['i64'], returns: 'ptr' },
   bao_memory_free: { args: ['ptr'], returns: 'i32' },
-  bao_packed_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
+  bao_packed_linear_bytes: { args: ['ptr', 'i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_pack_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },
   bao_quantized_linear_bytes: { args: ['i32', 'i32', 'i32'], returns: FFIType.i64_fast },
   bao_quantize_linear: { args: ['ptr', 'ptr', 'i32', 'i32', 'i32', 'i64', 'i32', 'ptr', 'i32'], returns: 'i32' },

@@ -1,0 +1,88 @@
+// How weights lie in panels of kPanelColumns output features (see kernels.h) in this instruction set.
+#pragma once
+
+#include "simd.h"
+
+namespace bao::BAO_ISA {
+namespace {
+
+// A half that has to be multiplied by a power of two, which its column's numbers, or its row's, share.
+struct ScaledHalf {
+  uint16_t bits;
+};
+
+// Instruction sets that multiply halves keep both types of 16 bits as such.
+template <class W>
+struct PackedTypeOf {
+  using type = W;
+};
+#if defined(__AVX512FP16__)
+template <>
+struct PackedTypeOf<BFloat16> {
+  using type = ScaledHalf;
+};
+template <>
+struct PackedTypeOf<Float16> {
+  using type = ScaledHalf;
+};
+#endif
+template <class W>
+using PackedType = typename PackedTypeOf<W>::type;
+
+// Whether two numbers of a column, of an even and an odd k, lie together.
+template <class P>
+constexpr bool kInPairs = std::is_same_v<P, BFloat16> || std::is_same_v<P, ScaledHalf>;
+
+// Bytes of a panel's numbers, after which a panel of scaled halves has a float for each column: what its numbers are multiplied by.
+template <class P>
+constexpr int64_t panel_number_bytes(int64_t k) {
+  return round_up(k, 2) * kPanelColumns * static_cast<int64_t>(sizeof(P));
+}
+template <class P>
+constexpr int64_t panel_bytes(int64_t k) {
+  return panel_number_bytes<P>(k) + (std::is_same_v<P, ScaledHalf> ? kPanelColumns * 4 : 0);
+}
+
+// Powers of two, inverse to each other, of which the first brings numbers of which `greatest` is the greatest magnitude to below
+// 2^(kExponent + 1), and that one to 2^kExponent at least. (Subnormal numbers stay smaller.)
+struct Scale {
+  float to_half, from_half;
+};
+template <int kExponent>
+BAO_INLINE Scale scale_for(float greatest) {
+  const uint32_t biased = float_to_bits(greatest) >> 23, lowest = kExponent + 1;
+  const uint32_t exponent = biased < lowest ? lowest : biased;
+  return {bits_to_float((254 + kExponent - exponent) << 23), bits_to_float((exponent - kExponent) << 23)};
+}
+
+// The greatest magnitude; numbers that are not numbers don't count.
+template <class T>
+BAO_INLINE float greatest_magnitude(const T* values, int64_t n) {
+  F greatest{};
+  const auto take = [&](F v) __attribute__((always_inline)) { greatest = max(as_float(as_bits(v) & 0x7fffffffu), greatest); };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) take(load(values + i));
+  if (i < n) take(load_n(values + i, n - i));
+  return reduce_max(greatest);
+}
+
+template <class S, class D>
+BAO_INLINE void convert_row(const S* source, float scale, D* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i) * scale);
+  if (i < n) store_n(out + i, load_n(source + i, n - i) * scale, n - i);
+}
+
+template <class S, class D>
+BAO_INLINE void convert_row(const S* source, D* out, int64_t n) {
+  if constexpr (std::is_same_v<S, D>) {
+    std::memcpy(out, source, static_cast<size_t>(n) * sizeof(S));
+  } else {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(out + i, load(source + i));
+    if (i < n) store_n(out + i, load_n(source + i, n - i), n - i);
+  }
+}
+
+}  // namespace
+}  // namespace bao::BAO_ISA
