@@ -5,6 +5,7 @@
 
 import { suffix } from 'bun:ffi';
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { devNull } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { cacheFolder, PACKAGE_ROOT } from '../src/package-layout.ts';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
@@ -86,36 +87,56 @@ interface LibraryContents {
  */
 export type InstructionSets = 'best' | 'runnable' | 'all';
 
+/** A set that GCC before 12 and Clang before 14 have no word for. */
+const NEWEST_SET = 'avx512_fp16';
+
+/** Whether a compiler knows all sets, or all but the newest. */
+type CompilerAge = 'knows all' | 'is older';
+
+export async function ageOf(compiler: string): Promise<CompilerAge> {
+  const newest = INSTRUCTION_SETS[NEWEST_SET];
+  const check = ['-fsyntax-only', '-x', 'c++', ...(newest?.flags ?? []), devNull];
+  return run(compiler, check).then(
+    () => 'knows all' as const,
+    () => 'is older' as const,
+  );
+}
+
 /** What the processor says of itself; null where the system has no such file. */
 function cpuinfo(): string | null {
   return existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : null;
 }
 
-/** The sets that a processor runs; all where it does not say. */
-function runnableSets(info: string | null): string[] {
-  const names = Object.keys(INSTRUCTION_SETS);
+/** Of these sets those that a processor runs; all where it does not say. */
+function runnableSets(names: string[], info: string | null): string[] {
   if (info === null) return names;
   const features = new Set(info.match(/^flags\s*:(.*)$/m)?.[1]?.split(' '));
   const firstMissing = names.findIndex((name) => !INSTRUCTION_SETS[name]!.features.every((each) => features.has(each)));
   return firstMissing < 0 ? names : names.slice(0, firstMissing);
 }
 
-/** The set whose kernels are fastest: `preferred_isa` of cpu/platform.cpp, in the system's words. */
-function bestSet(info: string): string {
-  const sets = runnableSets(info);
+/** Of the sets that a processor runs the one whose kernels are fastest: `preferred_isa` of cpu/platform.cpp, in the system's words. */
+function bestSet(sets: readonly string[], info: string): string {
   const dotsAreSlow = sets.at(-1) === 'avx512_bf16' && /^vendor_id\s*: GenuineIntel$/m.test(info);
   return sets.at(dotsAreSlow ? -2 : -1)!;
 }
 
-/** @param info of the processor that the library is for, as /proc/cpuinfo has it; null: not known, so that `best` has to have everything */
-export function libraryContents(which: InstructionSets, info = cpuinfo()): LibraryContents {
-  const sets = which === 'all' ? Object.keys(INSTRUCTION_SETS) : runnableSets(info);
+/**
+ * @param info of the processor that the library is for, as /proc/cpuinfo has it; null: not known, so that `best` has to have everything
+ */
+export function libraryContents(
+  which: InstructionSets,
+  info = cpuinfo(),
+  compiler: CompilerAge = 'knows all',
+): LibraryContents {
+  const known = Object.keys(INSTRUCTION_SETS).filter((set) => compiler === 'knows all' || set !== NEWEST_SET);
+  const sets = which === 'all' ? known : runnableSets(known, info);
   const files = filesWith(KERNELS, /\.cpp$/).map((source) => basename(source, '.cpp'));
   const versions = sets.flatMap((set) =>
     files.filter((file) => INSTRUCTION_SETS[set]!.only?.includes(file) ?? true).map((file) => ({ set, file })),
   );
   if (which !== 'best' || info === null) return { versions, lowest: sets[0]! };
-  const best = bestSet(info);
+  const best = bestSet(sets, info);
   const upToBest = sets.slice(0, sets.indexOf(best) + 1);
   const candidates = versions.filter(({ set }) => upToBest.includes(set));
   const isHighest = ({ file }: KernelVersion, index: number) =>
@@ -149,7 +170,8 @@ export async function ensureCpuLibrary(options: { quiet?: boolean; sets?: Instru
   const existing = libraries.find((path) => existsSync(path));
   if (existing !== undefined) return existing;
 
-  const library = libraries.at(-1)!;
+  const contents = libraryContents(wanted, cpuinfo(), await ageOf(compiler));
+  const library = join(cache, `${libraryHash(contents)}-${id}`, LIBRARY);
   const scratch = join(cache, `build-${process.pid}-${crypto.randomUUID()}`);
   try {
     mkdirSync(scratch, { recursive: true });
@@ -160,7 +182,7 @@ export async function ensureCpuLibrary(options: { quiet?: boolean; sets?: Instru
     );
   }
   try {
-    const jobs = compileJobs(libraryContents(wanted), scratch);
+    const jobs = compileJobs(contents, scratch);
     const built = await build(
       compiler,
       jobs,
@@ -180,15 +202,24 @@ export function findCpuLibrary(): string | null {
   return existsSync(PREBUILT) ? PREBUILT : findBuilt(join(cacheFolder(), 'native'), libraryHashes('best'));
 }
 
-/** Of everything that decides what is built, but the compiler: of the libraries that will do, the wanted one last. */
+/** Of the libraries that will do. */
 function libraryHashes(wanted: InstructionSets): string[] {
-  const sources = contentHash([...filesWith(SOURCES, /\.(cpp|h)$/), ...filesWith(KERNELS, /\.(cpp|h)$/)]);
   const kinds: InstructionSets[] = ['all', 'runnable', 'best'];
-  return kinds
+  const ages: CompilerAge[] = ['knows all', 'is older'];
+  const contents = kinds
     .slice(0, kinds.indexOf(wanted) + 1)
-    .map((which) =>
-      hex(Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, INSTRUCTION_SETS, libraryContents(which)]), sources)),
-    );
+    .flatMap((which) => ages.map((age) => libraryContents(which, cpuinfo(), age)));
+  const sources = sourcesHash();
+  return contents.map((each) => libraryHash(each, sources));
+}
+
+/** Of everything that decides what is built, but the compiler. */
+function libraryHash(contents: LibraryContents, sources = sourcesHash()): string {
+  return hex(Bun.hash(JSON.stringify([FLAGS, KERNEL_FLAGS, INSTRUCTION_SETS, contents]), sources));
+}
+
+function sourcesHash(): bigint {
+  return contentHash([...filesWith(SOURCES, /\.(cpp|h)$/), ...filesWith(KERNELS, /\.(cpp|h)$/)]);
 }
 
 function contentHash(files: readonly string[]): bigint {

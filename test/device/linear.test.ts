@@ -186,7 +186,9 @@ test('bfloat16 weights stay exact beside ones that are 500,000 times as large, a
     }
     const others = unpacked(device, pack(device, wider, n, k, 'bfloat16'));
     for (const [i, v] of rounded(wider, 'bfloat16').entries()) {
-      expect(Math.abs(others[i]! - v)).toBeLessThanOrEqual(2 ** -27 * 2 ** exponents[Math.floor(i / k) % exponents.length]!);
+      expect(Math.abs(others[i]! - v)).toBeLessThanOrEqual(
+        2 ** -27 * 2 ** exponents[Math.floor(i / k) % exponents.length]!,
+      );
     }
   }
 });

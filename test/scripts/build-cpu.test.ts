@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { compileJobs, ensureCpuLibrary, libraryContents } from '../../scripts/build-cpu.ts';
+import { ageOf, compileJobs, ensureCpuLibrary, libraryContents } from '../../scripts/build-cpu.ts';
 import { compileAll, findCompiler } from '../../scripts/compiler.ts';
 import { createCpuDevice } from '../../src/device/cpu-device.ts';
 import { CpuProbe } from '../../src/device/cpu-probe.ts';
@@ -28,10 +28,12 @@ function run(env: Record<string, string>): { code: number; stdout: string; stder
 
 describe('the CPU library', () => {
   test('has sources that are right for every instruction set, also those that do not run here', async () => {
-    const jobs = compileJobs(libraryContents('all'), scratch);
+    const age = await ageOf(findCompiler());
+    const jobs = compileJobs(libraryContents('all', null, age), scratch);
     const foreign = jobs.filter(
       ({ object }) =>
-        /\.(avx512|avx512_vnni|avx512_vbmi|avx512_bf16)\.o$/.test(object) || /kernel_table\.o$/.test(object),
+        /\.(avx512|avx512_vnni|avx512_vbmi|avx512_bf16|avx512_fp16)\.o$/.test(object) ||
+        /kernel_table\.o$/.test(object),
     );
     expect(foreign.length).toBeGreaterThan(process.arch === 'x64' ? 5 : 0);
     const check = foreign.map((job) => ({ ...job, flags: [...job.flags, '-fsyntax-only'] }));
@@ -50,6 +52,12 @@ describe('the CPU library', () => {
       'GenuineIntel',
       `${AVX512} avx512_vnni avx512vbmi avx512_bf16`,
       ['avx512', 'avx512_vnni', 'avx512_vbmi'],
+    ],
+    [
+      'Intel with halves',
+      'GenuineIntel',
+      `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16`,
+      ['avx512', 'avx512_vnni', 'avx512_vbmi', 'avx512_fp16'],
     ],
     [
       'all of AMD',
@@ -77,6 +85,16 @@ describe('the CPU library', () => {
       expect(runnable.lowest).toBe('portable');
     },
   );
+
+  test.if(process.arch === 'x64')('leaves out what an older compiler has no word for', () => {
+    const flags = `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16`;
+    const info = `vendor_id\t: GenuineIntel\nflags\t\t: ${flags}\n`;
+    const setsOf = (which: 'best' | 'runnable' | 'all') => [
+      ...new Set(libraryContents(which, info, 'is older').versions.map(({ set }) => set)),
+    ];
+    expect(setsOf('best')).toEqual(['avx512', 'avx512_vnni', 'avx512_vbmi']);
+    for (const which of ['runnable', 'all'] as const) expect(setsOf(which)).toHaveLength(6);
+  });
 
   test('has everything where the system does not tell what its processor is', () => {
     expect(libraryContents('best', null)).toEqual(libraryContents('all'));

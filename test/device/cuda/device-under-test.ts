@@ -1,3 +1,4 @@
+import { ensureCpuLibrary } from '../../../scripts/build-cpu.ts';
 import {
   CUBLAS_SONAMES,
   CUBLASLT_SONAMES,
@@ -7,6 +8,7 @@ import {
   libraryCandidates,
   NCCL_SONAMES,
 } from '../../../scripts/build-cuda.ts';
+import { createCpuDevice } from '../../../src/device/cpu-device.ts';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
 import type { Device } from '../../../src/device/device.ts';
@@ -24,6 +26,12 @@ export async function librariesUnderTest(): Promise<Omit<CudaLibraries, 'kernels
     cublasLt: libraryCandidates(CUBLASLT_SONAMES),
     nccl: libraryCandidates(NCCL_SONAMES),
   };
+}
+
+/** The CPU that it is compared with: with float32 products, which some processors have faster ones than. */
+export async function openReference(threads: number): Promise<Device> {
+  const libraryPath = await ensureCpuLibrary({ quiet: true, sets: 'runnable' });
+  return createCpuDevice({ libraryPath, threads, isa: 'avx512_vbmi' });
 }
 
 /** @param checked every access of a kernel to memory is checked, where the device is emulated */

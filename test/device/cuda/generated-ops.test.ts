@@ -1,10 +1,9 @@
 /** CUDA kernels against the CPU's over shapes that nobody chose, and over all of those that models have. Failures shrink to a small shape. */
 import { afterAll, describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { createDevice } from '../../../src/device/create-device.ts';
 import type { Device } from '../../../src/device/device.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
-import { CUDA_DEVICE, openDeviceUnderTest } from './device-under-test.ts';
+import { CUDA_DEVICE, openDeviceUnderTest, openReference } from './device-under-test.ts';
 import { encoderAttentionCase, layerNormCases } from './encoder-op-cases.ts';
 import { groupedCases, pairsOf, permuteCases, routeCases } from './moe-cases.ts';
 import {
@@ -228,7 +227,7 @@ function difference(cpu: Device, cuda: Device, cases: readonly OpCase[], dtype: 
 
 for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
   describe(`CUDA kernels equal the CPU's over generated shapes, ${CUDA_DEVICE}, ${dtype}`, async () => {
-    const cpu = await createDevice('cpu', { threads: 2 });
+    const cpu = await openReference(2);
     const cuda = await openDeviceUnderTest({ activationDtype: dtype, checked: false });
     afterAll(() => {
       cpu.close();

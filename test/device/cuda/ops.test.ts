@@ -3,11 +3,11 @@ import { createDevice } from '../../../src/device/create-device.ts';
 import { CUDA_KERNEL_OPS } from '../../../src/device/cuda/cuda-kernels.ts';
 import { QUANTIZATION_CODES } from '../../../src/device/quantization-scheme.ts';
 import { randomFloats } from '../harness.ts';
-import { CUDA_DEVICE, openDeviceUnderTest } from './device-under-test.ts';
+import { CUDA_DEVICE, openDeviceUnderTest, openReference } from './device-under-test.ts';
 import { attentionCase, opCases } from './op-cases.ts';
 import { firstDifference, runCase } from './op-runner.ts';
 
-const cpu = await createDevice('cpu', { threads: 2 });
+const cpu = await openReference(2);
 afterAll(() => cpu.close());
 
 test('every op that CUDA has is compared here, but for sample', () => {

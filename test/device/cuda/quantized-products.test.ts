@@ -1,14 +1,13 @@
 /** Products with weights of 8 and 4 bits have the CPU's bits, whichever kernel takes them. */
 import { afterAll, describe, expect, test } from 'bun:test';
-import { createDevice } from '../../../src/device/create-device.ts';
 import type { Device } from '../../../src/device/device.ts';
 import { QUANTIZATION_CODES } from '../../../src/device/quantization-scheme.ts';
 import { randomFloats } from '../harness.ts';
-import { CUDA_DEVICE, openDeviceUnderTest } from './device-under-test.ts';
+import { CUDA_DEVICE, openDeviceUnderTest, openReference } from './device-under-test.ts';
 import { type OpCase, runCase } from './op-runner.ts';
 import { quantizedExpertCases } from './quant-cases.ts';
 
-const cpu = await createDevice('cpu', { threads: 2 });
+const cpu = await openReference(2);
 afterAll(() => cpu.close());
 
 /** So many output features that there is a large tile for each multiprocessor, of which the emulation has four. */

@@ -2,15 +2,16 @@
  * Runs every op's cases, attention with great heads and large tiles of quantized weights in the type that argv names, and prints those whose result
  * is not the CPU's. How much shared memory a block may have, BAO_CUDA_EMULATION_SHARED_MEMORY says, which the emulation reads once for a process.
  */
-import { createDevice } from '../../../src/device/create-device.ts';
+
 import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
+import { openReference } from './device-under-test.ts';
 import { attentionCase, opCases } from './op-cases.ts';
 import { firstDifference, type OpCase, runCase } from './op-runner.ts';
 import { quantCases } from './quant-cases.ts';
 
 const dtype = process.argv[2] as FloatDType;
-const cpu = await createDevice('cpu', { threads: 2 });
+const cpu = await openReference(2);
 const cuda = await openCudaEmulation({ index: 0, activationDtype: dtype, replaySizes: [] }, false);
 
 /** Why the devices differ; null where they don't. */

@@ -1,12 +1,11 @@
 import { afterAll, expect, test } from 'bun:test';
-import { createDevice } from '../../../src/device/create-device.ts';
 import type { Device } from '../../../src/device/device.ts';
 import { SamplingBatch } from '../../../src/sampling/sampling-batch.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../../src/sampling/sampling-params.ts';
 import { prepareSampling } from '../../../src/sampling/sampling-request.ts';
 import { normals } from '../../sampling/reference-sampler.ts';
 import { randomSource } from '../harness.ts';
-import { openDeviceUnderTest } from './device-under-test.ts';
+import { openDeviceUnderTest, openReference } from './device-under-test.ts';
 
 const VOCAB = 1500;
 const LD_TABLE = 16;
@@ -93,7 +92,7 @@ function sample(device: Device, seed: bigint, all: readonly Row[] = PARAMS): Sam
   return { tokens, logits: host.slice() };
 }
 
-const cpu = await createDevice('cpu', { threads: 1 });
+const cpu = await openReference(1);
 const cuda = await openDeviceUnderTest({ checked: true });
 afterAll(() => {
   cpu.close();
