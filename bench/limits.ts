@@ -12,7 +12,7 @@ const MIB = 2 ** 20;
 const CACHE_MULTIPLE = 16;
 const READ_ROUNDS = 5;
 const MULTIPLY_ROUNDS = 3;
-const MULTIPLY_SECONDS = 0.1;
+const MULTIPLY_SECONDS = 0.05;
 
 /** What decides about limits: device and threads of the engine, and the type that it multiplies in. */
 export interface LimitSubject {
