@@ -70,6 +70,25 @@ test('statistics come no later than the last of all answers', async () => {
   }
 });
 
+test('the last statistics have all of the last step, not the time of its device alone', async () => {
+  const core = setUp(1);
+  const execute = core.executor.execute.bind(core.executor);
+  core.executor.execute = (scheduled) => {
+    const pending = execute(scheduled);
+    return {
+      wait: () => {
+        Bun.sleepSync(5);
+        return pending.wait();
+      },
+    };
+  };
+  await runToEnd(core, [request(1, 20, { maxTokens: 1 })]);
+  const last = core.messages.flatMap((message) => (message.type === 'outputs' ? [message.outputs.stats] : [])).at(-1)!;
+  expect(last.numSteps).toBe(1);
+  expect(last.hostMs).toBeGreaterThan(0);
+  expect(last.stepMs).toBeGreaterThan(last.hostMs);
+});
+
 test('one client counts the tokens of a step, all of them', async () => {
   const core = setUp(2);
   core.clients[1]!.send({ type: 'add', request: request(9, 30, { maxTokens: 5 }) });

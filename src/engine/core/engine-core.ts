@@ -65,8 +65,11 @@ export class EngineCore {
   private readonly firstScheduledMs = new Map<number, number>();
   private numSteps = 0;
   private numScheduledTokens = 0;
+  /** Of the turns that have ended. */
   private stepMs = 0;
   private deviceMs = 0;
+  /** When the turn under way began, monotonic; null between turns. */
+  private turnStartedMs: number | null = null;
   private statsSentMs = 0;
   /** When the last step's results came, monotonic. */
   private finishedMs = 0;
@@ -150,6 +153,7 @@ export class EngineCore {
   /** Enqueues what may be enqueued, then finishes the oldest step. */
   private turn(): void {
     const started = performance.now();
+    this.turnStartedMs = started;
     let isHolding = false;
     while (this.inFlight.length < this.options.maxInFlight && this.scheduler.canSchedule()) {
       const held = this.constrained.settle();
@@ -167,6 +171,7 @@ export class EngineCore {
     }
     const hasFinished = this.finishOldest();
     this.stepMs += performance.now() - started;
+    this.turnStartedMs = null;
     if (!hasFinished && isHolding) this.sleepForGrammars();
   }
 
@@ -265,12 +270,14 @@ export class EngineCore {
   }
 
   private stats(): SchedulerStats {
+    // The last step's statistics go out within its turn, and have the device's time of it.
+    const stepMs = this.stepMs + (this.turnStartedMs === null ? 0 : performance.now() - this.turnStartedMs);
     return {
       ...this.schedulerCounters(),
       numSteps: this.numSteps,
       numScheduledTokens: this.numScheduledTokens,
-      stepMs: this.stepMs,
-      hostMs: this.stepMs - this.deviceMs,
+      stepMs,
+      hostMs: stepMs - this.deviceMs,
     };
   }
 
