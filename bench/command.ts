@@ -25,6 +25,18 @@ export const OUTPUT_JSON = {
   },
 } as const satisfies FlagTable;
 
+/** Of a flag that takes whole numbers above 0; {@link parseSizes} reads them. */
+export const SIZES = { type: 'list', separator: ',', metavar: 'SIZES' } as const;
+
+/** @throws UsageError */
+export function parseSizes(flag: string, texts: readonly string[]): number[] {
+  const sizes = texts.filter((text) => text !== '').map(Number);
+  if (sizes.some((size) => !Number.isInteger(size) || size < 1)) {
+    throw new UsageError(`--${flag} takes whole numbers above 0, not "${texts.join(',')}".`);
+  }
+  return sizes;
+}
+
 /** Keeps the types of a command's own flags, and gives the command as all are seen. */
 export function defineCommand<const Table extends FlagTable>(command: BenchCommand<Table>): BenchCommand {
   return command as unknown as BenchCommand;

@@ -2,7 +2,7 @@ import { EngineArgs } from '../../src/config/engine-args.ts';
 import { createDevice } from '../../src/device/create-device.ts';
 import type { Device } from '../../src/device/device.ts';
 import { isQuantizationScheme } from '../../src/device/quantization-scheme.ts';
-import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { defineCommand, OUTPUT_JSON, parseSizes, SIZES } from '../command.ts';
 import { describeEngine, type EngineFacts, engineFacts } from '../engine-facts.ts';
 import { type KernelBatch, type KernelCase, KernelCases } from '../kernels/cases.ts';
 import type { Limits } from '../limit-meter.ts';
@@ -124,13 +124,7 @@ export const kernels = defineCommand({
   name: 'kernels',
   doc: 'Each op over the shapes of a model, beside the limits of the machine.',
   flags: {
-    'batch-sizes': {
-      type: 'list',
-      default: ['1', '16'],
-      separator: ',',
-      metavar: 'SIZES',
-      help: 'Sequences that decode together.',
-    },
+    'batch-sizes': { ...SIZES, default: ['1', '16'], help: 'Sequences that decode together.' },
     'context-len': { type: 'tokens', default: 1024, min: 1, help: 'Tokens before those of a decode step.' },
     'prefill-len': { type: 'tokens', default: 512, min: 1, help: 'Tokens of the prefill batch.' },
     ops: { type: 'list', default: [], separator: ',', metavar: 'OPS', help: 'Only these ops.' },
@@ -146,7 +140,11 @@ export const kernels = defineCommand({
       ...given,
     });
     const batches = [
-      ...values.batchSizes.map((size) => ({ numSeqs: Number(size), newTokens: 1, context: values.contextLen })),
+      ...parseSizes('batch-sizes', values.batchSizes).map((numSeqs) => ({
+        numSeqs,
+        newTokens: 1,
+        context: values.contextLen,
+      })),
       { numSeqs: 1, newTokens: values.prefillLen, context: values.prefillLen },
     ];
     const figures = await measureKernels(engineArgs, batches, { ops: values.ops, budgetMs: values.budgetMs });

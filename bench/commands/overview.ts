@@ -1,4 +1,3 @@
-import { EngineArgs } from '../../src/config/engine-args.ts';
 import { defineCommand, OUTPUT_JSON } from '../command.ts';
 import { writeResult } from '../results.ts';
 import { frontendTable, measureFrontend } from './frontend.ts';
@@ -23,9 +22,9 @@ export const overview = defineCommand({
     const latency = [];
     for (const batchSize of [1, 16]) {
       heading(`Latency, batch ${batchSize}`);
-      const engineArgs = new EngineArgs({ ...engine, model: SHAPE, loadFormat: 'dummy', enablePrefixCaching: false });
+      const given = { ...engine, model: SHAPE, loadFormat: 'dummy' } as const;
       const shape = { batchSize, inputLen: 32, outputLen: 24 };
-      const figures = await measureLatency(engineArgs, shape, { warmup: 1, measured: 2 });
+      const figures = await measureLatency(given, shape, { warmup: 1, measured: 2 });
       process.stdout.write(latencyTable(figures));
       latency.push(figures);
     }

@@ -2,7 +2,7 @@ import { UsageError } from '../../src/config/config-error.ts';
 import { EngineArgs } from '../../src/config/engine-args.ts';
 import { availableThreads } from '../../src/device/cpu-resources.ts';
 import { findLocalFolder } from '../../src/loader/model-folder.ts';
-import { defineCommand, OUTPUT_JSON } from '../command.ts';
+import { defineCommand, OUTPUT_JSON, parseSizes, SIZES } from '../command.ts';
 import { interruptible } from '../interruption.ts';
 import { bao } from '../peers/bao.ts';
 import type { PeerMeasurement, PeersFigures } from '../peers/figures.ts';
@@ -12,8 +12,6 @@ import { nodeLlamaCpp } from '../peers/node-llama-cpp.ts';
 import { loadSummary, peersTable } from '../peers/table.ts';
 import { vllm } from '../peers/vllm.ts';
 import { writeResult } from '../results.ts';
-
-const SIZES = { type: 'list', separator: ',', metavar: 'SIZES' } as const;
 
 export const peers = defineCommand({
   name: 'peers',
@@ -94,16 +92,16 @@ export const peers = defineCommand({
     const model = findLocalFolder(values.model);
     if (model === null) throw new UsageError(`--model ${values.model} is no folder with a config.json.`);
     const measurements: PeerMeasurement[] = [
-      ...sizes('prefill-lens', values.prefillLens).map((inputLen) => ({
+      ...parseSizes('prefill-lens', values.prefillLens).map((inputLen) => ({
         ...({ aspect: 'prefill', batchSize: 1, requestsEach: 1, outputLen: 1 } as const),
         inputLen,
       })),
-      ...sizes('batch-sizes', values.batchSizes).map((batchSize) => ({
+      ...parseSizes('batch-sizes', values.batchSizes).map((batchSize) => ({
         ...({ aspect: 'decode', batchSize, requestsEach: 1 } as const),
         inputLen: values.inputLen,
         outputLen: values.outputLen,
       })),
-      ...sizes('streams', values.streams).map((batchSize) => ({
+      ...parseSizes('streams', values.streams).map((batchSize) => ({
         ...({ aspect: 'streams', batchSize, requestsEach: values.streamRequests } as const),
         inputLen: values.streamInputLen,
         outputLen: values.streamOutputLen,
@@ -144,11 +142,3 @@ export const peers = defineCommand({
     });
   },
 });
-
-function sizes(flag: string, texts: readonly string[]): number[] {
-  const numbers = texts.filter((text) => text !== '').map(Number);
-  if (numbers.some((size) => !Number.isInteger(size) || size < 1)) {
-    throw new UsageError(`--${flag} takes whole numbers above 0, not "${texts.join(',')}".`);
-  }
-  return numbers;
-}

@@ -43,11 +43,12 @@ export async function runBatch(engine: OfflineEngine, shape: BatchShape, random:
   return { prefill: prefillMs / 1000, total: (performance.now() - started) / 1000, decodeTokens };
 }
 
-/** Rates of a batch. Decode figures are 0 where no token came after the prompts. */
+/** Rates of a batch. GFLOP are of the layers' matrices, without attention and logits. Decode figures are 0 where no token came after the prompts. */
 export interface BatchRates {
   prefillTokensPerS: number;
   prefillGflops: number;
   decodeTokensPerS: number;
+  decodeGflops: number;
   /** Weights once a step and the keys and values of every sequence, over the time of the steps, in GB/s. */
   decodeReadGbps: number;
 }
@@ -58,10 +59,12 @@ export function batchRates(shape: BatchShape, times: BatchTimes, cost: ModelCost
   const steps = times.decodeTokens / shape.batchSize;
   const averageTokens = shape.inputLen + shape.outputLen / 2;
   const bytes = steps * cost.weightBytes + times.decodeTokens * cost.kvBytes(averageTokens);
+  const decodeTokensPerS = steps === 0 ? 0 : times.decodeTokens / seconds;
   return {
     prefillTokensPerS,
     prefillGflops: (prefillTokensPerS * cost.flopsPerToken) / 1e9,
-    decodeTokensPerS: steps === 0 ? 0 : times.decodeTokens / seconds,
+    decodeTokensPerS,
+    decodeGflops: (decodeTokensPerS * cost.flopsPerToken) / 1e9,
     decodeReadGbps: steps === 0 ? 0 : bytes / seconds / 1e9,
   };
 }

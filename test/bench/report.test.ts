@@ -2,8 +2,8 @@ import { expect, test } from 'bun:test';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { latencyFigures } from '../../bench/commands/latency.ts';
 import { writeReport } from '../../bench/commands/report.ts';
+import { batchFigures } from '../../bench/offline/batch-figures.ts';
 import type { PeersFigures } from '../../bench/peers/figures.ts';
 import { barChart } from '../../bench/report/bar-chart.ts';
 import { type AnyResult, drawCharts } from '../../bench/report/charts.ts';
@@ -18,8 +18,8 @@ const ENGINE = { model: 'shapes/x', dtype: 'bfloat16', kv_cache_dtype: 'bfloat16
 function figuresOf(batchSize: number, quantization = 'none') {
   const times = { prefill: 1, total: 2, decodeTokens: 10 * batchSize };
   const shape = { batchSize, inputLen: 100, outputLen: 20 };
-  const engine = { ...ENGINE, quantization, device: 'CPU, 2 threads, AVX2' };
-  return latencyFigures(engine, shape, [times, times], COST, { read_gbps: 20, gflops: 400 }, 0.01);
+  const turn = { times: [times, times], limits: { read_gbps: 20, gflops: 400 }, hostShare: 0.01 };
+  return { ...ENGINE, quantization, device: 'CPU, 2 threads, AVX2', ...batchFigures(shape, [turn], COST) };
 }
 
 test('latency figures are rates beside limits, in the field names of vLLM', () => {
@@ -27,10 +27,10 @@ test('latency figures are rates beside limits, in the field names of vLLM', () =
   expect(figures).toMatchObject({ avg_latency: 2, latencies: [2, 2], prefill_tokens_per_s: 400, prefill_gflops: 400 });
   expect(Object.keys(figures.percentiles)).toEqual(['10', '25', '50', '75', '90', '99']);
   expect(figures.decode_tokens_per_s).toBe(40);
+  expect(figures.decode_gflops).toBe(40);
   expect(figures.decode_read_gbps).toBe(10);
   expect(figures.limit_read_gbps).toBe(20);
   expect(figures.host_share).toBe(0.01);
-  expect(figures).toMatchObject({ ...ENGINE, quantization: 'none', device: 'CPU, 2 threads, AVX2' });
 });
 
 const ROW = { peer: 'a', batch_size: 1, input_len: 4, output_len: 4, tokens_per_s: 10, tokens_per_s_rounds: [10] };
