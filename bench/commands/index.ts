@@ -10,6 +10,10 @@ export const COMMANDS: Readonly<Record<string, { doc: string; load(): Promise<Be
     doc: 'one batch on the engine: prefill and decode beside the limits of the machine',
     load: async () => (await import('./latency.ts')).latency,
   },
+  batches: {
+    doc: 'batches of several sizes in turn: how many times the first size the others decode',
+    load: async () => (await import('./batches.ts')).batches,
+  },
   throughput: {
     doc: 'all requests at once on the engine',
     load: async () => (await import('./throughput.ts')).throughput,

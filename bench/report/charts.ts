@@ -1,3 +1,4 @@
+import type { BatchesFigures } from '../commands/batches.ts';
 import type { KernelsFigures } from '../commands/kernels.ts';
 import type { LatencyFigures } from '../commands/latency.ts';
 import type { ServeFigures } from '../commands/serve.ts';
@@ -7,11 +8,14 @@ import type { Result } from '../results.ts';
 import { barChart } from './bar-chart.ts';
 import { lineChart, type Series } from './line-chart.ts';
 
-/** Files of 2026-11-27 and before don't have these fields. */
-type Older<Figures> = Omit<Figures, keyof EngineFacts | 'device'> & { model: string } & Partial<EngineFacts>;
+/** Older files don't have these fields. */
+type Older<Figures> = Omit<Figures, keyof EngineFacts | 'device' | 'decode_gflops'> & {
+  model: string;
+} & Partial<EngineFacts>;
 
 export type AnyResult =
   | (Result<Older<LatencyFigures>> & { benchmark: 'latency' })
+  | (Result<BatchesFigures> & { benchmark: 'batches' })
   | (Result<ServeFigures> & { benchmark: 'serve' })
   | (Result<Older<KernelsFigures>> & { benchmark: 'kernels' })
   | (Result<Omit<PeersFigures, 'complete'>> & { benchmark: 'peers' });
@@ -32,7 +36,9 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
   const of = <Name extends AnyResult['benchmark']>(name: Name) =>
     results.filter((result): result is ResultOf<Name> => result.benchmark === name);
   const charts = new Map<string, string>();
-  const decodes = of('latency').filter(({ output_len }) => output_len >= MIN_DECODE_LEN);
+  const decodes = [...of('latency'), ...of('batches').flatMap(eachSize)].filter(
+    ({ output_len }) => output_len >= MIN_DECODE_LEN,
+  );
   if (decodes.length > 0) charts.set('throughput-by-batch.svg', throughputByBatch(decodes));
   const loads = of('serve').filter((result) => result.request_rate !== 'inf' && result.max_concurrency === null);
   if (loads.length > 0) charts.set('latency-by-load.svg', latencyByLoad(loads));
@@ -48,6 +54,11 @@ export function drawCharts(results: readonly AnyResult[]): Map<string, string> {
     }
   }
   return charts;
+}
+
+/** As runs of their own. */
+function eachSize({ batches, ...run }: ResultOf<'batches'>): ResultOf<'latency'>[] {
+  return batches.map((size) => ({ ...run, ...size, benchmark: 'latency' }));
 }
 
 /** A line for each model and quantization, on the machine that was measured last, for the lengths of most results. */

@@ -124,6 +124,23 @@ test('throughput has a line for each quantization, and only of one machine and o
   expect(limitColors).toEqual(['0', '2', '0', '2']);
 });
 
+test('a run of several batch sizes is a line, and each size is as it was measured last', () => {
+  const sizes = (rate: number) => [1, 8].map((size) => ({ ...figuresOf(size), decode_tokens_per_s: rate * size }));
+  const run = (date: string, rate: number) => {
+    const figures: object = { ...ENGINE, quantization: 'none', batches: sizes(rate) };
+    return { ...asResult('batches', figures), date } as AnyResult;
+  };
+  const values = (results: AnyResult[]) =>
+    [
+      ...drawCharts(results)
+        .get('throughput-by-batch.svg')!
+        .matchAll(/<title>(\d+)</g),
+    ].map(([, value]) => value);
+  const older = [1, 16].map((size) => latencyResult(figuresOf(size), { date: '2026-01-02' }));
+  expect(values([run('2026-01-03', 22), ...older, run('2026-01-01', 33)])).toEqual(['22', '176', '160']);
+  expect(values([run('2026-01-01', 33), ...older])).toEqual(['10', '264', '160']);
+});
+
 test('engines stand beside each other with each load as it was measured last', () => {
   const machine = { ...asResult('peers', {}).machine };
   const peers = (date: string, rows: PeersFigures['rows'], head: Partial<AnyResult> = {}) =>
