@@ -31,7 +31,7 @@ static constexpr int64_t linear_scratch_bytes(int64_t rows) { return rows * kMax
 
 // And for the panels of 8-bit floats, a part of which becomes float32 first.
 constexpr int64_t kFp8Depth = 2 * kFp8Group;
-static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return (rows + kFp8Depth) * kFp8PanelColumns * 4; }
+static constexpr int64_t fp8_scratch_bytes(int64_t rows) { return (rows * kMaxTilePanels + kFp8Depth) * kFp8PanelColumns * 4; }
 
 struct LinearArgs {
   const float* x;
@@ -262,8 +262,9 @@ struct KernelTable {
   // Rows of x that one register tile holds at most, and the panels that a tile of so many rows takes at once.
   int32_t tile_rows;
   int64_t (*tile_panels)(int64_t rows);
-  // The rows of a tile that takes 8-bit floats.
+  // The same for 8-bit floats.
   int32_t fp8_tile_rows;
+  int64_t (*fp8_tile_panels)(int64_t rows);
   // Bytes of a row of x for weights of a type; 0: rows are read where they are.
   int64_t (*packed_row_bytes)(int64_t k, int32_t w_dtype);
   void (*linear)(const LinearArgs&, const ChunkContext&);

@@ -15,11 +15,6 @@ constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 // Up to that many rows, each chunk packs all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 4;
 
-// 0 where rows are read in place.
-int64_t packed_row_bytes(const KernelTable& kernels, int32_t w_dtype, int64_t k) {
-  return w_dtype == kFp8E4M3 ? 0 : kernels.packed_row_bytes(k, w_dtype);
-}
-
 int32_t enqueue_pack(Stream& stream, const PackActivationsArgs& args) {
   return stream.enqueue(stream.kernels().pack_activations, args, ceil_div(args.m, kPackedRows));
 }
@@ -40,7 +35,8 @@ struct WeightPanels {
 
 WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, int64_t rows) {
   if (w_dtype == kFp8E4M3) {
-    return {kFp8PanelColumns, fp8_column_bytes(k) * kFp8PanelColumns, balanced_tile_rows(rows, kernels.fp8_tile_rows), 1};
+    const int64_t tile_rows = balanced_tile_rows(rows, kernels.fp8_tile_rows);
+    return {kFp8PanelColumns, fp8_column_bytes(k) * kFp8PanelColumns, tile_rows, kernels.fp8_tile_panels(tile_rows)};
   }
   const int64_t tile_rows = balanced_tile_rows(rows, kernels.tile_rows);
   return {kPanelColumns, kernels.packed_panel_bytes(k, w_dtype), tile_rows, kernels.tile_panels(tile_rows)};
@@ -75,7 +71,7 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
 
   const KernelTable& kernels = stream->kernels();
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
-  const int64_t row_bytes = packed_row_bytes(kernels, w_dtype, k);
+  const int64_t row_bytes = kernels.packed_row_bytes(k, w_dtype);
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, m > kPrivateRows, rows_per_piece(*stream, m, n, panels), 1};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
   args.panels_per_piece = panels.per_piece(*stream, panels.count(n), row_pieces);
@@ -106,7 +102,7 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   const int64_t busy_experts = std::min(rows, num_experts);
   const int32_t per_chunk = panels.per_piece(*stream, panels.count(n) * busy_experts, 1);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
-  const size_t packed = static_cast<size_t>(rows * packed_row_bytes(kernels, w_dtype, k));
+  const size_t packed = static_cast<size_t>(rows * kernels.packed_row_bytes(k, w_dtype));
   const int64_t most_tile_rows = w_dtype == kFp8E4M3 ? kernels.fp8_tile_rows : kernels.tile_rows;
   if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + most_tile_rows, w_dtype), packed)) return error;
   if (packed > 0) {

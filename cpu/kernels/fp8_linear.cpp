@@ -271,7 +271,7 @@ static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c
   if (count == 0) return;
   const int64_t tile_rows = balanced_tile_rows(count, kFp8TileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, 0, 0};
+                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, false, 0, 0};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);
@@ -286,6 +286,7 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
 
 void use_fp8_linear(KernelTable& table) {
   table.fp8_tile_rows = kFp8TileRows;
+  table.fp8_tile_panels = [](int64_t) -> int64_t { return 1; };
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;
   table.quantize_fp8_weight = quantize_fp8_weight;

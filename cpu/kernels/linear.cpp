@@ -52,8 +52,9 @@ BAO_INLINE Panels weight_panels(const void* w, int64_t k, int64_t begin, int64_t
 template <class P>
 BAO_INLINE SumScales sum_scales(const LinearArgs& a, const Activations<P>& x, int64_t row, int64_t panel) {
   if constexpr (!uses_halves<P>) return {};
-  const char* first = static_cast<const char*>(a.w) + panel * panel_bytes<P>(a.k) + panel_number_bytes<P>(a.k);
-  return {first, panel_bytes<P>(a.k), x.at(row, round_up(a.k, 2)).a, x.row_stride};
+  const char* numbers_end = static_cast<const char*>(a.w) + panel * panel_bytes<P>(a.k) + panel_number_bytes<P>(a.k);
+  const char* columns = std::is_same_v<P, ScaledHalf> ? numbers_end : nullptr;
+  return {x.at(row, round_up(a.k, 2)).a, x.row_stride, columns, panel_bytes<P>(a.k)};
 }
 
 // Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another: as many panels
@@ -84,13 +85,13 @@ class Blocks {
   }
 
  private:
-  // Bytes of a k of a panel.
-  static constexpr int64_t kColumnBytes = kPanelColumns * static_cast<int64_t>(sizeof(P));
+  // Bytes of a k of a panel, nearly.
+  static constexpr int64_t kColumnBytes = panel_columns<P> * static_cast<int64_t>(sizeof(P));
   // k of a block are whole rounds, or whole sums of halves.
-  static constexpr int64_t kWholeDepth = uses_halves<P> ? 2 * kHalfSteps : kAllRounds;
+  static constexpr int64_t kWholeDepth = std::is_same_v<P, Float8E4M3> ? kFp8Group : uses_halves<P> ? 2 * kHalfSteps : kAllRounds;
 
   Panels block(int64_t panel, int64_t k0) const {
-    return {panels_[panel] + k0 * kColumnBytes, panels_.stride, min(at_once_, panels_.count - panel)};
+    return {panels_[panel] + panel_number_bytes<P>(k0), panels_.stride, min(at_once_, panels_.count - panel)};
   }
 
   // All rows by one block; meanwhile each tile asks for its share of the next one.
@@ -110,8 +111,8 @@ class Blocks {
 
   // Sums between blocks of k lie densely: rows of `out` are far apart, at distances that fall on few sets of a cache.
   Sums sums(int64_t row, int64_t panel, int64_t k0) const {
-    const int64_t column = (panel_begin_ + panel) * kPanelColumns;
-    const int64_t ld = at_once_ * kPanelColumns;
+    const int64_t column = (panel_begin_ + panel) * panel_columns<P>;
+    const int64_t ld = at_once_ * panel_columns<P>;
     float* partial = partial_ + row * ld;
     const float* from = k0 == 0 ? nullptr : partial;
     if (k0 + depth_ < a_.k) return {from, ld, partial, ld, nullptr, ld};
@@ -138,7 +139,7 @@ static void multiply_panels(const LinearArgs& a, const Activations<P>& x, int64_
   if (count > a.tile_rows) {
     return Blocks<P>(a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
   }
-  const int64_t column = panel_begin * kPanelColumns;
+  const int64_t column = panel_begin * panel_columns<P>;
   const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column,
                   sum_scales(a, x, row_begin, panel_begin)};
   panel_rows<kTileRows, P>(count, x.at(row_begin, 0), weight_panels<P>(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
@@ -151,7 +152,7 @@ static void pack_rows(const float* x, int64_t ld_x, int64_t rows, int64_t k, voi
 
 template <class P>
 static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
-  const int64_t panels = ceil_div(a.n, kPanelColumns);
+  const int64_t panels = ceil_div(a.n, panel_columns<P>);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
   if constexpr (takes_pairs<P>) {
     if (!a.shared) pack_rows<P>(a.x, a.ld_x, a.m, a.k, c.scratch);
@@ -189,26 +190,35 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
 
 }  // namespace
 
+// Calls f with a null pointer of the type that numbers of a packed weight have.
+template <class Fn>
+BAO_INLINE void with_packed_type(int32_t w_dtype, Fn f) {
+#if defined(__AVX512FP16__)
+  if (w_dtype == kFp8E4M3) return f(static_cast<Float8E4M3*>(nullptr));
+#endif
+  with_dtype(w_dtype, [&](auto* type) { f(static_cast<PackedType<std::remove_pointer_t<decltype(type)>>*>(nullptr)); });
+}
+
 static void linear(const LinearArgs& a, const ChunkContext& c) {
-  with_dtype(a.w_dtype, [&](auto* type) { linear_panels<PackedType<std::remove_pointer_t<decltype(type)>>>(a, c); });
+  with_packed_type(a.w_dtype, [&](auto* type) { linear_panels<std::remove_pointer_t<decltype(type)>>(a, c); });
 }
 
 static void grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c) {
-  const int64_t panels = ceil_div(a.n, kPanelColumns);
-  const int64_t panel_chunks = ceil_div(panels, a.panels_per_chunk);
-  const int64_t expert = c.chunk / panel_chunks;
-  const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
-  const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
-  with_dtype(a.w_dtype, [&](auto* type) {
-    grouped_panels<PackedType<std::remove_pointer_t<decltype(type)>>>(a, c, expert, panel_begin, panel_end);
+  with_packed_type(a.w_dtype, [&](auto* type) {
+    using P = std::remove_pointer_t<decltype(type)>;
+    const int64_t panels = ceil_div(a.n, panel_columns<P>);
+    const int64_t panel_chunks = ceil_div(panels, a.panels_per_chunk);
+    const int64_t panel_begin = c.chunk % panel_chunks * a.panels_per_chunk;
+    const int64_t panel_end = min(panels, panel_begin + a.panels_per_chunk);
+    grouped_panels<P>(a, c, c.chunk / panel_chunks, panel_begin, panel_end);
   });
 }
 
 static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c) {
   const int64_t begin = static_cast<int64_t>(c.chunk) * kPackedRows;
   const int64_t rows = min(kPackedRows, a.m - begin);
-  with_dtype(a.w_dtype, [&](auto* type) {
-    using P = PackedType<std::remove_pointer_t<decltype(type)>>;
+  with_packed_type(a.w_dtype, [&](auto* type) {
+    using P = std::remove_pointer_t<decltype(type)>;
     float* packed = static_cast<float*>(c.workspace) + begin * packed_row_floats(a.k);
     if constexpr (takes_pairs<P>) pack_rows<P>(a.x + begin * a.ld_x, a.ld_x, rows, a.k, packed);
   });
@@ -216,7 +226,7 @@ static void pack_activations(const PackActivationsArgs& a, const ChunkContext& c
 
 static int64_t packed_row_bytes(int64_t k, int32_t w_dtype) {
   bool pairs = false;
-  with_dtype(w_dtype, [&](auto* type) { pairs = takes_pairs<PackedType<std::remove_pointer_t<decltype(type)>>>; });
+  with_packed_type(w_dtype, [&](auto* type) { pairs = takes_pairs<std::remove_pointer_t<decltype(type)>>; });
   return pairs ? packed_row_floats(k) * 4 : 0;
 }
 
@@ -227,6 +237,13 @@ void use_linear(KernelTable& table) {
   table.linear = linear;
   table.grouped_linear = grouped_linear;
   table.pack_activations = pack_activations;
+#if defined(__AVX512FP16__)
+  // These take the place of what fp8_linear.cpp has for lower sets; weights are the same.
+  table.fp8_tile_rows = kTileRows;
+  table.fp8_tile_panels = tile_panels;
+  table.fp8_linear = linear;
+  table.fp8_grouped_linear = grouped_linear;
+#endif
 }
 
 }  // namespace bao::BAO_ISA

@@ -34,22 +34,25 @@ constexpr bool kBf16Dot = false;
 template <class P>
 constexpr bool uses_dot = kBf16Dot && std::is_same_v<P, BFloat16>;
 template <class P>
-constexpr bool uses_halves = std::is_same_v<P, ScaledHalf>;
-// Whether a step is a pair of k, of which x has both in a float's bits.
+constexpr bool uses_halves = std::is_same_v<P, ScaledHalf> || std::is_same_v<P, Float8E4M3>;
+// Whether x is packed: a pair of k in a float's bits.
 template <class P>
 constexpr bool takes_pairs = uses_dot<P> || uses_halves<P>;
+// Whether a step is such a pair.
+template <class P>
+constexpr bool steps_by_pairs = uses_dot<P> || std::is_same_v<P, ScaledHalf>;
 
 template <class P>
 constexpr int64_t steps_of(int64_t k) {
-  return takes_pairs<P> ? ceil_div(k, 2) : k;
+  return steps_by_pairs<P> ? ceil_div(k, 2) : k;
 }
 // Bytes of a step of a panel.
 template <class P>
-constexpr int64_t step_bytes = kPanelColumns * static_cast<int64_t>(sizeof(P)) * (takes_pairs<P> ? 2 : 1);
+constexpr int64_t step_bytes = panel_columns<P> * static_cast<int64_t>(sizeof(P)) * (steps_by_pairs<P> ? 2 : 1);
 
 // Steps that the loop over k takes at once: a pair of bfloat16 that lie together, or so many that the loop itself costs little.
 template <class W>
-constexpr int kRound = takes_pairs<W> ? 1 : std::is_same_v<W, BFloat16> ? 2 : 4;
+constexpr int kRound = steps_by_pairs<W> ? 1 : std::is_same_v<W, BFloat16> || std::is_same_v<W, Float8E4M3> ? 2 : 4;
 
 // Where a tile's sums come from and go to.
 struct Sums {
@@ -62,12 +65,12 @@ struct Sums {
   const float* bias;
   // Columns that exist in `to` and `bias`.
   int64_t columns;
-  // Of scaled halves, for the last block of k; else no panel.
+  // Of halves, for the last block of k; else none.
   SumScales scales = {};
 
   Sums columns_from(int64_t column) const {
     Sums rest{from ? from + column : nullptr, ld_from, to + column, ld_to, bias ? bias + column : nullptr, columns - column, scales};
-    if (rest.scales.panel) rest.scales.panel += column / kPanelColumns * scales.panel_stride;
+    if (scales.panel) rest.scales.panel += column / kPanelColumns * scales.panel_stride;
     return rest;
   }
 };
@@ -173,7 +176,7 @@ BAO_INLINE void store_sums(F (&acc)[R][NV], const Sums& sums) {
 
 template <int R, int NP, class W, int64_t StepBytes = step_bytes<W>, class Source>
 static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, int64_t k, const Source& source, const Sums& sums) {
-  constexpr int NV = NP * kPanelVectors;
+  constexpr int NV = NP * panel_columns<W> / kLanes;
   F acc[R][NV];
   load_sums(acc, sums);
   // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
@@ -182,9 +185,10 @@ static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, in
     for (int v = 0; v < NV * kLanes; v += 16) prefetch_for_write(sums.to + r * sums.ld_to + v);
   }
 #if defined(__AVX512FP16__)
-  if constexpr (uses_halves<W>) {
-    static_assert(kPanelVectors == 1);
+  if constexpr (std::is_same_v<W, ScaledHalf>) {
     accumulate_halves<R, NV, StepBytes, R <= kReadingRows>(acc, rows, w, k, source, sums.scales);
+  } else if constexpr (std::is_same_v<W, Float8E4M3>) {
+    accumulate_fp8<R, NP, R <= kReadingRows>(acc, rows, w, k, source, sums.scales);
   } else {
     accumulate_panels<R, NP, W, StepBytes>(acc, rows, w, k, source);
   }
@@ -201,7 +205,7 @@ static void panel_rows(int64_t count, const Rows& rows, const Panels& w, int64_t
     if (count < R) return panel_rows<R - 1, W>(count, rows, w, k, source, sums);
   }
   for_each_tile<R, tile_panels(R)>(w, source, [&](auto panels, int64_t first, const auto& own) {
-    tile<R, panels(), W>(rows, w.from(first), k, own, sums.columns_from(first * kPanelColumns));
+    tile<R, panels(), W>(rows, w.from(first), k, own, sums.columns_from(first * panel_columns<W>));
   });
 }
 

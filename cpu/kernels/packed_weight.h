@@ -1,7 +1,7 @@
 // How weights lie in panels of kPanelColumns output features (see kernels.h) in this instruction set.
 #pragma once
 
-#include "simd.h"
+#include "float8.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -33,9 +33,13 @@ using PackedType = typename PackedTypeOf<W>::type;
 template <class P>
 constexpr bool kInPairs = std::is_same_v<P, BFloat16> || std::is_same_v<P, ScaledHalf>;
 
-// Bytes of a panel's numbers, after which a panel of scaled halves has a float for each column: what its numbers are multiplied by.
+template <class P>
+constexpr int64_t panel_columns = std::is_same_v<P, Float8E4M3> ? kFp8PanelColumns : kPanelColumns;
+// Bytes of a panel's first k; of 8-bit floats whole groups, or all. A panel of scaled halves ends with a float for each column: what its
+// numbers are to be multiplied by.
 template <class P>
 constexpr int64_t panel_number_bytes(int64_t k) {
+  if (std::is_same_v<P, Float8E4M3>) return fp8_column_bytes(k) * kFp8PanelColumns;
   return round_up(k, 2) * kPanelColumns * static_cast<int64_t>(sizeof(P));
 }
 template <class P>

@@ -53,6 +53,11 @@ function fp8Source(device: CpuDevice, bytes: Uint8Array, n: number, k: number, l
   return { ptr: staging.ptr, dtype: 'fp8_e4m3' as const, rows: n, cols: k, ld, scales };
 }
 
+/** Sums of a group of 128 as halves have an error of 0.002 of the sum's own spread, which is a third of k's root for numbers below 1; this is ten times that. */
+function tolerance(device: CpuDevice, k: number): number {
+  return device.isa === 'avx512_fp16' ? 7e-3 * Math.sqrt(k) : 1e-6 * k + 1e-6;
+}
+
 const SHAPES: [n: number, k: number][] = [
   [1, 1],
   [33, 7],
@@ -71,30 +76,33 @@ for (const [isa, device] of devices) {
         for (const m of [1, 2, 3, 4, 5, 13, 33]) {
           const x = randomFloats(m * k, m);
           const expected = product(x, w, bias, [m, n, k]);
-          expect(maxError(multiply(device, x, packed, bias, m), expected)).toBeLessThan(1e-6 * k + 1e-6);
+          expect(maxError(multiply(device, x, packed, bias, m), expected)).toBeLessThan(tolerance(device, k));
         }
       }
     });
 
-    test('has the bits of linear with these weights as float32, whichever numbers they are', () => {
-      const [n, k] = [67, 777];
-      const bytes = Uint8Array.from({ length: n * k }, (_, i) => (((i * 7) & 0x7f) === 0x7f ? 0x01 : (i * 7) & 0xff));
-      const scales = randomFloats(n * Math.ceil(k / FP8_GROUP), 1);
-      const packed = device.packQuantizedLinear([fp8Source(device, bytes, n, k, k, scales)], 'fp8', 'weight');
-      const source = floats(device, weightsOf(packed));
-      const dense = device.packLinear(
-        [{ ptr: source.ptr, dtype: 'float32', rows: n, cols: k, ld: k }],
-        'float32',
-        'weight',
-      );
-      for (const m of [1, 2, 3, 4, 5, 8, 12, 30]) {
-        const x = randomFloats(m * k, 2);
-        const out = floats(device, new Float32Array(m * n));
-        device.ops.linear(floats(device, x).ptr, k, dense.ptr, DTYPE_CODES.float32, 0, out.ptr, n, m, n, k);
-        finish(device);
-        expect(bytesOf(multiply(device, x, packed, null, m)).equals(bytesOf(out.f32.subarray(0, m * n)))).toBe(true);
-      }
-    });
+    test.skipIf(isa === 'avx512_fp16')(
+      'has the bits of linear with these weights as float32, whichever numbers they are',
+      () => {
+        const [n, k] = [67, 777];
+        const bytes = Uint8Array.from({ length: n * k }, (_, i) => (((i * 7) & 0x7f) === 0x7f ? 0x01 : (i * 7) & 0xff));
+        const scales = randomFloats(n * Math.ceil(k / FP8_GROUP), 1);
+        const packed = device.packQuantizedLinear([fp8Source(device, bytes, n, k, k, scales)], 'fp8', 'weight');
+        const source = floats(device, weightsOf(packed));
+        const dense = device.packLinear(
+          [{ ptr: source.ptr, dtype: 'float32', rows: n, cols: k, ld: k }],
+          'float32',
+          'weight',
+        );
+        for (const m of [1, 2, 3, 4, 5, 8, 12, 30]) {
+          const x = randomFloats(m * k, 2);
+          const out = floats(device, new Float32Array(m * n));
+          device.ops.linear(floats(device, x).ptr, k, dense.ptr, DTYPE_CODES.float32, 0, out.ptr, n, m, n, k);
+          finish(device);
+          expect(bytesOf(multiply(device, x, packed, null, m)).equals(bytesOf(out.f32.subarray(0, m * n)))).toBe(true);
+        }
+      },
+    );
 
     test('keeps weights within half a step of the source, zero exact, and the greatest of a group', () => {
       const [n, k] = [35, 203];
@@ -123,7 +131,10 @@ for (const [isa, device] of devices) {
       const bias = randomFloats(n, 7);
       const [own, other] = [pack(device, w, n, k), pack(portable, w, n, k)];
       expect(weightBytes(own)).toEqual(weightBytes(other));
-      expect(maxError(multiply(device, x, own, bias, m), multiply(portable, x, other, bias, m))).toBeLessThan(1e-3);
+      const expected = multiply(portable, x, other, bias, m);
+      const spread = Math.sqrt(expected.reduce((sum, v) => sum + v * v, 0) / expected.length);
+      const bound = isa === 'avx512_fp16' ? 0.02 * spread : 1e-3;
+      expect(maxError(multiply(device, x, own, bias, m), expected)).toBeLessThan(bound);
     });
 
     test('gives a row the same bits alone, in every batch and with every number of threads', () => {
@@ -182,10 +193,11 @@ for (const [isa, device] of devices) {
       const expected = product(x, kept, bias, [1, n, k]);
       const out = multiply(device, x, packed, null, 1);
       expect(out[2]).toBeNaN();
+      const error = isa === 'avx512_fp16' ? 5e-4 : 1e-5;
       for (const row of [0, 1, 3]) {
-        expect(Math.abs(out[row]! - expected[row]!)).toBeLessThan(1e-5 * 448 * 1e4);
+        expect(Math.abs(out[row]! - expected[row]!)).toBeLessThan(error * 448 * 1e4);
       }
-      expect(Math.abs(out[0]! - expected[0]!)).toBeLessThan(1e-5 * 448 * k);
+      expect(Math.abs(out[0]! - expected[0]!)).toBeLessThan(error * 448 * k);
     });
 
     test('sources of several types and odd heights are stacked, with rows apart', () => {

@@ -13,6 +13,9 @@ export function openDevice(threads = 2, isa?: CpuIsa): CpuDevice {
   return createCpuDevice({ libraryPath, threads, isa });
 }
 
+/** The highest set whose products are of float32, whatever the weights: for what must have the same bits as they, or nearly so. */
+export const FLOAT32_ISA: CpuIsa = 'avx512_vbmi';
+
 /** The instruction sets that this machine runs, portable first. */
 export function availableIsas(): CpuIsa[] {
   const highest = openCpuLibrary(libraryPath).bao_detect_isa();

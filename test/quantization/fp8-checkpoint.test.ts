@@ -7,7 +7,7 @@ import { openDummyWeights } from '../../src/loader/dummy.ts';
 import { openSafetensors } from '../../src/loader/safetensors.ts';
 import type { WeightSource } from '../../src/loader/weight-source.ts';
 import { fp8ToFloat } from '../device/fp8-reference.ts';
-import { openDevice } from '../device/harness.ts';
+import { FLOAT32_ISA, openDevice } from '../device/harness.ts';
 import { encodeSafetensors, type HeaderEntry, withFolder } from '../loader/safetensors-file.ts';
 import { goldenPrompts, loadGolden } from './quantized-golden.ts';
 
@@ -16,7 +16,7 @@ const GROUP = 128;
 
 let device: CpuDevice;
 beforeAll(() => {
-  device = openDevice();
+  device = openDevice(2, FLOAT32_ISA);
 });
 afterAll(() => device.close());
 

@@ -1,4 +1,3 @@
-import { ensureCpuLibrary } from '../../../scripts/build-cpu.ts';
 import {
   CUBLAS_SONAMES,
   CUBLASLT_SONAMES,
@@ -8,11 +7,11 @@ import {
   libraryCandidates,
   NCCL_SONAMES,
 } from '../../../scripts/build-cuda.ts';
-import { createCpuDevice } from '../../../src/device/cpu-device.ts';
 import { createDevice } from '../../../src/device/create-device.ts';
 import { openCudaEmulation } from '../../../src/device/cuda/open-cuda.ts';
 import type { Device } from '../../../src/device/device.ts';
 import type { FloatDType } from '../../../src/device/dtype.ts';
+import { FLOAT32_ISA, openDevice } from '../harness.ts';
 
 /** The CUDA device of the tests: the emulation, or the GPU of the machine where scripts/gpu-verify runs them. */
 export const CUDA_DEVICE = process.env.BAO_TEST_CUDA_DEVICE === 'cuda' ? 'cuda' : 'cuda-emulation';
@@ -29,9 +28,8 @@ export async function librariesUnderTest(): Promise<Omit<CudaLibraries, 'kernels
 }
 
 /** The CPU that it is compared with: with float32 products, which some processors have faster ones than. */
-export async function openReference(threads: number): Promise<Device> {
-  const libraryPath = await ensureCpuLibrary({ quiet: true, sets: 'runnable' });
-  return createCpuDevice({ libraryPath, threads, isa: 'avx512_vbmi' });
+export function openReference(threads: number): Device {
+  return openDevice(threads, FLOAT32_ISA);
 }
 
 /** @param checked every access of a kernel to memory is checked, where the device is emulated */

@@ -227,7 +227,7 @@ function difference(cpu: Device, cuda: Device, cases: readonly OpCase[], dtype: 
 
 for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
   describe(`CUDA kernels equal the CPU's over generated shapes, ${CUDA_DEVICE}, ${dtype}`, async () => {
-    const cpu = await openReference(2);
+    const cpu = openReference(2);
     const cuda = await openDeviceUnderTest({ activationDtype: dtype, checked: false });
     afterAll(() => {
       cpu.close();

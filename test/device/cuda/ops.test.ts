@@ -7,7 +7,7 @@ import { CUDA_DEVICE, openDeviceUnderTest, openReference } from './device-under-
 import { attentionCase, opCases } from './op-cases.ts';
 import { firstDifference, runCase } from './op-runner.ts';
 
-const cpu = await openReference(2);
+const cpu = openReference(2);
 afterAll(() => cpu.close());
 
 test('every op that CUDA has is compared here, but for sample', () => {

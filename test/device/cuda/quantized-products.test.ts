@@ -7,7 +7,7 @@ import { CUDA_DEVICE, openDeviceUnderTest, openReference } from './device-under-
 import { type OpCase, runCase } from './op-runner.ts';
 import { quantizedExpertCases } from './quant-cases.ts';
 
-const cpu = await openReference(2);
+const cpu = openReference(2);
 afterAll(() => cpu.close());
 
 /** So many output features that there is a large tile for each multiprocessor, of which the emulation has four. */

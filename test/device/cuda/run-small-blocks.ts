@@ -11,7 +11,7 @@ import { firstDifference, type OpCase, runCase } from './op-runner.ts';
 import { quantCases } from './quant-cases.ts';
 
 const dtype = process.argv[2] as FloatDType;
-const cpu = await openReference(2);
+const cpu = openReference(2);
 const cuda = await openCudaEmulation({ index: 0, activationDtype: dtype, replaySizes: [] }, false);
 
 /** Why the devices differ; null where they don't. */

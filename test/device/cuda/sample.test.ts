@@ -92,7 +92,7 @@ function sample(device: Device, seed: bigint, all: readonly Row[] = PARAMS): Sam
   return { tokens, logits: host.slice() };
 }
 
-const cpu = await openReference(1);
+const cpu = openReference(1);
 const cuda = await openDeviceUnderTest({ checked: true });
 afterAll(() => {
   cpu.close();
