@@ -21,7 +21,7 @@ constexpr int kTileRows = 3, kAccumulators = 12;
 #endif
 constexpr int kPanelVectors = kPanelColumns / kLanes;
 // Of so few rows reading takes the time.
-constexpr int kReadingRows = 4;
+constexpr int kReadingRows = 4, kHalfReadingRows = 8;
 
 // Panels that so many rows are multiplied with at once, at most.
 static constexpr int64_t tile_panels(int64_t rows) { return panels_at_once(kAccumulators, rows * kPanelVectors); }
@@ -186,9 +186,9 @@ static __attribute__((noinline)) void tile(const Rows& rows, const Panels& w, in
   }
 #if defined(__AVX512FP16__)
   if constexpr (std::is_same_v<W, ScaledHalf>) {
-    accumulate_halves<R, NV, StepBytes, R <= kReadingRows>(acc, rows, w, k, source, sums.scales);
+    accumulate_halves<R, NV, StepBytes, R <= kHalfReadingRows>(acc, rows, w, k, source, sums.scales);
   } else if constexpr (std::is_same_v<W, Float8E4M3>) {
-    accumulate_fp8<R, NP, R <= kReadingRows>(acc, rows, w, k, source, sums.scales);
+    accumulate_fp8<R, NP, R <= kHalfReadingRows>(acc, rows, w, k, source, sums.scales);
   } else {
     accumulate_panels<R, NP, W, StepBytes>(acc, rows, w, k, source);
   }
