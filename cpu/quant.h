@@ -29,6 +29,8 @@ static constexpr int64_t fp8_column_bytes(int64_t k) { return k + ceil_div(k, kF
 //   [16] scale and zero: bfloat16 in the upper half, an integer in the lower; weight = (number - zero) * scale
 //   [words of the group][16] numbers
 constexpr int64_t kQuantPanelColumns = 16;
+// The zero of all 8-bit numbers.
+constexpr int32_t kByteZero = 128;
 static constexpr int64_t quant_word(int32_t bits) { return 32 / bits; }
 static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64; }
 // 32-bit words of a column.

@@ -147,29 +147,29 @@ BAO_INLINE void multiply_words(I (&total)[Chains][R][NP * kPanelVectors], const 
   }
 }
 
-// total = the products of one group, whose words are steps `done` and following of a tile.
+// total += the products of one group, whose words are steps `done` and following of a tile.
 template <int Bits, int R, int NP, class Ahead>
-BAO_INLINE void multiply_group(I (&total)[R][NP * kPanelVectors], const char* x, int64_t stride, Places<char, NP>& w, int64_t count,
+BAO_INLINE void multiply_group(I (&total)[1][R][NP * kPanelVectors], const char* x, int64_t stride, Places<char, NP>& w, int64_t count,
                                Ahead& ahead, int64_t done) {
   constexpr int NV = NP * kPanelVectors;
   constexpr int64_t kStep = kShort<Bits> ? kShortWords : kGroupWords<Bits>;
-  BAO_UNROLL
-  for (int r = 0; r < R; r++) {
-    BAO_UNROLL
-    for (int v = 0; v < NV; v++) total[r][v] = I{};
-  }
   for (int64_t i = 0; i < count;) {
     const int64_t end = min(min(count, i + kStep), ahead.until(done + i) - done);
-    I part[kChains<Bits, R>][R][NV] = {};
-    multiply_words<Bits, R, NP>(part, x + i * kPieces<Bits> * 4, stride, w, end - i, ahead);
-    BAO_UNROLL
-    for (int chain = 0; chain < kChains<Bits, R>; chain++) {
+    const char* words = x + i * kPieces<Bits> * 4;
+    if constexpr (kChains<Bits, R> == 1 && !kShort<Bits>) {
+      multiply_words<Bits, R, NP>(total, words, stride, w, end - i, ahead);
+    } else {
+      I part[kChains<Bits, R>][R][NV] = {};
+      multiply_words<Bits, R, NP>(part, words, stride, w, end - i, ahead);
       BAO_UNROLL
-      for (int r = 0; r < R; r++) {
+      for (int chain = 0; chain < kChains<Bits, R>; chain++) {
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) {
-          const I sum = part[chain][r][v] >> chain * 4;
-          total[r][v] += kShort<Bits> ? multiply_pairs(reinterpret_cast<U>(sum), splat(0x00010001u)) : sum;
+        for (int r = 0; r < R; r++) {
+          BAO_UNROLL
+          for (int v = 0; v < NV; v++) {
+            const I sum = part[chain][r][v] >> chain * 4;
+            total[0][r][v] += kShort<Bits> ? multiply_pairs(reinterpret_cast<U>(sum), splat(0x00010001u)) : sum;
+          }
         }
       }
     }
@@ -210,7 +210,14 @@ static __attribute__((noinline)) void tile(const Rows& rows, const Panels& panel
     ahead.until(done);
     ahead.template step<1>();
     w.advance(kStepBytes);
-    I total[R][NV];
+    // What the numbers' zero adds to a sum is taken off: of 8-bit numbers, all of which have the same, before it begins.
+    I total[1][R][NV];
+    BAO_UNROLL
+    for (int r = 0; r < R; r++) {
+      const I start = Bits == 8 ? set1(read<int32_t>(rows.sums + r * rows.stride, group)) : I{};
+      BAO_UNROLL
+      for (int v = 0; v < NV; v++) total[0][r][v] = start;
+    }
     multiply_group<Bits, R, NP>(total, x, rows.stride, w, count, ahead, done + 1);
     BAO_UNROLL
     for (int v = 0; v < NV; v++) {
@@ -219,11 +226,12 @@ static __attribute__((noinline)) void tile(const Rows& rows, const Panels& panel
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
         const F row_scale = set1(read<float>(rows.scales + r * rows.stride, group));
-        const I row_sum = set1(read<int32_t>(rows.sums + r * rows.stride, group));
-        // Both fit 16 bits, and zero's upper half is 0.
-        const I offset = multiply_pairs(zero, reinterpret_cast<U>(row_sum));
-        const F product = __builtin_convertvector(total[r][v] - offset, F);
-        acc[r][v] = acc[r][v] + product * (scale * row_scale);
+        I sum = total[0][r][v];
+        if constexpr (Bits == 4) {
+          // Both fit 16 bits, and zero's upper half is 0.
+          sum -= multiply_pairs(zero, reinterpret_cast<U>(set1(read<int32_t>(rows.sums + r * rows.stride, group))));
+        }
+        acc[r][v] = acc[r][v] + __builtin_convertvector(sum, F) * (scale * row_scale);
       }
     }
     x += count * kPieces<Bits> * 4;

@@ -22,7 +22,8 @@ constexpr bool kBytes = false;
 template <int Bits>
 constexpr int kPieces = (kBytes<Bits> ? 8 : 16) / Bits;
 
-// A row of activations: its words, kPieces for each word of weights, and for each group the scale and the sum of its integers.
+// A row of activations: its words, kPieces for each word of weights, and for each group the scale and what its integers give for the zero of
+// weights: for 8 bits, which have theirs at kByteZero, -kByteZero times their sum, for 4 bits the sum.
 template <int Bits>
 struct RowLayout {
   explicit RowLayout(int64_t k)
@@ -86,7 +87,7 @@ BAO_INLINE void quantize_values(const F (&values)[quant_group(Bits) / kLanes], i
     q[i] = finite ? round_to_int(values[i] * inverse) : I{};
     sums += q[i];
   }
-  const int32_t sum = reduce_add(sums);
+  const int32_t sum = Bits == 8 ? reduce_add(sums) * -kByteZero : reduce_add(sums);
   write_activations<Bits>(q, words, out);
   std::memcpy(scale_out, &scale, 4);
   std::memcpy(sum_out, &sum, 4);

@@ -69,11 +69,11 @@ BAO_INLINE float quantization_error(const float* values, float scale, float zero
   return sum;
 }
 
-// 8 bits: symmetric around 128.
+// 8 bits: symmetric around kByteZero.
 BAO_INLINE void quantize_symmetric(const float* values, float low, float high, QuantizedGroup<8>& out) {
   out.scale = round_up_to_bf16(max(-low, high) / 127.0f);
   if (out.scale < kSmallestScale) out.scale = 0;
-  out.zero = 128;
+  out.zero = kByteZero;
   quantize_group(values, 1, 255, out);
 }
 
