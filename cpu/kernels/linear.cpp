@@ -72,6 +72,8 @@ class Blocks {
         panels_(weight_panels<P>(a.w, a.k, panel_begin, panel_end)),
         at_once_(tile_panels(a.tile_rows)),
         depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kWholeDepth)),
+        tile_lines_(ceil_div(depth_ * kColumnBytes / 64, ceil_div(rows_, a.tile_rows))),
+        period_(ceil_div(steps_of<P>(depth_) / kRound<P>, tile_lines_)),
         partial_(static_cast<float*>(scratch)) {}
 
   void multiply(NextWeights last) const {
@@ -98,13 +100,9 @@ class Blocks {
   void multiply_block(int64_t panel, int64_t k0, const char* next) const {
     const Panels weights = block(panel, k0);
     const int64_t depth = min(depth_, a_.k - k0);
-    const int64_t tiles = ceil_div(rows_, a_.tile_rows);
-    const int64_t tile_lines = ceil_div(depth_ * kColumnBytes / 64, tiles);
-    const int64_t period = ceil_div(steps_of<P>(depth) / kRound<P>, tile_lines);
-    for (int64_t t = 0; t < tiles; t++) {
-      const int64_t row = t * a_.tile_rows;
+    for (int64_t row = 0; row < rows_; row += a_.tile_rows, next += tile_lines_ * 64) {
       const int64_t count = min(a_.tile_rows, rows_ - row);
-      const Shared source{next + t * tile_lines * 64, panels_.stride, period};
+      const Shared source{next, panels_.stride, period_};
       panel_rows<kTileRows, P>(count, x_.at(row_begin_ + row, k0), weights, depth, source, sums(row, panel, k0));
     }
   }
@@ -126,6 +124,8 @@ class Blocks {
   int64_t row_begin_, rows_, panel_begin_;
   Panels panels_;
   int64_t at_once_, depth_;
+  // Lines of the next block that a tile asks for in each panel: one every `period_` rounds.
+  int64_t tile_lines_, period_;
   float* partial_;
 };
 
