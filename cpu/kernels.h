@@ -129,8 +129,9 @@ static constexpr int64_t attention_partial_floats(int64_t group, int64_t head_di
   return attention_item_rows(group) * (padded_head_dim(head_dim) + 16);
 }
 static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
-  const int64_t rows = attention_item_rows(group) + 16, dim = padded_head_dim(head_dim);
-  return rows * (3 * dim + kKeyTile + 8) + kKeyTile * 2 * dim + 1024;
+  // Of each row its query, scores, and two states; of a tile of keys a copy in the cache's type and one that rows share.
+  const int64_t rows = round_up(attention_item_rows(group), 16), dim = padded_head_dim(head_dim);
+  return rows * (3 * dim + kKeyTile + 8) + kKeyTile * 4 * dim + 1024;
 }
 
 struct EncoderAttentionArgs {

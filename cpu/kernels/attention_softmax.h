@@ -1,4 +1,4 @@
-// Running softmax of rows.
+// Running softmax of rows, and the memory that it is kept in.
 #pragma once
 
 #include "simd.h"
@@ -15,6 +15,27 @@ struct State {
   float* sum;
   float* values;
 };
+
+// The scratch memory of a thread.
+class Scratch {
+ public:
+  explicit Scratch(void* memory) : at_(static_cast<char*>(memory)) {}
+
+  // Whole lines.
+  template <class T>
+  T* take(int64_t count) {
+    char* begin = at_;
+    at_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+    return reinterpret_cast<T*>(begin);
+  }
+
+ private:
+  char* at_;
+};
+
+static State take_state(Scratch& scratch, int64_t rows, int64_t dim) {
+  return {scratch.take<float>(rows), scratch.take<float>(rows), scratch.take<float>(rows * dim)};
+}
 
 BAO_INLINE void clear(const State& state, int64_t rows, int64_t dim) {
   for (int64_t row = 0; row < rows; row++) {
@@ -49,7 +70,8 @@ static void softmax_row(float* scores, int32_t begin, int32_t end, float soft_ca
     if (soft_cap > 0) s = soft_cap * tanh(s / soft_cap);
     const I key = lane + j;
     s = ((key >= begin) & (key < end)) ? s : set1(kNothing);
-    highest = max(highest, s);
+    // (Of a score that is no number the second operand is taken.)
+    highest = max(s, highest);
     store(scores + j, s);
   }
   const float next = max(maximum, reduce_max(highest));

@@ -83,6 +83,25 @@ struct Groups {
   const T* of[kKeyTile / kGroup];
 };
 
+// A tile of keys in its blocks, or copied from them. Groups that none of it is seen of are nullptr.
+template <class T>
+struct Tile {
+  // Keys are [head_dim][ld_keys] from a group's column on, values [padded_head_dim] each from its row on.
+  Groups<T> keys, values;
+  int64_t ld_keys;
+  // As much of the block's keys as is the group's share, in one stretch.
+  Groups<T> key_areas;
+};
+
+// The keys [first, last) of a tile.
+struct KeySpan {
+  int64_t tile, first, last;
+
+  bool has(int64_t key) const { return key >= first - tile && key < last - tile; }
+  int64_t group_begin() const { return (first - tile) / kGroup; }
+  int64_t group_end() const { return ceil_div(last - tile, kGroup); }
+};
+
 // What is asked for while a tile's keys or values are multiplied: a stretch of memory for each group, kGroup elements for each
 // dimension. `soon` is multiplied next and goes into the first-level cache, `later` comes from memory into the second.
 template <class T>
