@@ -39,7 +39,7 @@ enum Isa : int32_t {
   kAvx512Vnni = 3,  // and VNNI
   kAvx512Vbmi = 4,  // and VBMI
   kAvx512Bf16 = 5,  // and BF16
-  kAvx512Fp16 = 6,  // and FP16, VBMI2
+  kAvx512Fp16 = 6,  // and FP16, VBMI2, GFNI
 };
 
 // Static: an inline function compiled for AVX-512 must not become the whole library's (see kernels/simd.h).

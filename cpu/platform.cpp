@@ -27,7 +27,8 @@ Isa detect_isa() {
   if (!__builtin_cpu_supports("avx512vnni")) return kAvx512;
   if (!__builtin_cpu_supports("avx512vbmi")) return kAvx512Vnni;
   if (!__builtin_cpu_supports("avx512bf16")) return kAvx512Vbmi;
-  return __builtin_cpu_supports("avx512vbmi2") && has_avx512_fp16() ? kAvx512Fp16 : kAvx512Bf16;
+  const bool fp16 = __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("gfni") && has_avx512_fp16();
+  return fp16 ? kAvx512Fp16 : kAvx512Bf16;
 #else
   return kPortable;
 #endif

@@ -61,9 +61,9 @@ const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
           features: ['avx512_bf16'],
         },
         avx512_fp16: {
-          flags: [...AVX512, '-mavx512vnni', '-mavx512vbmi', '-mavx512vbmi2', '-mavx512bf16', '-mavx512fp16'],
-          only: ['linear', 'packed_weight'],
-          features: ['avx512_vbmi2', 'avx512_fp16'],
+          flags: [...AVX512, '-mavx512vnni', '-mavx512vbmi', '-mavx512vbmi2', '-mavx512bf16', '-mavx512fp16', '-mgfni'],
+          only: ['linear', 'packed_weight', 'attention'],
+          features: ['avx512_vbmi2', 'avx512_fp16', 'gfni'],
         },
       }
     : { portable: { flags: [], features: [] } };

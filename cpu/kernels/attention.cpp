@@ -5,9 +5,19 @@
 // from nothing; ranges are merged in order. That makes a row's arithmetic a function of its own query and keys only: not of the
 // batch, of the chunking of the prompt, or of how items or ranges are spread over threads.
 #include "attention_floats.h"
+#include "attention_halves.h"
 
 namespace bao::BAO_ISA {
 namespace {
+
+// Who attends with the rows of an item, by the type of the cache.
+#if defined(__AVX512FP16__)
+template <class T>
+using RowsOf = std::conditional_t<std::is_same_v<T, Float8E4M3>, HalfRows, FloatRows<T>>;
+#else
+template <class T>
+using RowsOf = FloatRows<T>;
+#endif
 
 template <class T>
 class Attention {
@@ -159,7 +169,7 @@ class Attention {
   const int64_t block_elements_;
   const int64_t dim_;
   Scratch scratch_;
-  FloatRows<T> rows_;
+  RowsOf<T> rows_;
   const State range_, total_;
   T* const gathered_;
   const Item* upcoming_ = nullptr;

@@ -8,6 +8,8 @@ namespace bao::BAO_ISA {
 // OCP 8-bit floating point E4M3: no infinity, greatest number 448, NaN where all other bits are set.
 struct Float8E4M3 {
   uint8_t bits;
+
+  bool is_nan() const { return (bits & 0x7f) == 0x7f; }
 };
 
 // The next kLanes numbers over 256, NaN taken for the number that its bits would be: a half's exponent has one bit more and a bias that
@@ -140,6 +142,32 @@ BAO_INLINE void load_vectors(const Float8E4M3* p, int64_t ld, F* out) {
     load_vectors<NV, Float8E4M3>(p, ld, out);
   }
 }
+#endif
+
+#if defined(__AVX512FP16__)
+// 64 numbers over 256 as halves, the first 8 of every 16 in `low` and the others in `high`; NaN is taken for 480. A half has an exponent
+// bit more, below the sign, so that the bits of a number are those of two bytes (matrices: row i of eight, from the lowest byte
+// on, has the bit that becomes bit 7 - i).
+BAO_INLINE void widen_over_256(__m512i numbers, __m512h& low, __m512h& high) {
+  const __m512i uppers = _mm512_gf2p8affine_epi64_epi8(numbers, _mm512_set1_epi64(0x0204081020400080), 0);
+  const __m512i lowers = _mm512_gf2p8affine_epi64_epi8(numbers, _mm512_set1_epi64(0x0000000000000001), 0);
+  low = _mm512_castsi512_ph(_mm512_unpacklo_epi8(lowers, uppers));
+  high = _mm512_castsi512_ph(_mm512_unpackhi_epi8(lowers, uppers));
+}
+
+// Whether there is NaN among the numbers seen. One more changes the sign of these bytes alone.
+class NanWatch {
+ public:
+  BAO_INLINE_MEMBER void see(__m512i numbers) {
+    const __m512i next = _mm512_add_epi8(numbers, _mm512_set1_epi8(1));
+    // changes | (numbers ^ next)
+    changes_ = _mm512_ternarylogic_epi32(changes_, numbers, next, 0xf6);
+  }
+  BAO_INLINE_MEMBER bool seen() const { return _mm512_movepi8_mask(changes_) != 0; }
+
+ private:
+  __m512i changes_ = _mm512_setzero_si512();
+};
 #endif
 
 // NV vectors of a weight's numbers over kWeightDivisor, whichever costs least. NaN may be taken for a number: the scale of a group that has

@@ -56,7 +56,7 @@ describe('the CPU library', () => {
     [
       'Intel with halves',
       'GenuineIntel',
-      `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16`,
+      `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni`,
       ['avx512', 'avx512_vnni', 'avx512_vbmi', 'avx512_fp16'],
     ],
     [
@@ -87,7 +87,7 @@ describe('the CPU library', () => {
   );
 
   test.if(process.arch === 'x64')('leaves out what an older compiler has no word for', () => {
-    const flags = `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16`;
+    const flags = `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni`;
     const info = `vendor_id\t: GenuineIntel\nflags\t\t: ${flags}\n`;
     const setsOf = (which: 'best' | 'runnable' | 'all') => [
       ...new Set(libraryContents(which, info, 'is older').versions.map(({ set }) => set)),
