@@ -12,8 +12,8 @@ constexpr int64_t kMaxPieceColumns = 256;
 // Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
 constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 
-// Up to that many rows, each chunk packs all of them for itself: cheaper than a task that all threads must wait for.
-constexpr int64_t kPrivateRows = 4;
+// Up to that many rows, and a tile's, each chunk packs all of them for itself: cheaper than a task that all threads must wait for.
+constexpr int64_t kPrivateRows = 8;
 
 int32_t enqueue_pack(Stream& stream, const PackActivationsArgs& args) {
   return stream.enqueue(stream.kernels().pack_activations, args, ceil_div(args.m, kPackedRows));
@@ -72,12 +72,13 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   const KernelTable& kernels = stream->kernels();
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
   const int64_t row_bytes = kernels.packed_row_bytes(k, w_dtype);
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, m > kPrivateRows, rows_per_piece(*stream, m, n, panels), 1};
+  const bool shared = m > std::min<int64_t>(kPrivateRows, kernels.tile_rows);
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, shared, rows_per_piece(*stream, m, n, panels), 1};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
   args.panels_per_piece = panels.per_piece(*stream, panels.count(n), row_pieces);
   const size_t packed = static_cast<size_t>(m * row_bytes), sums = scratch_bytes(args.rows_per_piece, w_dtype);
-  if (const int32_t error = stream->reserve(args.shared ? sums : std::max(sums, packed), args.shared ? packed : 0)) return error;
-  if (args.shared && packed > 0) {
+  if (const int32_t error = stream->reserve(shared ? sums : std::max(sums, packed), shared ? packed : 0)) return error;
+  if (shared && packed > 0) {
     if (const int32_t error = enqueue_pack(*stream, {x, ld_x, m, k, w_dtype})) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
