@@ -5,12 +5,11 @@
 #pragma once
 
 #include "attention_tile.h"
+#include "halves.h"
 
 #if defined(__AVX512FP16__)
 namespace bao::BAO_ISA {
 namespace {
-
-typedef __m512h Halves;
 
 // A number that has been widened. 64 of them lie in the order of widen_over_256.
 struct WidenedE4M3 {
@@ -27,7 +26,6 @@ constexpr int64_t kHalfKeys = 32;
 constexpr int kQueryExponent = 8;
 constexpr int kProbabilityExponent = 10;
 
-BAO_INLINE void add_product(Halves& acc, Halves a, Halves b) { asm("vfmadd231ph %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b)); }
 template <int R, int N>
 BAO_INLINE void clear(Halves (&sums)[R][N][2]) {
   BAO_UNROLL
@@ -35,10 +33,6 @@ BAO_INLINE void clear(Halves (&sums)[R][N][2]) {
     BAO_UNROLL
     for (int n = 0; n < N; n++) sums[r][n][0] = sums[r][n][1] = _mm512_setzero_ph();
   }
-}
-BAO_INLINE F lower_half(Halves v) { return _mm512_cvtxph_ps(_mm512_castph512_ph256(v)); }
-BAO_INLINE F upper_half(Halves v) {
-  return _mm512_cvtxph_ps(_mm256_castsi256_ph(_mm512_extracti64x4_epi64(_mm512_castph_si512(v), 1)));
 }
 
 // A step of keys whose dimensions are ld apart.

@@ -30,11 +30,9 @@ class HalfRows {
       };
       I magnitude{};
       for (int64_t d = 0; d < a_.head_dim; d += kLanes) magnitude = max(magnitude, reinterpret_cast<I>(as_bits(at(d)) & 0x7fffffffu));
-      // (Limits between which both powers are normal numbers.)
-      const int64_t exponent = max(min((reduce_max(magnitude) >> 23) - 127, 119), -119);
-      const float scale = power_of_two(kQueryExponent - exponent);
-      factors_[row] = power_of_two(exponent + 8 - kQueryExponent);
-      for (int64_t d = 0; d < a_.head_dim; d += kLanes) store_query(row, d, at(d) * scale);
+      const Scale scale = scale_for<kQueryExponent>(bits_to_float(static_cast<uint32_t>(reduce_max(magnitude))));
+      factors_[row] = scale.from_half * 256.0f;
+      for (int64_t d = 0; d < a_.head_dim; d += kLanes) store_query(row, d, at(d) * scale.to_half);
     }
   }
 
@@ -52,8 +50,6 @@ class HalfRows {
   }
 
  private:
-  static float power_of_two(int64_t exponent) { return bits_to_float(static_cast<uint32_t>(127 + exponent) << 23); }
-
   // Each of 16 dimensions from d on in 128 bits of its own.
   void store_query(int64_t row, int64_t d, F numbers) {
     const __m512i halves = _mm512_castsi256_si512(_mm256_castph_si256(_mm512_cvtxps_ph(numbers)));

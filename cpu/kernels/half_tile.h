@@ -32,24 +32,15 @@ constexpr int kHalfSteps = 32;
 constexpr int kRowExponent = 5;
 
 #if defined(__AVX512FP16__)
-BAO_INLINE void add_product(__m512h& acc, __m512h a, __m512h b) { asm("vfmadd231ph %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b)); }
-
 // low, high: the columns of a and those of b in turn, each the sum of its even and its odd k; 8 and 8 of each.
-BAO_INLINE void add_pairs(__m512h a, __m512h b, F& low, F& high) {
+BAO_INLINE void add_pairs(Halves a, Halves b, F& low, F& high) {
   const __m512i first = _mm512_castph_si512(a), second = _mm512_castph_si512(b);
   // a's odd k beside b's even, and a's even beside b's odd.
   const __m512i crossed = _mm512_shrdi_epi32(first, second, 16);
   const __m512i straight = _mm512_mask_blend_epi16(0xaaaaaaaau, first, second);
-  const __m512i sums = _mm512_castph_si512(_mm512_add_ph(_mm512_castsi512_ph(straight), _mm512_castsi512_ph(crossed)));
-  low += _mm512_cvtxph_ps(_mm256_castsi256_ph(_mm512_castsi512_si256(sums)));
-  high += _mm512_cvtxph_ps(_mm256_castsi256_ph(_mm512_extracti64x4_epi64(sums, 1)));
-}
-
-// Changes each pair of vectors, and the last one with zeros where there is no other.
-template <int N, class Change>
-BAO_INLINE void each_pair(F (&sums)[N + N % 2], Change change) {
-  BAO_UNROLL_ALL
-  for (int i = 0; i < N; i += 2) change(sums[i], sums[i + 1]);
+  const Halves sums = _mm512_add_ph(_mm512_castsi512_ph(straight), _mm512_castsi512_ph(crossed));
+  low += lower_half(sums);
+  high += upper_half(sums);
 }
 
 // acc += x · w over `k` k of scaled halves, which may be odd; times its scales, if there are any.
@@ -57,10 +48,12 @@ template <int R, int NV, int64_t kBytes, bool Twice, class Source>
 BAO_INLINE void accumulate_halves(F (&acc)[R][NV], const Rows& rows, const Panels& w, int64_t k, const Source& source,
                                   const SumScales& scales) {
   constexpr int N = R * NV;
+  // In pairs as add_pairs has them, the last one with zeros where there is no other.
   F sums[N + N % 2];
   BAO_UNROLL_ALL
   for (int i = 0; i < N + N % 2; i++) sums[i] = i < N ? acc[i / NV][i % NV] : F{};
-  each_pair<N>(sums, [](F& a, F& b) __attribute__((always_inline)) { join_pairs(a, b); });
+  BAO_UNROLL_ALL
+  for (int i = 0; i < N; i += 2) join_pairs(sums[i], sums[i + 1]);
   if (scales.panel) {
     for (int v = 0; v < NV; v++) prefetch_far(scales.panel + v * scales.panel_stride);
   }
@@ -70,7 +63,7 @@ BAO_INLINE void accumulate_halves(F (&acc)[R][NV], const Rows& rows, const Panel
   const int64_t steps = ceil_div(k, 2);
   auto ahead = ahead_of<NV, kBytes, Twice>(source, w, steps);
   for (int64_t s = 0; s < steps;) {
-    __m512h halves[N];
+    Halves halves[N];
     BAO_UNROLL_ALL
     for (int i = 0; i < N; i++) halves[i] = _mm512_setzero_ph();
     const int64_t last = min(s + kHalfSteps, steps);
@@ -78,14 +71,14 @@ BAO_INLINE void accumulate_halves(F (&acc)[R][NV], const Rows& rows, const Panel
       const int64_t end = min(ahead.until(s), last);
       for (; s < end; s++) {
         ahead.template step<1>();
-        __m512h row[NV];
+        Halves row[NV];
         BAO_UNROLL
-        for (int v = 0; v < NV; v++) row[v] = load_bits<__m512h>(panels[v]);
+        for (int v = 0; v < NV; v++) row[v] = load_bits<Halves>(panels[v]);
         BAO_UNROLL
         for (int r = 0; r < R; r++) {
           const F pair = set1(x[r][0]);
           BAO_UNROLL
-          for (int v = 0; v < NV; v++) add_product(halves[r * NV + v], row[v], load_bits<__m512h>(&pair));
+          for (int v = 0; v < NV; v++) add_product(halves[r * NV + v], row[v], load_bits<Halves>(&pair));
         }
         x.advance(1);
         panels.advance(kBytes);
@@ -95,7 +88,8 @@ BAO_INLINE void accumulate_halves(F (&acc)[R][NV], const Rows& rows, const Panel
     for (int i = 0; i < N; i += 2) add_pairs(halves[i], i + 1 < N ? halves[i + 1] : _mm512_setzero_ph(), sums[i], sums[i + 1]);
   }
 
-  each_pair<N>(sums, [](F& a, F& b) __attribute__((always_inline)) { split_pairs(a, b); });
+  BAO_UNROLL_ALL
+  for (int i = 0; i < N; i += 2) split_pairs(sums[i], sums[i + 1]);
   BAO_UNROLL_ALL
   for (int i = 0; i < N; i++) acc[i / NV][i % NV] = sums[i];
   if (!scales.row) return;
@@ -108,12 +102,9 @@ BAO_INLINE void accumulate_halves(F (&acc)[R][NV], const Rows& rows, const Panel
 }
 
 // 32 numbers over 256, NaN taken for a number: the scale of a group that has one is NaN itself.
-BAO_INLINE __m512h load_halves(const char* numbers) {
+BAO_INLINE Halves load_halves(const char* numbers) {
   const __m512i wide = _mm512_slli_epi16(_mm512_cvtepi8_epi16(load_bits<__m256i>(numbers)), 7);
   return _mm512_castsi512_ph(_mm512_and_si512(wide, _mm512_set1_epi16(static_cast<int16_t>(0xbfff))));
-}
-BAO_INLINE void add_product(__m512h& acc, __m512h a, const uint16_t& b) {
-  asm("vfmadd231ph %2%{1to32%}, %1, %0" : "+v"(acc) : "v"(a), "m"(b));
 }
 
 // acc += x · w over `k` k of 8-bit floats from a group's begin on; times its scales, if there are any.
@@ -132,11 +123,11 @@ BAO_INLINE void accumulate_fp8(F (&acc)[R][2 * NP], const Rows& rows, const Pane
     done += kScaleSteps;
     const Places<char, NP> group = panels;
     panels.advance(kScaleSteps * kBytes);
-    __m512h halves[N];
+    Halves halves[N];
     BAO_UNROLL_ALL
     for (int i = 0; i < N; i++) halves[i] = _mm512_setzero_ph();
     const auto step = [&](int i) __attribute__((always_inline)) {
-      __m512h row[NP];
+      Halves row[NP];
       BAO_UNROLL
       for (int p = 0; p < NP; p++) row[p] = load_halves(panels[p] + i * kBytes);
       BAO_UNROLL
@@ -163,9 +154,8 @@ BAO_INLINE void accumulate_fp8(F (&acc)[R][2 * NP], const Rows& rows, const Pane
       const F low = load_bits<F>(group[p]) * 256.0f, high = load_bits<F>(group[p] + 64) * 256.0f;
       BAO_UNROLL
       for (int r = 0; r < R; r++) {
-        const __m512i sum = _mm512_castph_si512(halves[r * NP + p]);
-        acc[r][2 * p] = fma(_mm512_cvtxph_ps(_mm256_castsi256_ph(_mm512_castsi512_si256(sum))), low, acc[r][2 * p]);
-        acc[r][2 * p + 1] = fma(_mm512_cvtxph_ps(_mm256_castsi256_ph(_mm512_extracti64x4_epi64(sum, 1))), high, acc[r][2 * p + 1]);
+        acc[r][2 * p] = fma(lower_half(halves[r * NP + p]), low, acc[r][2 * p]);
+        acc[r][2 * p + 1] = fma(upper_half(halves[r * NP + p]), high, acc[r][2 * p + 1]);
       }
     }
   }

@@ -6,7 +6,7 @@ namespace {
 
 // Columns that are converted at a time: rows of a panel take turns, so that its lines are written whole while in the cache.
 constexpr int64_t kPackDepth = 64;
-// A column's greatest half is from 2^2 to 2^3: a bfloat16 that is at least 2^-19 of it stays exact. See kRowExponent in linear.cpp.
+// A column's greatest half is from 2^2 to 2^3: a bfloat16 that is at least 2^-19 of it stays exact. See kRowExponent in half_tile.h.
 constexpr int kColumnExponent = 2;
 
 template <class P>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "float8.h"
+#include "halves.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -45,18 +46,6 @@ constexpr int64_t panel_number_bytes(int64_t k) {
 template <class P>
 constexpr int64_t panel_bytes(int64_t k) {
   return panel_number_bytes<P>(k) + (std::is_same_v<P, ScaledHalf> ? kPanelColumns * 4 : 0);
-}
-
-// Powers of two, inverse to each other, of which the first brings numbers of which `greatest` is the greatest magnitude to below
-// 2^(kExponent + 1), and that one to 2^kExponent at least. (Subnormal numbers stay smaller.)
-struct Scale {
-  float to_half, from_half;
-};
-template <int kExponent>
-BAO_INLINE Scale scale_for(float greatest) {
-  const uint32_t biased = float_to_bits(greatest) >> 23, lowest = kExponent + 1;
-  const uint32_t exponent = biased < lowest ? lowest : biased;
-  return {bits_to_float((254 + kExponent - exponent) << 23), bits_to_float((exponent - kExponent) << 23)};
 }
 
 // The greatest magnitude; numbers that are not numbers don't count.
