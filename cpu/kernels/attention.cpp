@@ -175,28 +175,29 @@ class Attention {
   const Item* upcoming_ = nullptr;
 };
 
+// Chunk i begins with item i: one that took its second item before the others have begun would leave them none where items are few.
 template <class T>
 void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
   Attention<T> attention(a, c.scratch);
   Items items(a);
   Item item;
   if (!splits(a, c.num_threads)) {
-    bool found = items.find(c.next_item(), item);
+    bool found = items.find(c.chunk, item);
     while (found) {
       Item upcoming;
-      found = items.find(c.next_item(), upcoming);
+      found = items.find(c.num_chunks + c.next_item(), upcoming);
       attention.run(item, found ? &upcoming : nullptr);
       item = upcoming;
     }
     return;
   }
   const int64_t stride = attention_partial_floats(a.num_heads / a.num_kv_heads, a.head_dim);
-  int64_t mine = c.next_item(), partial = 0;
+  int64_t mine = c.chunk, partial = 0;
   for (int64_t number = 0; items.find(number, item); number++) {
     for (int64_t range = item.range_begin(a); range < item.range_end(); range++, partial++) {
       if (partial != mine) continue;
       attention.run_range(item, range, static_cast<float*>(c.workspace) + partial * stride);
-      mine = c.next_item();
+      mine = c.num_chunks + c.next_item();
     }
   }
 }
@@ -208,12 +209,12 @@ void merge_split(const PagedAttentionArgs& a, const ChunkContext& c) {
   Items items(a);
   Item item;
   const int64_t stride = attention_partial_floats(a.num_heads / a.num_kv_heads, a.head_dim);
-  int64_t mine = c.next_item();
+  int64_t mine = c.chunk;
   float* partials = static_cast<float*>(c.workspace);
   for (int64_t number = 0; items.find(number, item); number++) {
     if (number == mine) {
       attention.merge_partials(item, partials, stride);
-      mine = c.next_item();
+      mine = c.num_chunks + c.next_item();
     }
     partials += max(0, item.range_end() - item.range_begin(a)) * stride;
   }
