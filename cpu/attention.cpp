@@ -42,8 +42,9 @@ BAO_EXPORT int32_t bao_reshape_and_cache(void* handle, const float* key, const f
   if (num_tokens >= 4 * stream->num_threads() * block_size) {
     tokens_per_chunk = static_cast<int32_t>(round_up(tokens_per_chunk, block_size));
   }
-  // Tokens that are fewer than threads are shared out by heads.
-  const int32_t threads_per_token = std::max(1, stream->num_threads() / num_tokens);
+  // Tokens that are fewer than threads are shared out by heads, but not below half a chunk.
+  const int32_t most = static_cast<int32_t>(2 * row / kElementsPerChunk);
+  const int32_t threads_per_token = std::clamp(stream->num_threads() / num_tokens, 1, std::max(1, most));
   const int32_t heads_per_chunk = static_cast<int32_t>(ceil_div(num_kv_heads, threads_per_token));
   const ReshapeAndCacheArgs args{key,        value,        ld_kv,    slot_mapping, kv_cache,         cache_dtype,
                                  num_tokens, num_kv_heads, head_dim, block_size,   tokens_per_chunk, heads_per_chunk};

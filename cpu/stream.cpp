@@ -112,21 +112,53 @@ int32_t Stream::reserve(size_t scratch_bytes, size_t workspace_bytes) {
   return kOk;
 }
 
-Task& Stream::acquire_slot() {
-  const int64_t number = head_.load(std::memory_order_relaxed);
+Command* Stream::next_command() {
+  if (!recording_) {
+    Task& task = slot(head_.load(std::memory_order_relaxed));
+    task.command = &task.own;
+    return &task.own;
+  }
+  try {
+    return &recording_->emplace_back();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+Task& Stream::slot(int64_t number) {
   if (number - done_.load(std::memory_order_acquire) >= kCapacity) wait(number - kCapacity + 1);
   return ring_[static_cast<size_t>(number % kCapacity)];
 }
 
-void Stream::publish(Task& task, int32_t num_chunks) {
-  const int64_t number = head_.load(std::memory_order_relaxed);
-  task.num_chunks = num_chunks;
-  task.unfinished.store(num_chunks, std::memory_order_relaxed);
-  task.chunks_read_ahead.store(0, std::memory_order_relaxed);
-  task.counter = 0;
-  task.ticket.store(static_cast<uint64_t>(number) << 32 | static_cast<uint32_t>(num_chunks), std::memory_order_release);
-  head_.store(number + 1, std::memory_order_seq_cst);
+void Stream::publish(int64_t count) {
+  const int64_t first = head_.load(std::memory_order_relaxed);
+  for (int64_t number = first; number < first + count; number++) {
+    Task& task = ring_[static_cast<size_t>(number % kCapacity)];
+    const Command& command = *task.command;
+    task.unfinished.store(command.num_chunks, std::memory_order_relaxed);
+    task.input.store(static_cast<const char*>(command.input.data), std::memory_order_relaxed);
+    task.input_chunk_bytes.store(command.input.chunk_bytes, std::memory_order_relaxed);
+    task.chunks_read_ahead.store(0, std::memory_order_relaxed);
+    task.counter = 0;
+    task.ticket.store(static_cast<uint64_t>(number) << 32 | static_cast<uint32_t>(command.num_chunks), std::memory_order_release);
+  }
+  head_.store(first + count, std::memory_order_seq_cst);
   if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
+}
+
+void Stream::end_recording() {
+  if (recording_) recording_->shrink_to_fit();
+  recording_ = nullptr;
+}
+
+void Stream::replay(const CommandList& list) {
+  const int64_t size = static_cast<int64_t>(list.size());
+  for (int64_t begin = 0; begin < size; begin += kReplayedAtOnce) {
+    const int64_t count = std::min(kReplayedAtOnce, size - begin);
+    const int64_t first = head_.load(std::memory_order_relaxed);
+    for (int64_t i = 0; i < count; i++) slot(first + i).command = &list[static_cast<size_t>(begin + i)];
+    publish(count);
+  }
 }
 
 bool Stream::claimable() const {
@@ -148,7 +180,7 @@ bool Stream::begin_read_ahead(ReadAhead& ahead) {
     const int32_t chunk = task.chunks_read_ahead.fetch_add(1, std::memory_order_relaxed) + 1;
     ahead.task = number;
     ahead.next = input + chunk * chunk_bytes;
-    ahead.end = ahead.next + (chunk < task.num_chunks ? std::min(chunk_bytes, read_ahead_bytes()) : 0);
+    ahead.end = ahead.next + (chunk < task.command->num_chunks ? std::min(chunk_bytes, read_ahead_bytes()) : 0);
     return ahead.next < ahead.end;
   }
   return false;
@@ -172,22 +204,28 @@ bool Stream::run_one_chunk(int32_t thread) {
   } while (!task.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
 
   // From here on the slot is this task's until the chunk is counted as finished.
-  const ThreadState& state = thread_states_[static_cast<size_t>(thread)];
-  const ChunkContext context{
-      task.num_chunks - static_cast<int32_t>(static_cast<uint32_t>(ticket)),
-      task.num_chunks,
-      thread,
-      num_threads_,
-      state.scratch.data,
-      workspace_.data,
-      &task.counter,
-  };
-  task.invoke(task, context);
-  if (task.unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    done_.store(number + 1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
-  }
+  run_chunk(task, task.command->num_chunks - static_cast<int32_t>(static_cast<uint32_t>(ticket)), thread);
+  if (task.unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(number, thread);
   return true;
+}
+
+void Stream::run_chunk(Task& task, int32_t chunk, int32_t thread) {
+  const ThreadState& state = thread_states_[static_cast<size_t>(thread)];
+  const ChunkContext context{chunk, task.command->num_chunks, thread, num_threads_, state.scratch.data, workspace_.data, &task.counter};
+  task.command->invoke(*task.command, context);
+}
+
+// Task `number` is done. Tasks of one chunk that follow are run at once by the thread that knows of it: nobody else can take them before done_
+// says that it is their turn, and for a microsecond's work telling others takes as long. (Without a pool every task is one chunk.)
+void Stream::finish(int64_t number, int32_t thread) {
+  int64_t next = number + 1;
+  for (; num_threads_ > 1 && next < head_.load(std::memory_order_acquire); next++) {
+    Task& task = ring_[static_cast<size_t>(next % kCapacity)];
+    if (task.command->num_chunks != 1) break;
+    run_chunk(task, 0, thread);
+  }
+  done_.store(next, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
 }
 
 template <class Reached>
@@ -276,6 +314,39 @@ BAO_EXPORT int32_t bao_stream_wait(void* handle, int64_t event) {
   Stream* stream = Stream::from(handle);
   if (!stream) return bao::kStreamClosed;
   stream->wait(event);
+  return bao::kOk;
+}
+
+// From here on ops are checked as ever and recorded, not run, until the list's end is asked for. nullptr for a closed stream, or out of memory.
+BAO_EXPORT void* bao_stream_begin_list(void* handle) {
+  Stream* stream = Stream::from(handle);
+  auto* list = stream ? new (std::nothrow) bao::CommandList() : nullptr;
+  if (list) stream->begin_recording(list);
+  return list;
+}
+
+BAO_EXPORT int32_t bao_stream_end_list(void* handle) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  stream->end_recording();
+  return bao::kOk;
+}
+
+// Enqueues a list that was recorded on this stream.
+BAO_EXPORT int32_t bao_stream_replay(void* handle, void* list) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  if (!list) return bao::kNullPointer;
+  stream->replay(*static_cast<const bao::CommandList*>(list));
+  return bao::kOk;
+}
+
+// Frees a list of the stream, which is waited for: what was replayed may still run.
+BAO_EXPORT int32_t bao_stream_destroy_list(void* handle, void* list) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  stream->wait(stream->record());
+  delete static_cast<bao::CommandList*>(list);
   return bao::kOk;
 }
 

@@ -46,23 +46,35 @@ struct StreamedInput {
   int64_t chunk_bytes = 0;
 };
 
-struct alignas(64) Task {
+// What is to be done: `run` with its arguments, for each chunk.
+struct Command {
   static constexpr size_t kArgBytes = 240;
 
+  void (*invoke)(const Command&, const ChunkContext&) = nullptr;
+  void (*run)() = nullptr;
+  StreamedInput input;
+  int32_t num_chunks = 0;
+  alignas(16) unsigned char args[kArgBytes];
+};
+
+// Recorded once, replayed as often as it is asked for.
+using CommandList = std::vector<Command>;
+
+// A command in the queue.
+struct alignas(64) Task {
   // Low half of the task's number, then the number of chunks that nobody has taken yet: one word, so that a thread that comes
   // late can't take a chunk of the task that reuses the slot.
   std::atomic<uint64_t> ticket{0};
   std::atomic<int32_t> unfinished{0};
-  int32_t num_chunks = 0;
   // Threads that have nothing to do read a later task's chunks ahead, each one of its own: from the second on, since the thread
   // that makes the task begin takes the first. (Atomics, because a late reader may see the slot's next task.)
   std::atomic<const char*> input{nullptr};
   std::atomic<int64_t> input_chunk_bytes{0};
   std::atomic<int32_t> chunks_read_ahead{0};
   int64_t counter = 0;
-  void (*invoke)(const Task&, const ChunkContext&) = nullptr;
-  void (*run)() = nullptr;
-  alignas(16) unsigned char args[kArgBytes];
+  // This slot's, or of a list.
+  const Command* command = nullptr;
+  Command own;
 };
 
 // One thread at a time may use a stream's functions.
@@ -81,20 +93,27 @@ class Stream {
 
   template <class Args>
   int32_t enqueue(void (*run)(const Args&, const ChunkContext&), const Args& args, int64_t num_chunks, StreamedInput input = {}) {
-    static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= Task::kArgBytes);
+    static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= Command::kArgBytes);
     if (num_chunks <= 0) return kOk;
     if (num_chunks > INT32_MAX) return kBadShape;
-    Task& task = acquire_slot();
-    std::memcpy(task.args, &args, sizeof(Args));
-    task.run = reinterpret_cast<void (*)()>(run);
-    task.invoke = [](const Task& t, const ChunkContext& c) {
+    Command* command = next_command();
+    if (!command) return kOutOfMemory;
+    std::memcpy(command->args, &args, sizeof(Args));
+    command->run = reinterpret_cast<void (*)()>(run);
+    command->invoke = [](const Command& t, const ChunkContext& c) {
       reinterpret_cast<void (*)(const Args&, const ChunkContext&)>(t.run)(*reinterpret_cast<const Args*>(t.args), c);
     };
-    task.input.store(static_cast<const char*>(input.data), std::memory_order_relaxed);
-    task.input_chunk_bytes.store(input.chunk_bytes, std::memory_order_relaxed);
-    publish(task, static_cast<int32_t>(num_chunks));
+    command->input = input;
+    command->num_chunks = static_cast<int32_t>(num_chunks);
+    if (!recording_) publish(1);
     return kOk;
   }
+
+  // From here on what is enqueued goes to `list`, and is not run.
+  void begin_recording(CommandList* list) { recording_ = list; }
+  void end_recording();
+  // Enqueues what was recorded on this stream. The list must live until that is done.
+  void replay(const CommandList& list);
 
   // Makes sure that tasks enqueued from here on have that much scratch per thread and shared workspace. Growing waits for the
   // stream to be idle. kOk or kOutOfMemory.
@@ -111,6 +130,8 @@ class Stream {
 
  private:
   static constexpr int64_t kCapacity = 1024;
+  // Commands of a list that threads are told of at once.
+  static constexpr int64_t kReplayedAtOnce = 32;
 
   // What an idle thread reads ahead: of task number `task`, from `next` to `end`.
   struct ReadAhead {
@@ -119,12 +140,18 @@ class Stream {
     const char* end = nullptr;
   };
 
-  Task& acquire_slot();
-  void publish(Task& task, int32_t num_chunks);
+  // Of the queue or of the list that is recorded; nullptr: out of memory.
+  Command* next_command();
+  // Of task `number`, once the task that had it is done.
+  Task& slot(int64_t number);
+  // Makes tasks of the commands in the next `count` slots.
+  void publish(int64_t count);
   bool claimable() const;
   bool read_ahead(ReadAhead& ahead);
   bool begin_read_ahead(ReadAhead& ahead);
   bool run_one_chunk(int32_t thread);
+  void run_chunk(Task& task, int32_t chunk, int32_t thread);
+  void finish(int64_t number, int32_t thread);
   void pool_thread(int32_t thread);
   void stop_threads();
   template <class Reached>
@@ -146,6 +173,7 @@ class Stream {
   const KernelTable* const kernels_;
   uint32_t magic_;
   std::unique_ptr<Task[]> ring_;
+  CommandList* recording_ = nullptr;
   std::vector<ThreadState> thread_states_;
   Buffer workspace_;
   std::vector<std::thread> threads_;

@@ -1,4 +1,5 @@
 import { type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
+import { CpuCommandLists } from './cpu-command-lists.ts';
 import { type CpuIsa, type CpuLibrary, describeCpu, ISA_CODES, openCpuLibrary } from './cpu-library.ts';
 import { availableThreads, systemMemory } from './cpu-resources.ts';
 import {
@@ -17,6 +18,7 @@ import { DTYPE_CODES, type DType, type FloatDType } from './dtype.ts';
 import { bindOps, checkedOps, refuse } from './kernel-calls.ts';
 import { checkQuantizable } from './quantizable-source.ts';
 import { QUANTIZATION_CODES, type QuantizationScheme } from './quantization-scheme.ts';
+import { StepRecordings } from './step-recordings.ts';
 
 export interface CpuDeviceOptions {
   /** The kernel library (see scripts/build-cpu.ts). */
@@ -34,6 +36,9 @@ interface Allocation {
   purpose: string;
 }
 
+/** Two sets of step inputs take turns, batches grow and shrink; a list has some 300 bytes an op. */
+const MAX_COMMAND_LISTS = 64;
+
 const ISA_NAMES = Object.keys(ISA_CODES) as CpuIsa[];
 
 function gibibytes(bytes: number): string {
@@ -50,6 +55,7 @@ export class CpuDevice implements Device {
   readonly ops: Ops;
 
   readonly #library: CpuLibrary;
+  readonly #steps: StepRecordings<number>;
   readonly #stream: number;
   readonly #allocations = new Map<DevicePtr, Allocation>();
   #closed = false;
@@ -66,7 +72,11 @@ export class CpuDevice implements Device {
     this.description = describeCpu(this.threads, this.isa);
     const ops = bindOps(this.#library.ops, this.#stream);
     const debug = options.debug ?? process.env.BAO_DEBUG_KERNELS === '1';
-    this.ops = debug ? checkedOps(ops, (address) => this.#bytesFrom(address)) : ops;
+    const checked = debug ? checkedOps(ops, (address) => this.#bytesFrom(address)) : ops;
+    // What is checked is each call.
+    const lists = new CpuCommandLists(this.#library, this.#stream);
+    this.#steps = new StepRecordings(checked, lists, debug ? 0 : MAX_COMMAND_LISTS);
+    this.ops = this.#steps.ops;
   }
 
   /** Throws an Error with the purpose where the memory can't be had. */
@@ -164,16 +174,18 @@ export class CpuDevice implements Device {
     );
   }
 
-  /** An op costs nothing to enqueue here. */
-  replaySize(): null {
-    return null;
+  /** Steps are not filled up: what is computed costs more than what is enqueued. */
+  replaySize(numSeqs: number): number {
+    return numSeqs;
   }
 
   replayable<Result>(enqueue: () => Result): Result {
-    return enqueue();
+    return this.#steps.run(enqueue);
   }
 
-  forgetReplays(): void {}
+  forgetReplays(): void {
+    this.#steps.clear();
+  }
 
   rehearse(): void {}
 
@@ -203,6 +215,7 @@ export class CpuDevice implements Device {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#steps.clear();
     this.#library.bao_stream_destroy(this.#stream);
     for (const ptr of this.#allocations.keys()) this.#library.bao_memory_free(ptr);
     this.#allocations.clear();

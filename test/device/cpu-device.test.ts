@@ -131,6 +131,49 @@ describe('the CPU device', () => {
     device.close();
     await expect(createDevice('tpu')).rejects.toThrow('unknown device "tpu"; known are: cpu, auto');
   });
+
+  for (const threads of [1, 2, 3]) {
+    test(`replays a step of more commands than its queue holds with the same effect on ${threads} threads`, () => {
+      const device = openDevice(threads);
+      const n = 3000;
+      const [x, sum, one] = [new Float32Array(n), new Float32Array(n), new Float32Array(n).fill(1)].map((values) =>
+        floats(device, values),
+      );
+      // Each command builds on the one before; the last ones are of one chunk, and follow each other.
+      const step = () =>
+        device.replayable(() => {
+          for (let i = 0; i < 1500; i++) device.ops.add(sum!.ptr, one!.ptr, sum!.ptr, n);
+          device.ops.copy_bytes(sum!.ptr, x!.ptr, n * 4);
+          device.ops.add(x!.ptr, one!.ptr, x!.ptr, 5);
+        });
+      for (let round = 1; round <= 3; round++) {
+        step();
+        // Another step in flight, whose list goes while it may still run.
+        device.replayable(() => device.ops.add(sum!.ptr, one!.ptr, sum!.ptr, 7));
+        if (round === 2) device.forgetReplays();
+        finish(device);
+        expect(sum!.f32.every((value, i) => value === 1500 * round + (i < 7 ? round : 0))).toBe(true);
+        expect(x!.f32[4]).toBe(1500 * round + round);
+        expect(x!.f32[5]).toBe(1500 * round + round - 1);
+      }
+      device.close();
+    });
+  }
+
+  test('a step with an op that is refused throws each time, and what follows is run', () => {
+    const device = openDevice();
+    const x = floats(device, [1, 2, 3, 4]);
+    const step = () =>
+      device.replayable(() => {
+        device.ops.add(x.ptr, x.ptr, x.ptr, 4);
+        device.ops.add(0, x.ptr, x.ptr, 4);
+      });
+    for (let i = 0; i < 2; i++) expect(step).toThrow('a pointer is null');
+    device.ops.add(x.ptr, x.ptr, x.ptr, 4);
+    finish(device);
+    expect([...x.f32]).toEqual([8, 16, 24, 32]);
+    device.close();
+  });
 });
 
 test('threads are shared evenly between engine cores, one at least', () => {

@@ -1,0 +1,37 @@
+import type { CpuLibrary } from './cpu-library.ts';
+import type { Recorder } from './step-recordings.ts';
+
+/** The address of a list of commands. */
+type CommandList = number;
+
+/** Steps as lists of commands that one call enqueues. A list has its ops' arguments as they were checked when it was recorded. */
+export class CpuCommandLists implements Recorder<CommandList> {
+  constructor(
+    private readonly library: CpuLibrary,
+    private readonly stream: number,
+  ) {}
+
+  record(enqueue: () => void, oldest: CommandList | null): CommandList | null {
+    if (oldest !== null) this.discard(oldest);
+    const list = this.library.bao_stream_begin_list(this.stream);
+    if (!list) return null;
+    try {
+      enqueue();
+      return list;
+    } catch {
+      // All of it was enqueued just now: what is missing is memory for the list.
+      this.discard(list);
+      return null;
+    } finally {
+      this.library.bao_stream_end_list(this.stream);
+    }
+  }
+
+  replay(list: CommandList): void {
+    this.library.bao_stream_replay(this.stream, list);
+  }
+
+  discard(list: CommandList): void {
+    this.library.bao_stream_destroy_list(this.stream, list);
+  }
+}
