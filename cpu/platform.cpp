@@ -43,6 +43,21 @@ Isa preferred_isa(Isa highest) {
   return highest;
 }
 
+bool bind_thread(pthread_t thread, const int32_t* processors, int32_t count) {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int32_t i = 0; i < count; i++) {
+    if (processors[i] < 0 || processors[i] >= CPU_SETSIZE) return false;
+    CPU_SET(processors[i], &set);
+  }
+  return pthread_setaffinity_np(thread, sizeof(set), &set) == 0;
+#else
+  static_cast<void>(thread), static_cast<void>(processors), static_cast<void>(count);
+  return false;
+#endif
+}
+
 int64_t second_level_cache_bytes() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
   const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);

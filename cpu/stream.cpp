@@ -91,6 +91,11 @@ Stream* Stream::from(void* handle) {
   return stream && stream->magic_ == kOpen ? stream : nullptr;
 }
 
+bool Stream::bind(int32_t thread, const int32_t* processors, int32_t count) {
+  if (thread < 0 || thread >= num_threads_) return false;
+  return bind_thread(thread == 0 ? pthread_self() : threads_[static_cast<size_t>(thread) - 1].native_handle(), processors, count);
+}
+
 bool Stream::grow(Buffer& buffer, size_t bytes) {
   if (bytes <= buffer.bytes) return true;
   const size_t rounded = (bytes + 4095) / 4096 * 4096;
@@ -296,6 +301,14 @@ BAO_EXPORT int32_t bao_stream_destroy(void* handle) {
   if (!stream) return bao::kStreamClosed;
   stream->close();
   return bao::kOk;
+}
+
+// kBadShape where there is no such thread (0: the calling one) or processor, or where threads can't be bound.
+BAO_EXPORT int32_t bao_stream_bind(void* handle, int32_t thread, const int32_t* processors, int32_t count) {
+  Stream* stream = Stream::from(handle);
+  if (!stream) return bao::kStreamClosed;
+  if (!processors) return bao::kNullPointer;
+  return stream->bind(thread, processors, count) ? bao::kOk : bao::kBadShape;
 }
 
 // The event of all that was enqueued so far, or -1 for a closed stream.

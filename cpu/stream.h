@@ -115,6 +115,9 @@ class Stream {
   // Enqueues what was recorded on this stream. The list must live until that is done.
   void replay(const CommandList& list);
 
+  // Binds a thread, 0 the calling one, to processors (as the system numbers them); false where that can't be had.
+  bool bind(int32_t thread, const int32_t* processors, int32_t count);
+
   // Makes sure that tasks enqueued from here on have that much scratch per thread and shared workspace. Growing waits for the
   // stream to be idle. kOk or kOutOfMemory.
   int32_t reserve(size_t scratch_bytes, size_t workspace_bytes);

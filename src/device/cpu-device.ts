@@ -25,6 +25,8 @@ export interface CpuDeviceOptions {
   libraryPath: string;
   /** Threads that work on the stream, the waiting caller among them. Default: `availableThreads()`. */
   threads?: number;
+  /** By thread: the processors that it is bound to. Default: the system moves threads. */
+  processors?: readonly (readonly number[])[];
   /** Highest instruction set to use. Default: the one that is fastest here. */
   isa?: CpuIsa;
   /** Check pointers and integers of every op. Default: whether BAO_DEBUG_KERNELS is 1. */
@@ -68,6 +70,9 @@ export class CpuDevice implements Device {
       throw new Error(
         `a stream of ${this.threads} threads (from 1 to 4096 are possible) with ${options.isa ?? 'this processor'}'s kernels can't be had from ${options.libraryPath}`,
       );
+    options.processors?.forEach((processors, thread) => {
+      this.#bind(thread, processors);
+    });
     this.isa = ISA_NAMES[this.#library.bao_stream_isa(this.#stream)]!;
     this.description = describeCpu(this.threads, this.isa);
     const ops = bindOps(this.#library.ops, this.#stream);
@@ -142,6 +147,13 @@ export class CpuDevice implements Device {
     }
     this.wait(this.record());
     return { ptr, scheme, n, k, bytes };
+  }
+
+  #bind(thread: number, processors: readonly number[]): void {
+    const numbers = Int32Array.from(processors);
+    if (this.#library.bao_stream_bind(this.#stream, thread, ptr(numbers), numbers.length) === 0) return;
+    this.#library.bao_stream_destroy(this.#stream);
+    throw new Error(`thread ${thread} can't be bound to processors ${processors.join(', ')} on this system`);
   }
 
   #quantize(source: QuantizableSource, offset: number, to: DevicePtr, scheme: number): void {

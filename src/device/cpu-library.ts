@@ -39,6 +39,7 @@ const RUNTIME = {
   bao_detect_isa: { args: [], returns: 'i32' },
   bao_stream_create: { args: ['i32', 'i32'], returns: 'ptr' },
   bao_stream_destroy: { args: ['ptr'], returns: 'i32' },
+  bao_stream_bind: { args: ['ptr', 'i32', 'ptr', 'i32'], returns: 'i32' },
   bao_stream_isa: { args: ['ptr'], returns: 'i32' },
   bao_stream_record: { args: ['ptr'], returns: FFIType.i64_fast },
   bao_stream_query: { args: ['ptr', FFIType.i64_fast], returns: 'i32' },

@@ -54,19 +54,22 @@ function parseCpuList(list: string): number[] {
   });
 }
 
-/** Physical cores of this process's affinity mask: two hardware threads of one core share its vector units. */
-function physicalCores(read: ReadText): number {
+/**
+ * Physical cores of this process's affinity mask, each as the processors (hardware threads) of it that the mask has: they share its vector units.
+ * null where the system doesn't tell.
+ */
+export function physicalCores(read: ReadText = readText): number[][] | null {
   const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(read('/proc/self/status') ?? '');
-  if (!allowed) return availableParallelism();
-  const cores = parseCpuList(allowed[1]!).map(
-    (cpu) => read(`/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`)?.trim() ?? String(cpu),
-  );
-  return new Set(cores).size;
+  if (!allowed) return null;
+  const coreOf = (cpu: number) =>
+    read(`/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`)?.trim() ?? String(cpu);
+  return [...Map.groupBy(parseCpuList(allowed[1]!), coreOf).values()];
 }
 
 /** Compute threads that can run at once: physical cores that this process may use, at most its cgroup's quota rounded up. */
 export function availableThreads(read: ReadText = readText): number {
-  return Math.max(1, Math.min(physicalCores(read), Math.ceil(cpuQuota(read))));
+  const cores = physicalCores(read)?.length ?? availableParallelism();
+  return Math.max(1, Math.min(cores, Math.ceil(cpuQuota(read))));
 }
 
 function meminfoBytes(text: string, field: string): number | undefined {

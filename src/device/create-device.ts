@@ -1,13 +1,15 @@
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import { createCpuDevice } from './cpu-device.ts';
 import type { CpuIsa } from './cpu-library.ts';
-import { availableThreads } from './cpu-resources.ts';
+import { availableThreads, physicalCores } from './cpu-resources.ts';
 import type { Device } from './device.ts';
 import type { FloatDType } from './dtype.ts';
 
 export interface DeviceOptions {
   /** CPU: threads of all engine cores together; null: as many as can run at once. */
   threads?: number | null;
+  /** CPU: bind each thread to a physical core. Default: the system moves them. */
+  bindThreads?: boolean;
   /** This engine core among `numCores` that share the machine. */
   coreIndex?: number;
   numCores?: number;
@@ -27,13 +29,25 @@ export function shareOfThreads(total: number, coreIndex: number, numCores: numbe
 }
 
 async function openCpu(options: DeviceOptions): Promise<Device> {
-  const { threads, coreIndex = 0, numCores = 1, isa } = options;
+  const { coreIndex = 0, numCores = 1, bindThreads = false, isa } = options;
   const libraryPath = options.libraryPath ?? (await ensureCpuLibrary({ quiet: true }));
+  const total = options.threads ?? availableThreads();
+  const shares = Array.from({ length: coreIndex + 1 }, (_, core) => shareOfThreads(total, core, numCores));
+  const threads = shares.pop()!;
+  const firstThread = shares.reduce((sum, share) => sum + share, 0);
   return createCpuDevice({
     libraryPath,
-    threads: shareOfThreads(threads ?? availableThreads(), coreIndex, numCores),
+    threads,
     isa,
+    processors: bindThreads ? processorsOf(firstThread, threads) : [],
   });
+}
+
+/** For each of `count` threads of all engine cores', from `first` on, the processors of a physical core; more threads than cores share them. Throws an Error. */
+function processorsOf(first: number, count: number): number[][] {
+  const cores = physicalCores();
+  if (cores === null) throw new Error('--cpu-threads-bind auto: this system does not tell which cores there are.');
+  return Array.from({ length: count }, (_, i) => cores[(first + i) % cores.length]!);
 }
 
 // Loaded when asked for: a server on the CPU has no use for it.

@@ -51,6 +51,7 @@ export class Worker {
   async initDevice(): Promise<void> {
     this.device = await createDevice(this.config.device.device, {
       threads: this.config.device.cpuThreads,
+      bindThreads: this.config.device.cpuThreadsBind === 'auto',
       coreIndex: this.coreIndex,
       numCores: this.config.parallel.dataParallelSize,
       activationDtype: this.config.model.dtype,

@@ -95,6 +95,7 @@ const OWN_FLAGS = [
     'allow-runtime-lora-updating',
     'device',
     'cpu-threads',
+    'cpu-threads-bind',
     'request-timeout',
     'request-body-timeout',
     'limit-concurrency',

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import { createCpuDevice } from '../../src/device/cpu-device.ts';
-import { availableThreads, systemMemory } from '../../src/device/cpu-resources.ts';
+import { availableThreads, physicalCores, systemMemory } from '../../src/device/cpu-resources.ts';
 import { createDevice, shareOfThreads } from '../../src/device/create-device.ts';
 import { finish, floats, openDevice, readFloats } from './harness.ts';
 
@@ -193,6 +194,25 @@ describe('resources of the machine', () => {
     const smt = { ...siblings(0, '0,2'), ...siblings(1, '1,3'), ...siblings(2, '0,2'), ...siblings(3, '1,3') };
     expect(availableThreads(files({ ...status('0-3'), ...smt }))).toBe(2);
   });
+
+  test('cores are told with the processors of the mask that they have', () => {
+    const smt = { ...siblings(0, '0,2'), ...siblings(1, '1,3'), ...siblings(2, '0,2'), ...siblings(3, '1,3') };
+    expect(physicalCores(files({ ...status('0-2'), ...smt }))).toEqual([[0, 2], [1]]);
+    expect(physicalCores(files({}))).toBeNull();
+  });
+
+  test.skipIf((physicalCores()?.length ?? 1) < 2)(
+    'bound threads run on their processors, and others are refused',
+    () => {
+      const run = Bun.spawnSync([process.execPath, join(import.meta.dir, 'run-bound-threads.ts')]);
+      expect(run.stderr.toString()).toBe('');
+      expect(JSON.parse(run.stdout.toString())).toEqual({
+        before: 0,
+        bound: 2,
+        refused: "thread 0 can't be bound to processors 5000 on this system",
+      });
+    },
+  );
 
   test('threads keep to a cgroup quota, of the process or of a parent', () => {
     const cgroup = { ...status('0-15'), '/proc/self/cgroup': '0::/kube/pod\n' };

@@ -15,4 +15,11 @@ export const deviceFlags = {
     metavar: 'THREADS',
     help: 'Compute threads of all engine cores together. By default one for each physical core that this process may use.',
   },
+  'cpu-threads-bind': {
+    type: 'string',
+    choices: ['auto', 'nobind'],
+    default: 'nobind',
+    env: 'BAO_CPU_OMP_THREADS_BIND',
+    help: 'auto: each compute thread stays on a physical core of its own, of those that this process may use (see taskset). nobind: the system moves them.',
+  },
 } as const satisfies FlagTable;
