@@ -47,10 +47,9 @@ struct LinearArgs {
   // Of x that a type of weights wants packed (see packed_row_bytes): whether a task of its own has done so, into the workspace. Else
   // each chunk packs all rows into its scratch.
   bool shared;
-  // A piece (see for_each_piece) is rows_per_piece rows (a multiple of tile_rows) by panels_per_piece panels; pieces of the same
-  // panels are neighbours.
+  // A piece is rows_per_piece rows (a multiple of tile_rows) by some panels; pieces of the same panels are neighbours.
   int32_t rows_per_piece;
-  int32_t panels_per_piece;
+  PanelPieces pieces;
 };
 
 // Products of the rows of each expert with that expert's weight; see grouped_linear in src/device/ops.ts. x that has to be packed is

@@ -12,6 +12,9 @@ constexpr int64_t kMaxPieceColumns = 256;
 // Weights that stream through a thread go in long runs; those that many rows share are in a cache, and short pieces end together.
 constexpr int64_t kStreamedPiecesPerThread = 8, kSharedPiecesPerThread = 32;
 
+// So large that taking a piece costs next to nothing: some microseconds of reading.
+constexpr int64_t kSmallPieceBytes = 1 << 15;
+
 // Up to that many rows, and a tile's, each chunk packs all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 8;
 
@@ -27,10 +30,7 @@ struct WeightPanels {
   int64_t tile_panels;
 
   int64_t count(int64_t n) const { return ceil_div(n, columns); }
-  // Of `count` panels; see panels_per_piece.
-  int32_t per_piece(const Stream& stream, int64_t count, int64_t row_pieces) const {
-    return panels_per_piece(stream, count, row_pieces, kMaxPieceColumns / columns, tile_panels);
-  }
+  int64_t most_per_piece() const { return kMaxPieceColumns / columns; }
 };
 
 WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, int64_t rows) {
@@ -61,6 +61,15 @@ int32_t bao::panels_per_piece(const Stream& stream, int64_t panels, int64_t row_
   return static_cast<int32_t>(std::max<int64_t>(share / at_once, 1) * at_once);
 }
 
+PanelPieces bao::panel_pieces(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t most, int64_t panel_bytes,
+                              int64_t at_once) {
+  const int32_t even = panels_per_piece(stream, panels, row_pieces, most, at_once);
+  if (row_pieces > 1) return {0, even, even};
+  const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4 / at_once * at_once);
+  const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes / at_once * at_once, at_once, even);
+  return {stream.num_threads(), static_cast<int32_t>(large), static_cast<int32_t>(small)};
+}
+
 int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const void* w, int32_t w_dtype, const float* bias, float* out,
                             int64_t ld_out, int32_t m, int32_t n, int32_t k) {
   Stream* stream = Stream::from(handle);
@@ -73,18 +82,18 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
   const int64_t row_bytes = kernels.packed_row_bytes(k, w_dtype);
   const bool shared = m > std::min<int64_t>(kPrivateRows, kernels.tile_rows);
-  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, shared, rows_per_piece(*stream, m, n, panels), 1};
+  LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, shared, rows_per_piece(*stream, m, n, panels), {}};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
-  args.panels_per_piece = panels.per_piece(*stream, panels.count(n), row_pieces);
+  args.pieces = panel_pieces(*stream, panels.count(n), row_pieces, panels.most_per_piece(), panels.bytes, panels.tile_panels);
   const size_t packed = static_cast<size_t>(m * row_bytes), sums = scratch_bytes(args.rows_per_piece, w_dtype);
   if (const int32_t error = stream->reserve(shared ? sums : std::max(sums, packed), shared ? packed : 0)) return error;
   if (shared && packed > 0) {
     if (const int32_t error = enqueue_pack(*stream, {x, ld_x, m, k, w_dtype})) return error;
   }
   const auto kernel = w_dtype == kFp8E4M3 ? kernels.fp8_linear : kernels.linear;
-  const int64_t pieces = row_pieces * ceil_div(panels.count(n), args.panels_per_piece);
+  const int64_t pieces = row_pieces * args.pieces.count(panels.count(n));
   // Many rows compute longer than the weights take to come.
-  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, args.panels_per_piece * panels.bytes} : StreamedInput{};
+  const StreamedInput weights = row_pieces == 1 ? StreamedInput{w, args.pieces.large * panels.bytes} : StreamedInput{};
   return stream->enqueue(kernel, args, std::min<int64_t>(pieces, stream->num_threads()), weights);
 }
 
@@ -101,7 +110,7 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   // As if each row had an expert of its own: which have more is not known yet.
   const WeightPanels panels = panels_for(kernels, w_dtype, k, 1);
   const int64_t busy_experts = std::min(rows, num_experts);
-  const int32_t per_chunk = panels.per_piece(*stream, panels.count(n) * busy_experts, 1);
+  const int32_t per_chunk = panels_per_piece(*stream, panels.count(n) * busy_experts, 1, panels.most_per_piece(), panels.tile_panels);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   const size_t packed = static_cast<size_t>(rows * kernels.packed_row_bytes(k, w_dtype));
   const int64_t most_tile_rows = w_dtype == kFp8E4M3 ? kernels.fp8_tile_rows : kernels.tile_rows;

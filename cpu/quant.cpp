@@ -12,19 +12,8 @@ namespace {
 // Up to that many rows, each chunk quantizes all of them for itself: cheaper than a task that all threads must wait for.
 constexpr int64_t kPrivateRows = 4;
 
-// Of a product that reads its weights once, three quarters are one large piece for each thread, and the rest small ones: so large that taking one
-// costs next to nothing, some microseconds of reading.
-constexpr int64_t kSmallPieceBytes = 1 << 15;
 // Panels of a piece at most: measured at 512 rows, where longer pieces were slower.
 constexpr int64_t kMaxPiecePanels = 96 / kQuantPanelColumns;
-
-PanelPieces pieces_of(const Stream& stream, int64_t panels, int64_t row_pieces, int64_t panel_bytes, int64_t at_once) {
-  const int32_t even = panels_per_piece(stream, panels, row_pieces, kMaxPiecePanels, at_once);
-  if (row_pieces > 1) return {0, even, even};
-  const int64_t large = std::max<int64_t>(even, panels / stream.num_threads() * 3 / 4 / at_once * at_once);
-  const int64_t small = std::clamp<int64_t>(kSmallPieceBytes / panel_bytes / at_once * at_once, at_once, even);
-  return {stream.num_threads(), static_cast<int32_t>(large), static_cast<int32_t>(small)};
-}
 
 int32_t enqueue_product(Stream& stream, QuantizedLinearArgs args) {
   const int64_t panel_bytes = quant_column_words(args.k, args.bits) * kQuantPanelColumns * 4;
@@ -32,7 +21,7 @@ int32_t enqueue_product(Stream& stream, QuantizedLinearArgs args) {
   const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
   const int64_t tile_rows = balanced_tile_rows(args.rows_per_piece, stream.kernels().quantized_tile_rows);
   const int64_t at_once = stream.kernels().quantized_tile_panels(tile_rows);
-  args.pieces = pieces_of(stream, panels, row_pieces, panel_bytes, at_once);
+  args.pieces = panel_pieces(stream, panels, row_pieces, kMaxPiecePanels, panel_bytes, at_once);
   const int64_t pieces = row_pieces * args.pieces.count(panels);
   // Many rows compute longer than the weights take to come.
   const StreamedInput weights = row_pieces == 1 ? StreamedInput{args.w, args.pieces.large * panel_bytes} : StreamedInput{};

@@ -1,7 +1,7 @@
 // Quantized weights: their layout, and the kernels' arguments.
 #pragma once
 
-#include "abi.h"
+#include "pieces.h"
 
 namespace bao {
 
@@ -37,20 +37,6 @@ static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64
 static constexpr int64_t quant_column_words(int64_t k, int32_t bits) {
   return ceil_div(k, quant_word(bits)) + ceil_div(k, quant_group(bits));
 }
-
-// How panels are shared out as pieces (see for_each_piece): as many large ones as there are chunks, so that each thread's first is known and can
-// be read ahead, then small ones, so that threads end together.
-struct PanelPieces {
-  int32_t num_large, large, small;
-
-  int64_t first_panel(int64_t piece) const {
-    return piece <= num_large ? piece * large : num_large * int64_t{large} + (piece - num_large) * small;
-  }
-  int64_t count(int64_t panels) const {
-    const int64_t rest = panels - num_large * int64_t{large};
-    return rest > 0 ? num_large + ceil_div(rest, small) : ceil_div(panels, large);
-  }
-};
 
 struct QuantizedLinearArgs {
   const float* x;

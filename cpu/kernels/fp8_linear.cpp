@@ -247,15 +247,15 @@ static void quantize_rows(const Fp8WeightArgs& a, int64_t begin, int64_t end) {
 static void fp8_linear(const LinearArgs& a, const ChunkContext& c) {
   const int64_t panels = ceil_div(a.n, kFp8PanelColumns);
   const int64_t row_blocks = ceil_div(a.m, a.rows_per_piece);
-  for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
+  for_each_piece(c, row_blocks * a.pieces.count(panels), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
-    const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
-    const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
+    const int64_t panel_begin = a.pieces.first_panel(piece / row_blocks);
+    const int64_t panel_end = min(panels, a.pieces.first_panel(piece / row_blocks + 1));
     multiply_panels(a, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
       if (next < 0) return nullptr;
-      return weight_panels(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
+      return weight_panels(a.w, a.k, a.pieces.first_panel(next / row_blocks), panels).data;
     });
   });
 }
@@ -271,7 +271,7 @@ static void fp8_grouped_linear(const GroupedLinearArgs& a, const ChunkContext& c
   if (count == 0) return;
   const int64_t tile_rows = balanced_tile_rows(count, kFp8TileRows);
   const LinearArgs part{a.x + row * a.ld_x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, false, 0, 0};
+                        a.out + row * a.ld_out, a.ld_out, count, a.n, a.k, tile_rows, a.w_dtype, false, 0, {}};
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = 0; begin < count; begin += rows_at_once) {
     const int64_t end = min(count, begin + rows_at_once);

@@ -158,14 +158,14 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
     if (!a.shared) pack_rows<P>(a.x, a.ld_x, a.m, a.k, c.scratch);
   }
   const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, a.shared ? c.workspace : c.scratch);
-  for_each_piece(c, row_blocks * ceil_div(panels, a.panels_per_piece), [&](int64_t piece, auto claim_next) {
+  for_each_piece(c, row_blocks * a.pieces.count(panels), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
-    const int64_t panel_begin = piece / row_blocks * a.panels_per_piece;
-    const int64_t panel_end = min(panels, panel_begin + a.panels_per_piece);
+    const int64_t panel_begin = a.pieces.first_panel(piece / row_blocks);
+    const int64_t panel_end = min(panels, a.pieces.first_panel(piece / row_blocks + 1));
     multiply_panels<P>(a, x, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
-      return next < 0 ? nullptr : weight_panels<P>(a.w, a.k, next / row_blocks * a.panels_per_piece, panels).data;
+      return next < 0 ? nullptr : weight_panels<P>(a.w, a.k, a.pieces.first_panel(next / row_blocks), panels).data;
     });
   });
 }
@@ -178,7 +178,7 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   if (count == 0) return;
   const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
   const LinearArgs part{a.x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
-                        a.out, a.ld_out, row + count, a.n, a.k, tile_rows, a.w_dtype, true, 0, 0};
+                        a.out, a.ld_out, row + count, a.n, a.k, tile_rows, a.w_dtype, true, 0, {}};
   const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, c.workspace);
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
   for (int64_t begin = row; begin < row + count; begin += rows_at_once) {
