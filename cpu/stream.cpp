@@ -124,7 +124,7 @@ Command* Stream::next_command() {
     return &task.own;
   }
   try {
-    return &recording_->emplace_back();
+    return &recording_->commands.emplace_back();
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -143,6 +143,7 @@ void Stream::publish(int64_t count) {
     task.unfinished.store(command.num_chunks, std::memory_order_relaxed);
     task.input.store(static_cast<const char*>(command.input.data), std::memory_order_relaxed);
     task.input_chunk_bytes.store(command.input.chunk_bytes, std::memory_order_relaxed);
+    task.input_chunks.store(command.num_chunks, std::memory_order_relaxed);
     task.chunks_read_ahead.store(0, std::memory_order_relaxed);
     task.counter = 0;
     task.ticket.store(static_cast<uint64_t>(number) << 32 | static_cast<uint32_t>(command.num_chunks), std::memory_order_release);
@@ -152,18 +153,19 @@ void Stream::publish(int64_t count) {
 }
 
 void Stream::end_recording() {
-  if (recording_) recording_->shrink_to_fit();
+  if (recording_) recording_->commands.shrink_to_fit();
   recording_ = nullptr;
 }
 
-void Stream::replay(const CommandList& list) {
-  const int64_t size = static_cast<int64_t>(list.size());
+void Stream::replay(CommandList& list) {
+  const int64_t size = static_cast<int64_t>(list.commands.size());
   for (int64_t begin = 0; begin < size; begin += kReplayedAtOnce) {
     const int64_t count = std::min(kReplayedAtOnce, size - begin);
     const int64_t first = head_.load(std::memory_order_relaxed);
-    for (int64_t i = 0; i < count; i++) slot(first + i).command = &list[static_cast<size_t>(begin + i)];
+    for (int64_t i = 0; i < count; i++) slot(first + i).command = &list.commands[static_cast<size_t>(begin + i)];
     publish(count);
   }
+  list.last_event = record();
 }
 
 bool Stream::claimable() const {
@@ -185,7 +187,7 @@ bool Stream::begin_read_ahead(ReadAhead& ahead) {
     const int32_t chunk = task.chunks_read_ahead.fetch_add(1, std::memory_order_relaxed) + 1;
     ahead.task = number;
     ahead.next = input + chunk * chunk_bytes;
-    ahead.end = ahead.next + (chunk < task.command->num_chunks ? std::min(chunk_bytes, read_ahead_bytes()) : 0);
+    ahead.end = ahead.next + (chunk < task.input_chunks.load(std::memory_order_relaxed) ? std::min(chunk_bytes, read_ahead_bytes()) : 0);
     return ahead.next < ahead.end;
   }
   return false;
@@ -350,16 +352,18 @@ BAO_EXPORT int32_t bao_stream_replay(void* handle, void* list) {
   Stream* stream = Stream::from(handle);
   if (!stream) return bao::kStreamClosed;
   if (!list) return bao::kNullPointer;
-  stream->replay(*static_cast<const bao::CommandList*>(list));
+  stream->replay(*static_cast<bao::CommandList*>(list));
   return bao::kOk;
 }
 
-// Frees a list of the stream, which is waited for: what was replayed may still run.
-BAO_EXPORT int32_t bao_stream_destroy_list(void* handle, void* list) {
+// Frees a list of the stream, once what was replayed of it is done.
+BAO_EXPORT int32_t bao_stream_destroy_list(void* handle, void* address) {
   Stream* stream = Stream::from(handle);
   if (!stream) return bao::kStreamClosed;
-  stream->wait(stream->record());
-  delete static_cast<bao::CommandList*>(list);
+  if (!address) return bao::kNullPointer;
+  auto* list = static_cast<bao::CommandList*>(address);
+  stream->wait(list->last_event);
+  delete list;
   return bao::kOk;
 }
 

@@ -58,7 +58,11 @@ struct Command {
 };
 
 // Recorded once, replayed as often as it is asked for.
-using CommandList = std::vector<Command>;
+struct CommandList {
+  std::vector<Command> commands;
+  // What was replayed last is done when this event is reached.
+  int64_t last_event = 0;
+};
 
 // A command in the queue.
 struct alignas(64) Task {
@@ -70,6 +74,7 @@ struct alignas(64) Task {
   // that makes the task begin takes the first. (Atomics, because a late reader may see the slot's next task.)
   std::atomic<const char*> input{nullptr};
   std::atomic<int64_t> input_chunk_bytes{0};
+  std::atomic<int32_t> input_chunks{0};
   std::atomic<int32_t> chunks_read_ahead{0};
   int64_t counter = 0;
   // This slot's, or of a list.
@@ -112,8 +117,8 @@ class Stream {
   // From here on what is enqueued goes to `list`, and is not run.
   void begin_recording(CommandList* list) { recording_ = list; }
   void end_recording();
-  // Enqueues what was recorded on this stream. The list must live until that is done.
-  void replay(const CommandList& list);
+  // Enqueues what was recorded on this stream. The list must live until its last_event.
+  void replay(CommandList& list);
 
   // Binds a thread, 0 the calling one, to processors (as the system numbers them); false where that can't be had.
   bool bind(int32_t thread, const int32_t* processors, int32_t count);

@@ -15,15 +15,20 @@ export class CpuCommandLists implements Recorder<CommandList> {
     if (oldest !== null) this.discard(oldest);
     const list = this.library.bao_stream_begin_list(this.stream);
     if (!list) return null;
+    const isWhole = this.fill(enqueue);
+    this.library.bao_stream_end_list(this.stream);
+    if (isWhole) return list;
+    this.discard(list);
+    return null;
+  }
+
+  /** False where there is no memory for all of the list: what is recorded was enqueued just before, so that nothing else can be wrong. */
+  private fill(enqueue: () => void): boolean {
     try {
       enqueue();
-      return list;
+      return true;
     } catch {
-      // All of it was enqueued just now: what is missing is memory for the list.
-      this.discard(list);
-      return null;
-    } finally {
-      this.library.bao_stream_end_list(this.stream);
+      return false;
     }
   }
 

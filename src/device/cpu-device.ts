@@ -38,8 +38,10 @@ interface Allocation {
   purpose: string;
 }
 
-/** Two sets of step inputs take turns, batches grow and shrink; a list has some 300 bytes an op. */
-const MAX_COMMAND_LISTS = 64;
+/** More sequences compute so long that it makes no difference how they are enqueued, and have so many sizes that few steps come again. */
+const MAX_REPLAYED_SEQS = 8;
+/** Two sets of step inputs take turns, and block tables widen as sequences grow; a list has some 300 bytes an op. */
+const MAX_COMMAND_LISTS = 8 * MAX_REPLAYED_SEQS;
 
 const ISA_NAMES = Object.keys(ISA_CODES) as CpuIsa[];
 
@@ -187,8 +189,8 @@ export class CpuDevice implements Device {
   }
 
   /** Steps are not filled up: what is computed costs more than what is enqueued. */
-  replaySize(numSeqs: number): number {
-    return numSeqs;
+  replaySize(numSeqs: number): number | null {
+    return numSeqs <= MAX_REPLAYED_SEQS ? numSeqs : null;
   }
 
   replayable<Result>(enqueue: () => Result): Result {

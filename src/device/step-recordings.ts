@@ -5,7 +5,7 @@ import type { Ops } from './device.ts';
 export interface Recorder<Recording> {
   /**
    * What `enqueue` calls, recorded and not run. `oldest`, if there is one, has to go: it may become the new one. null: it can't be had, and no more
-   * are to be tried. Throws what ops throw.
+   * are to be tried.
    */
   record(enqueue: () => void, oldest: Recording | null): Recording | null;
   /** Enqueues what was recorded. */
