@@ -5,7 +5,7 @@
  * the piece, the top bit set when more pieces of the same message follow) and the piece, padded to four bytes. Messages longer than a quarter of
  * the ring travel in pieces, so their size is not limited by the ring's.
  *
- * The writer never waits: what does not fit is kept in order and goes out with `flush`. The reader sleeps on a doorbell (see `doorbell.ts`).
+ * The writer never waits: what does not fit is kept in order and goes out with `flush`. Who wakes the reader is `core-link.ts`'s affair.
  */
 const HEADER_BYTES = 128;
 const WRITE_POSITION = 0;
