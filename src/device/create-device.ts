@@ -35,19 +35,16 @@ async function openCpu(options: DeviceOptions): Promise<Device> {
   const shares = Array.from({ length: coreIndex + 1 }, (_, core) => shareOfThreads(total, core, numCores));
   const threads = shares.pop()!;
   const firstThread = shares.reduce((sum, share) => sum + share, 0);
-  return createCpuDevice({
-    libraryPath,
-    threads,
-    isa,
-    processors: bindThreads ? processorsOf(firstThread, threads) : [],
-  });
+  const cores = bindThreads ? coresToBind(total) : [];
+  return createCpuDevice({ libraryPath, threads, isa, processors: cores.slice(firstThread, firstThread + threads) });
 }
 
-/** For each of `count` threads of all engine cores', from `first` on, the processors of a physical core; more threads than cores share them. Throws an Error. */
-function processorsOf(first: number, count: number): number[][] {
-  const cores = physicalCores();
-  if (cores === null) throw new Error('--cpu-threads-bind auto: this system does not tell which cores there are.');
-  return Array.from({ length: count }, (_, i) => cores[(first + i) % cores.length]!);
+/**
+ * The processors of a physical core for each of `numThreads` threads, those of all engine cores. None where threads are fewer than cores, since
+ * other processes may have chosen the same ones then, or more.
+ */
+export function coresToBind(numThreads: number, cores: number[][] | null = physicalCores()): number[][] {
+  return cores?.length === numThreads ? cores : [];
 }
 
 // Loaded when asked for: a server on the CPU has no use for it.

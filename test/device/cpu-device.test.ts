@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { ensureCpuLibrary } from '../../scripts/build-cpu.ts';
 import { createCpuDevice } from '../../src/device/cpu-device.ts';
 import { availableThreads, physicalCores, systemMemory } from '../../src/device/cpu-resources.ts';
-import { createDevice, shareOfThreads } from '../../src/device/create-device.ts';
+import { coresToBind, createDevice, shareOfThreads } from '../../src/device/create-device.ts';
 import { finish, floats, openDevice, readFloats } from './harness.ts';
 
 describe('the CPU device', () => {
@@ -180,6 +180,16 @@ describe('the CPU device', () => {
 test('threads are shared evenly between engine cores, one at least', () => {
   expect([0, 1, 2].map((core) => shareOfThreads(8, core, 3))).toEqual([3, 3, 2]);
   expect([0, 1].map((core) => shareOfThreads(1, core, 2))).toEqual([1, 1]);
+});
+
+test('threads are bound where each has a core of its own, and no core is left', () => {
+  const cores = [
+    [0, 2],
+    [1, 3],
+  ];
+  expect(coresToBind(2, cores)).toEqual(cores);
+  for (const numThreads of [1, 3]) expect(coresToBind(numThreads, cores)).toEqual([]);
+  expect(coresToBind(2, null)).toEqual([]);
 });
 
 describe('resources of the machine', () => {

@@ -18,8 +18,8 @@ export const deviceFlags = {
   'cpu-threads-bind': {
     type: 'string',
     choices: ['auto', 'nobind'],
-    default: 'nobind',
+    default: 'auto',
     env: 'BAO_CPU_OMP_THREADS_BIND',
-    help: 'auto: each compute thread stays on a physical core of its own, of those that this process may use (see taskset). nobind: the system moves them.',
+    help: 'auto: where there are as many compute threads as physical cores that this process may use (see taskset), each thread stays on one. nobind: the system moves them.',
   },
 } as const satisfies FlagTable;
