@@ -120,17 +120,18 @@ struct PagedAttentionArgs {
 // Keys are taken in tiles and ranges that start at absolute positions, so that a query's result is the same in every batch.
 constexpr int64_t kKeyTile = 64;
 constexpr int64_t kKeyRange = 512;
-// Rows (queries times heads of a group) that a work item has at most, unless one query alone has more.
-constexpr int64_t kAttentionRows = 48;
-static constexpr int64_t attention_item_rows(int64_t group) { return group > kAttentionRows ? group : kAttentionRows; }
+// Rows (queries times heads of a group) that a work item has at most, unless one query alone has more. Many share what widening a tile of
+// keys costs; few are shared out more evenly, and are all that there are where threads share ranges of keys.
+constexpr int64_t kManyAttentionRows = 192, kFewAttentionRows = 48;
+static constexpr int64_t attention_item_rows(int64_t group, int64_t rows) { return group > rows ? group : rows; }
 // Floats of one partial result: per row its maximum, its sum and its weighted values.
 static constexpr int64_t attention_partial_floats(int64_t group, int64_t head_dim) {
-  return attention_item_rows(group) * (padded_head_dim(head_dim) + 16);
+  return attention_item_rows(group, kFewAttentionRows) * (padded_head_dim(head_dim) + 16);
 }
 static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
   // Of each row its query (a half of which takes as much as four floats, see kernels/attention_halves.h), scores, and two states; of a tile
   // of keys a copy in the cache's type and one that rows share.
-  const int64_t rows = round_up(attention_item_rows(group), 16), dim = padded_head_dim(head_dim);
+  const int64_t rows = round_up(attention_item_rows(group, kManyAttentionRows), 16), dim = padded_head_dim(head_dim);
   return rows * (6 * dim + kKeyTile + 8) + kKeyTile * 4 * round_up(dim, 64) + 1024;
 }
 

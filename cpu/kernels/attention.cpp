@@ -73,7 +73,7 @@ class Attention {
   static size_t bytes(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
 
   State partial_state(float* partial) const {
-    const int64_t rows = attention_item_rows(group_of(a_));
+    const int64_t rows = attention_item_rows(group_of(a_), kFewAttentionRows);
     return {partial, partial + rows, partial + 2 * rows};
   }
 
@@ -143,8 +143,7 @@ class Attention {
   }
 
   void finish(const Item& item, const State& state) {
-    for (int64_t row = 0; row < item.rows(); row++) {
-      const int64_t head = item.kv_head * item.group + row % item.group;
+    item.for_each_row([&](int64_t row, int64_t query, int64_t head) {
       float sum = state.sum[row], factor = 1.0f;
       if (a_.sinks) {
         const float maximum = max(state.maximum[row], a_.sinks[head]);
@@ -153,7 +152,7 @@ class Attention {
       }
       factor = sum > 0 ? factor / sum : 0.0f;
       const float* values = state.values + row * dim_;
-      float* out = a_.out + (item.query + row / item.group) * a_.ld_out + head * a_.head_dim;
+      float* out = a_.out + query * a_.ld_out + head * a_.head_dim;
       for (int64_t d = 0; d < a_.head_dim; d += kLanes) {
         const F result = load(values + d) * factor;
         if (d + kLanes <= a_.head_dim) {
@@ -162,7 +161,7 @@ class Attention {
           store_n(out + d, result, a_.head_dim - d);
         }
       }
-    }
+    });
   }
 
   const PagedAttentionArgs& a_;
@@ -179,7 +178,7 @@ class Attention {
 template <class T>
 void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
   Attention<T> attention(a, c.scratch);
-  Items items(a);
+  Items items(a, c.num_threads);
   Item item;
   if (!splits(a, c.num_threads)) {
     bool found = items.find(c.chunk, item);
@@ -206,7 +205,7 @@ template <class T>
 void merge_split(const PagedAttentionArgs& a, const ChunkContext& c) {
   if (!splits(a, c.num_threads)) return;
   Attention<T> attention(a, c.scratch);
-  Items items(a);
+  Items items(a, c.num_threads);
   Item item;
   const int64_t stride = attention_partial_floats(a.num_heads / a.num_kv_heads, a.head_dim);
   int64_t mine = c.chunk;

@@ -3,7 +3,6 @@
 
 #include "attention_half_tile.h"
 #include "attention_items.h"
-#include "attention_softmax.h"
 
 #if defined(__AVX512FP16__)
 namespace bao::BAO_ISA {
@@ -17,14 +16,16 @@ class HalfRows {
     queries_ = scratch.take<Halves>(rows * ld_queries_);
     factors_ = scratch.take<float>(rows);
     scores_ = scratch.take<float>(rows * kKeyTile);
+    keep_ = scratch.take<float>(rows);
+    spans_ = {scratch.take<int32_t>(rows), scratch.take<int32_t>(rows)};
     keys_ = scratch.take<WidenedE4M3>(kKeyTile * dim_);
     values_ = scratch.take<WidenedE4M3>(kKeyTile * ld_values_);
   }
 
   // Each times the power of two that brings its greatest number to where sums don't overflow.
   void load_queries(const Item& item) {
-    for (int64_t row = 0; row < item.rows(); row++) {
-      const float* q = item.query_of(a_, row);
+    item.for_each_row([&](int64_t row, int64_t query, int64_t head) {
+      const float* q = a_.q + query * a_.ld_q + head * a_.head_dim;
       const auto at = [&](int64_t d) {
         return (d + kLanes <= a_.head_dim ? load(q + d) : load_n(q + d, a_.head_dim - d)) * a_.scale;
       };
@@ -33,7 +34,7 @@ class HalfRows {
       const Scale scale = scale_for<kQueryExponent>(bits_to_float(static_cast<uint32_t>(reduce_max(magnitude))));
       factors_[row] = scale.from_half * 256.0f;
       for (int64_t d = 0; d < a_.head_dim; d += kLanes) store_query(row, d, at(d) * scale.to_half);
-    }
+    });
   }
 
   // Adds the keys of a tile that rows see to the state; `next` is attended next.
@@ -46,7 +47,7 @@ class HalfRows {
     softmax(item, span, state);
     const bool value_nan = direct ? add_values<true>(item, span, now.values, dim_, Coming<Float8E4M3>{next.key_areas, next.values}, state)
                                   : add_staged_values(item, span, now, state);
-    if (value_nan) mark_values(item, span, now, state);
+    if (value_nan) mark_values(item, now, state);
   }
 
  private:
@@ -77,10 +78,12 @@ class HalfRows {
   // Probabilities become pairs of halves, and zeros where a row does not see a key, so that all rows can take all values: those of unseen
   // keys are finite as numbers over 256.
   void softmax(const Item& item, const KeySpan& span, const State& state) {
+    item.see(a_, span.tile, spans_);
+    softmax_rows(scores_, spans_, item.rows(), a_.soft_cap, state, keep_);
+    rescale(state.values, keep_, item.rows(), dim_);
     for (int64_t row = 0; row < item.rows(); row++) {
-      const int64_t begin = item.span_begin(a_, row, span.tile), end = item.span_end(row, span.tile);
+      const int32_t begin = spans_.begin[row], end = spans_.end[row];
       float* scores = scores_ + row * kKeyTile;
-      if (begin < end) softmax_row(scores, static_cast<int32_t>(begin), static_cast<int32_t>(end), a_.soft_cap, state.maximum[row], state.sum[row], state.values + row * dim_, dim_);
       for (int64_t j = span.group_begin() * kGroup; j < span.group_end() * kGroup; j += kLanes) {
         const bool seen = j + kLanes > begin && j < end;
         const __m256h halves = _mm512_cvtxps_ph(seen ? load(scores + j) * static_cast<float>(1 << kProbabilityExponent) : F{});
@@ -150,10 +153,9 @@ class HalfRows {
       for (int64_t row = 0; nan && row < item.rows(); row++) scores_[row * kKeyTile + key] = __builtin_nanf("");
     }
   }
-  void mark_values(const Item& item, const KeySpan& span, const Tile<Float8E4M3>& tile, const State& state) {
+  void mark_values(const Item& item, const Tile<Float8E4M3>& tile, const State& state) {
     for (int64_t row = 0; row < item.rows(); row++) {
-      const int64_t end = item.span_end(row, span.tile);
-      for (int64_t key = item.span_begin(a_, row, span.tile); key < end; key++) {
+      for (int64_t key = spans_.begin[row]; key < spans_.end[row]; key++) {
         const Float8E4M3* numbers = tile.values.of[key / kGroup] + key % kGroup * dim_;
         for (int64_t d = 0; d < dim_; d++) {
           if (numbers[d].is_nan()) state.values[row * dim_ + d] = __builtin_nanf("");
@@ -170,6 +172,8 @@ class HalfRows {
   float* factors_;
   // [rows][kKeyTile], scores and then pairs of probabilities
   float* scores_;
+  float* keep_;
+  RowSpans spans_;
   // A tile that is widened once for many rows: groups of [steps][64], [kKeyTile][ld_values]
   WidenedE4M3* keys_;
   WidenedE4M3* values_;

@@ -38,9 +38,9 @@ static State take_state(Scratch& scratch, int64_t rows, int64_t dim) {
 }
 
 BAO_INLINE void clear(const State& state, int64_t rows, int64_t dim) {
-  for (int64_t row = 0; row < rows; row++) {
-    state.maximum[row] = kNothing;
-    state.sum[row] = 0;
+  for (int64_t row = 0; row < rows; row += kLanes) {
+    store(state.maximum + row, set1(kNothing));
+    store(state.sum + row, F{});
   }
   std::memset(state.values, 0, static_cast<size_t>(rows * dim) * sizeof(float));
 }
@@ -58,34 +58,76 @@ static void merge(const State& into, const State& from, int64_t rows, int64_t di
   }
 }
 
-// Scores of one tile, of which the row sees those from begin to end, become probabilities relative to the row's new maximum; sum and
-// values so far are rescaled to it. Vectors without a score that the row sees are left out.
-static void softmax_row(float* scores, int32_t begin, int32_t end, float soft_cap, float& maximum, float& sum, float* values, int64_t dim) {
+// The keys of a tile that each row sees: those from its begin to its end, both of which never fall from one row to the next.
+struct RowSpans {
+  int32_t* begin;
+  int32_t* end;
+
+  RowSpans from(int64_t row) const { return {begin + row, end + row}; }
+};
+
+// The greatest of a row's scores in each lane; scores that the row does not see, beside some that it sees, become nothing.
+BAO_INLINE F highest_scores(float* scores, int32_t begin, int32_t end, float soft_cap) {
+  // (Of a score that is no number the second operand is taken.)
+  F highest = set1(kNothing);
+  if (begin == 0 && end == kKeyTile && !(soft_cap > 0)) {
+    BAO_UNROLL
+    for (int j = 0; j < kKeyTile; j += kLanes) highest = max(load(scores + j), highest);
+    return highest;
+  }
   I lane;
   for (int i = 0; i < kLanes; i++) lane[i] = i;
-  F highest = set1(kNothing);
-  const int32_t from = begin / kLanes * kLanes;
-  for (int32_t j = from; j < end; j += kLanes) {
+  for (int32_t j = begin / kLanes * kLanes; j < end; j += kLanes) {
     F s = load(scores + j);
     if (soft_cap > 0) s = soft_cap * tanh(s / soft_cap);
     const I key = lane + j;
     s = ((key >= begin) & (key < end)) ? s : set1(kNothing);
-    // (Of a score that is no number the second operand is taken.)
     highest = max(s, highest);
     store(scores + j, s);
   }
-  const float next = max(maximum, reduce_max(highest));
-  const float keep = exp(maximum - next);
-  F added{};
-  for (int32_t j = from; j < end; j += kLanes) {
-    const F p = exp(load(scores + j) - next);
-    added += p;
+  return highest;
+}
+
+// Scores become probabilities relative to the maximum; their sum in each lane.
+BAO_INLINE F exponentiate(float* scores, int32_t begin, int32_t end, float maximum) {
+  F sum{};
+  const F subtrahend = set1(maximum);
+  for (int32_t j = begin / kLanes * kLanes; j < end; j += kLanes) {
+    const F p = exp(load(scores + j) - subtrahend);
+    sum += p;
     store(scores + j, p);
   }
-  sum = sum * keep + reduce_add(added);
-  maximum = next;
-  if (keep == 1.0f) return;
-  for (int64_t d = 0; d < dim; d += kLanes) store(values + d, load(values + d) * keep);
+  return sum;
+}
+
+// Scores [rows][kKeyTile] of one tile become probabilities relative to each row's new maximum, where the row sees them; vectors without
+// such a score are left out. Sums so far are rescaled to it, and `keep` is what values so far have to be multiplied by. Numbers of rows
+// have room for whole vectors. (Rows are taken together so that one's latencies hide behind the others'.)
+static __attribute__((noinline)) void softmax_rows(float* scores, const RowSpans& spans, int64_t rows, float soft_cap,
+                                                   const State& state, float* keep) {
+  for (int64_t first = 0; first < rows; first += kLanes) {
+    const int count = static_cast<int>(min(kLanes, rows - first));
+    float* block = scores + first * kKeyTile;
+    const int32_t *begin = spans.begin + first, *end = spans.end + first;
+    F lanes[kLanes];
+    for (int r = 0; r < count; r++) lanes[r] = highest_scores(block + r * kKeyTile, begin[r], end[r], soft_cap);
+    const F before = load(state.maximum + first);
+    const F maximum = max(before, reduce_max(lanes, count));
+    store(state.maximum + first, maximum);
+    const F kept = exp(before - maximum);
+    store(keep + first, kept);
+    for (int r = 0; r < count; r++) {
+      lanes[r] = exponentiate(block + r * kKeyTile, begin[r], end[r], state.maximum[first + r]);
+    }
+    store(state.sum + first, load(state.sum + first) * kept + reduce_add(lanes, count));
+  }
+}
+
+static void rescale(float* values, const float* keep, int64_t rows, int64_t dim) {
+  for (int64_t row = 0; row < rows; row++, values += dim) {
+    if (keep[row] == 1.0f) continue;
+    for (int64_t d = 0; d < dim; d += kLanes) store(values + d, load(values + d) * keep[row]);
+  }
 }
 
 }  // namespace

@@ -134,10 +134,10 @@ BAO_INLINE void score_dims(F (&acc)[R][NV], const float* queries, int64_t ld, co
 
 // scores[R][NV vectors of keys] = queries[R][dim] · keys; a group's keys are vectors, ld_keys apart. Each score is one chain over
 // dim.
-template <int R, int NV, bool Ahead, class T, class C>
+template <int R, int NV, class T>
 static __attribute__((noinline)) void score_tile(const float* queries, int64_t ld, const T* const* keys, int64_t ld_keys,
-                                                 int64_t dim, float* scores, const C* const* soon, const C* const* later) {
-  constexpr int kLineDims = static_cast<int>(max(64 / (kGroup * static_cast<int64_t>(sizeof(C))), int64_t{1}));
+                                                 int64_t dim, float* scores, const T* const* soon, const T* const* later) {
+  constexpr int kLineDims = static_cast<int>(max(64 / (kGroup * static_cast<int64_t>(sizeof(T))), int64_t{1}));
   constexpr int kGroups = NV / kGroupVectors;
   F acc[R][NV] = {};
   const T* at[kGroups];
@@ -146,8 +146,8 @@ static __attribute__((noinline)) void score_tile(const float* queries, int64_t l
   const auto step = [&](auto dims, int64_t d) __attribute__((always_inline)) {
     BAO_UNROLL
     for (int g = 0; g < kGroups; g++) {
-      if (Ahead && (dims() == kLineDims || d % kLineDims == 0)) prefetch_near(soon[g] + d * kGroup);
-      if (Ahead && (dims() == kLineDims || d % kLineDims == kLineDims / 2)) prefetch_far(later[g] + d * kGroup);
+      if (dims() == kLineDims || d % kLineDims == 0) prefetch_near(soon[g] + d * kGroup);
+      if (dims() == kLineDims || d % kLineDims == kLineDims / 2) prefetch_far(later[g] + d * kGroup);
     }
     score_dims<dims()>(acc, queries, ld, at, ld_keys, d);
   };
@@ -166,26 +166,26 @@ static __attribute__((noinline)) void score_tile(const float* queries, int64_t l
 }
 
 // Scores of R rows against the groups [begin, end).
-template <int R, bool Ahead, class T, class C>
+template <int R, class T>
 static void score_groups(const float* queries, int64_t ld, const Groups<T>& keys, int64_t ld_keys, int64_t dim, int64_t begin,
-                         int64_t end, float* scores, const Coming<C>& coming) {
+                         int64_t end, float* scores, const Coming<T>& coming) {
   constexpr int NV = tile_vectors<R> < kKeyTile / kLanes ? tile_vectors<R> : kKeyTile / kLanes;
   constexpr int kGroups = NV / kGroupVectors;
   int64_t g = begin;
   for (; g + kGroups <= end; g += kGroups) {
-    score_tile<R, NV, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g, coming.later.of + g);
+    score_tile<R, NV>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g, coming.later.of + g);
   }
   for (; g < end; g++) {
-    score_tile<R, kGroupVectors, Ahead>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g,
+    score_tile<R, kGroupVectors>(queries, ld, keys.of + g, ld_keys, dim, scores + g * kGroup, coming.soon.of + g,
                                         coming.later.of + g);
   }
 }
 
 // out[R][NV vectors of dimensions] += probabilities[R][keys begin to end of a tile] · values, rows of which are ld apart; each
 // output is one chain over the keys.
-template <int R, int NV, bool Ahead, class T, class C>
+template <int R, int NV, class T>
 static __attribute__((noinline)) void value_tile(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin,
-                                                 int64_t end, int64_t column, float* out, const Coming<C>& coming) {
+                                                 int64_t end, int64_t column, float* out, const Coming<T>& coming) {
   constexpr int kTogether = kWidened<T> > 1 && kWidened<T> < NV ? kWidened<T> : NV;
   F acc[R][NV];
   BAO_UNROLL
@@ -194,13 +194,11 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
     const int64_t group = begin / kGroup, stop = min(end, (group + 1) * kGroup);
     const T* row = values.of[group] + begin % kGroup * ld + column;
     for (; begin < stop; begin++, row += ld) {
-      if constexpr (Ahead) {
-        const int64_t at = begin % kGroup * ld + column;
-        BAO_UNROLL
-        for (int64_t i = 0; i < NV * kLanes; i += 64 / static_cast<int64_t>(sizeof(C))) {
-          prefetch_near(coming.soon.of[group] + at + i);
-          prefetch_far(coming.later.of[group] + at + i);
-        }
+      const int64_t at = begin % kGroup * ld + column;
+      BAO_UNROLL
+      for (int64_t i = 0; i < NV * kLanes; i += 64 / static_cast<int64_t>(sizeof(T))) {
+        prefetch_near(coming.soon.of[group] + at + i);
+        prefetch_far(coming.later.of[group] + at + i);
       }
       BAO_UNROLL
       for (int first = 0; first < NV; first += kTogether) {
@@ -220,15 +218,15 @@ static __attribute__((noinline)) void value_tile(const float* probabilities, con
 }
 
 // All of the columns, tiles of NV vectors first, then narrower ones.
-template <int R, int NV, bool Ahead, class T, class C>
+template <int R, int NV, class T>
 static void value_columns(const float* probabilities, const Groups<T>& values, int64_t ld, int64_t begin, int64_t end,
-                          int64_t column, float* out, const Coming<C>& coming) {
+                          int64_t column, float* out, const Coming<T>& coming) {
   for (; column + NV * kLanes <= ld; column += NV * kLanes) {
-    value_tile<R, NV, Ahead>(probabilities, values, ld, begin, end, column, out, coming);
+    value_tile<R, NV>(probabilities, values, ld, begin, end, column, out, coming);
   }
   if constexpr (NV > kGroupVectors) {
     if (column < ld) {
-      value_columns<R, NV / 2, Ahead>(probabilities, values, ld, begin, end, column, out, coming);
+      value_columns<R, NV / 2>(probabilities, values, ld, begin, end, column, out, coming);
     }
   }
 }

@@ -130,6 +130,45 @@ BAO_INLINE float reduce_add(F v) { return reduce_add(_mm256_add_ps(_mm512_castps
 BAO_INLINE float reduce_max(F v) { return reduce_max(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
 #endif
 
+// The same of `count` vectors at once, one in each lane of the result; the lanes behind them hold anything.
+#if defined(__AVX512F__)
+template <class Combine>
+BAO_INLINE F reduce_each(const F* v, Combine combine) {
+  F quarters[4];
+  BAO_UNROLL
+  for (int i = 0; i < 4; i++) {
+    // Halves of the vectors, then quarters: one 128-bit piece is left of each of i, i + 4, i + 8, i + 12.
+    const auto halves = [&](int a, int b) {
+      return combine(_mm512_shuffle_f32x4(v[a], v[b], 0x44), _mm512_shuffle_f32x4(v[a], v[b], 0xee));
+    };
+    const F low = halves(i, i + 4), high = halves(i + 8, i + 12);
+    quarters[i] = combine(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+  }
+  const auto pairs = [&](F a, F b) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return combine(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  };
+  const F even = pairs(quarters[0], quarters[1]), odd = pairs(quarters[2], quarters[3]);
+  return combine(_mm512_shuffle_ps(even, odd, 0x88), _mm512_shuffle_ps(even, odd, 0xdd));
+}
+#endif
+BAO_INLINE F reduce_add(const F* v, int count) {
+#if defined(__AVX512F__)
+  if (count > 4) return reduce_each(v, [](F a, F b) { return a + b; });
+#endif
+  F sums{};
+  for (int i = 0; i < count; i++) sums[i] = reduce_add(v[i]);
+  return sums;
+}
+BAO_INLINE F reduce_max(const F* v, int count) {
+#if defined(__AVX512F__)
+  if (count > 4) return reduce_each(v, [](F a, F b) { return max(a, b); });
+#endif
+  F maxima{};
+  for (int i = 0; i < count; i++) maxima[i] = reduce_max(v[i]);
+  return maxima;
+}
+
 BAO_INLINE I max(I a, I b) { return a > b ? a : b; }
 BAO_INLINE int32_t reduce_max(I v) {
 #if defined(__AVX512F__)
@@ -171,7 +210,8 @@ BAO_INLINE F exp(F x) {
   x = min(max(x, lowest), set1(88.0f));
   // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, in the current mode, without an instruction of its own.
   const F magic = set1(12582912.0f);
-  const F n = fma(x, set1(1.44269504f), magic) - magic;
+  const F rounded = fma(x, set1(1.44269504f), magic);
+  const F n = rounded - magic;
   F r = fma(n, set1(-0.693359375f), x);
   r = fma(n, set1(2.12194440e-4f), r);
   F p = set1(1.9875691500e-4f);
@@ -181,7 +221,8 @@ BAO_INLINE F exp(F x) {
   p = fma(p, r, set1(1.6666665459e-1f));
   p = fma(p, r, set1(5.0000001201e-1f));
   p = fma(p, r * r, r) + 1.0f;
-  const I exponent = (__builtin_convertvector(n, I) + 127) << 23;
+  // Beside 1.5 * 2^23 the integer stands in the lowest bits; the others are shifted out.
+  const I exponent = reinterpret_cast<I>((as_bits(rounded) << 23) + 0x3f800000u);
   const F result = p * reinterpret_cast<F>(exponent);
   return reinterpret_cast<F>(reinterpret_cast<I>(result) & ~vanishes);
 }
