@@ -59,7 +59,7 @@ export class StepGraphs implements Recorder<Graph> {
   record(enqueue: () => void, oldest: Graph | null): Graph | null {
     try {
       const graph = this.runtime.captureGraph(this.stream, enqueue, (captured) => this.executable(captured, oldest));
-      log.debug('A step is captured as a CUDA graph', { ...graph });
+      log.debug('A step is captured as a CUDA graph', { bytes: graph.bytes });
       return graph;
     } catch (error) {
       this.runtime.functions.cudaGetLastError();
