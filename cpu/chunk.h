@@ -19,8 +19,9 @@ struct ChunkContext {
   // 0 when the task starts: for chunks that share out work whose amount was not known when the task was enqueued.
   int64_t* counter;
 
-  // 0, 1, 2, ... over all chunks of the task.
-  __attribute__((always_inline)) int64_t next_item() const { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+  // Where chunks share out items that are numbered from 0 on: chunk i begins with item i, so that none takes its second before all have
+  // a first, and goes on with what this gives.
+  __attribute__((always_inline)) int64_t next_item() const { return num_chunks + __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 };
 
 }  // namespace bao

@@ -6,14 +6,13 @@
 
 namespace bao {
 
-// Shares out pieces of a task among its chunks, which are no more than the pieces: chunk i begins with piece i, and takes one
-// after another as it goes on. `run(piece, claim_next)` calls claim_next once, when it nears its end: the piece after it, or -1.
+// Shares out pieces of a task among its chunks, which are no more than the pieces. `run(piece, claim_next)` calls claim_next once, when it nears its end: the piece after it, or -1.
 template <class Run>
 __attribute__((always_inline)) inline void for_each_piece(const ChunkContext& c, int64_t pieces, Run run) {
   for (int64_t piece = c.chunk; piece >= 0;) {
     int64_t next = -1;
     run(piece, [&] {
-      const int64_t claimed = c.num_chunks + c.next_item();
+      const int64_t claimed = c.next_item();
       return next = claimed < pieces ? claimed : -1;
     });
     piece = next;

@@ -18,8 +18,9 @@
 //     return s->enqueue(scale_chunk, ScaleArgs{x, out, n, factor}, ceil_div(n, kScaleGrain));   // 0 chunks: nothing to do
 //   }
 //
-// Rules: arguments go by value into the queue (trivially copyable, at most Task::kArgBytes), data pointers are read when the
-// task runs, never while it is enqueued; a chunk must not block; a result must not depend on the number of chunks' threads.
+// Rules: arguments go by value into the queue (trivially copyable, at most Command::kArgBytes), data pointers are read when the
+// task runs, never while it is enqueued (a recorded step is enqueued again without asking); a chunk must not block; a result must
+// not depend on the number of chunks' threads.
 // Files in cpu/*.cpp are compiled once for the architecture's baseline; files in cpu/kernels/*.cpp once per instruction set,
 // inside namespace bao::BAO_ISA, and are reached through the table in kernels.h (`s->kernels()`).
 #pragma once

@@ -174,7 +174,6 @@ class Attention {
   const Item* upcoming_ = nullptr;
 };
 
-// Chunk i begins with item i: one that took its second item before the others have begun would leave them none where items are few.
 template <class T>
 void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
   Attention<T> attention(a, c.scratch);
@@ -184,7 +183,7 @@ void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
     bool found = items.find(c.chunk, item);
     while (found) {
       Item upcoming;
-      found = items.find(c.num_chunks + c.next_item(), upcoming);
+      found = items.find(c.next_item(), upcoming);
       attention.run(item, found ? &upcoming : nullptr);
       item = upcoming;
     }
@@ -196,7 +195,7 @@ void attend(const PagedAttentionArgs& a, const ChunkContext& c) {
     for (int64_t range = item.range_begin(a); range < item.range_end(); range++, partial++) {
       if (partial != mine) continue;
       attention.run_range(item, range, static_cast<float*>(c.workspace) + partial * stride);
-      mine = c.num_chunks + c.next_item();
+      mine = c.next_item();
     }
   }
 }
@@ -213,7 +212,7 @@ void merge_split(const PagedAttentionArgs& a, const ChunkContext& c) {
   for (int64_t number = 0; items.find(number, item); number++) {
     if (number == mine) {
       attention.merge_partials(item, partials, stride);
-      mine = c.num_chunks + c.next_item();
+      mine = c.next_item();
     }
     partials += max(0, item.range_end() - item.range_begin(a)) * stride;
   }

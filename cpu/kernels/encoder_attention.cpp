@@ -199,7 +199,7 @@ static void encoder_attention(const EncoderAttentionArgs& a, const ChunkContext&
   const Scratch scratch(a.head_dim, c.scratch);
   Items items(a);
   Item item;
-  while (items.find(c.next_item(), item)) attend(a, item, scratch);
+  for (int64_t number = c.chunk; items.find(number, item); number = c.next_item()) attend(a, item, scratch);
 }
 
 void use_encoder_attention(KernelTable& table) {
