@@ -118,7 +118,9 @@ export async function runStage(
   const commands: CommandResult[] = [];
   const figures: Record<string, unknown> = {};
   for (const command of stage.commands(context)) {
-    commands.push(await runCommand(command, limitMs - (performance.now() - started), log));
+    // A timer may end a command just before the limit; nothing runs in what that leaves.
+    const leftMs = commands.at(-1)?.outcome === 'timed out' ? 0 : limitMs - (performance.now() - started);
+    commands.push(await runCommand(command, leftMs, log));
     // One that failed may have got so far.
     const found = command.figures === undefined ? null : figuresOf(context.json(command.figures));
     if (found !== null) figures[command.figures!] = found;
