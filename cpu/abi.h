@@ -40,6 +40,7 @@ enum Isa : int32_t {
   kAvx512Vbmi = 4,  // and VBMI
   kAvx512Bf16 = 5,  // and BF16
   kAvx512Fp16 = 6,  // and FP16, VBMI2, GFNI
+  kAvx512Amx = 7,   // and AMX: TILE, BF16, INT8
 };
 
 // Static: an inline function compiled for AVX-512 must not become the whole library's (see kernels/simd.h).

@@ -19,7 +19,7 @@ namespace {
 // By the names of their namespaces.
 namespace isa_of {
 constexpr Isa portable = kPortable, avx2 = kAvx2, avx512 = kAvx512, avx512_vnni = kAvx512Vnni, avx512_vbmi = kAvx512Vbmi,
-              avx512_bf16 = kAvx512Bf16, avx512_fp16 = kAvx512Fp16;
+              avx512_bf16 = kAvx512Bf16, avx512_fp16 = kAvx512Fp16, avx512_amx = kAvx512Amx;
 }
 
 struct Kernels {
@@ -49,7 +49,7 @@ KernelTable make_table(int32_t isa) {
 }
 
 struct Tables {
-  KernelTable of[kAvx512Fp16 + 1];
+  KernelTable of[kAvx512Amx + 1];
 
   // None for what does not run here: filling one runs code that was compiled for it.
   Tables() {

@@ -14,7 +14,8 @@ namespace bao {
 // panels and an even k.
 //   float32, float16  [n / 16][k][16]
 //   bfloat16          [n / 16][k / 2][16][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
-// Where halves are multiplied (avx512_fp16), bfloat16 and float16 are [k / 2][16][2] halves in each panel, then [16] float32 that
+// Where there are matrix tiles (avx512_amx), bfloat16 has zeros up to a k that is a multiple of 32.
+// Where halves are multiplied (avx512_fp16 both, avx512_amx float16 alone), bfloat16 and float16 are [k / 2][16][2] halves in each panel, then [16] float32 that
 // its columns' numbers are to be multiplied by; see kernels/packed_weight.h.
 constexpr int64_t kPanelColumns = 16;
 // What a register tile takes at once, at most.
@@ -261,12 +262,12 @@ constexpr int64_t kConvertRows = 32;
 
 struct KernelTable {
   Isa isa;
-  // Rows of x that one register tile holds at most, and the panels that a tile of so many rows takes at once.
-  int32_t tile_rows;
-  int64_t (*tile_panels)(int64_t rows);
+  // Rows of x in a register tile where there are `rows` in all, and the panels that a tile of so many rows takes at once.
+  int64_t (*tile_rows)(int32_t w_dtype, int64_t rows);
+  int64_t (*tile_panels)(int32_t w_dtype, int64_t tile_rows);
   // The same for 8-bit floats.
-  int32_t fp8_tile_rows;
-  int64_t (*fp8_tile_panels)(int64_t rows);
+  int64_t (*fp8_tile_rows)(int64_t rows);
+  int64_t (*fp8_tile_panels)(int64_t tile_rows);
   // Bytes of a row of x for weights of a type; 0: rows are read where they are.
   int64_t (*packed_row_bytes)(int64_t k, int32_t w_dtype);
   void (*linear)(const LinearArgs&, const ChunkContext&);

@@ -35,11 +35,11 @@ struct WeightPanels {
 
 WeightPanels panels_for(const KernelTable& kernels, int32_t w_dtype, int64_t k, int64_t rows) {
   if (w_dtype == kFp8E4M3) {
-    const int64_t tile_rows = balanced_tile_rows(rows, kernels.fp8_tile_rows);
+    const int64_t tile_rows = kernels.fp8_tile_rows(rows);
     return {kFp8PanelColumns, fp8_column_bytes(k) * kFp8PanelColumns, tile_rows, kernels.fp8_tile_panels(tile_rows)};
   }
-  const int64_t tile_rows = balanced_tile_rows(rows, kernels.tile_rows);
-  return {kPanelColumns, kernels.packed_panel_bytes(k, w_dtype), tile_rows, kernels.tile_panels(tile_rows)};
+  const int64_t tile_rows = kernels.tile_rows(w_dtype, rows);
+  return {kPanelColumns, kernels.packed_panel_bytes(k, w_dtype), tile_rows, kernels.tile_panels(w_dtype, tile_rows)};
 }
 
 size_t scratch_bytes(int64_t rows, int32_t w_dtype) {
@@ -81,7 +81,7 @@ int32_t bao::enqueue_linear(void* handle, const float* x, int64_t ld_x, const vo
   const KernelTable& kernels = stream->kernels();
   const WeightPanels panels = panels_for(kernels, w_dtype, k, m);
   const int64_t row_bytes = kernels.packed_row_bytes(k, w_dtype);
-  const bool shared = m > std::min<int64_t>(kPrivateRows, kernels.tile_rows);
+  const bool shared = m > std::min(kPrivateRows, panels.tile_rows);
   LinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, panels.tile_rows, w_dtype, shared, rows_per_piece(*stream, m, n, panels), {}};
   const int64_t row_pieces = ceil_div(m, args.rows_per_piece);
   args.pieces = panel_pieces(*stream, panels.count(n), row_pieces, panels.most_per_piece(), panels.bytes, panels.tile_panels);
@@ -113,8 +113,8 @@ int32_t bao::enqueue_grouped_linear(void* handle, const float* x, int64_t ld_x, 
   const int32_t per_chunk = panels_per_piece(*stream, panels.count(n) * busy_experts, 1, panels.most_per_piece(), panels.tile_panels);
   const GroupedLinearArgs args{x, ld_x, weights, biases, expert_offsets, out, ld_out, n, k, w_dtype, num_experts, per_chunk};
   const size_t packed = static_cast<size_t>(rows * kernels.packed_row_bytes(k, w_dtype));
-  const int64_t most_tile_rows = w_dtype == kFp8E4M3 ? kernels.fp8_tile_rows : kernels.tile_rows;
-  if (const int32_t error = stream->reserve(scratch_bytes(kGroupedRows + most_tile_rows, w_dtype), packed)) return error;
+  const int64_t most_rows = kGroupedRows + panels_for(kernels, w_dtype, k, kGroupedRows).tile_rows;
+  if (const int32_t error = stream->reserve(scratch_bytes(most_rows, w_dtype), packed)) return error;
   if (packed > 0) {
     if (const int32_t error = enqueue_pack(*stream, {x, ld_x, rows, k, w_dtype})) return error;
   }

@@ -5,14 +5,30 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 namespace bao {
 
 #if defined(__x86_64__)
-// (Older compilers have no word for it in __builtin_cpu_supports.)
-static bool has_avx512_fp16() {
+// (Older compilers have no words for these in __builtin_cpu_supports.)
+static bool has_features(unsigned edx_bits) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 23 & 1);
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & edx_bits) == edx_bits;
+}
+static bool has_avx512_fp16() { return has_features(1u << 23); }
+static bool has_amx() { return has_features(1u << 22 | 1u << 24 | 1u << 25); }
+
+// Linux gives a process the registers of AMX when it asks for them; some sandboxes refuse.
+static bool request_amx() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -28,7 +44,8 @@ Isa detect_isa() {
   if (!__builtin_cpu_supports("avx512vbmi")) return kAvx512Vnni;
   if (!__builtin_cpu_supports("avx512bf16")) return kAvx512Vbmi;
   const bool fp16 = __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("gfni") && has_avx512_fp16();
-  return fp16 ? kAvx512Fp16 : kAvx512Bf16;
+  if (!fp16) return kAvx512Bf16;
+  return has_amx() && request_amx() ? kAvx512Amx : kAvx512Fp16;
 #else
   return kPortable;
 #endif

@@ -3,7 +3,7 @@
  * Run directly it prints the library's path.
  */
 
-import { suffix } from 'bun:ffi';
+import { dlopen, suffix } from 'bun:ffi';
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { devNull } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -34,6 +34,15 @@ const KERNEL_FLAGS = ['-fno-exceptions', '-fno-rtti', '-Wno-uninitialized', '-Wn
 
 const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512 = [...AVX2, '-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512'];
+const AVX512_FP16 = [
+  ...AVX512,
+  '-mavx512vnni',
+  '-mavx512vbmi',
+  '-mavx512vbmi2',
+  '-mavx512bf16',
+  '-mavx512fp16',
+  '-mgfni',
+];
 interface InstructionSet {
   flags: string[];
   /** The files of cpu/kernels where this set differs from the one below; default all. */
@@ -61,9 +70,14 @@ const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
           features: ['avx512_bf16'],
         },
         avx512_fp16: {
-          flags: [...AVX512, '-mavx512vnni', '-mavx512vbmi', '-mavx512vbmi2', '-mavx512bf16', '-mavx512fp16', '-mgfni'],
+          flags: AVX512_FP16,
           only: ['linear', 'packed_weight', 'attention'],
           features: ['avx512_vbmi2', 'avx512_fp16', 'gfni'],
+        },
+        avx512_amx: {
+          flags: [...AVX512_FP16, '-mamx-tile', '-mamx-bf16', '-mamx-int8'],
+          only: ['linear', 'packed_weight'],
+          features: ['amx_tile', 'amx_bf16', 'amx_int8'],
         },
       }
     : { portable: { flags: [], features: [] } };
@@ -87,14 +101,14 @@ interface LibraryContents {
  */
 export type InstructionSets = 'best' | 'runnable' | 'all';
 
-/** A set that GCC before 12 and Clang before 14 have no word for. */
-const NEWEST_SET = 'avx512_fp16';
+/** Sets that GCC before 12 and Clang before 14 have no word for. */
+const NEWEST_SETS = ['avx512_fp16', 'avx512_amx'];
 
-/** Whether a compiler knows all sets, or all but the newest. */
+/** Whether a compiler knows all sets, or all but the newest ones. */
 type CompilerAge = 'knows all' | 'is older';
 
 export async function ageOf(compiler: string): Promise<CompilerAge> {
-  const newest = INSTRUCTION_SETS[NEWEST_SET];
+  const newest = INSTRUCTION_SETS[NEWEST_SETS.at(-1)!];
   const check = ['-fsyntax-only', '-x', 'c++', ...(newest?.flags ?? []), devNull];
   return run(compiler, check).then(
     () => 'knows all' as const,
@@ -102,9 +116,24 @@ export async function ageOf(compiler: string): Promise<CompilerAge> {
   );
 }
 
-/** What the processor says of itself; null where the system has no such file. */
+/** What the processor says of itself, but for what the system does not let a process use; null where the system has no such file. */
 function cpuinfo(): string | null {
-  return existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : null;
+  if (!existsSync('/proc/cpuinfo')) return null;
+  const info = readFileSync('/proc/cpuinfo', 'utf8');
+  return info.includes(' amx_tile') && !grantsAmx() ? info.replaceAll(/ amx_\w+/g, '') : info;
+}
+
+/** `request_amx` of cpu/platform.cpp. */
+function grantsAmx(): boolean {
+  const [ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA] = [158, 0x1023, 18];
+  try {
+    const libc = dlopen('libc.so.6', { syscall: { args: ['i64', 'i64', 'i64'], returns: 'i64' } });
+    const refused = libc.symbols.syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA);
+    libc.close();
+    return Number(refused) === 0;
+  } catch {
+    return false;
+  }
 }
 
 /** Of these sets those that a processor runs; all where it does not say. */
@@ -129,7 +158,7 @@ export function libraryContents(
   info = cpuinfo(),
   compiler: CompilerAge = 'knows all',
 ): LibraryContents {
-  const known = Object.keys(INSTRUCTION_SETS).filter((set) => compiler === 'knows all' || set !== NEWEST_SET);
+  const known = Object.keys(INSTRUCTION_SETS).filter((set) => compiler === 'knows all' || !NEWEST_SETS.includes(set));
   const sets = which === 'all' ? known : runnableSets(known, info);
   const files = filesWith(KERNELS, /\.cpp$/).map((source) => basename(source, '.cpp'));
   const versions = sets.flatMap((set) =>

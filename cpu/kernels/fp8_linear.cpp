@@ -285,7 +285,7 @@ static void quantize_fp8_weight(const Fp8WeightArgs& a, const ChunkContext& c) {
 }
 
 void use_fp8_linear(KernelTable& table) {
-  table.fp8_tile_rows = kFp8TileRows;
+  table.fp8_tile_rows = [](int64_t rows) { return balanced_tile_rows(rows, kFp8TileRows); };
   table.fp8_tile_panels = [](int64_t) -> int64_t { return 1; };
   table.fp8_linear = fp8_linear;
   table.fp8_grouped_linear = fp8_grouped_linear;

@@ -1,7 +1,9 @@
 // The namespace of the instruction set that this file is being compiled for (see simd.h).
 #pragma once
 
-#if defined(__AVX512FP16__)
+#if defined(__AMX_BF16__)
+#define BAO_ISA avx512_amx
+#elif defined(__AVX512FP16__)
 #define BAO_ISA avx512_fp16
 #elif defined(__AVX512BF16__)
 #define BAO_ISA avx512_bf16

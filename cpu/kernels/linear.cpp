@@ -3,7 +3,7 @@
 // Every output is one chain of fused multiply-adds over k = 0, 1, 2, ... (pairs of k with VDPBF16PS, kHalfSteps pairs of k added as halves
 // first with scaled halves), whatever the tile's shape, the blocking of k or the number of rows: partial sums between blocks of k are
 // kept as float32, which changes nothing. So a row's result is the same in every batch.
-#include "linear_tile.h"
+#include "matrix_tile.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -17,7 +17,9 @@ constexpr int64_t packed_row_floats(int64_t k) { return round_up(ceil_div(k, 2) 
 template <class P>
 BAO_INLINE void pack_row(const float* x, int64_t k, float* packed) {
   const int64_t pairs = ceil_div(k, 2);
-  packed[pairs - 1] = 0;
+  // Of an odd k, or up to a whole row of a matrix register.
+  const int64_t filled = uses_matrices<P> ? ceil_div(k, kMatrixDepth) * kMatrixDepth / 2 : pairs;
+  for (int64_t i = k / 2; i < filled; i++) packed[i] = 0;
   if constexpr (uses_halves<P>) {
     const Scale scale = scale_for<kRowExponent>(greatest_magnitude(x, k));
     convert_row(x, scale.to_half, reinterpret_cast<Float16*>(packed), k);
@@ -57,23 +59,46 @@ BAO_INLINE SumScales sum_scales(const LinearArgs& a, const Activations<P>& x, in
   return {x.at(row, round_up(a.k, 2)).a, x.row_stride, columns, panel_bytes<P>(a.k)};
 }
 
+// Rows of a tile where there are `rows` in all, and panels that a tile of so many takes at once.
+template <class P>
+constexpr int64_t tile_rows_for(int64_t rows) {
+  return uses_matrices<P> ? matrix_tile_rows(rows) : balanced_tile_rows(rows, kTileRows);
+}
+template <class P>
+constexpr int64_t tile_panels_for(int64_t tile_rows) {
+  return uses_matrices<P> ? matrix_tile_panels(tile_rows) : tile_panels(tile_rows);
+}
+
+// `k` k of some panels by the rows of one tile.
+template <class P, class Source>
+BAO_INLINE void tile_of_rows(MatrixRegisters& registers, int64_t count, const Rows& rows, const Panels& w, int64_t k,
+                             const Source& source, const Sums& sums) {
+#if defined(__AMX_BF16__)
+  if constexpr (uses_matrices<P>) return matrix_rows(registers, count, rows, w, k, source, sums);
+#endif
+  static_cast<void>(registers);
+  panel_rows<kTileRows, P>(count, rows, w, k, source, sums);
+}
+
 // Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another: as many panels
 // as a tile takes at once, over some k.
 template <class P>
 class Blocks {
  public:
-  Blocks(const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin, int64_t panel_end,
-         void* scratch)
-      : a_(a),
+  Blocks(MatrixRegisters& registers, const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end,
+         int64_t panel_begin, int64_t panel_end, void* scratch)
+      : registers_(registers),
+        a_(a),
         x_(x),
         row_begin_(row_begin),
         rows_(row_end - row_begin),
         panel_begin_(panel_begin),
         panels_(weight_panels<P>(a.w, a.k, panel_begin, panel_end)),
-        at_once_(tile_panels(a.tile_rows)),
+        at_once_(tile_panels_for<P>(a.tile_rows)),
         depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kWholeDepth)),
         tile_lines_(ceil_div(depth_ * kColumnBytes / 64, ceil_div(rows_, a.tile_rows))),
         period_(ceil_div(steps_of<P>(depth_) / kRound<P>, tile_lines_)),
+        step_lines_(ceil_div(tile_lines_, ceil_div(depth_, kMatrixDepth))),
         partial_(static_cast<float*>(scratch)) {}
 
   void multiply(NextWeights last) const {
@@ -90,7 +115,10 @@ class Blocks {
   // Bytes of a k of a panel, nearly.
   static constexpr int64_t kColumnBytes = panel_columns<P> * static_cast<int64_t>(sizeof(P));
   // k of a block are whole rounds, or whole sums of halves.
-  static constexpr int64_t kWholeDepth = std::is_same_v<P, Float8E4M3> ? kFp8Group : uses_halves<P> ? 2 * kHalfSteps : kAllRounds;
+  static constexpr int64_t kWholeDepth = std::is_same_v<P, Float8E4M3> ? kFp8Group
+                                         : uses_halves<P>              ? 2 * kHalfSteps
+                                         : uses_matrices<P>            ? kMatrixDepth
+                                                                       : kAllRounds;
 
   Panels block(int64_t panel, int64_t k0) const {
     return {panels_[panel] + panel_number_bytes<P>(k0), panels_.stride, min(at_once_, panels_.count - panel)};
@@ -102,8 +130,8 @@ class Blocks {
     const int64_t depth = min(depth_, a_.k - k0);
     for (int64_t row = 0; row < rows_; row += a_.tile_rows, next += tile_lines_ * 64) {
       const int64_t count = min(a_.tile_rows, rows_ - row);
-      const Shared source{next, panels_.stride, period_};
-      panel_rows<kTileRows, P>(count, x_.at(row_begin_ + row, k0), weights, depth, source, sums(row, panel, k0));
+      const Shared source{next, panels_.stride, period_, step_lines_};
+      tile_of_rows<P>(registers_, count, x_.at(row_begin_ + row, k0), weights, depth, source, sums(row, panel, k0));
     }
   }
 
@@ -119,6 +147,7 @@ class Blocks {
     return {from, ld, out, a_.ld_out, a_.bias ? a_.bias + column : nullptr, a_.n - column, scales};
   }
 
+  MatrixRegisters& registers_;
   const LinearArgs& a_;
   Activations<P> x_;
   int64_t row_begin_, rows_, panel_begin_;
@@ -126,23 +155,26 @@ class Blocks {
   int64_t at_once_, depth_;
   // Lines of the next block that a tile asks for in each panel: one every `period_` rounds.
   int64_t tile_lines_, period_;
+  // Of matrix tiles: lines in a step.
+  int64_t step_lines_;
   float* partial_;
 };
 
 // Panels [panel_begin, panel_end) for rows [row_begin, row_end).
 // `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
 template <class P, class ClaimNext>
-static void multiply_panels(const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+static void multiply_panels(MatrixRegisters& registers, const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                             int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const NextWeights next = next_weights(claim_next);
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {
-    return Blocks<P>(a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
+    return Blocks<P>(registers, a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
   }
   const int64_t column = panel_begin * panel_columns<P>;
   const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column,
                   sum_scales(a, x, row_begin, panel_begin)};
-  panel_rows<kTileRows, P>(count, x.at(row_begin, 0), weight_panels<P>(a.w, a.k, panel_begin, panel_end), a.k, PanelStream{next}, sums);
+  const Panels panels = weight_panels<P>(a.w, a.k, panel_begin, panel_end);
+  tile_of_rows<P>(registers, count, x.at(row_begin, 0), panels, a.k, PanelStream{next}, sums);
 }
 
 template <class P>
@@ -158,12 +190,13 @@ static void linear_panels(const LinearArgs& a, const ChunkContext& c) {
     if (!a.shared) pack_rows<P>(a.x, a.ld_x, a.m, a.k, c.scratch);
   }
   const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, a.shared ? c.workspace : c.scratch);
+  MatrixRegisters registers;
   for_each_piece(c, row_blocks * a.pieces.count(panels), [&](int64_t piece, auto claim_next) {
     const int64_t row_begin = piece % row_blocks * a.rows_per_piece;
     const int64_t row_end = min(a.m, row_begin + a.rows_per_piece);
     const int64_t panel_begin = a.pieces.first_panel(piece / row_blocks);
     const int64_t panel_end = min(panels, a.pieces.first_panel(piece / row_blocks + 1));
-    multiply_panels<P>(a, x, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
+    multiply_panels<P>(registers, a, x, row_begin, row_end, panel_begin, panel_end, c.scratch, [&]() -> const char* {
       const int64_t next = claim_next();
       return next < 0 ? nullptr : weight_panels<P>(a.w, a.k, a.pieces.first_panel(next / row_blocks), panels).data;
     });
@@ -176,15 +209,16 @@ static void grouped_panels(const GroupedLinearArgs& a, const ChunkContext& c, in
   const int64_t row = a.expert_offsets[expert];
   const int64_t count = a.expert_offsets[expert + 1] - row;
   if (count == 0) return;
-  const int64_t tile_rows = balanced_tile_rows(count, kTileRows);
+  const int64_t tile_rows = tile_rows_for<P>(count);
   const LinearArgs part{a.x, a.ld_x, a.weights[expert], a.biases ? a.biases + expert * a.n : nullptr,
                         a.out, a.ld_out, row + count, a.n, a.k, tile_rows, a.w_dtype, true, 0, {}};
   const Activations<P> x = activations<P>(a.x, a.ld_x, a.k, c.workspace);
   const int64_t rows_at_once = round_up(kGroupedRows, tile_rows);
+  MatrixRegisters registers;
   for (int64_t begin = row; begin < row + count; begin += rows_at_once) {
     const int64_t end = min(row + count, begin + rows_at_once);
     const auto none = []() -> const char* { return nullptr; };
-    multiply_panels<P>(part, x, begin, end, panel_begin, panel_end, c.scratch, none);
+    multiply_panels<P>(registers, part, x, begin, end, panel_begin, panel_end, c.scratch, none);
   }
 }
 
@@ -230,17 +264,29 @@ static int64_t packed_row_bytes(int64_t k, int32_t w_dtype) {
   return pairs ? packed_row_floats(k) * 4 : 0;
 }
 
+static int64_t tile_rows_of(int32_t w_dtype, int64_t rows) {
+  int64_t tile_rows = 0;
+  with_packed_type(w_dtype, [&](auto* type) { tile_rows = tile_rows_for<std::remove_pointer_t<decltype(type)>>(rows); });
+  return tile_rows;
+}
+
+static int64_t tile_panels_of(int32_t w_dtype, int64_t tile_rows) {
+  int64_t panels = 0;
+  with_packed_type(w_dtype, [&](auto* type) { panels = tile_panels_for<std::remove_pointer_t<decltype(type)>>(tile_rows); });
+  return panels;
+}
+
 void use_linear(KernelTable& table) {
-  table.tile_rows = kTileRows;
-  table.tile_panels = tile_panels;
+  table.tile_rows = tile_rows_of;
+  table.tile_panels = tile_panels_of;
   table.packed_row_bytes = packed_row_bytes;
   table.linear = linear;
   table.grouped_linear = grouped_linear;
   table.pack_activations = pack_activations;
 #if defined(__AVX512FP16__)
   // These take the place of what fp8_linear.cpp has for lower sets; weights are the same.
-  table.fp8_tile_rows = kTileRows;
-  table.fp8_tile_panels = tile_panels;
+  table.fp8_tile_rows = tile_rows_for<Float8E4M3>;
+  table.fp8_tile_panels = tile_panels_for<Float8E4M3>;
   table.fp8_linear = linear;
   table.fp8_grouped_linear = grouped_linear;
 #endif

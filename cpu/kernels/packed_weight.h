@@ -12,15 +12,20 @@ struct ScaledHalf {
   uint16_t bits;
 };
 
-// Instruction sets that multiply halves keep both types of 16 bits as such.
+// Instruction sets that multiply halves keep both types of 16 bits as such, but for bfloat16 where there are matrix registers.
 template <class W>
 struct PackedTypeOf {
   using type = W;
 };
+#if defined(__AMX_BF16__)
+constexpr bool kHasMatrices = true;
+#else
+constexpr bool kHasMatrices = false;
+#endif
 #if defined(__AVX512FP16__)
 template <>
 struct PackedTypeOf<BFloat16> {
-  using type = ScaledHalf;
+  using type = std::conditional_t<kHasMatrices, BFloat16, ScaledHalf>;
 };
 template <>
 struct PackedTypeOf<Float16> {
@@ -30,9 +35,16 @@ struct PackedTypeOf<Float16> {
 template <class W>
 using PackedType = typename PackedTypeOf<W>::type;
 
+// Whether matrix registers multiply it.
+template <class P>
+constexpr bool uses_matrices = kHasMatrices && std::is_same_v<P, BFloat16>;
+
 // Whether two numbers of a column, of an even and an odd k, lie together.
 template <class P>
 constexpr bool kInPairs = std::is_same_v<P, BFloat16> || std::is_same_v<P, ScaledHalf>;
+
+// k of bfloat16 in a row of a matrix register.
+constexpr int64_t kMatrixDepth = 32;
 
 template <class P>
 constexpr int64_t panel_columns = std::is_same_v<P, Float8E4M3> ? kFp8PanelColumns : kPanelColumns;
@@ -41,7 +53,7 @@ constexpr int64_t panel_columns = std::is_same_v<P, Float8E4M3> ? kFp8PanelColum
 template <class P>
 constexpr int64_t panel_number_bytes(int64_t k) {
   if (std::is_same_v<P, Float8E4M3>) return fp8_column_bytes(k) * kFp8PanelColumns;
-  return round_up(k, 2) * kPanelColumns * static_cast<int64_t>(sizeof(P));
+  return round_up(k, uses_matrices<P> ? kMatrixDepth : 2) * kPanelColumns * static_cast<int64_t>(sizeof(P));
 }
 template <class P>
 constexpr int64_t panel_bytes(int64_t k) {

@@ -125,13 +125,14 @@ class Ahead {
 };
 
 // Several tiles share the weights, which are in the first-level cache. Meanwhile each asks for its part of the next block: for each panel
-// of the tile a line every `period` rounds, from `next` on, `stride` bytes apart.
+// of the tile a line every `period` rounds, from `next` on, `stride` bytes apart. (Where a round takes long, `lines` of them every time.)
 struct Shared {
   const char* next;
   int64_t stride;
   int64_t period;
+  int64_t lines = 1;
 
-  Shared of(const Panels&, int64_t panel, int64_t) const { return {next + panel * stride, stride, period}; }
+  Shared of(const Panels&, int64_t panel, int64_t) const { return {next + panel * stride, stride, period, lines}; }
   // A single panel asks for little more than what it reads.
   PanelStream alone(const Panels&, int64_t panel) const { return {{}, next + panel * stride}; }
 };

@@ -10,6 +10,7 @@ export const ISA_CODES = {
   avx512_vbmi: 4,
   avx512_bf16: 5,
   avx512_fp16: 6,
+  avx512_amx: 7,
 } as const;
 
 export type CpuIsa = keyof typeof ISA_CODES;
@@ -22,6 +23,7 @@ const ISA_TEXT: Record<CpuIsa, string> = {
   avx512_vbmi: 'AVX-512 VBMI',
   avx512_bf16: 'AVX-512 BF16',
   avx512_fp16: 'AVX-512 FP16',
+  avx512_amx: 'AMX',
 };
 
 /** The processor as the engine uses it, in words. */

@@ -11,6 +11,7 @@ import {
   floats,
   ints,
   maxError,
+  multipliesHalves,
   openDevice,
   randomFloats,
   rounded,
@@ -37,7 +38,7 @@ function fp8Contents(shape: Shape, length: number, exponent: number): Contents {
  * twice the most that is measured.
  */
 function addsHalves(device: CpuDevice): boolean {
-  return device.isa === 'avx512_fp16';
+  return multipliesHalves(device.isa);
 }
 
 function rootMeanSquare(values: ArrayLike<number>): number {

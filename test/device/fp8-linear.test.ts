@@ -12,6 +12,7 @@ import {
   floats,
   ints,
   maxError,
+  multipliesHalves,
   openDevice,
   randomFloats,
   rounded,
@@ -55,7 +56,7 @@ function fp8Source(device: CpuDevice, bytes: Uint8Array, n: number, k: number, l
 
 /** Sums of a group of 128 as halves have an error of 0.002 of the sum's own spread, which is a third of k's root for numbers below 1; this is ten times that. */
 function tolerance(device: CpuDevice, k: number): number {
-  return device.isa === 'avx512_fp16' ? 7e-3 * Math.sqrt(k) : 1e-6 * k + 1e-6;
+  return multipliesHalves(device.isa) ? 7e-3 * Math.sqrt(k) : 1e-6 * k + 1e-6;
 }
 
 const SHAPES: [n: number, k: number][] = [
@@ -81,7 +82,7 @@ for (const [isa, device] of devices) {
       }
     });
 
-    test.skipIf(isa === 'avx512_fp16')(
+    test.skipIf(multipliesHalves(isa))(
       'has the bits of linear with these weights as float32, whichever numbers they are',
       () => {
         const [n, k] = [67, 777];
@@ -133,7 +134,7 @@ for (const [isa, device] of devices) {
       expect(weightBytes(own)).toEqual(weightBytes(other));
       const expected = multiply(portable, x, other, bias, m);
       const spread = Math.sqrt(expected.reduce((sum, v) => sum + v * v, 0) / expected.length);
-      const bound = isa === 'avx512_fp16' ? 0.02 * spread : 1e-3;
+      const bound = multipliesHalves(isa) ? 0.02 * spread : 1e-3;
       expect(maxError(multiply(device, x, own, bias, m), expected)).toBeLessThan(bound);
     });
 
@@ -193,7 +194,7 @@ for (const [isa, device] of devices) {
       const expected = product(x, kept, bias, [1, n, k]);
       const out = multiply(device, x, packed, null, 1);
       expect(out[2]).toBeNaN();
-      const error = isa === 'avx512_fp16' ? 5e-4 : 1e-5;
+      const error = multipliesHalves(isa) ? 5e-4 : 1e-5;
       for (const row of [0, 1, 3]) {
         expect(Math.abs(out[row]! - expected[row]!)).toBeLessThan(error * 448 * 1e4);
       }

@@ -13,6 +13,11 @@ export function openDevice(threads = 2, isa?: CpuIsa): CpuDevice {
   return createCpuDevice({ libraryPath, threads, isa });
 }
 
+/** Whether 8-bit floats, float16 and, where there is no AMX, bfloat16 are multiplied as halves. */
+export function multipliesHalves(isa: CpuIsa): boolean {
+  return ISA_CODES[isa] >= ISA_CODES.avx512_fp16;
+}
+
 /** The highest set whose products are of float32, whatever the weights: for what must have the same bits as they, or nearly so. */
 export const FLOAT32_ISA: CpuIsa = 'avx512_vbmi';
 

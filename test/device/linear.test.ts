@@ -9,6 +9,7 @@ import {
   floats,
   ints,
   maxError,
+  multipliesHalves,
   openDevice,
   randomFloats,
   rounded,
@@ -54,12 +55,12 @@ function linear(
 }
 
 /**
- * Rounding of x to bfloat16 (VDPBF16PS) moves a sum of k products of numbers below 1 by up to k / 512. Products of halves have an error of 0.0009 of
+ * Rounding of x to bfloat16 (VDPBF16PS, AMX) moves a sum of k products of numbers below 1 by up to k / 512. Products of halves have an error of 0.0009 of
  * the sum's own spread, which is a third of k's root here; 0.004 of the root is 13 times that.
  */
 function tolerance(device: CpuDevice, dtype: FloatDType, k: number): number {
-  if (device.isa === 'avx512_bf16' && dtype === 'bfloat16') return k / 512;
-  if (device.isa === 'avx512_fp16' && dtype !== 'float32') return 4e-3 * Math.sqrt(k);
+  if ((device.isa === 'avx512_bf16' || device.isa === 'avx512_amx') && dtype === 'bfloat16') return k / 512;
+  if (multipliesHalves(device.isa) && dtype !== 'float32') return 4e-3 * Math.sqrt(k);
   return 1e-6 * k + 1e-6;
 }
 

@@ -1,0 +1,69 @@
+// The matrix registers of AMX: eight of them, each of 16 rows of 64 bytes at most.
+#pragma once
+
+#include "simd.h"
+
+namespace bao::BAO_ISA {
+namespace {
+
+constexpr int64_t kMatrixRows = 16, kMatrixRowBytes = 64;
+constexpr int64_t kMatrixBytes = kMatrixRows * kMatrixRowBytes;
+
+#if defined(__AMX_BF16__)
+
+template <int Register>
+BAO_INLINE void load_matrix(const void* rows, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(rows), "r"(stride), "i"(Register) : "memory");
+}
+template <int Register>
+BAO_INLINE void store_matrix(void* rows, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(rows), "r"(stride), "i"(Register) : "memory");
+}
+template <int Register>
+BAO_INLINE void clear_matrix() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(Register));
+}
+// sums [rows][16] float32 += a [rows][32] · b [16][16][2], bfloat16. Even and odd k are added by themselves over the 32 of a row,
+// then both sums to the one before; denormal numbers count as 0.
+template <int Sums, int A, int B>
+BAO_INLINE void multiply_matrices() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
+}
+
+// Rows of the eight registers. While an object lives the thread may use them; afterwards they take no part in what the system
+// saves of a thread.
+class MatrixRegisters {
+ public:
+  MatrixRegisters() = default;
+  MatrixRegisters(const MatrixRegisters&) = delete;
+  MatrixRegisters& operator=(const MatrixRegisters&) = delete;
+  BAO_INLINE_MEMBER ~MatrixRegisters() {
+    if (shape_ != 0) asm volatile("tilerelease");
+  }
+
+  // The least significant byte is register 0's; their contents are lost where this is not what it was.
+  BAO_INLINE_MEMBER void shape(uint64_t rows) {
+    if (rows == shape_) return;
+    shape_ = rows;
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (int i = 0; i < 8; i++) config.row_bytes[i] = kMatrixRowBytes;
+    std::memcpy(config.rows, &rows, sizeof(rows));
+    asm volatile("ldtilecfg %0" : : "m"(config));
+  }
+
+ private:
+  uint64_t shape_ = 0;
+};
+
+#else
+
+struct MatrixRegisters {};
+
+#endif
+
+}  // namespace
+}  // namespace bao::BAO_ISA
