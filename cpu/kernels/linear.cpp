@@ -8,8 +8,10 @@
 namespace bao::BAO_ISA {
 namespace {
 
-// Bytes of a block that several row tiles share: it stays in the first-level cache while they pass over it.
-constexpr int64_t kBlockBytes = 24 << 10;
+// Bytes of a block that several row tiles share: it stays in the first-level cache while they pass over it. Tiles of matrix registers have
+// the second-level cache's; storing their sums and loading them again between blocks costs more than that.
+template <class P>
+constexpr int64_t kBlockBytes = uses_matrices<P> ? 64 << 10 : 24 << 10;
 
 // Floats of a packed row of x: a pair of bfloat16 or halves in each, then what its products are to be multiplied by.
 constexpr int64_t packed_row_floats(int64_t k) { return round_up(ceil_div(k, 2) + 1, 16); }
@@ -95,7 +97,7 @@ class Blocks {
         panel_begin_(panel_begin),
         panels_(weight_panels<P>(a.w, a.k, panel_begin, panel_end)),
         at_once_(tile_panels_for<P>(a.tile_rows)),
-        depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes)), kWholeDepth)),
+        depth_(round_up(ceil_div(a.k, ceil_div(a.k * at_once_ * kColumnBytes, kBlockBytes<P>)), kWholeDepth)),
         tile_lines_(ceil_div(depth_ * kColumnBytes / 64, ceil_div(rows_, a.tile_rows))),
         period_(ceil_div(steps_of<P>(depth_) / kRound<P>, tile_lines_)),
         step_lines_(ceil_div(tile_lines_, ceil_div(depth_, kMatrixDepth))),

@@ -2,8 +2,7 @@
 // Registers 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 weights.
 #pragma once
 
-#include "linear_tile.h"
-#include "matrix_registers.h"
+#include "matrix_vector_tile.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -12,49 +11,90 @@ constexpr int64_t kMatrixTileRows = 2 * kMatrixRows;
 constexpr int64_t kMatrixStepBytes = kMatrixDepth * kPanelColumns * 2;
 
 static constexpr int64_t matrix_tile_rows(int64_t rows) { return rows > kMatrixRows ? kMatrixTileRows : max(rows, int64_t{1}); }
-static constexpr int64_t matrix_tile_panels(int64_t tile_rows) { return tile_rows > kMatrixRows ? 2 : 4; }
+static constexpr int64_t matrix_tile_panels(int64_t tile_rows) {
+  return tile_rows <= kMatrixVectorRows ? matrix_vector_panels(tile_rows) : tile_rows <= kMatrixRows ? 4 : 2;
+}
 
 #if defined(__AMX_BF16__)
 
-// Several tiles share the weights: what each asks for of the next block, some lines of each panel in a step.
+// Where the core's other thread is busy, matrix instructions that follow one another directly take up to twice as long: others come
+// between them, if only these.
+BAO_INLINE void space_out() { asm volatile("nop\n\tnop\n\tnop\n\tnop"); }
+
+// What comes between the instructions of a step, where weights stream by: asking for later ones.
 template <int NP>
-class NextMatrixBlock {
+class MatrixStream {
  public:
-  BAO_INLINE_MEMBER NextMatrixBlock(const Shared& source, int64_t steps)
-      : lines_(source.next, source.stride), count_(source.lines), steps_(steps) {}
-  BAO_INLINE_MEMBER int64_t until(int64_t) const { return steps_; }
-  template <int Steps>
-  BAO_INLINE_MEMBER void step() {
-    for (int64_t line = 0; line < count_ * 64; line += 64) {
-      BAO_UNROLL
-      for (int p = 0; p < NP; p++) prefetch_far(lines_[p] + line);
+  BAO_INLINE_MEMBER MatrixStream(const PanelStream& source, const Panels& w, const Rows&, int64_t steps) : ahead_(source, w, steps) {}
+  BAO_INLINE_MEMBER int64_t until(int64_t done) { return ahead_.until(done); }
+  BAO_INLINE_MEMBER void after_weights(int panel) const { ahead_.ask_near(panel); }
+  template <int Product>
+  BAO_INLINE_MEMBER void after_product() const {
+    if (Product < NP) {
+      ahead_.ask_far(Product);
+    } else {
+      space_out();
+      space_out();
     }
-    lines_.advance(count_ * 64);
+  }
+  BAO_INLINE_MEMBER void advance() { ahead_.template advance<1>(); }
+
+ private:
+  Ahead<NP, kMatrixStepBytes, true> ahead_;
+};
+
+// And where tiles share weights that are in the second-level cache, as x is: asking for x, and for a part of the next block.
+template <int NP>
+class MatrixShare {
+  static constexpr int64_t kAheadBytes = 2 * kMatrixRowBytes;
+  static constexpr int kLines = 8;
+
+ public:
+  BAO_INLINE_MEMBER MatrixShare(const Shared& source, const Panels&, const Rows& x, int64_t steps)
+      : x_(reinterpret_cast<const char*>(x.a) + kAheadBytes),
+        stride_(x.row_stride * 4),
+        next_(source.next, source.stride),
+        count_(source.lines),
+        steps_(steps) {}
+  BAO_INLINE_MEMBER int64_t until(int64_t) const { return steps_; }
+  BAO_INLINE_MEMBER void after_weights(int panel) const {
+    for (int64_t line = 0; line < count_; line++) prefetch_far(next_[panel] + line * 64);
+    space_out();
+  }
+  template <int Product>
+  BAO_INLINE_MEMBER void after_product() const {
+    BAO_UNROLL
+    for (int line = 0; line < kLines; line++) prefetch_near(x_ + (Product * kLines + line) * stride_);
+  }
+  BAO_INLINE_MEMBER void advance() {
+    x_ += kMatrixRowBytes;
+    next_.advance(count_ * 64);
   }
 
  private:
-  Places<char, NP> lines_;
+  const char* x_;
+  int64_t stride_;
+  Places<char, NP> next_;
   int64_t count_, steps_;
 };
 
-template <int NP>
-BAO_INLINE Ahead<NP, kMatrixStepBytes, true> matrix_ahead(const PanelStream& source, const Panels& w, int64_t steps) {
-  return {source, w, steps};
-}
-template <int NP>
-BAO_INLINE NextMatrixBlock<NP> matrix_ahead(const Shared& source, const Panels&, int64_t steps) {
-  return {source, steps};
+template <int NP, class Source>
+using MatrixBetween = std::conditional_t<std::is_same_v<Source, Shared>, MatrixShare<NP>, MatrixStream<NP>>;
+
+// use(constant) for 0 to N - 1.
+template <int N, class Use>
+BAO_INLINE void with_each(Use use) {
+  if constexpr (N > 1) with_each<N - 1>(use);
+  use(std::integral_constant<int, N - 1>{});
 }
 
-// The sums of registers, by rows of 16 and panel.
+// use(register, 16 rows, panel) for all sums; of the second 16 rows they begin with register 2.
 template <bool Two, int NP, class Use>
 BAO_INLINE void for_each_sum(Use use) {
-  use(std::integral_constant<int, 0>{}, 0, 0);
-  if constexpr (NP > 1) use(std::integral_constant<int, 1>{}, 0, 1);
-  if constexpr (NP > 2) use(std::integral_constant<int, 2>{}, 0, 2);
-  if constexpr (NP > 3) use(std::integral_constant<int, 3>{}, 0, 3);
-  if constexpr (Two) use(std::integral_constant<int, 2>{}, 1, 0);
-  if constexpr (Two && NP > 1) use(std::integral_constant<int, 3>{}, 1, 1);
+  with_each<(Two ? 2 : 1) * NP>([&](auto i) {
+    constexpr int kRows = i() / NP, kPanel = i() % NP;
+    use(std::integral_constant<int, 2 * kRows + kPanel>{}, kRows, kPanel);
+  });
 }
 
 static __attribute__((noinline)) void store_rows(const float* from, int64_t ld_from, const Sums& sums, int64_t rows, int64_t columns) {
@@ -82,34 +122,41 @@ static __attribute__((noinline)) void matrix_tile(int64_t rows, const Rows& x, c
   const char* upper = reinterpret_cast<const char*>(x.a);
   const char* lower = upper + kMatrixRows * stride;
   Places<char, NP> panels(w.data, w.stride);
-  auto ahead = matrix_ahead<NP>(source, w, steps);
+  MatrixBetween<NP, Source> between(source, w, x, steps);
   for (int64_t s = 0; s < steps;) {
-    const int64_t end = ahead.until(s);
+    const int64_t end = between.until(s);
     for (; s < end; s++) {
-      ahead.template step<1>();
       load_matrix<4>(upper, stride);
-      load_matrix<6>(panels[0], kMatrixRowBytes);
-      multiply_matrices<0, 4, 6>();
+      space_out();
       if constexpr (Two) {
         load_matrix<5>(lower, stride);
+        space_out();
+        load_matrix<6>(panels[0], kMatrixRowBytes);
+        between.after_weights(0);
+        multiply_matrices<0, 4, 6>();
+        between.template after_product<0>();
         multiply_matrices<2, 5, 6>();
+        between.template after_product<1>();
+        if constexpr (NP > 1) {
+          load_matrix<7>(panels[1], kMatrixRowBytes);
+          between.after_weights(1);
+          multiply_matrices<1, 4, 7>();
+          between.template after_product<2>();
+          multiply_matrices<3, 5, 7>();
+          between.template after_product<3>();
+        }
         lower += kMatrixRowBytes;
-      }
-      if constexpr (NP > 1) {
-        load_matrix<7>(panels[1], kMatrixRowBytes);
-        multiply_matrices<1, 4, 7>();
-        if constexpr (Two) multiply_matrices<3, 5, 7>();
-      }
-      if constexpr (NP > 2) {
-        load_matrix<5>(panels[2], kMatrixRowBytes);
-        multiply_matrices<2, 4, 5>();
-      }
-      if constexpr (NP > 3) {
-        load_matrix<6>(panels[3], kMatrixRowBytes);
-        multiply_matrices<3, 4, 6>();
+      } else {
+        with_each<NP>([&](auto panel) {
+          load_matrix<5 + panel() % 3>(panels[panel()], kMatrixRowBytes);
+          between.after_weights(panel());
+          multiply_matrices<panel(), 4, 5 + panel() % 3>();
+          between.template after_product<panel()>();
+        });
       }
       upper += kMatrixRowBytes;
       panels.advance(kMatrixStepBytes);
+      between.advance();
     }
   }
   constexpr int64_t kColumns = NP * kPanelColumns;
@@ -133,7 +180,10 @@ static void matrix_rows(MatrixRegisters& registers, int64_t count, const Rows& r
   constexpr uint64_t kWeights = uint64_t{0x1010} << 48;
   const int64_t steps = ceil_div(k, kMatrixDepth);
   const auto columns = [&](int64_t panel) { return sums.columns_from(panel * kPanelColumns); };
-  if (count > kMatrixRows) {
+  if (count <= kMatrixVectorRows) {
+    const NoDenormals none;
+    matrix_vector_rows<kMatrixVectorRows>(count, rows, w, steps, source, sums);
+  } else if (count > kMatrixRows) {
     // Sums and x of the first 16 rows, then of the others.
     registers.shape(kWeights | uint64_t(count - kMatrixRows) * 0x010001010000u | 0x001000001010u);
     for_each_tile<kMatrixTileRows, matrix_tile_panels(kMatrixTileRows)>(w, source, [&](auto panels, int64_t first, const auto& own) {

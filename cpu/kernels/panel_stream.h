@@ -108,6 +108,19 @@ class Ahead {
         prefetch_near(near_[p] + line);
       }
     }
+    advance<Steps>();
+  }
+  // The same in parts: a panel's lines for the first and for the second-level cache, then on to the next steps.
+  BAO_INLINE_MEMBER void ask_near(int panel) const {
+    BAO_UNROLL
+    for (int64_t line = 0; line < Bytes; line += 64) prefetch_near(near_[panel] + line);
+  }
+  BAO_INLINE_MEMBER void ask_far(int panel) const {
+    BAO_UNROLL
+    for (int64_t line = 0; line < Bytes; line += 64) prefetch_far(far_[panel] + line);
+  }
+  template <int Steps>
+  BAO_INLINE_MEMBER void advance() {
     near_.advance(Steps * Bytes);
     if (Twice) far_.advance(Steps * Bytes);
   }

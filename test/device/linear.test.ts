@@ -107,6 +107,18 @@ for (const [isa, device] of devices) {
       });
     }
 
+    test('a row has the same bits in every batch where products are too small for normal numbers', () => {
+      const [n, k, m] = [33, 160, 40];
+      const scaled = (values: Float32Array, factor: number) => values.map((value) => value * factor);
+      const packed = pack(device, scaled(randomFloats(n * k, 1), 1e-20), n, k, 'bfloat16');
+      const x = scaled(randomFloats(m * k, 2), 1e-19);
+      const all = linear(device, x, packed, null, m);
+      for (const count of [1, 4, 5, 16, 17]) {
+        const part = linear(device, x.subarray(0, count * k), packed, null, count);
+        expect(Buffer.from(part.buffer).equals(Buffer.from(all.buffer, 0, count * n * 4))).toBe(true);
+      }
+    });
+
     test('sources of several types and odd heights are stacked, with rows apart', () => {
       const k = 37;
       const heights = [5, 40, 1];
