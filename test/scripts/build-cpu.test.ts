@@ -32,7 +32,7 @@ describe('the CPU library', () => {
     const jobs = compileJobs(libraryContents('all', null, age), scratch);
     const foreign = jobs.filter(
       ({ object }) =>
-        /\.(avx512|avx512_vnni|avx512_vbmi|avx512_bf16|avx512_fp16)\.o$/.test(object) ||
+        /\.(avx512|avx512_vnni|avx512_vbmi|avx512_bf16|avx512_fp16|avx512_amx)\.o$/.test(object) ||
         /kernel_table\.o$/.test(object),
     );
     expect(foreign.length).toBeGreaterThan(process.arch === 'x64' ? 5 : 0);
@@ -58,6 +58,12 @@ describe('the CPU library', () => {
       'GenuineIntel',
       `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni`,
       ['avx512', 'avx512_vnni', 'avx512_vbmi', 'avx512_fp16'],
+    ],
+    [
+      'Intel with AMX',
+      'GenuineIntel',
+      `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni amx_bf16 amx_tile amx_int8`,
+      ['avx512', 'avx512_vnni', 'avx512_vbmi', 'avx512_fp16', 'avx512_amx'],
     ],
     [
       'all of AMD',
@@ -87,7 +93,7 @@ describe('the CPU library', () => {
   );
 
   test.if(process.arch === 'x64')('leaves out what an older compiler has no word for', () => {
-    const flags = `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni`;
+    const flags = `${AVX512} avx512_vnni avx512vbmi avx512_bf16 avx512_vbmi2 avx512_fp16 gfni amx_bf16 amx_tile amx_int8`;
     const info = `vendor_id\t: GenuineIntel\nflags\t\t: ${flags}\n`;
     const setsOf = (which: 'best' | 'runnable' | 'all') => [
       ...new Set(libraryContents(which, info, 'is older').versions.map(({ set }) => set)),
