@@ -127,6 +127,11 @@ static __attribute__((noinline)) void matrix_tile(int64_t rows, const Rows& x, c
     const int64_t end = between.until(s);
     for (; s < end; s++) {
       load_matrix<4>(upper, stride);
+      // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
+      if (s < rows) {
+        BAO_UNROLL
+        for (int p = 0; p < NP; p++) prefetch_for_write(sums.to + s * sums.ld_to + p * kPanelColumns);
+      }
       space_out();
       if constexpr (Two) {
         load_matrix<5>(lower, stride);
