@@ -11,7 +11,7 @@ namespace {
 // Bytes of a block that several row tiles share: it stays in the first-level cache while they pass over it. Tiles of matrix registers have
 // the second-level cache's; storing their sums and loading them again between blocks costs more than that.
 template <class P>
-constexpr int64_t kBlockBytes = uses_matrices<P> ? 64 << 10 : 24 << 10;
+constexpr int64_t kBlockBytes = uses_matrices<P> ? 128 << 10 : 24 << 10;
 
 // Floats of a packed row of x: a pair of bfloat16 or halves in each, then what its products are to be multiplied by.
 constexpr int64_t packed_row_floats(int64_t k) { return round_up(ceil_div(k, 2) + 1, 16); }
