@@ -30,17 +30,13 @@ class MatrixStream {
   BAO_INLINE_MEMBER void after_weights(int panel) const { ahead_.ask_near(panel); }
   template <int Product>
   BAO_INLINE_MEMBER void after_product() const {
-    if (Product < NP) {
-      ahead_.ask_far(Product);
-    } else {
-      space_out();
-      space_out();
-    }
+    space_out();
+    space_out();
   }
   BAO_INLINE_MEMBER void advance() { ahead_.template advance<1>(); }
 
  private:
-  Ahead<NP, kMatrixStepBytes, true> ahead_;
+  Ahead<NP, kMatrixStepBytes, false, 4 * kMatrixStepBytes> ahead_;
 };
 
 // And where tiles share weights that are in the second-level cache, as x is: asking for x, and for a part of the next block.

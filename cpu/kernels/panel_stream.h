@@ -73,9 +73,9 @@ constexpr int64_t kAllRounds = 4;
 
 // What to ask for while a tile passes over NP panels, `Bytes` bytes a step. Where reading takes the time, lines are asked for twice: into
 // the second-level cache, where more requests can wait than in the first, and from there into the first.
-template <int NP, int64_t Bytes, bool Twice>
+template <int NP, int64_t Bytes, bool Twice, int64_t NearBytes = Twice ? 1024 : 2048>
 class Ahead {
-  static constexpr int64_t kFarSteps = (Twice ? 4096 : 2048) / Bytes, kNearSteps = (Twice ? 1024 : 2048) / Bytes;
+  static constexpr int64_t kFarSteps = (Twice ? 4096 : NearBytes) / Bytes, kNearSteps = NearBytes / Bytes;
 
  public:
   BAO_INLINE_MEMBER Ahead(const PanelStream& source, const Panels& w, int64_t steps)
@@ -110,14 +110,10 @@ class Ahead {
     }
     advance<Steps>();
   }
-  // The same in parts: a panel's lines for the first and for the second-level cache, then on to the next steps.
+  // The same in parts: a panel's lines for the first-level cache, then on to the next steps.
   BAO_INLINE_MEMBER void ask_near(int panel) const {
     BAO_UNROLL
     for (int64_t line = 0; line < Bytes; line += 64) prefetch_near(near_[panel] + line);
-  }
-  BAO_INLINE_MEMBER void ask_far(int panel) const {
-    BAO_UNROLL
-    for (int64_t line = 0; line < Bytes; line += 64) prefetch_far(far_[panel] + line);
   }
   template <int Steps>
   BAO_INLINE_MEMBER void advance() {
