@@ -30,6 +30,26 @@ BAO_INLINE void multiply_matrices() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
 }
 
+// Where the core's other thread is busy, matrix instructions that follow one another directly take up to twice as long: others come
+// between them, if only these.
+BAO_INLINE void space_out() { asm volatile("nop\n\tnop\n\tnop\n\tnop"); }
+
+// use(constant) for 0 to N - 1.
+template <int N, class Use>
+BAO_INLINE void with_each(Use use) {
+  if constexpr (N > 1) with_each<N - 1>(use);
+  use(std::integral_constant<int, N - 1>{});
+}
+
+// Where registers 0 to 3 are sums, of up to 16 rows by N columns of 16, or of Two such rows by N <= 2: use(register, its rows, its column).
+template <bool Two, int N, class Use>
+BAO_INLINE void for_each_sum(Use use) {
+  with_each<(Two ? 2 : 1) * N>([&](auto i) {
+    constexpr int kRows = i() / N, kColumn = i() % N;
+    use(std::integral_constant<int, 2 * kRows + kColumn>{}, kRows, kColumn);
+  });
+}
+
 // Rows of the eight registers. While an object lives the thread may use them; afterwards they take no part in what the system
 // saves of a thread.
 class MatrixRegisters {

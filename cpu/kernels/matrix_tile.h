@@ -17,10 +17,6 @@ static constexpr int64_t matrix_tile_panels(int64_t tile_rows) {
 
 #if defined(__AMX_BF16__)
 
-// Where the core's other thread is busy, matrix instructions that follow one another directly take up to twice as long: others come
-// between them, if only these.
-BAO_INLINE void space_out() { asm volatile("nop\n\tnop\n\tnop\n\tnop"); }
-
 // What comes between the instructions of a step, where weights stream by: asking for later ones.
 template <int NP>
 class MatrixStream {
@@ -76,22 +72,6 @@ class MatrixShare {
 
 template <int NP, class Source>
 using MatrixBetween = std::conditional_t<std::is_same_v<Source, Shared>, MatrixShare<NP>, MatrixStream<NP>>;
-
-// use(constant) for 0 to N - 1.
-template <int N, class Use>
-BAO_INLINE void with_each(Use use) {
-  if constexpr (N > 1) with_each<N - 1>(use);
-  use(std::integral_constant<int, N - 1>{});
-}
-
-// use(register, 16 rows, panel) for all sums; of the second 16 rows they begin with register 2.
-template <bool Two, int NP, class Use>
-BAO_INLINE void for_each_sum(Use use) {
-  with_each<(Two ? 2 : 1) * NP>([&](auto i) {
-    constexpr int kRows = i() / NP, kPanel = i() % NP;
-    use(std::integral_constant<int, 2 * kRows + kPanel>{}, kRows, kPanel);
-  });
-}
 
 static __attribute__((noinline)) void store_rows(const float* from, int64_t ld_from, const Sums& sums, int64_t rows, int64_t columns) {
   if (sums.columns < columns) return copy_columns(from, ld_from, sums, rows);
