@@ -29,6 +29,11 @@ template <int Sums, int A, int B>
 BAO_INLINE void multiply_matrices() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
 }
+// sums [rows][16] int32 += a [rows][64] · b [16][16][4], signed bytes.
+template <int Sums, int A, int B>
+BAO_INLINE void multiply_byte_matrices() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
+}
 
 // Rows of the eight registers. While an object lives the thread may use them; afterwards they take no part in what the system
 // saves of a thread.
