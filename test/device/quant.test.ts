@@ -107,11 +107,11 @@ for (const [isa, device] of devices) {
           [2100, 64],
           [640, 1030],
         ] as const) {
-          const [w, x] = [randomFloats(n * k, n), randomFloats(6 * k, k)];
+          const [w, x] = [randomFloats(n * k, n), randomFloats(26 * k, k)];
           const ofThreads = [1, 2, 3, 5].map((threads) => {
             const other = openDevice(threads, isa);
             const packed = pack(other, w, n, k, scheme);
-            const results = [1, 6].map((m) => multiply(other, x.subarray(0, m * k), packed, null, m));
+            const results = [1, 6, 26].map((m) => multiply(other, x.subarray(0, m * k), packed, null, m));
             other.close();
             return results;
           });
