@@ -296,8 +296,8 @@ struct KernelTable {
   // Bytes of a row of activations as quantized_linear wants it.
   int64_t (*quantized_row_bytes)(int64_t k, int32_t bits);
   // As tile_rows and tile_panels, for integers.
-  int32_t quantized_tile_rows;
-  int64_t (*quantized_tile_panels)(int64_t rows);
+  int64_t (*quantized_tile_rows)(int32_t bits, int64_t rows);
+  int64_t (*quantized_tile_panels)(int64_t tile_rows);
   void (*quantize_activations)(const QuantizeActivationsArgs&, const ChunkContext&);
   void (*quantized_linear)(const QuantizedLinearArgs&, const ChunkContext&);
   void (*quantized_grouped_linear)(const QuantizedGroupedLinearArgs&, const ChunkContext&);

@@ -19,7 +19,7 @@ int32_t enqueue_product(Stream& stream, QuantizedLinearArgs args) {
   const int64_t panel_bytes = quant_column_words(args.k, args.bits) * kQuantPanelColumns * 4;
   const int64_t panels = ceil_div(args.n, kQuantPanelColumns);
   const int64_t row_pieces = ceil_div(args.m, args.rows_per_piece);
-  const int64_t tile_rows = balanced_tile_rows(args.rows_per_piece, stream.kernels().quantized_tile_rows);
+  const int64_t tile_rows = stream.kernels().quantized_tile_rows(args.bits, args.rows_per_piece);
   const int64_t at_once = stream.kernels().quantized_tile_panels(tile_rows);
   args.pieces = panel_pieces(stream, panels, row_pieces, kMaxPiecePanels, panel_bytes, at_once);
   const int64_t pieces = row_pieces * args.pieces.count(panels);
@@ -42,13 +42,13 @@ BAO_EXPORT int32_t bao_quantized_linear(void* handle, const float* x, int64_t ld
   if (!x || !w || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  const size_t bytes = static_cast<size_t>(m) * static_cast<size_t>(kernels.quantized_row_bytes(k, bits));
+  const size_t bytes = static_cast<size_t>((m + kQuantizedRowsBeyond) * kernels.quantized_row_bytes(k, bits));
   QuantizedLinearArgs args{x, ld_x, w, bias, out, ld_out, m, n, k, bits, m > kPrivateRows, m, {}};
   if (args.shared) {
     if (const int32_t error = stream->reserve(0, bytes)) return error;
     const QuantizeActivationsArgs quantize{x, ld_x, m, k, bits};
     if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(m, kQuantizeRows))) return error;
-    args.rows_per_piece = static_cast<int32_t>(std::min<int64_t>(m, kRowsPerPiece));
+    args.rows_per_piece = static_cast<int32_t>(std::min<int64_t>(m, kQuantizedRows));
   } else if (const int32_t error = stream->reserve(bytes, 0)) {
     return error;
   }
@@ -77,7 +77,7 @@ BAO_EXPORT int32_t bao_quantized_grouped_linear(void* handle, const float* x, in
   if (!x || !weights || !expert_offsets || !out) return kNullPointer;
 
   const KernelTable& kernels = stream->kernels();
-  const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(kernels.quantized_row_bytes(k, bits));
+  const size_t bytes = static_cast<size_t>((rows + kQuantizedRowsBeyond) * kernels.quantized_row_bytes(k, bits));
   if (const int32_t error = stream->reserve(0, bytes)) return error;
   const QuantizeActivationsArgs quantize{x, ld_x, rows, k, bits};
   if (const int32_t error = stream->enqueue(kernels.quantize_activations, quantize, ceil_div(rows, kQuantizeRows))) return error;

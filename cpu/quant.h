@@ -26,7 +26,7 @@ static constexpr int64_t fp8_column_bytes(int64_t k) { return k + ceil_div(k, kF
 // Weights of 8 or 4 bits in panels of kQuantPanelColumns output features, zero-padded to whole panels
 // and words. A word is 32 bits of one column: quant_word consecutive k as unsigned numbers; 4-bit numbers have the first four k in
 // the low halves of its bytes. quant_group consecutive k share a scale and a zero point. A panel holds, group after group:
-//   [16] scale and zero: bfloat16 in the upper half, an integer in the lower; weight = (number - zero) * scale
+//   [16] scale and zero: bfloat16 in the upper half, an integer from 0 to 128 in the lower; weight = (number - zero) * scale
 //   [words of the group][16] numbers
 constexpr int64_t kQuantPanelColumns = 16;
 // The zero of all 8-bit numbers.
@@ -37,6 +37,9 @@ static constexpr int64_t quant_group(int32_t bits) { return bits == 8 ? 128 : 64
 static constexpr int64_t quant_column_words(int64_t k, int32_t bits) {
   return ceil_div(k, quant_word(bits)) + ceil_div(k, quant_group(bits));
 }
+
+// Rows that share a pass over a part of the weights, at most: so few that they stay in the second-level cache meanwhile.
+constexpr int64_t kQuantizedRows = 96;
 
 struct QuantizedLinearArgs {
   const float* x;
@@ -75,6 +78,8 @@ struct QuantizeActivationsArgs {
   int32_t bits;
 };
 constexpr int64_t kQuantizeRows = 4;
+// Behind the last row a product may read as many more, whatever they are: tiles of 16 rows are read whole.
+constexpr int64_t kQuantizedRowsBeyond = 15;
 
 // source [rows, cols] of a float type -> panels, row i becoming output feature n_offset + i. A chunk is kQuantizeWeightRows rows.
 struct QuantizeWeightArgs {

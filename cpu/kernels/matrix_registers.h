@@ -29,6 +29,11 @@ template <int Sums, int A, int B>
 BAO_INLINE void multiply_matrices() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
 }
+// sums [rows][16] int32 += a [rows][64] · b [16][16][4], signed bytes.
+template <int Sums, int A, int B>
+BAO_INLINE void multiply_byte_matrices() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
+}
 
 // Where the core's other thread is busy, matrix instructions that follow one another directly take up to twice as long: others come
 // between them, if only these.

@@ -22,14 +22,14 @@ constexpr bool kBytes = false;
 template <int Bits>
 constexpr int kPieces = (kBytes<Bits> ? 8 : 16) / Bits;
 
-// A row of activations: its words, kPieces for each word of weights, and for each group the scale and what its integers give for the zero of
-// weights: for 8 bits, which have theirs at kByteZero, -kByteZero times their sum, for 4 bits the sum.
+// A row of activations: its words, kPieces for each word of weights, up to whole groups, and for each group the scale and what its integers
+// give for the zero of weights: for 8 bits, which have theirs at kByteZero, -kByteZero times their sum, for 4 bits the sum.
 template <int Bits>
 struct RowLayout {
   explicit RowLayout(int64_t k)
       : words(ceil_div(k, quant_word(Bits))),
         groups(ceil_div(k, quant_group(Bits))),
-        scales(words * kPieces<Bits> * 4),
+        scales(groups * kGroupWords<Bits> * kPieces<Bits> * 4),
         sums(scales + groups * 4),
         stride(round_up(sums + groups * 4, 64)) {}
   // Words and groups of weights in a column.

@@ -43,6 +43,9 @@ function multiply(device: CpuDevice, x: Float32Array, w: QuantizedLinear, bias: 
 const bytesOf = (values: Float32Array) => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
 const wordsOf = (w: QuantizedLinear) => new Uint32Array(toArrayBuffer(w.ptr as Pointer, 0, w.bytes)).slice();
 
+/** More than one piece of rows, the last one broken. */
+const MOST_ROWS = 275;
+
 const SHAPES: [n: number, k: number][] = [
   [1, 1],
   [33, 7],
@@ -104,11 +107,11 @@ for (const [isa, device] of devices) {
           [2100, 64],
           [640, 1030],
         ] as const) {
-          const [w, x] = [randomFloats(n * k, n), randomFloats(6 * k, k)];
+          const [w, x] = [randomFloats(n * k, n), randomFloats(26 * k, k)];
           const ofThreads = [1, 2, 3, 5].map((threads) => {
             const other = openDevice(threads, isa);
             const packed = pack(other, w, n, k, scheme);
-            const results = [1, 6].map((m) => multiply(other, x.subarray(0, m * k), packed, null, m));
+            const results = [1, 6, 26].map((m) => multiply(other, x.subarray(0, m * k), packed, null, m));
             other.close();
             return results;
           });
@@ -119,15 +122,24 @@ for (const [isa, device] of devices) {
 
       test(`${scheme} gives the bits of the portable kernels`, () => {
         const portable = devices.get('portable')!;
-        const [n, k, m] = [41, 777, 9];
-        const w = randomFloats(n * k, 5).map((v) => v ** 5);
-        const x = randomFloats(m * k, 6).map((v) => v ** 7 * 100);
-        const bias = randomFloats(n, 7);
-        const [own, other] = [pack(device, w, n, k, scheme), pack(portable, w, n, k, scheme)];
-        expect(wordsOf(own)).toEqual(wordsOf(other));
-        expect(bytesOf(multiply(device, x, own, bias, m)).equals(bytesOf(multiply(portable, x, other, bias, m)))).toBe(
-          true,
-        );
+        // Whole and broken groups of k; one panel, a pair, and both.
+        for (const [n, k] of [
+          [41, 777],
+          [16, 64],
+          [64, 384],
+          [50, 5],
+        ] as const) {
+          const w = randomFloats(n * k, 5).map((v) => v ** 5);
+          const x = randomFloats(MOST_ROWS * k, 6).map((v) => v ** 7 * 100);
+          const bias = randomFloats(n, 7);
+          const [own, other] = [pack(device, w, n, k, scheme), pack(portable, w, n, k, scheme)];
+          expect(wordsOf(own)).toEqual(wordsOf(other));
+          const expected = multiply(portable, x, other, bias, MOST_ROWS);
+          for (const m of [1, 4, 5, 8, 9, 15, 16, 17, 24, 25, 31, 32, 33, 48, 96, 97, 112, 128, 129, MOST_ROWS]) {
+            const actual = multiply(device, x.subarray(0, m * k), own, bias, m);
+            expect(bytesOf(actual).equals(bytesOf(expected.subarray(0, m * n)))).toBe(true);
+          }
+        }
       });
 
       test(`${scheme} sums the greatest numbers without saturation`, () => {
@@ -206,8 +218,8 @@ for (const [isa, device] of devices) {
 for (const [isa, device] of devices) {
   test(`quantized_grouped_linear gives each expert's rows the bits of quantized_linear, ${isa}`, () => {
     const [n, k] = [37, 130];
-    // None, few, more than a tile of rows.
-    const counts = [0, 1, 3, 0, 40];
+    // None, few, more than a tile of rows, more than sums are kept of at once.
+    const counts = [0, 1, 3, 0, 40, 9, 16, 150];
     const offsets = [0];
     for (const count of counts) offsets.push(offsets.at(-1)! + count);
     const rows = offsets.at(-1)!;
