@@ -130,10 +130,10 @@ static constexpr int64_t attention_partial_floats(int64_t group, int64_t head_di
   return attention_item_rows(group, kFewAttentionRows) * (padded_head_dim(head_dim) + 16);
 }
 static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
-  // Of each row its query (a half of which takes as much as four floats, see kernels/attention_halves.h), scores, and two states; of a tile
-  // of keys a copy in the cache's type and one that rows share.
+  // Of each row its query (a half of which takes as much as four floats, see kernels/attention_halves.h), scores and probabilities of a
+  // range, and two states; copies of tiles of keys in the cache's type, and ones that rows share.
   const int64_t rows = round_up(attention_item_rows(group, kManyAttentionRows), 16), dim = padded_head_dim(head_dim);
-  return rows * (6 * dim + kKeyTile + 8) + kKeyTile * 4 * round_up(dim, 64) + 1024;
+  return rows * (6 * dim + 2 * kKeyRange) + (kKeyRange + 4 * kKeyTile) * round_up(dim, 64) + 1024;
 }
 
 struct EncoderAttentionArgs {

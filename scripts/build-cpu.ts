@@ -76,7 +76,7 @@ const INSTRUCTION_SETS: Readonly<Record<string, InstructionSet>> =
         },
         avx512_amx: {
           flags: [...AVX512_FP16, '-mamx-tile', '-mamx-bf16', '-mamx-int8'],
-          only: ['linear', 'packed_weight', 'quant'],
+          only: ['linear', 'packed_weight', 'quant', 'attention'],
           features: ['amx_tile', 'amx_bf16', 'amx_int8'],
         },
       }

@@ -6,17 +6,30 @@
 // batch, of the chunking of the prompt, or of how items or ranges are spread over threads.
 #include "attention_floats.h"
 #include "attention_halves.h"
+#include "attention_matrices.h"
 
 namespace bao::BAO_ISA {
 namespace {
 
-// Who attends with the rows of an item, by the type of the cache.
+// Who attends with the rows of an item, by the type of the cache; and whether they take a range of keys at once, or one tile after another.
+template <class T>
+struct RowsOf {
+  using Type = FloatRows<T>;
+  static constexpr bool kTakeRanges = false;
+};
 #if defined(__AVX512FP16__)
-template <class T>
-using RowsOf = std::conditional_t<std::is_same_v<T, Float8E4M3>, HalfRows, FloatRows<T>>;
-#else
-template <class T>
-using RowsOf = FloatRows<T>;
+template <>
+struct RowsOf<Float8E4M3> {
+  using Type = HalfRows;
+  static constexpr bool kTakeRanges = false;
+};
+#endif
+#if defined(__AMX_BF16__)
+template <>
+struct RowsOf<BFloat16> {
+  using Type = MatrixRows;
+  static constexpr bool kTakeRanges = true;
+};
 #endif
 
 template <class T>
@@ -30,7 +43,8 @@ class Attention {
         rows_(a, scratch_),
         range_(take_state(scratch_, scratch_rows(a), dim_)),
         total_(take_state(scratch_, scratch_rows(a), dim_)),
-        gathered_(scratch_.take<T>(kKeyTile * (a.head_dim + dim_))) {}
+        in_blocks_(a.block_size % kGroup == 0),
+        gathered_(scratch_.take<T>(kGatheredTiles * kKeyTile * (a.head_dim + dim_))) {}
 
   // `upcoming`, if there is one, is run next: its first keys and values are asked for while this item's last ones are multiplied.
   void run(const Item& item, const Item* upcoming) {
@@ -78,20 +92,31 @@ class Attention {
   }
 
   void attend_range(const Item& item, int64_t range) {
-    clear(range_, item.rows(), dim_);
-    const int64_t begin = max(item.key_begin(a_), range * kKeyRange);
-    const int64_t end = min(item.key_end(), (range + 1) * kKeyRange);
-    const bool in_blocks = a_.block_size % kGroup == 0;
-    Tile<T> now = in_blocks ? tile_at(item, begin / kKeyTile * kKeyTile, begin, end) : Tile<T>{};
-    for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
-      const KeySpan span{tile, max(begin, tile), min(end, tile + kKeyTile)};
-      if (!in_blocks) now = gather(item, span);
-      const Tile<T> next = in_blocks ? tile_after(item, tile) : now;
-      rows_.attend_tile(item, span, now, next, range_);
-      now = next;
+    const int64_t base = range * kKeyRange, begin = max(item.key_begin(a_), base), end = min(item.key_end(), base + kKeyRange);
+    if constexpr (RowsOf<T>::kTakeRanges) {
+      RangeTiles<T> tiles{base, begin, end, {}, {}};
+      for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
+        tiles.of[(tile - base) / kKeyTile] = tile_of(item, span_of(tile, begin, end));
+      }
+      if (in_blocks_) find_next(item, range + 1, tiles.next);
+      rows_.attend_range(item, tiles, range_);
+    } else {
+      clear(range_, item.rows(), dim_);
+      Tile<T> now = in_blocks_ ? tile_at(item, begin / kKeyTile * kKeyTile, begin, end) : Tile<T>{};
+      for (int64_t tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
+        const KeySpan span = span_of(tile, begin, end);
+        if (!in_blocks_) now = gather(item, span);
+        const Tile<T> next = in_blocks_ ? tile_after(item, tile) : now;
+        rows_.attend_tile(item, span, now, next, range_);
+        now = next;
+      }
     }
   }
+  static KeySpan span_of(int64_t tile, int64_t begin, int64_t end) { return {tile, max(begin, tile), min(end, tile + kKeyTile)}; }
 
+  Tile<T> tile_of(const Item& item, const KeySpan& span) const {
+    return in_blocks_ ? tile_at(item, span.tile, span.first, span.last) : gather(item, span);
+  }
   // The groups between two keys of a tile where they lie: block sizes are multiples of a group's.
   Tile<T> tile_at(const Item& item, int64_t tile, int64_t first, int64_t last) const {
     Tile<T> groups{};
@@ -112,23 +137,36 @@ class Attention {
     const int64_t begin = upcoming_->key_begin(a_);
     return tile_at(*upcoming_, begin / kKeyTile * kKeyTile, begin, upcoming_->key_end());
   }
+  // The first two of what is read next, from a range on.
+  void find_next(const Item& item, int64_t range, Groups<T>* next) const {
+    const bool ends = range >= item.range_end() && upcoming_;
+    const Item& following = ends ? *upcoming_ : item;
+    if (ends) range = following.range_begin(a_);
+    const int64_t begin = max(following.key_begin(a_), range * kKeyRange), end = min(following.key_end(), (range + 1) * kKeyRange);
+    const int64_t first = begin / kKeyTile * kKeyTile, second = first + kKeyTile;
+    const Tile<T> tile = tile_at(following, first, begin, end);
+    next[0] = tile.key_areas;
+    next[1] = second < end ? tile_at(following, second, second, end).key_areas : tile.values;
+  }
   // A copy, as if it were a block of its own, of keys that lie in blocks of any size.
   Tile<T> gather(const Item& item, const KeySpan& span) const {
+    T* const keys_out = gathered_ + span.tile / kKeyTile % kGatheredTiles * kKeyTile * (a_.head_dim + dim_);
+    T* const values_out = keys_out + kKeyTile * a_.head_dim;
     for (int64_t key = span.first, count; key < span.last; key += count) {
       const int64_t row = key % a_.block_size, at = key - span.tile;
       count = min(span.last - key, a_.block_size - row);
       const T* keys = keys_of(item, key);
       for (int64_t d = 0; d < a_.head_dim; d++) {
-        std::memcpy(gathered_ + d * kKeyTile + at, keys + d * a_.block_size + row, static_cast<size_t>(count) * sizeof(T));
+        std::memcpy(keys_out + d * kKeyTile + at, keys + d * a_.block_size + row, static_cast<size_t>(count) * sizeof(T));
       }
-      std::memcpy(gathered_ + a_.head_dim * kKeyTile + at * dim_, values_of(item, keys) + row * dim_, static_cast<size_t>(count * dim_) * sizeof(T));
+      std::memcpy(values_out + at * dim_, values_of(item, keys) + row * dim_, static_cast<size_t>(count * dim_) * sizeof(T));
     }
     Tile<T> tile{};
     tile.ld_keys = kKeyTile;
     for (int64_t g = 0; g < kKeyTile / kGroup; g++) {
-      tile.keys.of[g] = gathered_ + g * kGroup;
-      tile.key_areas.of[g] = gathered_ + g * kGroup * a_.head_dim;
-      tile.values.of[g] = gathered_ + a_.head_dim * kKeyTile + g * kGroup * dim_;
+      tile.keys.of[g] = keys_out + g * kGroup;
+      tile.key_areas.of[g] = keys_out + g * kGroup * a_.head_dim;
+      tile.values.of[g] = values_out + g * kGroup * dim_;
     }
     return tile;
   }
@@ -154,6 +192,7 @@ class Attention {
       const float* values = state.values + row * dim_;
       float* out = a_.out + query * a_.ld_out + head * a_.head_dim;
       for (int64_t d = 0; d < a_.head_dim; d += kLanes) {
+        if constexpr (RowsOf<T>::kTakeRanges) prefetch_for_write(out + kQueriesAhead * a_.ld_out + d);
         const F result = load(values + d) * factor;
         if (d + kLanes <= a_.head_dim) {
           store(out + d, result);
@@ -164,12 +203,17 @@ class Attention {
     });
   }
 
+  // Tiles that there are copies of at a time.
+  static constexpr int64_t kGatheredTiles = RowsOf<T>::kTakeRanges ? kRangeTiles : 1;
+
   const PagedAttentionArgs& a_;
   const int64_t block_elements_;
   const int64_t dim_;
   Scratch scratch_;
-  RowsOf<T> rows_;
+  typename RowsOf<T>::Type rows_;
   const State range_, total_;
+  // Whether a group's keys always lie in one block.
+  const bool in_blocks_;
   T* const gathered_;
   const Item* upcoming_ = nullptr;
 };

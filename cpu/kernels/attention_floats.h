@@ -31,7 +31,7 @@ class FloatRows {
 
   // Adds the keys [first, last) of a tile to the state; `next` is attended next.
   void attend_tile(const Item& item, const KeySpan& span, const Tile<T>& now, const Tile<T>& next, const State& state) {
-    item.see(a_, span.tile, spans_);
+    item.see(a_, span.tile, kKeyTile, spans_);
     // Widening a tile once pays from some rows on.
     if (item.rows() <= 2 * kTileRows) {
       score(item, span, now, Coming<T>{now.values, next.key_areas});

@@ -78,7 +78,7 @@ class HalfRows {
   // Probabilities become pairs of halves, and zeros where a row does not see a key, so that all rows can take all values: those of unseen
   // keys are finite as numbers over 256.
   void softmax(const Item& item, const KeySpan& span, const State& state) {
-    item.see(a_, span.tile, spans_);
+    item.see(a_, span.tile, kKeyTile, spans_);
     softmax_rows(scores_, spans_, item.rows(), a_.soft_cap, state, keep_);
     rescale(state.values, keep_, item.rows(), dim_);
     for (int64_t row = 0; row < item.rows(); row++) {

@@ -32,12 +32,12 @@ struct Item {
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++, row++) f(row, query + i, head);
     }
   }
-  // The keys of a tile that each row sees, from its query's position.
-  void see(const PagedAttentionArgs& a, int64_t tile, const RowSpans& spans) const {
+  // Of so many keys from `base` on those that each row sees, from its query's position.
+  void see(const PagedAttentionArgs& a, int64_t base, int64_t keys, const RowSpans& spans) const {
     int64_t row = 0;
-    for (int64_t seen = position + 1 - tile; row < rows(); seen++) {
-      const int64_t first = a.sliding_window > 0 ? min(kKeyTile, max(0, seen - a.sliding_window)) : 0;
-      const int64_t last = max(0, min(kKeyTile, seen));
+    for (int64_t seen = position + 1 - base; row < rows(); seen++) {
+      const int64_t first = a.sliding_window > 0 ? min(keys, max(0, seen - a.sliding_window)) : 0;
+      const int64_t last = max(0, min(keys, seen));
       for (const int64_t next = row + group; row < next; row++) {
         spans.begin[row] = static_cast<int32_t>(first);
         spans.end[row] = static_cast<int32_t>(last);
@@ -50,6 +50,9 @@ static int64_t group_of(const PagedAttentionArgs& a) { return a.num_heads / a.nu
 
 // Rows that there is scratch memory for: those of an item, in whole register tiles.
 static int64_t scratch_rows(const PagedAttentionArgs& a) { return round_up(attention_item_rows(group_of(a), kManyAttentionRows), 16); }
+
+// Queries and results lie far apart, each in pages of its own: those of so many queries further are asked for.
+constexpr int64_t kQueriesAhead = 4;
 
 // Items have many rows only where each thread gets so many of them.
 constexpr int64_t kItemsPerThread = 8;

@@ -58,7 +58,7 @@ static void merge(const State& into, const State& from, int64_t rows, int64_t di
   }
 }
 
-// The keys of a tile that each row sees: those from its begin to its end, both of which never fall from one row to the next.
+// The keys of a tile or range that each row sees: those from its begin to its end, both of which never fall from one row to the next.
 struct RowSpans {
   int32_t* begin;
   int32_t* end;

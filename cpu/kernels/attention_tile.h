@@ -93,6 +93,18 @@ struct Tile {
   Groups<T> key_areas;
 };
 
+// The keys [begin, end) of a range that starts at `base`, in tiles from its start on, and the first two areas of what is read afterwards.
+constexpr int64_t kRangeTiles = kKeyRange / kKeyTile;
+template <class T>
+struct RangeTiles {
+  int64_t base, begin, end;
+  Tile<T> of[kRangeTiles];
+  Groups<T> next[2];
+
+  int64_t first_tile() const { return (begin - base) / kKeyTile; }
+  int64_t end_tile() const { return ceil_div(end - base, kKeyTile); }
+};
+
 // The keys [first, last) of a tile.
 struct KeySpan {
   int64_t tile, first, last;

@@ -15,18 +15,6 @@ static constexpr int64_t matrix_vector_panels(int64_t rows) { return panels_at_o
 
 #if defined(__AMX_BF16__)
 
-// Denormal numbers count as 0 while an object lives, as they do in matrix registers.
-class NoDenormals {
- public:
-  BAO_INLINE_MEMBER NoDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  BAO_INLINE_MEMBER ~NoDenormals() { _mm_setcsr(before_); }
-  NoDenormals(const NoDenormals&) = delete;
-  NoDenormals& operator=(const NoDenormals&) = delete;
-
- private:
-  unsigned before_;
-};
-
 // acc += x · w over `pairs` pairs of k, which are whole steps of a matrix: of each the even and the odd k are added by themselves.
 template <int R, int NP, class Source>
 BAO_INLINE void accumulate_steps(F (&acc)[R][NP], const Rows& rows, const Panels& w, int64_t pairs, const Source& source) {
