@@ -165,8 +165,8 @@ class Blocks {
 // Panels [panel_begin, panel_end) for rows [row_begin, row_end).
 // `claim_next()` is called once, towards the end: where the weights begin that this thread takes next, or nullptr.
 template <class P, class ClaimNext>
-static void multiply_panels(MatrixRegisters& registers, const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end, int64_t panel_begin,
-                            int64_t panel_end, void* scratch, ClaimNext claim_next) {
+static void multiply_panels(MatrixRegisters& registers, const LinearArgs& a, const Activations<P>& x, int64_t row_begin, int64_t row_end,
+                            int64_t panel_begin, int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const NextWeights next = next_weights(claim_next);
   const int64_t count = row_end - row_begin;
   if (count > a.tile_rows) {

@@ -1,5 +1,5 @@
 // Tiles of `linear` for bfloat16 in AMX's matrix registers: up to 32 rows of x by two panels, or up to 16 rows by four; a step is 32 k.
-// Registers 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 weights.
+// Registers 0 to 3 are sums, 4 rows of x, 5 more of them or weights, 6 and 7 weights.
 #pragma once
 
 #include "matrix_vector_tile.h"
@@ -24,8 +24,7 @@ class MatrixStream {
   BAO_INLINE_MEMBER MatrixStream(const PanelStream& source, const Panels& w, const Rows&, int64_t steps) : ahead_(source, w, steps) {}
   BAO_INLINE_MEMBER int64_t until(int64_t done) { return ahead_.until(done); }
   BAO_INLINE_MEMBER void after_weights(int panel) const { ahead_.ask_near(panel); }
-  template <int Product>
-  BAO_INLINE_MEMBER void after_product() const {
+  BAO_INLINE_MEMBER void after_product(int) const {
     space_out();
     space_out();
   }
@@ -53,10 +52,9 @@ class MatrixShare {
     for (int64_t line = 0; line < count_; line++) prefetch_far(next_[panel] + line * 64);
     space_out();
   }
-  template <int Product>
-  BAO_INLINE_MEMBER void after_product() const {
+  BAO_INLINE_MEMBER void after_product(int product) const {
     BAO_UNROLL
-    for (int line = 0; line < kLines; line++) prefetch_near(x_ + (Product * kLines + line) * stride_);
+    for (int line = 0; line < kLines; line++) prefetch_near(x_ + (product * kLines + line) * stride_);
   }
   BAO_INLINE_MEMBER void advance() {
     x_ += kMatrixRowBytes;
@@ -115,16 +113,16 @@ static __attribute__((noinline)) void matrix_tile(int64_t rows, const Rows& x, c
         load_matrix<6>(panels[0], kMatrixRowBytes);
         between.after_weights(0);
         multiply_matrices<0, 4, 6>();
-        between.template after_product<0>();
+        between.after_product(0);
         multiply_matrices<2, 5, 6>();
-        between.template after_product<1>();
+        between.after_product(1);
         if constexpr (NP > 1) {
           load_matrix<7>(panels[1], kMatrixRowBytes);
           between.after_weights(1);
           multiply_matrices<1, 4, 7>();
-          between.template after_product<2>();
+          between.after_product(2);
           multiply_matrices<3, 5, 7>();
-          between.template after_product<3>();
+          between.after_product(3);
         }
         lower += kMatrixRowBytes;
       } else {
@@ -132,7 +130,7 @@ static __attribute__((noinline)) void matrix_tile(int64_t rows, const Rows& x, c
           load_matrix<5 + panel() % 3>(panels[panel()], kMatrixRowBytes);
           between.after_weights(panel());
           multiply_matrices<panel(), 4, 5 + panel() % 3>();
-          between.template after_product<panel()>();
+          between.after_product(panel());
         });
       }
       upper += kMatrixRowBytes;
