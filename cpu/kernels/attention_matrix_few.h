@@ -10,11 +10,6 @@ namespace {
 
 constexpr int kFewRows = 4;
 
-BAO_INLINE void split(U pairs, F& even, F& odd) {
-  even = as_float(pairs << 16);
-  odd = as_float(pairs & 0xffff0000u);
-}
-
 // scores[R][G groups] = queries[R][head_dim] · keys; head_dim is even.
 template <int R, int G, bool Dense>
 static __attribute__((noinline)) void few_scores(const float* queries, int64_t ld, const BFloat16* const* keys, int64_t ld_keys, int64_t head_dim,

@@ -17,6 +17,15 @@ constexpr int64_t kStep = kMatrixRowBytes / static_cast<int64_t>(sizeof(BFloat16
 constexpr int64_t kColumns = 16;
 static_assert(kStep == 2 * kGroup && kColumns == kGroup && kColumns == kLanes);
 
+// Nothing to ask for between matrix instructions.
+struct Spaces {
+  BAO_INLINE_MEMBER void after_columns(int) const { space_out(); }
+  BAO_INLINE_MEMBER void after_product(int) const {
+    space_out();
+    space_out();
+  }
+};
+
 // out[16 rows, or Two times as many][N times 16 columns], ld floats apart, = (fresh ? 0 : out) + a · b over some steps; the next rows of a and
 // the next columns of b are so many bytes behind the ones before.
 template <bool Two, int N>
@@ -31,38 +40,9 @@ static __attribute__((noinline)) void multiply_tiles(const char* a, int64_t next
       space_out();
     }
   });
-  const auto between = [] {
-    space_out();
-    space_out();
-  };
   for (const char* end = a + steps * kMatrixBytes; a < end; a += kMatrixBytes, b += kMatrixBytes) {
-    load_matrix<4>(a, kMatrixRowBytes);
-    space_out();
-    if constexpr (Two) {
-      load_matrix<5>(a + next_rows, kMatrixRowBytes);
-      space_out();
-      load_matrix<6>(b, kMatrixRowBytes);
-      space_out();
-      multiply_matrices<0, 4, 6>();
-      between();
-      multiply_matrices<2, 5, 6>();
-      between();
-      if constexpr (N > 1) {
-        load_matrix<7>(b + next_columns, kMatrixRowBytes);
-        space_out();
-        multiply_matrices<1, 4, 7>();
-        between();
-        multiply_matrices<3, 5, 7>();
-        between();
-      }
-    } else {
-      with_each<N>([&](auto column) {
-        load_matrix<5 + column() % 3>(b + column() * next_columns, kMatrixRowBytes);
-        space_out();
-        multiply_matrices<column(), 4, 5 + column() % 3>();
-        between();
-      });
-    }
+    multiply_step<Two, N>([&](int which) { return a + which * next_rows; }, kMatrixRowBytes, [&](int column) { return b + column * next_columns; },
+                          Spaces{});
   }
   for_each_sum<Two, N>([&](auto sum, int64_t row, int64_t column) {
     store_matrix<sum()>(out + row * kMatrixRows * ld + column * kColumns, ld * 4);

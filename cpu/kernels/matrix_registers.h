@@ -67,6 +67,35 @@ BAO_INLINE void for_each_sum(Use use) {
   });
 }
 
+// A step of such sums: one more matrix of 16 rows, and of the 16 behind them if there are Two, by one of each column. Matrices are where
+// `rows(which 16)` and `columns(which)` say, rows of the former `stride` bytes apart; `between` has what comes between the instructions.
+template <bool Two, int N, class RowsAt, class ColumnsAt, class Between>
+BAO_INLINE void multiply_step(RowsAt rows, int64_t stride, ColumnsAt columns, const Between& between) {
+  load_matrix<4>(rows(0), stride);
+  space_out();
+  if constexpr (Two) {
+    load_matrix<5>(rows(1), stride);
+    space_out();
+  }
+  with_each<N>([&](auto column) {
+    constexpr int kColumn = column(), kRegister = Two ? 6 + kColumn : 5 + kColumn % 3;
+    load_matrix<kRegister>(columns(kColumn), kMatrixRowBytes);
+    between.after_columns(kColumn);
+    multiply_matrices<kColumn, 4, kRegister>();
+    between.after_product(Two ? 2 * kColumn : kColumn);
+    if constexpr (Two) {
+      multiply_matrices<2 + kColumn, 5, kRegister>();
+      between.after_product(2 * kColumn + 1);
+    }
+  });
+}
+
+// The even and the odd ones of 16 pairs of bfloat16.
+BAO_INLINE void split(U pairs, F& even, F& odd) {
+  even = as_float(pairs << 16);
+  odd = as_float(pairs & 0xffff0000u);
+}
+
 // Rows of the eight registers. While an object lives the thread may use them; afterwards they take no part in what the system
 // saves of a thread.
 class MatrixRegisters {

@@ -23,7 +23,7 @@ class MatrixStream {
  public:
   BAO_INLINE_MEMBER MatrixStream(const PanelStream& source, const Panels& w, const Rows&, int64_t steps) : ahead_(source, w, steps) {}
   BAO_INLINE_MEMBER int64_t until(int64_t done) { return ahead_.until(done); }
-  BAO_INLINE_MEMBER void after_weights(int panel) const { ahead_.ask_near(panel); }
+  BAO_INLINE_MEMBER void after_columns(int panel) const { ahead_.ask_near(panel); }
   BAO_INLINE_MEMBER void after_product(int) const {
     space_out();
     space_out();
@@ -48,7 +48,7 @@ class MatrixShare {
         count_(source.lines),
         steps_(steps) {}
   BAO_INLINE_MEMBER int64_t until(int64_t) const { return steps_; }
-  BAO_INLINE_MEMBER void after_weights(int panel) const {
+  BAO_INLINE_MEMBER void after_columns(int panel) const {
     for (int64_t line = 0; line < count_; line++) prefetch_far(next_[panel] + line * 64);
     space_out();
   }
@@ -94,45 +94,18 @@ static __attribute__((noinline)) void matrix_tile(int64_t rows, const Rows& x, c
     }
   });
   const char* upper = reinterpret_cast<const char*>(x.a);
-  const char* lower = upper + kMatrixRows * stride;
   Places<char, NP> panels(w.data, w.stride);
   MatrixBetween<NP, Source> between(source, w, x, steps);
   for (int64_t s = 0; s < steps;) {
     const int64_t end = between.until(s);
     for (; s < end; s++) {
-      load_matrix<4>(upper, stride);
       // Where the sums go has been elsewhere since, or is new: fetched meanwhile, the stores don't wait.
       if (s < rows) {
         BAO_UNROLL
         for (int p = 0; p < NP; p++) prefetch_for_write(sums.to + s * sums.ld_to + p * kPanelColumns);
       }
-      space_out();
-      if constexpr (Two) {
-        load_matrix<5>(lower, stride);
-        space_out();
-        load_matrix<6>(panels[0], kMatrixRowBytes);
-        between.after_weights(0);
-        multiply_matrices<0, 4, 6>();
-        between.after_product(0);
-        multiply_matrices<2, 5, 6>();
-        between.after_product(1);
-        if constexpr (NP > 1) {
-          load_matrix<7>(panels[1], kMatrixRowBytes);
-          between.after_weights(1);
-          multiply_matrices<1, 4, 7>();
-          between.after_product(2);
-          multiply_matrices<3, 5, 7>();
-          between.after_product(3);
-        }
-        lower += kMatrixRowBytes;
-      } else {
-        with_each<NP>([&](auto panel) {
-          load_matrix<5 + panel() % 3>(panels[panel()], kMatrixRowBytes);
-          between.after_weights(panel());
-          multiply_matrices<panel(), 4, 5 + panel() % 3>();
-          between.after_product(panel());
-        });
-      }
+      multiply_step<Two, NP>([&](int which) { return upper + which * kMatrixRows * stride; }, stride,
+                             [&](int panel) { return panels[panel]; }, between);
       upper += kMatrixRowBytes;
       panels.advance(kMatrixStepBytes);
       between.advance();

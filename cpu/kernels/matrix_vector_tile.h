@@ -30,15 +30,11 @@ BAO_INLINE void accumulate_steps(F (&acc)[R][NP], const Rows& rows, const Panels
         ahead.template step<1>();
         F first[NP], second[NP];
         BAO_UNROLL
-        for (int p = 0; p < NP; p++) {
-          const U pair = load_bits<U>(panels[p]);
-          first[p] = as_float(pair << 16);
-          second[p] = as_float(pair & 0xffff0000u);
-        }
+        for (int p = 0; p < NP; p++) split(load_bits<U>(panels[p]), first[p], second[p]);
         BAO_UNROLL
         for (int r = 0; r < R; r++) {
-          const U pair = as_bits(set1(x[r][0]));
-          const F even_x = as_float(pair << 16), odd_x = as_float(pair & 0xffff0000u);
+          F even_x, odd_x;
+          split(as_bits(set1(x[r][0])), even_x, odd_x);
           BAO_UNROLL
           for (int p = 0; p < NP; p++) {
             accumulate(even[r][p], first[p], even_x);
