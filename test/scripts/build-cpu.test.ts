@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { ageOf, compileJobs, ensureCpuLibrary, libraryContents } from '../../scripts/build-cpu.ts';
-import { compileAll, findCompiler } from '../../scripts/compiler.ts';
+import { run as compile, compileAll, findCompiler } from '../../scripts/compiler.ts';
 import { createCpuDevice } from '../../src/device/cpu-device.ts';
 import { CpuProbe } from '../../src/device/cpu-probe.ts';
 
@@ -139,6 +139,23 @@ describe('the CPU library', () => {
       const more = await ensureCpuLibrary({ sets: 'runnable', quiet: true });
       expect(run({}).stdout).toBe(more);
     });
+  });
+
+  const showsAmx = process.platform === 'linux' && readFileSync('/proc/cpuinfo', 'utf8').includes(' amx_tile');
+  test.if(showsAmx)('is one without AMX where the system refuses its registers', async () => {
+    const refuse = join(scratch, 'refuse-matrix-registers');
+    await compile(findCompiler(), ['-x', 'c', join(import.meta.dir, 'refuse-matrix-registers.c'), '-o', refuse]);
+    const library = await ensureCpuLibrary({ sets: 'runnable', quiet: true });
+    const lookAround = `
+      import { libraryContents } from '${SCRIPT}';
+      import { createCpuDevice } from '${join(import.meta.dir, '../../src/device/cpu-device.ts')}';
+      const device = createCpuDevice({ libraryPath: '${library}', threads: 1 });
+      console.log(libraryContents('best').lowest, device.isa);
+      device.close();`;
+    const { exitCode, stdout, stderr } = Bun.spawnSync([refuse, process.execPath, '-e', lookAround]);
+    expect(stderr.toString()).toBe('');
+    expect(stdout.toString().trim()).toBe('avx512_fp16 avx512_fp16');
+    expect(exitCode).toBe(0);
   });
 
   test('is used without a compiler where it was built before', async () => {
