@@ -51,7 +51,8 @@ export interface EngineObserver {
     step: { numPromptTokens: number; numGenerationTokens: number; numStepTokens: number },
   ): void;
   onFirstToken(coreIndex: number, times: SequenceTimes): void;
-  onInterTokenLatency(coreIndex: number, latencyMs: number): void;
+  /** `count` sequences have waited so long for their next token. */
+  onInterTokenLatency(coreIndex: number, latencyMs: number, count: number): void;
   onFinished(coreIndex: number, sequence: FinishedSequence): void;
   onStats(coreIndex: number, stats: SchedulerStats): void;
   /** A request was refused because of the server's load. */
@@ -67,12 +68,32 @@ export const NO_OBSERVER: EngineObserver = {
   onRejected() {},
 };
 
+/** Tells an observer of a step's latencies, of equal ones that follow each other at once: most sequences have had their last token in the same step. */
+export class LatencyRuns {
+  private latencyMs = 0;
+  private count = 0;
+
+  constructor(private readonly observer: EngineObserver) {}
+
+  add(coreIndex: number, latencyMs: number): void {
+    if (latencyMs !== this.latencyMs) this.finish(coreIndex);
+    this.latencyMs = latencyMs;
+    this.count++;
+  }
+
+  /** With a core's last latency of a step. */
+  finish(coreIndex: number): void {
+    if (this.count > 0) this.observer.onInterTokenLatency(coreIndex, this.latencyMs, this.count);
+    this.count = 0;
+  }
+}
+
 /** An observer with some of its methods replaced. */
 export function overrideObserver(observer: EngineObserver, overrides: Partial<EngineObserver>): EngineObserver {
   return {
     onStep: (coreIndex, step) => observer.onStep(coreIndex, step),
     onFirstToken: (coreIndex, times) => observer.onFirstToken(coreIndex, times),
-    onInterTokenLatency: (coreIndex, latencyMs) => observer.onInterTokenLatency(coreIndex, latencyMs),
+    onInterTokenLatency: (coreIndex, latencyMs, count) => observer.onInterTokenLatency(coreIndex, latencyMs, count),
     onFinished: (coreIndex, sequence) => observer.onFinished(coreIndex, sequence),
     onStats: (coreIndex, stats) => observer.onStats(coreIndex, stats),
     onRejected: (reason) => observer.onRejected(reason),

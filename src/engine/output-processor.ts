@@ -13,7 +13,7 @@ import type {
 } from './engine-client.ts';
 import { LogprobsDecoder } from './logprobs-decoder.ts';
 import type { EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest } from './messages.ts';
-import { type EngineObserver, SequenceTimes } from './observer.ts';
+import { type EngineObserver, LatencyRuns, SequenceTimes } from './observer.ts';
 import { PoolingOutputs } from './pooling-outputs.ts';
 
 /** A request of the API with its n sequences. */
@@ -66,6 +66,7 @@ export class OutputProcessor {
   private readonly parents = new Map<string, ParentRequest>();
   private readonly pooling: PoolingOutputs;
   private readonly logprobsDecoder: LogprobsDecoder;
+  private readonly latencies: LatencyRuns;
 
   private numQueuedPromptTokens = 0;
 
@@ -75,6 +76,7 @@ export class OutputProcessor {
   ) {
     this.pooling = new PoolingOutputs(observer);
     this.logprobsDecoder = new LogprobsDecoder(tokenizer);
+    this.latencies = new LatencyRuns(observer);
   }
 
   get numUnfinishedRequests(): number {
@@ -147,6 +149,7 @@ export class OutputProcessor {
       }
       this.processOutput(coreIndex, sequence, output, batch.timestampMs, toAbort);
     }
+    this.latencies.finish(coreIndex);
     this.observer.onStep(coreIndex, { numPromptTokens, numGenerationTokens, numStepTokens: batch.numStepTokens });
     if (batch.stats !== null) this.observer.onStats(coreIndex, batch.stats);
     return { toAbort };
@@ -205,7 +208,7 @@ export class OutputProcessor {
       this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
       this.observer.onFirstToken(coreIndex, times);
     } else {
-      this.observer.onInterTokenLatency(coreIndex, times.onToken(nowMs));
+      this.latencies.add(coreIndex, times.onToken(nowMs));
     }
   }
 

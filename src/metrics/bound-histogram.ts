@@ -20,12 +20,12 @@ export class HistogramChild {
     this.counts = new Float64Array(bounds.length + 1);
   }
 
-  observe(value: number): void {
+  observe(value: number, times = 1): void {
     const { bounds } = this;
     let bucket = 0;
     while (bucket < bounds.length && value > bounds[bucket]!) bucket++;
-    this.counts[bucket]!++;
-    this.sum += value;
+    this.counts[bucket]! += times;
+    this.sum += value * times;
   }
 }
 

@@ -116,8 +116,8 @@ export class EngineMetrics implements EngineObserver {
     engine.histograms.timeToFirstToken.observe(seconds(times.firstTokenMs - times.arrivalMs));
   }
 
-  onInterTokenLatency(coreIndex: number, latencyMs: number): void {
-    this.engines[coreIndex]!.histograms.interTokenLatency.observe(seconds(latencyMs));
+  onInterTokenLatency(coreIndex: number, latencyMs: number, count: number): void {
+    this.engines[coreIndex]!.histograms.interTokenLatency.observe(seconds(latencyMs), count);
   }
 
   onFinished(coreIndex: number, sequence: FinishedSequence): void {

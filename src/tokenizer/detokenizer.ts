@@ -48,7 +48,9 @@ class ByteDetokenizer implements IncrementalDetokenizer {
     let text = '';
     for (const id of tokenIds) {
       if (this.options.skipSpecialTokens && this.tokenizer.specialTokenIds.has(id)) continue;
-      text += this.#decode(id);
+      const added = this.#decode(id);
+      // The text of a single token stays what it is: a string that others have seen is compared by its address.
+      text = text === '' ? added : text + added;
     }
     return this.#strip === 0 ? text : this.#stripStart(text);
   }

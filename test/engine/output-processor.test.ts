@@ -3,7 +3,12 @@ import { join } from 'node:path';
 import { wallClockMs } from '../../src/engine/clock.ts';
 import type { RequestOutput } from '../../src/engine/engine-client.ts';
 import type { EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
-import { type FinishedSequence, NO_OBSERVER, overrideObserver } from '../../src/engine/observer.ts';
+import {
+  type EngineObserver,
+  type FinishedSequence,
+  NO_OBSERVER,
+  overrideObserver,
+} from '../../src/engine/observer.ts';
 import { OutputProcessor } from '../../src/engine/output-processor.ts';
 import type { LogprobsTensors } from '../../src/sampling/logprobs-tensors.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
@@ -25,10 +30,10 @@ const output = (
 });
 
 /** A request of n sequences, whose handles are 1 to n. */
-function scene(n: number, params: Partial<SamplingParams> = {}) {
+function scene(n: number, params: Partial<SamplingParams> = {}, observer: EngineObserver = NO_OBSERVER) {
   const finished: FinishedSequence[] = [];
-  const observer = overrideObserver(NO_OBSERVER, { onFinished: (_core, sequence) => finished.push(sequence) });
-  const outputs = new OutputProcessor(tokenizer, observer);
+  const hearing = overrideObserver(observer, { onFinished: (_core, sequence) => finished.push(sequence) });
+  const outputs = new OutputProcessor(tokenizer, hearing);
   const samplingParams: SamplingParams = { ...DEFAULT_SAMPLING_PARAMS, outputKind: 'delta', ...params, n };
   const promptTokenIds = Int32Array.of(300, 301, 302);
   const coreRequests = Array.from({ length: n }, (_, i) => ({
@@ -56,6 +61,30 @@ test('the longest of n answers is told once, with the last that ends', () => {
   step(output(1, [5, 6, 7], 'stop'), output(2, [5], null), output(3, [5], 'stop'));
   step(output(2, [8], 'length'));
   expect(finished.map(({ maxGenerationTokens }) => maxGenerationTokens)).toEqual([null, null, 3]);
+});
+
+test('of a step, sequences that have waited equally long are told together', () => {
+  const told: [coreIndex: number, latencyMs: number, count: number][] = [];
+  const observer = overrideObserver(NO_OBSERVER, { onInterTokenLatency: (...latency) => told.push(latency) });
+  const { outputs } = scene(4, {}, observer);
+  const step = (timestampMs: number, ...handles: number[]) =>
+    outputs.process(0, {
+      ...{ timestampMs, outputs: handles.map((handle) => output(handle, [300], null)) },
+      ...{ numStepTokens: handles.length, stats: null },
+    });
+  step(10, 1, 2, 3);
+  step(30, 2, 4);
+  step(60, 1, 2, 3, 4);
+  expect(told).toEqual([
+    [0, 20, 1],
+    [0, 50, 1],
+    [0, 30, 1],
+    [0, 50, 1],
+    [0, 30, 1],
+  ]);
+  told.length = 0;
+  step(100, 1, 2, 3, 4);
+  expect(told).toEqual([[0, 40, 4]]);
 });
 
 test('a request that is taken back ends by the clock that it began by, whatever is done to the system’s', () => {

@@ -68,7 +68,7 @@ function feed(metrics: ServerMetrics): void {
   const sequence = finished();
   observer.onStep(0, { numPromptTokens: 10, numGenerationTokens: 5, numStepTokens: 14 });
   observer.onFirstToken(0, sequence.times);
-  observer.onInterTokenLatency(0, 2000);
+  observer.onInterTokenLatency(0, 2000, 1);
   observer.onFinished(0, sequence);
   observer.onStats(0, STATS);
   observer.onRejected('queue_full');
@@ -218,7 +218,7 @@ test('a request that ends before its first token has no phases', async () => {
 
 test('a value on a bound belongs to its bucket, and one above all bounds only to +Inf', async () => {
   const metrics = create(metricsConfig());
-  for (const latencyMs of [10, 10.001, 80_000, 80_001]) metrics.observer.onInterTokenLatency(0, latencyMs);
+  for (const latencyMs of [10, 10.001, 80_000, 80_001]) metrics.observer.onInterTokenLatency(0, latencyMs, 1);
   const text = await metrics.http.render();
   const upTo = (le: string) => sampleOf(text, 'vllm:inter_token_latency_seconds_bucket', { le });
   expect(['0.01', '0.025', '40.0', '80.0', '+Inf'].map(upTo)).toEqual([1, 2, 2, 3, 4]);

@@ -2,6 +2,7 @@ import type { CompletionOutput, RequestOutput } from '../../engine/engine-client
 import type { OutputEvent } from '../../parsers/output-events.ts';
 import type { ReasoningTokenCounter } from '../../parsers/reasoning/count-reasoning-tokens.ts';
 import type { ApiError } from '../errors.ts';
+import { append, joined } from '../flat-text.ts';
 import type { OutputStream } from '../generation/output-parsing.ts';
 import { SSE_DONE } from '../generation/sse-writer.ts';
 import { errorEvents, type StreamEncoder } from '../generation/stream-generation.ts';
@@ -37,12 +38,12 @@ export class ChatStreamEncoder implements StreamEncoder {
     interval: number,
   ) {
     const { parsing } = format;
-    this.#open = `data: ${openAnswer(format.head, 'chat.completion.chunk')}`;
+    this.#open = joined('data: ', openAnswer(format.head, 'chat.completion.chunk'));
     this.#isPlain = parsing === null && format.logprobs === null && !format.returnTokenIds && !usage.continuous;
     for (let i = 0; i < format.n; i++) {
       this.#numTokens.push(0);
       this.#intervals.push(new StreamInterval(interval));
-      this.#plainHeads.push(`${this.#open}{"index":${i},"delta":{"content":`);
+      this.#plainHeads.push(joined(this.#open, `{"index":${i},"delta":{"content":`));
       if (parsing === null) continue;
       this.#outputs.push(parsing.stream());
       const counter = parsing.tokenCounter();
@@ -55,7 +56,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     let events = this.#hasStarted ? '' : this.#start(output);
     for (const delta of output.outputs) {
       const due = this.#intervals[delta.index]!.push(delta);
-      if (due !== null) events += this.#chunk(due);
+      if (due !== null) events = append(events, this.#chunk(due));
     }
     return events;
   }

@@ -1,5 +1,6 @@
 import type { CompletionOutput, RequestOutput } from '../../engine/engine-client.ts';
 import type { ApiError } from '../errors.ts';
+import { append, joined } from '../flat-text.ts';
 import { SSE_DONE } from '../generation/sse-writer.ts';
 import { errorEvents, type StreamEncoder } from '../generation/stream-generation.ts';
 import { StreamInterval } from '../generation/stream-interval.ts';
@@ -11,6 +12,8 @@ import type { StreamUsage } from './usage.ts';
 
 /** One choice of a stream. */
 interface ChoiceState {
+  /** All of a plain chunk in front of the text. */
+  plainHead: string;
   interval: StreamInterval;
   numTokens: number;
   /** Of the token that comes next; as in an answer in one piece it counts the tokens' own texts, some of which the answer's text may not have yet. */
@@ -35,8 +38,9 @@ export class CompletionStreamEncoder implements StreamEncoder {
     numPrompts: number,
     interval: number,
   ) {
-    this.#open = `data: ${openAnswer(format.head, 'text_completion')}`;
-    this.#choices = Array.from({ length: numPrompts * format.n }, () => ({
+    this.#open = joined('data: ', openAnswer(format.head, 'text_completion'));
+    this.#choices = Array.from({ length: numPrompts * format.n }, (_, i) => ({
+      plainHead: joined(this.#open, `{"index":${i},"text":`),
       interval: new StreamInterval(interval),
       numTokens: 0,
       textOffset: 0,
@@ -57,7 +61,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     for (const delta of output.outputs) {
       const index = promptIndex * this.format.n + delta.index;
       const due = this.#choices[index]!.interval.push(delta);
-      if (due !== null) events += this.#chunk(index, promptIndex, output, due);
+      if (due !== null) events = append(events, this.#chunk(index, promptIndex, output, due));
     }
     return events;
   }
@@ -85,7 +89,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     state.numTokens += delta.tokenIds.length;
     if (this.#isPlain && delta.finishReason === null) {
       if (delta.text === '') return '';
-      return `${this.#open}{"index":${index},"text":${jsonText(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
+      return `${state.plainHead}${jsonText(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
     }
     const { format } = this;
     const isFirst = !state.hasStarted;

@@ -156,7 +156,7 @@ export function startGeneration(
       if (failure !== null) return fail(failure);
     }
     handler.onOutput(index, output);
-    if (running.size > 0) return;
+    if (!output.finished || running.size > 0) return;
     finish();
     handler.onEnd();
   };

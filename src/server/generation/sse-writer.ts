@@ -1,3 +1,5 @@
+import { append } from '../flat-text.ts';
+
 /**
  * The first event may be long in coming, and Bun sends a whole head with the first bytes of its body only: then these go ahead of it. Empty lines mean
  * nothing in an event stream, and two of them nothing to clients that split at them.
@@ -102,7 +104,7 @@ export class SseWriter {
   write(events: string): void {
     if (this.#ended || this.#closed) return;
     this.#hasWritten = true;
-    this.#pending += events;
+    this.#pending = append(this.#pending, events);
     this.#markDirty();
     if (this.#hasOverflowed || this.#pending.length <= (this.options.maxUnread ?? MAX_UNREAD)) return;
     this.#hasOverflowed = true;
