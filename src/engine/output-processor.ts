@@ -1,3 +1,4 @@
+import type { RequestOutputKind } from '../sampling/sampling-params.ts';
 import type { FinishReason } from '../scheduler/finish-reason.ts';
 import { OutputText } from '../tokenizer/output-text.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -26,6 +27,8 @@ class ParentRequest {
   promptLogprobsSent = false;
   /** Outputs of sequences that have ended, for outputKind 'final-only'. */
   readonly finals: CompletionOutput[] = [];
+  /** Of the request's parameters, where each output finds it. */
+  readonly outputKind: RequestOutputKind;
 
   constructor(
     readonly request: GenerateRequest,
@@ -34,12 +37,15 @@ class ParentRequest {
     readonly sink: OutputSink,
   ) {
     this.numUnfinished = handles.length;
+    this.outputKind = request.params.outputKind;
     if (request.params.promptLogprobs !== null) this.promptLogprobs = [null];
   }
 }
 
 /** One sequence on its way from tokens to text. */
 class Sequence {
+  numTokens = 0;
+  /** What has come so far is kept where outputs tell all of it. */
   readonly tokenIds: number[] = [];
   readonly logprobs: PositionLogprobs[] | null;
   text = '';
@@ -223,7 +229,7 @@ export class OutputProcessor {
     this.sequences.delete(handle);
     if (times.isFirst) this.numQueuedPromptTokens -= parent.request.promptTokenIds.length;
     parent.numUnfinished--;
-    parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.tokenIds.length);
+    parent.maxGenerationTokens = Math.max(parent.maxGenerationTokens, sequence.numTokens);
     if (parent.numUnfinished === 0) this.parents.delete(parent.request.requestId);
     this.observer.onFinished(parent.coreIndex, {
       request: parent.request,
@@ -231,7 +237,7 @@ export class OutputProcessor {
       finishReason,
       times,
       finishedMs: nowMs,
-      numGenerationTokens: sequence.tokenIds.length,
+      numGenerationTokens: sequence.numTokens,
       maxGenerationTokens: parent.numUnfinished === 0 ? parent.maxGenerationTokens : null,
       numPreemptions,
     });
@@ -241,7 +247,7 @@ export class OutputProcessor {
     const { parent } = sequence;
     const finished = parent.numUnfinished === 0;
     let outputs = [completion];
-    if (parent.request.params.outputKind === 'final-only') {
+    if (parent.outputKind === 'final-only') {
       if (completion.finishReason !== null) parent.finals.push(completion);
       if (!finished) return;
       outputs = parent.finals.sort((a, b) => a.index - b.index);
@@ -264,8 +270,9 @@ export class OutputProcessor {
 
 /** Adds the news to the sequence and gives what its output kind tells: the news themselves, or all so far. */
 function accumulate(sequence: Sequence, news: CompletionOutput): CompletionOutput {
+  sequence.numTokens += news.tokenIds.length;
+  if (sequence.parent.outputKind === 'delta') return news;
   for (const id of news.tokenIds) sequence.tokenIds.push(id);
-  if (sequence.parent.request.params.outputKind === 'delta') return news;
   sequence.text += news.text;
   if (news.logprobs !== null) sequence.logprobs?.push(...news.logprobs);
   const { text, tokenIds, logprobs } = sequence;

@@ -1,8 +1,8 @@
 /**
- * What `+` and templates make is a tree of their pieces until somebody reads it. As a part of other texts it stays one, and each of them walks it again: short ways for what is written often.
+ * What `+` and templates make is a tree of their pieces until somebody reads it. As a part of another text it stays one, so that each text that has it walks through it again.
  */
 
-/** The pieces in one place, for a text that many others begin with. */
+/** The pieces in one place: for a text that many others begin with. */
 export function joined(...pieces: string[]): string {
   return pieces.join('');
 }

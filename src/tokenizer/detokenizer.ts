@@ -31,14 +31,16 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   readonly #whole: WholeTexts;
   /** The decoder surely holds nothing back. */
   #isClean = true;
+  readonly #skipsSpecialTokens: boolean;
   /** Spaces that may still be cut off; 0 as soon as something else came. */
   #strip: number;
 
   constructor(
     private readonly tokenizer: Tokenizer,
-    private readonly options: DetokenizerOptions,
+    options: DetokenizerOptions,
     stripStart: number,
   ) {
+    this.#skipsSpecialTokens = options.skipSpecialTokens;
     const prompt = visibleTail(tokenizer, options, 1);
     this.#strip = prompt.length > 0 ? 0 : stripStart;
     this.#whole = WholeTexts.of(tokenizer);
@@ -47,7 +49,7 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   push(tokenIds: readonly number[]): string {
     let text = '';
     for (const id of tokenIds) {
-      if (this.options.skipSpecialTokens && this.tokenizer.specialTokenIds.has(id)) continue;
+      if (this.#skipsSpecialTokens && this.tokenizer.specialTokenIds.has(id)) continue;
       const added = this.#decode(id);
       // The text of a single token stays what it is: a string that others have seen is compared by its address.
       text = text === '' ? added : text + added;

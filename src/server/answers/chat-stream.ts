@@ -12,22 +12,27 @@ import { type ChatFormat, choiceLogprobs, reasoningMembers } from './chat-answer
 import { jsonText } from './json-text.ts';
 import type { StreamUsage } from './usage.ts';
 
+/** One choice of a stream. */
+interface ChoiceState {
+  interval: StreamInterval;
+  numTokens: number;
+  /** All of a plain chunk in front of the text. */
+  plainHead: string;
+  /** undefined: all is content. */
+  output: OutputStream | undefined;
+  /** undefined: nothing is counted. */
+  counter: ReasoningTokenCounter | undefined;
+}
+
 /**
  * Turns the outputs of a request into the events of a chat completion stream: a chunk with the role for each choice, one for each delta, the
  * last of a choice with its finish_reason, and one with the usage where asked for. What is the same in all chunks is written once.
  */
 export class ChatStreamEncoder implements StreamEncoder {
   readonly #open: string;
-  readonly #numTokens: number[] = [];
-  readonly #intervals: StreamInterval[] = [];
-  /** Per choice: all of a plain chunk in front of the text. */
-  readonly #plainHeads: string[] = [];
+  readonly #choices: ChoiceState[];
   /** No chunk has more than text. */
   readonly #isPlain: boolean;
-  /** Per choice; empty where all is content. */
-  readonly #outputs: OutputStream[] = [];
-  /** Per choice; empty where nothing is counted. */
-  readonly #counters: ReasoningTokenCounter[] = [];
   #numPromptTokens = 0;
   #numCachedTokens = 0;
   #hasStarted = false;
@@ -40,22 +45,20 @@ export class ChatStreamEncoder implements StreamEncoder {
     const { parsing } = format;
     this.#open = joined('data: ', openAnswer(format.head, 'chat.completion.chunk'));
     this.#isPlain = parsing === null && format.logprobs === null && !format.returnTokenIds && !usage.continuous;
-    for (let i = 0; i < format.n; i++) {
-      this.#numTokens.push(0);
-      this.#intervals.push(new StreamInterval(interval));
-      this.#plainHeads.push(joined(this.#open, `{"index":${i},"delta":{"content":`));
-      if (parsing === null) continue;
-      this.#outputs.push(parsing.stream());
-      const counter = parsing.tokenCounter();
-      if (counter !== null) this.#counters.push(counter);
-    }
+    this.#choices = Array.from({ length: format.n }, (_, i) => ({
+      interval: new StreamInterval(interval),
+      numTokens: 0,
+      plainHead: joined(this.#open, `{"index":${i},"delta":{"content":`),
+      output: parsing?.stream(),
+      counter: parsing?.tokenCounter() ?? undefined,
+    }));
   }
 
   /** Events for one output of the engine; '' where there is nothing to tell yet. */
   encode(_requestIndex: number, output: RequestOutput): string {
     let events = this.#hasStarted ? '' : this.#start(output);
     for (const delta of output.outputs) {
-      const due = this.#intervals[delta.index]!.push(delta);
+      const due = this.#choices[delta.index]!.interval.push(delta);
       if (due !== null) events = append(events, this.#chunk(due));
     }
     return events;
@@ -71,12 +74,12 @@ export class ChatStreamEncoder implements StreamEncoder {
 
   #usageEvent(): string {
     if (!this.usage.atEnd) return '';
+    const counters = this.#choices.map(({ counter }) => counter).filter((counter) => counter !== undefined);
     const usage = usageMember({
       promptTokens: this.#numPromptTokens,
-      completionTokens: this.#numTokens.reduce((sum, count) => sum + count, 0),
+      completionTokens: this.#choices.reduce((sum, { numTokens }) => sum + numTokens, 0),
       cachedTokens: this.format.reportCachedTokens ? this.#numCachedTokens : null,
-      reasoningTokens:
-        this.#counters.length === 0 ? null : this.#counters.reduce((sum, counter) => sum + counter.count, 0),
+      reasoningTokens: counters.length === 0 ? null : counters.reduce((sum, { count }) => sum + count, 0),
     });
     return `${this.#open}]${usage}${fingerprintMember(this.format.head)}}\n\n`;
   }
@@ -91,11 +94,11 @@ export class ChatStreamEncoder implements StreamEncoder {
       (promptText === null ? '' : `,"prompt_text":${JSON.stringify(promptText)}`);
     const roleDelta = `{"role":${jsonText(role)},"content":""}`;
     let events = '';
-    this.#numTokens.forEach((_, i) => {
+    this.#choices.forEach((_, i) => {
       events += this.#bareChunk(i, roleDelta, prompt);
     });
     if (echo === '') return events;
-    this.#numTokens.forEach((_, i) => {
+    this.#choices.forEach((_, i) => {
       events += this.#bareChunk(i, `{"content":${JSON.stringify(echo)}}`, '');
     });
     return events;
@@ -109,13 +112,12 @@ export class ChatStreamEncoder implements StreamEncoder {
 
   #chunk(delta: CompletionOutput): string {
     const { index, text, finishReason } = delta;
-    this.#numTokens[index]! += delta.tokenIds.length;
+    const choice = this.#choices[index]!;
+    choice.numTokens += delta.tokenIds.length;
     if (finishReason === null && this.#isPlain) {
-      return text === ''
-        ? ''
-        : `${this.#plainHeads[index]}${jsonText(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
+      return text === '' ? '' : `${choice.plainHead}${jsonText(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
     }
-    this.#counters[index]?.push(delta.tokenIds);
+    choice.counter?.push(delta.tokenIds);
     const deltas = this.#deltas(delta);
     const { format } = this;
     const carriesTokens = delta.tokenIds.length > 0 && (format.returnTokenIds || format.logprobs !== null);
@@ -129,7 +131,7 @@ export class ChatStreamEncoder implements StreamEncoder {
   /** `delta` objects of a piece of output. */
   #deltas(delta: CompletionOutput): string[] {
     const { index, text, finishReason } = delta;
-    const output = this.#outputs[index];
+    const { output } = this.#choices[index]!;
     if (output === undefined) return text === '' ? [] : [`{"content":${jsonText(text)}}`];
     return output.push(text, finishReason !== null).map(deltaJson);
   }
@@ -139,7 +141,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     const { index, finishReason } = delta;
     const tokenIds = format.returnTokenIds ? tokenIdsMember('token_ids', delta.tokenIds) : '';
     const logprobs = delta.tokenIds.length === 0 ? 'null' : choiceLogprobs(delta, format.logprobs);
-    const finish = finishMembers(delta, this.#outputs[index]?.endsWithCalls());
+    const finish = finishMembers(delta, this.#choices[index]!.output?.endsWithCalls());
     const choice = `{"index":${index},"delta":${json},"logprobs":${logprobs}${finish}${tokenIds}}`;
     const fingerprint = finishReason !== null && !this.usage.atEnd ? fingerprintMember(format.head) : '';
     return `${this.#open}${choice}]${this.#continuousUsage(index)}${fingerprint}}\n\n`;
@@ -147,7 +149,7 @@ export class ChatStreamEncoder implements StreamEncoder {
 
   #continuousUsage(index: number): string {
     if (!this.usage.continuous) return '';
-    const completionTokens = this.#numTokens[index]!;
+    const completionTokens = this.#choices[index]!.numTokens;
     return usageMember({ promptTokens: this.#numPromptTokens, completionTokens, cachedTokens: null });
   }
 }
