@@ -39,7 +39,8 @@ function contentTexts(content: ChatMessage['content'], where: string): string[] 
 
 function partText(part: ContentPart | string, where: string): string {
   if (typeof part === 'string') return part;
-  const type = part.type ?? 'text';
+  const type: unknown = part.type ?? 'text';
+  if (typeof type !== 'string') throw new ValidationError(`${where}: the type of a part is a string.`, where, part);
   const field = Object.hasOwn(TEXT_FIELDS, type) ? TEXT_FIELDS[type]! : null;
   if (field === null) {
     throw new ValidationError(

@@ -219,8 +219,10 @@ describe('content', () => {
     ],
     [[{ type: 'text' }], 'messages[0].content[0]: a part of type "text" needs the string field "text"'],
     [[{ type: 'toString' }], 'parts of type "toString" are not supported'],
+    [[{ type: { a: 1 } }], 'messages[0].content[0]: the type of a part is a string'],
+    [[{ type: ['text'], text: 'x' }], 'messages[0].content[0]: the type of a part is a string'],
   ])('refuses %j', (content, message) => {
-    expect(refusal(() => demo.render(input([user(content)]))).message).toContain(message);
+    expect(refusal(() => demo.render(input([user(content as ChatMessage['content'])]))).message).toContain(message);
   });
 
   test('refuses arguments that are not JSON', () => {
