@@ -75,7 +75,11 @@ export function grammarSpec(constraint: Constraint, options: JsonOptions): Gramm
     case 'regex':
       return { kind: 'regex', text: constraint.pattern };
     case 'choice':
-      return { kind: 'lark', text: `start: ${constraint.choices.map((choice) => JSON.stringify(choice)).join(' | ')}` };
+      // One terminal: of alternatives of a rule, the engine follows at most some 2,000.
+      return {
+        kind: 'lark',
+        text: `start: CHOICE\nCHOICE: ${constraint.choices.map((choice) => JSON.stringify(choice)).join(' | ')}`,
+      };
     case 'grammar':
       return { kind: 'lark', text: constraint.lark };
     case 'ebnf':

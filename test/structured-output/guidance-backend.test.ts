@@ -60,6 +60,13 @@ describe('guidance', () => {
     ['json_object', { kind: 'json_object' }, ['{}', '{"a": [1, {}]}'], ['[]', '"a"', '{"a"}']],
     ['regex', { kind: 'regex', pattern: '[0-9]{3}-[0-9]{4}' }, ['123-4567'], ['123-456', '12-34567', 'a123-4567']],
     ['choice', { kind: 'choice', choices: ['yes', 'no "q"\n', 'é'] }, ['yes', 'no "q"\n', 'é'], ['ye', 'yes!', '']],
+    ['choices one of which is empty', { kind: 'choice', choices: ['', 'a', 'ab'] }, ['', 'a', 'ab'], ['b', 'aa']],
+    [
+      'choices by the thousand',
+      { kind: 'choice', choices: Array.from({ length: 5000 }, (_, i) => `label ${i} of the list`) },
+      ['label 0 of the list', 'label 4999 of the list'],
+      ['label 5000 of the list', 'label 4', ''],
+    ],
     ['grammar', { kind: 'grammar', lark: 'start: A+ "!"\nA: /[ab]/' }, ['a!', 'abba!'], ['!', 'ac!', 'ab']],
     [
       'structural_tag',
