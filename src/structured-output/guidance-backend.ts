@@ -12,6 +12,8 @@ const utf8 = new TextEncoder();
 const MAX_MESSAGE_BYTES = 2000;
 /** llguidance's sign that it leaves the grammar out of the message. */
 const NON_VERBOSE = /\n<non-verbose\/>$/;
+/** Where it broke down over a grammar that is beyond its limits: the words, and a stack that is nobody's business. */
+const PANIC = /^panic: (.*?)(\n<backtrace>.*)?$/s;
 /** Between these many tokens other work of the thread gets its turn. */
 const TOKENS_AT_ONCE = 4096;
 /** What llguidance wants in front of a special token's text, so that no text of a grammar stands for it. */
@@ -123,7 +125,10 @@ class GuidanceGrammar implements Grammar {
   message(): string {
     const buffer = new Uint8Array(MAX_MESSAGE_BYTES);
     const length = this.library.bao_llg_grammar_message(this.pointer, buffer, buffer.length);
-    return new TextDecoder().decode(buffer.subarray(0, length)).replace(NON_VERBOSE, '');
+    return new TextDecoder()
+      .decode(buffer.subarray(0, length))
+      .replace(NON_VERBOSE, '')
+      .replace(PANIC, 'the engine can not compile it ($1)');
   }
 
   createMatcher(): GrammarMatcher {

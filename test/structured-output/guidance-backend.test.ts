@@ -245,6 +245,11 @@ describe('what is refused', () => {
     ['a grammar', { kind: 'grammar', lark: 'start: nowhere' }, /nowhere/],
     ['nesting', { kind: 'regex', pattern: '('.repeat(100_000) }, /nests more than/],
     ['size', { kind: 'choice', choices: ['x'.repeat(2 << 20)] }, /bytes are more than/],
+    [
+      'what the engine breaks down over, without its stack',
+      { kind: 'json', schema: { type: 'array', items: { type: 'integer' }, minItems: 1e5, maxItems: 2e5 } },
+      /^Grammar error: the engine can not compile it \(assertion failed: [^\n]*\)$/,
+    ],
     ['blow-up', { kind: 'json', schema: { allOf: EXPLODING } }, /too large/],
   ])('%s', async (_, constraint, message) => {
     await expect(resolve(constraint)).rejects.toThrow(message);
