@@ -1,4 +1,5 @@
 import { ConfigError, UsageError } from '../config/config-error.ts';
+import { ValidationError } from '../errors/validation-error.ts';
 import { LoadError } from '../loader/load-error.ts';
 
 /** Loaded when asked for: `--version` needs none of a server. */
@@ -38,7 +39,8 @@ export async function runCommand(argv: readonly string[]): Promise<void> {
 /** Exit code and text for what a command threw: one sentence for the operator's mistakes, a stack for ours. */
 export function explainFailure(error: unknown): { exitCode: number; text: string } {
   if (error instanceof ConfigError) return { exitCode: error.exitCode, text: `bao: ${error.message}` };
-  if (error instanceof LoadError || isTold(error)) return { exitCode: 1, text: `bao: ${error.message}` };
+  if (error instanceof LoadError || error instanceof ValidationError || isTold(error))
+    return { exitCode: 1, text: `bao: ${error.message}` };
   return { exitCode: 1, text: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }
 

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { explainFailure } from '../../src/cli/run-command.ts';
 import { ConfigError, UsageError } from '../../src/config/config-error.ts';
+import { ValidationError } from '../../src/errors/validation-error.ts';
 import { LoadError } from '../../src/loader/load-error.ts';
 
 const MAIN = resolve(import.meta.dir, '../../src/main.ts');
@@ -61,6 +62,7 @@ describe('an operator’s mistake is one sentence and no stack', () => {
     expect(explainFailure(new UsageError('a.'))).toEqual({ exitCode: 2, text: 'bao: a.' });
     expect(explainFailure(new ConfigError('b.'))).toEqual({ exitCode: 1, text: 'bao: b.' });
     expect(explainFailure(new LoadError('c.'))).toEqual({ exitCode: 1, text: 'bao: c.' });
+    expect(explainFailure(new ValidationError('d.'))).toEqual({ exitCode: 1, text: 'bao: d.' });
     const bug = explainFailure(new TypeError('oops'));
     expect(bug.exitCode).toBe(1);
     expect(bug.text).toContain('oops');
