@@ -9,9 +9,7 @@ export async function writeReport(resultsFolder: string, outputFolder: string): 
   if (!existsSync(resultsFolder))
     throw new ConfigError(`${resultsFolder} does not exist; --output-json writes results there.`);
   const files = readdirSync(resultsFolder).filter((name) => name.endsWith('.json'));
-  const results = await Promise.all(
-    files.map(async (name) => (await Bun.file(join(resultsFolder, name)).json()) as AnyResult),
-  );
+  const results = await Promise.all(files.map((name) => readResult(join(resultsFolder, name))));
   const charts = drawCharts(results);
   if (charts.size === 0) throw new ConfigError(`${resultsFolder} has no result that could be drawn.`);
   mkdirSync(outputFolder, { recursive: true });
@@ -22,6 +20,14 @@ export async function writeReport(resultsFolder: string, outputFolder: string): 
       return path;
     }),
   );
+}
+
+async function readResult(path: string): Promise<AnyResult> {
+  try {
+    return await Bun.file(path).json();
+  } catch (error) {
+    throw new ConfigError(`${path} is no JSON: ${(error as Error).message}`);
+  }
 }
 
 export const report = defineCommand({

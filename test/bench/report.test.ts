@@ -9,6 +9,7 @@ import { barChart } from '../../bench/report/bar-chart.ts';
 import { type AnyResult, drawCharts } from '../../bench/report/charts.ts';
 import { lineChart } from '../../bench/report/line-chart.ts';
 import { asResult, writeResult } from '../../bench/results.ts';
+import { ConfigError } from '../../src/config/config-error.ts';
 
 const COST = { weightBytes: 1e9, flopsPerToken: 1e9, kvBytes: () => 0 };
 
@@ -237,6 +238,19 @@ test('the roofline is of the run with most ops, and of weights as they are', () 
     }) as unknown as AnyResult;
   const charts = drawCharts([kernels(['a', 'b'], 'none'), kernels(['c'], 'none'), kernels(['a', 'b', 'd'], 'int8')]);
   expect(legend(charts.get('kernels-roofline.svg')!)).toEqual(['a', 'b', 'limit']);
+});
+
+test('a result that is cut off is named', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bao-report-'));
+  try {
+    const path = join(folder, 'cut.json');
+    await Bun.write(path, '{"bench": "lat');
+    const error = await writeReport(folder, folder).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as Error).message).toStartWith(`${path} is no JSON: `);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test('the results that come with Bao make the charts that the docs show', async () => {
