@@ -11,6 +11,7 @@ const UNIX_PATH_LIMIT = 107;
 /** Flags against each other, before the model is looked at. Throws UsageError (or ConfigError for files that are not there). */
 export function checkFlags(values: FlagValues): void {
   checkRanges(values);
+  checkOneDevice(values);
   checkListening(values);
   checkTls(values);
   checkHttp(values);
@@ -33,6 +34,17 @@ function checkRanges(values: FlagValues): void {
   if (cpuThreads !== null && cpuThreads < dataParallelSize) {
     throw new UsageError(
       `--cpu-threads ${cpuThreads} is less than --data-parallel-size ${dataParallelSize}: each engine core needs a thread.`,
+    );
+  }
+}
+
+/** Command lines made for vLLM often say so although it is the default. */
+function checkOneDevice({ tensorParallelSize, pipelineParallelSize }: FlagValues): void {
+  const sizes = { 'tensor-parallel-size': tensorParallelSize, 'pipeline-parallel-size': pipelineParallelSize };
+  for (const [flag, size] of Object.entries(sizes)) {
+    if (size === 1) continue;
+    throw new UsageError(
+      `--${flag} must be 1, not ${size}: a model runs on one device; use --data-parallel-size for several engine cores.`,
     );
   }
 }

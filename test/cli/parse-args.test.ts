@@ -162,14 +162,14 @@ describe('errors name the flag, the value and what would be right', () => {
     expect(await refusal('--max-num-seq', '1')).toBe('Unknown option --max-num-seq: did you mean --max-num-seqs?');
     expect(await refusal('--no-enable-prefix-cache')).toContain('Unknown option --no-enable-prefix-cache');
     expect(await refusal('--hepl')).toContain('did you mean --help');
-    expect(await refusal('-tp', '2')).toStartWith("vLLM's --tensor-parallel-size is not supported by Bao: ");
+    expect(await refusal('-ep')).toStartWith("vLLM's --enable-expert-parallel is not supported by Bao: ");
     expect(await refusal('--xyzzy')).toBe('Unknown option --xyzzy: --help lists all.');
     expect(await refusal('-z')).toContain('Unknown option');
   });
 
   test('a flag of vLLM’s that Bao lacks says why', async () => {
-    expect(await refusal('--tensor_parallel_size=2')).toBe(
-      "vLLM's --tensor-parallel-size is not supported by Bao: a model runs on one device; use --data-parallel-size for several engine cores.",
+    expect(await refusal('--enable_expert_parallel')).toBe(
+      "vLLM's --enable-expert-parallel is not supported by Bao: a model runs on one device; use --data-parallel-size for several engine cores.",
     );
     expect(await refusal('--trust-remote-code')).toContain('no code of a model repository is ever run');
   });

@@ -87,7 +87,7 @@ hf_overrides.architectures+: LlamaForCausalLM
     ['no-port: true', 'Unknown option --no-port (in FILE): --help lists all.'],
     ['port.a: 1', 'port.a in FILE: port has no members; it takes a whole number from 0 to 65535.'],
     ['hf-overrides.: 1', 'hf-overrides. in FILE names an empty member.'],
-    ['tensor-parallel-size: 2', "vLLM's --tensor-parallel-size is not supported by Bao (in FILE):"],
+    ['enable-expert-parallel: true', "vLLM's --enable-expert-parallel is not supported by Bao (in FILE):"],
     ['- a', '--config: FILE must map flag names to values.'],
     ['a: [', '--config: FILE is no YAML:'],
   ])('%s is refused', async (text, message) => {

@@ -10,6 +10,22 @@ export const parallelFlags = {
     metavar: 'CORES',
     help: 'Number of engine cores, each with the whole model, its own KV cache and a CUDA device or CPU core of its own; requests are balanced over them.',
   },
+  'tensor-parallel-size': {
+    type: 'int',
+    default: 1,
+    min: 1,
+    aliases: ['-tp'],
+    metavar: 'DEVICES',
+    help: 'Devices that share each layer: 1, a model runs on one device.',
+  },
+  'pipeline-parallel-size': {
+    type: 'int',
+    default: 1,
+    min: 1,
+    aliases: ['-pp'],
+    metavar: 'DEVICES',
+    help: 'Devices that share the layers: 1, a model runs on one device.',
+  },
   'distributed-executor-backend': {
     type: 'string',
     default: 'uni',

@@ -8,8 +8,6 @@ const ONE_MACHINE = 'engine cores run in one process on one machine';
 
 /** vLLM's flags that people are likely to bring along, with the reason why Bao refuses them. */
 const REASONS: Readonly<Record<string, string>> = {
-  'tensor-parallel-size': ONE_DEVICE,
-  'pipeline-parallel-size': ONE_DEVICE,
   'enable-expert-parallel': ONE_DEVICE,
   'data-parallel-address': ONE_MACHINE,
   'data-parallel-backend': ONE_MACHINE,
@@ -55,8 +53,6 @@ const REASONS: Readonly<Record<string, string>> = {
 
 /** vLLM's short spellings of them, without the dash. */
 const ALIASES: Readonly<Record<string, string>> = {
-  tp: 'tensor-parallel-size',
-  pp: 'pipeline-parallel-size',
   ep: 'enable-expert-parallel',
   dpa: 'data-parallel-address',
   dpb: 'data-parallel-backend',
