@@ -4,15 +4,31 @@ import { ConfigError, UsageError } from './config-error.ts';
 import type { JsonObject } from './parse-value.ts';
 import { readJsonFile } from './read-json-file.ts';
 
-/** generation_config.json's name to the API's. */
-const SAMPLING_NAMES: Readonly<Record<string, keyof DefaultSamplingParams>> = {
-  temperature: 'temperature',
-  top_p: 'top_p',
-  top_k: 'top_k',
-  min_p: 'min_p',
-  repetition_penalty: 'repetition_penalty',
-  max_new_tokens: 'max_tokens',
+interface Default {
+  /** The API's name. */
+  param: keyof DefaultSamplingParams;
+  /** What a request may say too: with another value every request that says nothing would be refused. */
+  accepts(value: number): boolean;
+  rule: string;
+}
+
+/** By generation_config.json's names. */
+const DEFAULTS: Readonly<Record<string, Default>> = {
+  temperature: { param: 'temperature', accepts: (value) => value >= 0 && value <= 2, rule: 'a number in [0, 2]' },
+  top_p: { param: 'top_p', accepts: (value) => value > 0 && value <= 1, rule: 'a number in (0, 1]' },
+  top_k: { param: 'top_k', accepts: isWhole(-1), rule: 'a whole number of at least -1' },
+  min_p: { param: 'min_p', accepts: (value) => value >= 0 && value <= 1, rule: 'a number in [0, 1]' },
+  repetition_penalty: {
+    param: 'repetition_penalty',
+    accepts: (value) => value > 0 && Number.isFinite(value),
+    rule: 'a number above 0',
+  },
+  max_new_tokens: { param: 'max_tokens', accepts: isWhole(1), rule: 'a whole number of at least 1' },
 };
+
+function isWhole(least: number): (value: number) => boolean {
+  return (value) => Number.isInteger(value) && value >= least;
+}
 
 export interface GenerationDefaults {
   samplingParams: DefaultSamplingParams;
@@ -53,11 +69,11 @@ export async function readGenerationDefaults(
 
 function samplingParams(fields: Readonly<JsonObject>, source: string): DefaultSamplingParams {
   const params: DefaultSamplingParams = {};
-  for (const [name, param] of Object.entries(SAMPLING_NAMES)) {
+  for (const [name, { param, accepts, rule }] of Object.entries(DEFAULTS)) {
     const value = fields[name];
     if (value === undefined || value === null) continue;
-    if (typeof value !== 'number') {
-      throw new ConfigError(`${source}: ${name} must be a number, not ${JSON.stringify(value)}.`);
+    if (typeof value !== 'number' || !accepts(value)) {
+      throw new ConfigError(`${source}: ${name} must be ${rule}, not ${JSON.stringify(value)}.`);
     }
     params[param] = value;
   }
@@ -68,9 +84,9 @@ function overridingParams(override: Readonly<JsonObject>): DefaultSamplingParams
   const flag = '--override-generation-config';
   const { max_tokens: maxTokens, ...rest } = override;
   const fields = maxTokens === undefined ? rest : { ...rest, max_new_tokens: maxTokens };
-  const unknown = Object.keys(fields).find((name) => !Object.hasOwn(SAMPLING_NAMES, name));
+  const unknown = Object.keys(fields).find((name) => !Object.hasOwn(DEFAULTS, name));
   if (unknown !== undefined) {
-    throw new UsageError(`${flag} has no "${unknown}"; it sets ${Object.keys(SAMPLING_NAMES).join(', ')}.`);
+    throw new UsageError(`${flag} has no "${unknown}"; it sets ${Object.keys(DEFAULTS).join(', ')}.`);
   }
   return samplingParams(fields, flag);
 }

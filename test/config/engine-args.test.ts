@@ -251,12 +251,27 @@ describe('default sampling parameters', () => {
     ).toEqual({ temperature: 0, max_tokens: 5 });
   });
 
+  test.each([
+    [{ temperature: 2.5 }, 'temperature must be a number in [0, 2], not 2.5.'],
+    [{ temperature: -1 }, 'temperature must be a number in [0, 2], not -1.'],
+    [{ top_p: 0 }, 'top_p must be a number in (0, 1], not 0.'],
+    [{ top_k: -2 }, 'top_k must be a whole number of at least -1, not -2.'],
+    [{ top_k: 1.5 }, 'top_k must be a whole number of at least -1, not 1.5.'],
+    [{ min_p: 1.1 }, 'min_p must be a number in [0, 1], not 1.1.'],
+    [{ repetition_penalty: 0 }, 'repetition_penalty must be a number above 0, not 0.'],
+    [{ max_tokens: 0 }, 'max_new_tokens must be a whole number of at least 1, not 0.'],
+  ])('with which every request would be refused are refused at the start: %j', async (defaults, message) => {
+    expect((await refusal({ overrideGenerationConfig: defaults })).message).toBe(
+      `--override-generation-config: ${message}`,
+    );
+  });
+
   test('that are wrong are named', async () => {
     expect((await refusal({ overrideGenerationConfig: { temprature: 0 } })).message).toBe(
       '--override-generation-config has no "temprature"; it sets temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens.',
     );
     expect((await refusal({ overrideGenerationConfig: { top_p: 'x' } })).message).toBe(
-      '--override-generation-config: top_p must be a number, not "x".',
+      '--override-generation-config: top_p must be a number in (0, 1], not "x".',
     );
     expect((await refusal({ generationConfig: '/nowhere' })).message).toBe(
       '--generation-config: /nowhere/generation_config.json does not exist.',
