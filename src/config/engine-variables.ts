@@ -1,4 +1,5 @@
 import { UsageError } from './config-error.ts';
+import { LONGEST_TIMER_S } from './longest-timer.ts';
 
 /** What only an environment variable sets, as in vLLM: seconds, or nothing but 1. */
 export const ENGINE_VARIABLES = {
@@ -25,8 +26,8 @@ export function engineTimeoutMs(
   const text = environment[name] ?? '';
   if (text === '') return ENGINE_VARIABLES[name].default * 1000;
   const seconds = Number(text);
-  if (!(seconds > 0 && Number.isFinite(seconds))) {
-    throw new UsageError(`${name} takes a number of seconds above 0, not "${text}".`);
+  if (!(seconds > 0 && seconds <= LONGEST_TIMER_S)) {
+    throw new UsageError(`${name} takes a number of seconds above 0, at most ${LONGEST_TIMER_S}, not "${text}".`);
   }
   return seconds * 1000;
 }

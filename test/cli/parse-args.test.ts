@@ -134,6 +134,10 @@ describe('errors name the flag, the value and what would be right', () => {
     [['--port', '1.5'], '--port takes a whole number from 0 to 65535, not "1.5".'],
     [['--port'], '--port needs a value: a whole number from 0 to 65535.'],
     [['--port', '--seed', '1'], '--port needs a value: a whole number from 0 to 65535.'],
+    [['--request-timeout', '9999999'], '--request-timeout takes a number from 0.001 to 2073600, not "9999999".'],
+    [['--request-body-timeout', '1e9'], '--request-body-timeout takes a number from 0.001 to 2073600, not "1e9".'],
+    [['--shutdown-timeout', '9999999'], '--shutdown-timeout takes a whole number from 0 to 2073600, not "9999999".'],
+    [['--sse-keep-alive-interval', '1e9'], '--sse-keep-alive-interval takes a number from 0 to 2073600, not "1e9".'],
     [['--max-num-seqs', '0'], '--max-num-seqs takes a whole number of at least 1, not "0".'],
     [
       ['--max-model-len', 'long'],

@@ -1,3 +1,4 @@
+import { LONGEST_TIMER_S } from '../longest-timer.ts';
 import type { FlagTable } from './flag.ts';
 
 const listening = {
@@ -39,6 +40,7 @@ const listening = {
     type: 'int',
     default: 0,
     min: 0,
+    max: LONGEST_TIMER_S,
     metavar: 'SECONDS',
     help: 'How long running requests may go on after the first SIGINT or SIGTERM; 0: they are aborted at once.',
   },
@@ -46,6 +48,7 @@ const listening = {
     type: 'float',
     default: null,
     min: 0.001,
+    max: LONGEST_TIMER_S,
     metavar: 'SECONDS',
     help: 'Longest that an answer may take, from the moment its request is queued to its last token; then it is aborted, with 503 or an error event. By default there is no limit.',
   },
@@ -53,6 +56,7 @@ const listening = {
     type: 'float',
     default: 30,
     min: 0.001,
+    max: LONGEST_TIMER_S,
     metavar: 'SECONDS',
     help: 'Longest that 64 KiB of a request body, or what there is of it, may take to arrive; a slower one is answered 408.',
   },
@@ -69,6 +73,7 @@ const listening = {
     type: 'float',
     default: 0,
     min: 0,
+    max: LONGEST_TIMER_S,
     metavar: 'SECONDS',
     help: 'A stream that has no event for so long sends a comment, so that proxies do not take it for dead; 0: it stays silent.',
   },
