@@ -138,7 +138,9 @@ describe('errors name the flag, the value and what would be right', () => {
     [['--request-body-timeout', '1e9'], '--request-body-timeout takes a number from 0.001 to 2073600, not "1e9".'],
     [['--shutdown-timeout', '9999999'], '--shutdown-timeout takes a whole number from 0 to 2073600, not "9999999".'],
     [['--sse-keep-alive-interval', '1e9'], '--sse-keep-alive-interval takes a number from 0 to 2073600, not "1e9".'],
-    [['--max-num-seqs', '0'], '--max-num-seqs takes a whole number of at least 1, not "0".'],
+    [['--max-num-seqs', '0'], '--max-num-seqs takes a whole number from 1 to 1048576, not "0".'],
+    [['--max-num-seqs', '4294967296'], '--max-num-seqs takes a whole number from 1 to 1048576, not "4294967296".'],
+    [['--max-loras', '0'], '--max-loras takes a whole number of at least 1, not "0".'],
     [
       ['--max-model-len', 'long'],
       '--max-model-len takes a whole number (4096, 32k, 1M) or auto of at least -1, not "long".',

@@ -5,6 +5,7 @@ export const schedulerFlags = {
     type: 'int',
     default: null,
     min: 1,
+    max: 1 << 20,
     help: 'Most requests in one step. By default 128 on a CPU, 256 on a GPU, 1024 on one with 70 GiB or more (but for an A100), or max-num-batched-tokens where that is less.',
   },
   'max-num-batched-tokens': {
