@@ -51,6 +51,8 @@ function checkOneDevice({ tensorParallelSize, pipelineParallelSize }: FlagValues
 
 function checkListening({ uds, host, apiServerCount, rootPath }: FlagValues): void {
   if (uds !== null) {
+    // The system would choose an address that nobody knows.
+    if (uds === '') throw new UsageError('--uds must not be empty.');
     if (host !== null)
       throw new UsageError(
         '--uds and --host exclude each other: the server listens on a socket file or on an address.',

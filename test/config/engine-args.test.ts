@@ -320,6 +320,7 @@ describe('what does not go together is one sentence', () => {
       2,
       '--pipeline-parallel-size must be 1, not 4: a model runs on one device; use --data-parallel-size for several engine cores.',
     ],
+    [{ uds: '' }, 2, '--uds must not be empty.'],
     [{ gpuMemoryUtilization: 0 }, 2, '--gpu-memory-utilization must be above 0 and at most 1, not 0.'],
     [{ gpuMemoryUtilization: 1.01 }, 2, '--gpu-memory-utilization must be above 0 and at most 1, not 1.01.'],
     [{ watermark: 1 }, 2, '--watermark must be at least 0 and below 1, not 1.'],
