@@ -41,6 +41,19 @@ describe('bodies', () => {
     expect((await response.json()).error).toMatchObject({ type: 'Bad Request', param, code: 400 });
   });
 
+  test('values by the hundred thousand are refused before they are checked one by one', async () => {
+    const server = await testServer();
+    const post = (fields: Json) => server.postJson(CHAT, chat(fields));
+    const bias = Object.fromEntries(Array.from({ length: 300_000 }, (_, i) => [i, 1]));
+    for (const fields of [{ messages: Array(100_000).fill(messages[0]) }, { logit_bias: bias }, bias]) {
+      const { status, body } = await post(fields);
+      expect(status).toBe(400);
+      expect(body.error.message).toBe('The request body has more than 262144 values besides numbers in lists.');
+    }
+    const prompt = Array(300_000).fill(5);
+    expect((await server.postJson(COMPLETIONS, { prompt })).body.error.message).toContain('maximum context length');
+  });
+
   test('broken UTF-8', async () => {
     const server = await testServer();
     const body = Buffer.concat([Buffer.from('{"prompt": "'), Buffer.from([0xff, 0xc3]), Buffer.from('"}')]);

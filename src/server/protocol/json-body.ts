@@ -6,6 +6,8 @@ import { findJsonSyntaxError } from './json-syntax.ts';
 
 /** Deeper than any real request, and shallow enough that recursive code behind (templates, JSON.stringify) is safe. */
 const MAX_DEPTH = 128;
+/** More than any real request has: what is behind takes some 10 µs for each message or tool, during which no other client is served. */
+const MAX_VALUES = 1 << 18;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
@@ -15,7 +17,7 @@ export type BodyLimits = Pick<FrontendConfig, 'requestBodyLimit' | 'requestBodyT
 /**
  * The parsed JSON body of a request.
  *
- * @throws ApiError 400 for another content type, broken UTF-8, broken or too deeply nested JSON; 413 above the limit, before it is read
+ * @throws ApiError 400 for another content type, broken UTF-8, JSON that is broken, too deeply nested or of too many parts; 413 above the limit, before it is read
  *   where the client announced it, 408 for a body that comes too slowly
  */
 export async function readJsonBody(request: Request, limits: BodyLimits): Promise<unknown> {
@@ -87,19 +89,28 @@ function parseJson(text: string): unknown {
       { type: 'json_invalid', loc: `body.${position}`, msg: 'JSON decode error', input: {}, ctx: { error: message } },
     ]);
   }
-  if (isDeeperThan(body, MAX_DEPTH)) {
-    throw new ApiError(400, 'Bad Request', `The request body is nested more than ${MAX_DEPTH} levels deep.`);
-  }
+  checkComplexity(body);
   return body;
 }
 
 const missingBody: BodyIssue = { type: 'missing', loc: 'body', msg: 'Field required', input: null };
 
-/** Goes no deeper than the limit. */
-function isDeeperThan(value: unknown, limit: number): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  if (limit < 0) return true;
-  const children: unknown[] = Array.isArray(value) ? value : Object.values(value);
-  for (const child of children) if (isDeeperThan(child, limit - 1)) return true;
-  return false;
+/** Goes no further than the limits. Numbers in lists are not counted: token ids come by the million, and cost next to nothing. */
+function checkComplexity(body: unknown): void {
+  let numValues = 0;
+  const visit = (value: unknown, depth: number): void => {
+    if (++numValues > MAX_VALUES) throw tooComplex(`has more than ${MAX_VALUES} values besides numbers in lists`);
+    if (typeof value !== 'object' || value === null) return;
+    if (depth > MAX_DEPTH) throw tooComplex(`is nested more than ${MAX_DEPTH} levels deep`);
+    if (Array.isArray(value)) {
+      for (const item of value) if (typeof item !== 'number') visit(item, depth + 1);
+    } else {
+      for (const key in value) visit((value as Record<string, unknown>)[key], depth + 1);
+    }
+  };
+  visit(body, 0);
+}
+
+function tooComplex(how: string): ApiError {
+  return new ApiError(400, 'Bad Request', `The request body ${how}.`);
 }
