@@ -84,6 +84,8 @@ describe('bodies', () => {
       "'type': 'missing', 'loc': 'body.messages.0.role', 'msg': 'Field required', 'input': '<dict of 0 items>'",
     );
     expect(many.body.error.param).toBe('body.messages.0.role');
+    const millions = await server.postJson(CHAT, { messages: Array(1_000_000).fill(5) });
+    expect(millions.body.error.message).toStartWith('1 validation error:');
     const long = await server.postJson(CHAT, { messages: 'x'.repeat(1e5) });
     expect(long.body.error.message.length).toBeLessThan(500);
   });
