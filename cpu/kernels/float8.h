@@ -64,6 +64,10 @@ constexpr ByteTable<N> byte_table(Fn fn) {
   return table;
 }
 
+// Of a subnormal number: what changes its upper byte from a normal one's, and its lower byte.
+constexpr auto kSubnormalHighBytes = byte_table<64>([](int i) { return i % 16 < 8 ? 0x3c ^ (bf16_of_e4m3(i % 16) >> 8) : 0; });
+constexpr auto kSubnormalLowBytes = byte_table<64>([](int i) { return i % 16 < 8 ? bf16_of_e4m3(i % 16) & 0xff : 0; });
+
 #if defined(__AVX512VBMI__)
 constexpr auto kHighBytes = byte_table<128>([](int magnitude) { return bf16_of_e4m3(magnitude) >> 8; });
 constexpr auto kLowBytes = byte_table<128>([](int magnitude) { return bf16_of_e4m3(magnitude) & 0xff; });
@@ -81,8 +85,6 @@ BAO_INLINE void bf16_bytes(__m512i numbers, __m512i& high, __m512i& low) {
 #else
 // By half a byte, in each 16 bytes: a normal number's high byte depends on its upper half, its low byte on the lower. Others differ.
 constexpr auto kHighBytes = byte_table<64>([](int i) { return (i & 8) << 4 | (0x3c + (i & 7)); });
-constexpr auto kSubnormalHighBytes = byte_table<64>([](int i) { return i % 16 < 8 ? 0x3c ^ (bf16_of_e4m3(i % 16) >> 8) : 0; });
-constexpr auto kSubnormalLowBytes = byte_table<64>([](int i) { return i % 16 < 8 ? bf16_of_e4m3(i % 16) & 0xff : 0; });
 
 BAO_INLINE void bf16_bytes(__m512i numbers, __m512i& high, __m512i& low) {
   const __m512i halves = _mm512_set1_epi8(0x0f);
@@ -153,6 +155,21 @@ BAO_INLINE void widen_over_256(__m512i numbers, __m512h& low, __m512h& high) {
   const __m512i lowers = _mm512_gf2p8affine_epi64_epi8(numbers, _mm512_set1_epi64(0x0000000000000001), 0);
   low = _mm512_castsi512_ph(_mm512_unpacklo_epi8(lowers, uppers));
   high = _mm512_castsi512_ph(_mm512_unpackhi_epi8(lowers, uppers));
+}
+
+// Two rows of 32 numbers as bfloat16, in pairs of one of each row: of the first 16 columns, and of the others. NaN is taken for 480. Bits of a
+// normal number are those of two bytes (its exponent is 120 more, which is its uppermost bit and four times the inverse of that); a subnormal
+// number is looked up.
+BAO_INLINE void widen_to_bf16(__m512i rows, __m512i& first, __m512i& others) {
+  constexpr static auto kOrder = byte_table<64>([](int i) { return i % 2 * 32 + i % 16 / 8 * 16 + i / 16 * 4 + i % 8 / 2; });
+  const __m512i numbers = _mm512_permutexvar_epi8(kOrder.vector(), rows);
+  const __mmask64 subnormal = _mm512_testn_epi8_mask(numbers, _mm512_set1_epi8(0x78));
+  __m512i high = _mm512_gf2p8affine_epi64_epi8(numbers, _mm512_set1_epi64(0x1020404040404080), 0x3c);
+  __m512i low = _mm512_gf2p8affine_epi64_epi8(numbers, _mm512_set1_epi64(0x0000000001020408), 0);
+  high = _mm512_xor_si512(high, _mm512_maskz_permutexvar_epi8(subnormal, numbers, kSubnormalHighBytes.vector()));
+  low = _mm512_mask_permutexvar_epi8(low, subnormal, numbers, kSubnormalLowBytes.vector());
+  first = _mm512_unpacklo_epi8(low, high);
+  others = _mm512_unpackhi_epi8(low, high);
 }
 
 // Whether there is NaN among the numbers seen. One more changes the sign of these bytes alone.

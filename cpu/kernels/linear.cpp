@@ -3,7 +3,7 @@
 // Every output is one chain of fused multiply-adds over k = 0, 1, 2, ... (pairs of k with VDPBF16PS, kHalfSteps pairs of k added as halves
 // first with scaled halves), whatever the tile's shape, the blocking of k or the number of rows: partial sums between blocks of k are
 // kept as float32, which changes nothing. So a row's result is the same in every batch.
-#include "matrix_tile.h"
+#include "fp8_matrix.h"
 
 namespace bao::BAO_ISA {
 namespace {
@@ -68,18 +68,25 @@ constexpr int64_t tile_rows_for(int64_t rows) {
 }
 template <class P>
 constexpr int64_t tile_panels_for(int64_t tile_rows) {
+  if (widens_to_matrices<P>) return fp8_matrix_panels(tile_rows);
   return uses_matrices<P> ? matrix_tile_panels(tile_rows) : tile_panels(tile_rows);
 }
 
-// `k` k of some panels by the rows of one tile.
+// `k` k of some panels by the rows of one tile, or of 8-bit floats that become bfloat16 first by all rows.
 template <class P, class Source>
 BAO_INLINE void tile_of_rows(MatrixRegisters& registers, int64_t count, const Rows& rows, const Panels& w, int64_t k,
                              const Source& source, const Sums& sums) {
 #if defined(__AMX_BF16__)
-  if constexpr (uses_matrices<P>) return matrix_rows(registers, count, rows, w, k, source, sums);
+  if constexpr (widens_to_matrices<P>) {
+    fp8_matrix_tiles(registers, count, rows, w, k, source.last, sums);
+  } else if constexpr (uses_matrices<P>) {
+    matrix_rows(registers, count, rows, w, k, source, sums);
+  } else
 #endif
-  static_cast<void>(registers);
-  panel_rows<kTileRows, P>(count, rows, w, k, source, sums);
+  {
+    static_cast<void>(registers);
+    panel_rows<kTileRows, P>(count, rows, w, k, source, sums);
+  }
 }
 
 // Some panels of a matrix by several tiles of rows, which pass together over one block of weights after another: as many panels
@@ -169,8 +176,10 @@ static void multiply_panels(MatrixRegisters& registers, const LinearArgs& a, con
                             int64_t panel_begin, int64_t panel_end, void* scratch, ClaimNext claim_next) {
   const NextWeights next = next_weights(claim_next);
   const int64_t count = row_end - row_begin;
-  if (count > a.tile_rows) {
-    return Blocks<P>(registers, a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
+  if constexpr (!widens_to_matrices<P>) {
+    if (count > a.tile_rows) {
+      return Blocks<P>(registers, a, x, row_begin, row_end, panel_begin, panel_end, scratch).multiply(next);
+    }
   }
   const int64_t column = panel_begin * panel_columns<P>;
   const Sums sums{nullptr, 0, a.out + row_begin * a.ld_out + column, a.ld_out, a.bias ? a.bias + column : nullptr, a.n - column,

@@ -34,10 +34,10 @@ constexpr bool kBf16Dot = false;
 template <class P>
 constexpr bool uses_dot = kBf16Dot && std::is_same_v<P, BFloat16>;
 template <class P>
-constexpr bool uses_halves = std::is_same_v<P, ScaledHalf> || std::is_same_v<P, Float8E4M3>;
+constexpr bool uses_halves = std::is_same_v<P, ScaledHalf> || (std::is_same_v<P, Float8E4M3> && !kHasMatrices);
 // Whether x is packed: a pair of k in a float's bits.
 template <class P>
-constexpr bool takes_pairs = uses_dot<P> || uses_halves<P>;
+constexpr bool takes_pairs = uses_dot<P> || uses_halves<P> || uses_matrices<P>;
 // Whether a step is such a pair.
 template <class P>
 constexpr bool steps_by_pairs = uses_dot<P> || std::is_same_v<P, ScaledHalf>;

@@ -70,14 +70,14 @@ BAO_INLINE void for_each_sum(Use use) {
 // A step of such sums: one more matrix of 16 rows, and of the 16 behind them if there are Two, by one of each column. Matrices are where
 // `rows(which 16)` and `columns(which)` say, rows of the former `stride` bytes apart; `between` has what comes between the instructions.
 template <bool Two, int N, class RowsAt, class ColumnsAt, class Between>
-BAO_INLINE void multiply_step(RowsAt rows, int64_t stride, ColumnsAt columns, const Between& between) {
+BAO_INLINE void multiply_step(RowsAt rows, int64_t stride, ColumnsAt columns, Between&& between) {
   load_matrix<4>(rows(0), stride);
   space_out();
   if constexpr (Two) {
     load_matrix<5>(rows(1), stride);
     space_out();
   }
-  with_each<N>([&](auto column) {
+  with_each<N>([&](auto column) __attribute__((always_inline)) {
     constexpr int kColumn = column(), kRegister = Two ? 6 + kColumn : 5 + kColumn % 3;
     load_matrix<kRegister>(columns(kColumn), kMatrixRowBytes);
     between.after_columns(kColumn);

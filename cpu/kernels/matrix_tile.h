@@ -75,7 +75,8 @@ static __attribute__((noinline)) void store_rows(const float* from, int64_t ld_f
   if (sums.columns < columns) return copy_columns(from, ld_from, sums, rows);
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t i = 0; i < columns; i += kLanes) {
-      store(sums.to + r * sums.ld_to + i, load(from + r * ld_from + i) + load(sums.bias + i));
+      const F sum = load(from + r * ld_from + i);
+      store(sums.to + r * sums.ld_to + i, sums.bias ? sum + load(sums.bias + i) : sum);
     }
   }
 }

@@ -37,7 +37,10 @@ using PackedType = typename PackedTypeOf<W>::type;
 
 // Whether matrix registers multiply it.
 template <class P>
-constexpr bool uses_matrices = kHasMatrices && std::is_same_v<P, BFloat16>;
+constexpr bool uses_matrices = kHasMatrices && (std::is_same_v<P, BFloat16> || std::is_same_v<P, Float8E4M3>);
+// And whether it must become bfloat16 first.
+template <class P>
+constexpr bool widens_to_matrices = kHasMatrices && std::is_same_v<P, Float8E4M3>;
 
 // Whether two numbers of a column, of an even and an odd k, lie together.
 template <class P>

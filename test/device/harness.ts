@@ -13,9 +13,14 @@ export function openDevice(threads = 2, isa?: CpuIsa): CpuDevice {
   return createCpuDevice({ libraryPath, threads, isa });
 }
 
-/** Whether 8-bit floats, float16 and, where there is no AMX, bfloat16 are multiplied as halves. */
+/** Whether float16 and, where there is no AMX, 8-bit floats and bfloat16 are multiplied as halves. */
 export function multipliesHalves(isa: CpuIsa): boolean {
   return ISA_CODES[isa] >= ISA_CODES.avx512_fp16;
+}
+
+/** Whether 8-bit floats and bfloat16 are multiplied in matrix registers, x as bfloat16. */
+export function multipliesMatrices(isa: CpuIsa): boolean {
+  return ISA_CODES[isa] >= ISA_CODES.avx512_amx;
 }
 
 /** The highest set whose products are of float32, whatever the weights: for what must have the same bits as they, or nearly so. */
