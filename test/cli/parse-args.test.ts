@@ -177,6 +177,6 @@ describe('errors name the flag, the value and what would be right', () => {
     expect(await refusal('--enable_expert_parallel')).toBe(
       "vLLM's --enable-expert-parallel is not supported by Bao: a model runs on one device; use --data-parallel-size for several engine cores.",
     );
-    expect(await refusal('--trust-remote-code')).toContain('no code of a model repository is ever run');
+    expect(await refusal('--code-revision', 'main')).toContain('no code of a model repository is ever run');
   });
 });

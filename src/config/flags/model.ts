@@ -47,6 +47,11 @@ export const modelFlags = {
     metavar: 'TOKEN',
     help: 'Access token for the Hub. By default HF_TOKEN of the environment, or the one that `hf auth login` has stored.',
   },
+  'trust-remote-code': {
+    type: 'boolean',
+    default: false,
+    help: "Changes nothing: a model's own code is never run. Taken because command lines made for vLLM have it.",
+  },
   'hf-overrides': {
     type: 'json',
     default: {},

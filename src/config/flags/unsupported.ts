@@ -1,5 +1,4 @@
 const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
-const NO_REMOTE_CODE = 'no code of a model repository is ever run';
 const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
@@ -15,8 +14,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'data-parallel-size-local': ONE_MACHINE,
   headless: ONE_MACHINE,
   nnodes: ONE_MACHINE,
-  'trust-remote-code': NO_REMOTE_CODE,
-  'code-revision': NO_REMOTE_CODE,
+  'code-revision': 'no code of a model repository is ever run',
   'tool-server': 'clients run their tools themselves',
   'fully-sharded-loras': ONE_DEVICE,
   'lora-target-modules': "an adapter's own target_modules decide what it changes",

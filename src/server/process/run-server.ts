@@ -119,6 +119,8 @@ class Server {
   }
 
   private announce(startupMs: number): void {
+    if (this.config.model.trustRemoteCode)
+      log.info("--trust-remote-code changes nothing: a model's own code is never run");
     const { url } = this.apiServer;
     const model = this.config.model.servedModelName[0];
     const seconds = (startupMs / 1000).toFixed(2);
