@@ -30,18 +30,26 @@ export async function resolveModelFolder(model: string, options: HubOptions = {}
   return downloadModel(model, options);
 }
 
-/** The folder of a path, an embedded model or an existing folder; null for what may be a Hub id. Throws LoadError for a path that is not a folder. */
+/** The folder of a path, an embedded model or an existing folder; null for what may be a Hub id. Throws LoadError for a path that is not a folder, and for a file. */
 export function findLocalFolder(model: string): string | null {
   if (model.trim() === '')
     throw new LoadError('The model must be a folder, a Hub id or the name of an embedded model.');
   if (/^(?:\.{1,2}(?:[/\\]|$)|[/\\]|~[/\\]|[A-Za-z]:[/\\])/.test(model)) {
     const path = resolve(model.startsWith('~') ? join(homedir(), model.slice(1)) : model);
     if (isFolder(path)) return path;
-    throw new LoadError(`${path}: ${existsSync(path) ? 'not a folder' : 'the model folder does not exist'}.`);
+    throw existsSync(path) ? isAFile(path) : new LoadError(`${path}: the model folder does not exist.`);
   }
   const embedded = join(EMBEDDED_MODELS, model);
   if (!/[/\\]/.test(model) && isFolder(embedded)) return embedded;
-  return isFolder(model) ? resolve(model) : null;
+  if (isFolder(model)) return resolve(model);
+  if (existsSync(model)) throw isAFile(model);
+  return null;
+}
+
+function isAFile(path: string): LoadError {
+  return new LoadError(
+    `${path}: not a folder; a model is one with config.json and *.safetensors${/\.gguf$/i.test(path) ? ', GGUF files are not read' : ''}.`,
+  );
 }
 
 /** Names of the models that come with Bao. */

@@ -53,8 +53,12 @@ describe('resolveModelFolder', () => {
   });
 
   test('a file is not a folder', async () => {
-    await withFolder({ 'x.gguf': '' }, (folder) =>
-      expect(() => findLocalFolder(join(folder, 'x.gguf'))).toThrow('not a folder'),
+    const message = 'not a folder; a model is one with config.json and *.safetensors, GGUF files are not read.';
+    await withFolder({ 'x.gguf': '', weights: '' }, (folder) =>
+      inFolder(folder, () => {
+        for (const path of [join(folder, 'x.gguf'), 'x.gguf']) expect(() => findLocalFolder(path)).toThrow(message);
+        expect(() => findLocalFolder('weights')).toThrow('config.json and *.safetensors.');
+      }),
     );
   });
 });
