@@ -1,7 +1,7 @@
 // out = x · Wᵀ + bias over packed panels.
 //
 // Every output is one chain of fused multiply-adds over k = 0, 1, 2, ... (pairs of k with VDPBF16PS, kHalfSteps pairs of k added as halves
-// first with scaled halves), whatever the tile's shape, the blocking of k or the number of rows: partial sums between blocks of k are
+// first with scaled halves, 32 k with matrix registers, groups of k with 8-bit floats), whatever the tile's shape, the blocking of k or the number of rows: partial sums between blocks of k are
 // kept as float32, which changes nothing. So a row's result is the same in every batch.
 #include "fp8_matrix.h"
 

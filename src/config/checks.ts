@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { BaoConfig } from './bao-config.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { FlagValues } from './flags/index.ts';
+import { ONE_DEVICE } from './flags/unsupported.ts';
 import { checkLoRAFlags } from './lora-config.ts';
 
 const BLOCK_SIZES = [8, 16, 32, 64, 128];
@@ -43,9 +44,7 @@ function checkOneDevice({ tensorParallelSize, pipelineParallelSize }: FlagValues
   const sizes = { 'tensor-parallel-size': tensorParallelSize, 'pipeline-parallel-size': pipelineParallelSize };
   for (const [flag, size] of Object.entries(sizes)) {
     if (size === 1) continue;
-    throw new UsageError(
-      `--${flag} must be 1, not ${size}: a model runs on one device; use --data-parallel-size for several engine cores.`,
-    );
+    throw new UsageError(`--${flag} must be 1, not ${size}: ${ONE_DEVICE}.`);
   }
 }
 

@@ -1,4 +1,4 @@
-const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
+export const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
 const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
 const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
