@@ -1,6 +1,5 @@
 import type { HfConfig } from '../models/hf-config.ts';
 import { findArchitecture } from '../models/registry.ts';
-import type { ModelConfig } from './bao-config.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { FlagValues, GroupValues } from './flags/index.ts';
 
@@ -33,6 +32,7 @@ export type SpeculativeConfig = NgramConfig | DraftModelConfig;
 export type DraftModelArgs = Omit<DraftModelConfig, 'folder' | 'hf'> & { revision: string | null };
 export type SpeculativeArgs = NgramConfig | DraftModelArgs;
 
+type NamedModel = Pick<DraftModelConfig, 'model' | 'hf'>;
 type Members = Readonly<Record<string, unknown>>;
 
 const FLAG = '--speculative-config';
@@ -100,7 +100,7 @@ export function tokensPerDecode(speculation: Pick<SpeculativeArgs, 'numSpeculati
 }
 
 /** Throws ConfigError for a model that can't draft for the target. */
-export function checkDraftModel({ model, hf }: Pick<DraftModelConfig, 'model' | 'hf'>, target: ModelConfig): void {
+export function checkDraftModel({ model, hf }: NamedModel, target: NamedModel): void {
   if (findArchitecture(hf.architectures)?.kind === 'encoder') {
     throw new ConfigError(
       `The draft model ${model} is an encoder, ${hf.architectures.join(', ')}: it generates nothing.`,
