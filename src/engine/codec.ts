@@ -109,6 +109,9 @@ const STATS_FIELDS = [
   'prefixCacheQueries',
   'prefixCacheHits',
   'numPreemptions',
+  'numDrafts',
+  'numDraftTokens',
+  'numAcceptedTokens',
   'numSteps',
   'numScheduledTokens',
   'stepMs',
@@ -117,6 +120,8 @@ const STATS_FIELDS = [
 
 function writeStats(writer: ByteWriter, stats: SchedulerStats): void {
   for (const field of STATS_FIELDS) writer.f64(stats[field]);
+  writer.u32(stats.acceptedPerPosition.length);
+  for (const count of stats.acceptedPerPosition) writer.f64(count);
   for (const list of STATS_LISTS) {
     writer.u32(stats[list].length);
     for (const name of stats[list]) writer.string(name);
@@ -125,8 +130,9 @@ function writeStats(writer: ByteWriter, stats: SchedulerStats): void {
 
 function readStats(reader: ByteReader): SchedulerStats {
   const fields = STATS_FIELDS.map((field) => [field, reader.f64()]);
+  const acceptedPerPosition = reader.list(() => reader.f64());
   const lists = STATS_LISTS.map((list) => [list, reader.list(() => reader.string())]);
-  return Object.fromEntries([...fields, ...lists]) as SchedulerStats;
+  return { ...Object.fromEntries([...fields, ...lists]), acceptedPerPosition } as SchedulerStats;
 }
 
 const HAS_LOGPROBS = 1;

@@ -21,6 +21,8 @@ export interface EngineMetricsOptions {
   maxModelLen: number;
   /** Adapters that may run at once; null: there are none. */
   maxLoras: number | null;
+  /** Most drafts of a request in a step; null: there are none. */
+  numSpeculativeTokens: number | null;
 }
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'error', 'repetition'];
@@ -34,6 +36,10 @@ const IDLE_STATS: SchedulerStats = {
   prefixCacheQueries: 0,
   prefixCacheHits: 0,
   numPreemptions: 0,
+  numDrafts: 0,
+  numDraftTokens: 0,
+  numAcceptedTokens: 0,
+  acceptedPerPosition: [],
   runningLoraAdapters: [],
   waitingLoraAdapters: [],
   numSteps: 0,
@@ -320,6 +326,25 @@ export class EngineMetrics implements EngineObserver {
       (e) => [[{ source: 'device' }, e.stats.prefixCacheHits]],
     );
     define('vllm:num_preemptions_total', 'Preempted requests.', ofCore, (e) => [[{}, e.stats.numPreemptions]]);
+    const { numSpeculativeTokens } = this.options;
+    if (numSpeculativeTokens !== null) {
+      const positions = Array.from({ length: numSpeculativeTokens }, (_, position) => position);
+      define('vllm:spec_decode_num_drafts_total', 'Drafts, one a request and step.', ofCore, (e) => [
+        [{}, e.stats.numDrafts],
+      ]);
+      define('vllm:spec_decode_num_draft_tokens_total', 'Drafted tokens.', ofCore, (e) => [
+        [{}, e.stats.numDraftTokens],
+      ]);
+      define('vllm:spec_decode_num_accepted_tokens_total', 'Drafted tokens that held.', ofCore, (e) => [
+        [{}, e.stats.numAcceptedTokens],
+      ]);
+      define(
+        'vllm:spec_decode_num_accepted_tokens_per_pos_total',
+        'Drafted tokens that held, by their place in the draft.',
+        { ...ofCore, labelNames: ['position'] },
+        (e) => positions.map((at) => [{ position: String(at) }, e.stats.acceptedPerPosition[at] ?? 0]),
+      );
+    }
     define('vllm:prompt_tokens_total', 'Prompt tokens.', {}, (e) => [[{}, e.promptTokens]]);
     define(
       'vllm:prompt_tokens_by_source_total',

@@ -71,6 +71,7 @@ function defineEngineMetrics(registry: Registry, config: BaoConfig): EngineMetri
     numEngines,
     maxModelLen: config.model.maxModelLen,
     maxLoras: config.lora.enableLora ? config.lora.maxLoras : null,
+    numSpeculativeTokens: config.speculative?.numSpeculativeTokens ?? null,
   });
 }
 

@@ -1,4 +1,6 @@
 import type { SchedulerStats } from '../engine/messages.ts';
+import type { DraftCounts } from '../scheduler/draft-counter.ts';
+import { draftsOfWindow } from './drafts-of-window.ts';
 
 /** Of an engine since the start. */
 export interface TokenTotals {
@@ -23,9 +25,11 @@ interface EngineWindow {
   /** The last ones that the core sent; it sends none while it idles. */
   stats: SchedulerStats | null;
   hasNewStats: boolean;
+  /** When the window began; null before there were any. */
+  drafts: DraftCounts | null;
 }
 
-/** The periodic line of throughput, queue and cache use, one an engine, as long as it has something to do and once after. */
+/** The periodic line of throughput, queue and cache use, one an engine (and one of its drafts, if there were any), as long as it has something to do and once after. */
 export class StatLogger {
   private readonly windows: EngineWindow[];
   private windowStartMs: number;
@@ -36,6 +40,7 @@ export class StatLogger {
       wasActive: false,
       stats: null,
       hasNewStats: false,
+      drafts: null,
     }));
     this.windowStartMs = options.now();
   }
@@ -61,6 +66,9 @@ export class StatLogger {
         const perSecond = (tokens: number) => (elapsedSeconds > 0 ? tokens / elapsedSeconds : 0);
         this.options.log(lineOf(index, perSecond(promptTokens), perSecond(generationTokens), window.stats));
       }
+      const drafts = draftsOfWindow(window.drafts, window.stats, elapsedSeconds);
+      if (drafts !== null) this.options.log(`${nameOf(index)}: ${drafts}`);
+      window.drafts = window.stats;
       window.totals = totals[index]!;
       window.wasActive = isActive;
       window.hasNewStats = false;
@@ -73,11 +81,15 @@ function lineOf(index: number, promptRate: number, generationRate: number, stats
   const percent = (share: number) => `${(share * 100).toFixed(1)}%`;
   const hitRate = stats !== null && stats.prefixCacheQueries > 0 ? stats.prefixCacheHits / stats.prefixCacheQueries : 0;
   return [
-    `Engine ${String(index).padStart(3, '0')}: Avg prompt throughput: ${promptRate.toFixed(1)} tokens/s`,
+    `${nameOf(index)}: Avg prompt throughput: ${promptRate.toFixed(1)} tokens/s`,
     `Avg generation throughput: ${generationRate.toFixed(1)} tokens/s`,
     `Running: ${stats?.numRunning ?? 0} reqs`,
     `Waiting: ${stats?.numWaiting ?? 0} reqs`,
     `KV cache usage: ${percent(stats?.kvCacheUsage ?? 0)}`,
     `Prefix cache hit rate: ${percent(hitRate)}`,
   ].join(', ');
+}
+
+function nameOf(index: number): string {
+  return `Engine ${String(index).padStart(3, '0')}`;
 }

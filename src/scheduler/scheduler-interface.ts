@@ -1,5 +1,6 @@
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
+import type { DraftCounts } from './draft-counter.ts';
 import type { FinishReason, RequestFailure } from './finish-reason.ts';
 import type { Request } from './request.ts';
 import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
@@ -26,7 +27,7 @@ export interface RequestUpdate {
 }
 
 /** The scheduler's counters. Totals count since start. */
-export interface SchedulerCounters {
+export interface SchedulerCounters extends DraftCounts {
   numRunning: number;
   numWaiting: number;
   /** 0..1 */

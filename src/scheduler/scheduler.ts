@@ -3,6 +3,7 @@ import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
 import type { PoolerOutput } from '../pooling/finish-pooling.ts';
 import { isTokenwise } from '../pooling/pooling-params.ts';
 import { checkStop, type Stop } from './check-stop.ts';
+import { DraftCounter } from './draft-counter.ts';
 import type { FinishReason } from './finish-reason.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, requestOrder } from './request-queue.ts';
@@ -59,6 +60,7 @@ export class Scheduler implements SchedulerInterface {
   private releasedKeys: number[] = [];
   private nextSequence = 0;
   private numPreemptions = 0;
+  private readonly drafts = new DraftCounter();
   /** A request that found too few free blocks, and how many there were: not worth another look before there are more. */
   private blocked: { request: Request; numFreeBlocks: number } | null = null;
 
@@ -189,6 +191,7 @@ export class Scheduler implements SchedulerInterface {
       prefixCacheQueries: queries,
       prefixCacheHits: hits,
       numPreemptions: this.numPreemptions,
+      ...this.drafts.totals,
       runningLoraAdapters: uniqueSorted(this.adapters.names()),
       waitingLoraAdapters: uniqueSorted(this.waiting.loraNames()),
     };
@@ -392,6 +395,7 @@ export class Scheduler implements SchedulerInterface {
     if (request.numOutputPlaceholders === 0 || numRejected < 0) {
       throw new Error(`request ${request.requestId} was given ${numSampled} tokens, more than it asked for`);
     }
+    this.drafts.add(request.numSpecTokensInFlight, numSampled - 1);
     request.numOutputPlaceholders--;
     request.numSpecTokensInFlight = 0;
     if (request.status === 'running') request.numComputedTokens -= numRejected;

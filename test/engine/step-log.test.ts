@@ -26,6 +26,7 @@ const LOAD = '2 context requests, 150 context tokens, 2 generation requests, 4 g
 const counters = () => ({
   ...{ numRunning: 4, numWaiting: 9, kvCacheUsage: 0.5, numPreemptions: 1 },
   ...{ prefixCacheQueries: 0, prefixCacheHits: 0, runningLoraAdapters: [], waitingLoraAdapters: [] },
+  ...{ numDrafts: 0, numDraftTokens: 0, numAcceptedTokens: 0, acceptedPerPosition: [] },
 });
 
 test('a step that is slower than the limit is told of, with what it was made of', () => {

@@ -27,6 +27,10 @@ const STATS: SchedulerStats = {
   prefixCacheQueries: 100,
   prefixCacheHits: 40,
   numPreemptions: 7,
+  numDrafts: 10,
+  numDraftTokens: 28,
+  numAcceptedTokens: 15,
+  acceptedPerPosition: [9, 6],
   runningLoraAdapters: ['a', 'b'],
   waitingLoraAdapters: ['c'],
   numSteps: 1,
@@ -177,6 +181,20 @@ test('values of one request', async () => {
   const again = await metrics.http.render();
   const engineLines = (exposition: string) => exposition.split('\n').filter((line) => line.startsWith('vllm:'));
   expect(engineLines(again)).toEqual(engineLines(text));
+});
+
+test('drafts are counted where there are any, with each place of a draft from the start', async () => {
+  const metrics = create(metricsConfig({ numSpeculativeTokens: 3 }));
+  const counts = async () => {
+    const text = await metrics.http.render();
+    const total = (name: string) => sampleOf(text, `vllm:spec_decode_num_${name}_total`, { engine: '0' });
+    const accepted = parseExposition(text).get('vllm:spec_decode_num_accepted_tokens_per_pos_total')!.samples;
+    const places = accepted.map(({ labels, value }) => [labels.position, value]);
+    return [total('drafts'), total('draft_tokens'), total('accepted_tokens'), ...places];
+  };
+  expect(await counts()).toEqual([0, 0, 0, ['0', 0], ['1', 0], ['2', 0]]);
+  metrics.observer.onStats(0, STATS);
+  expect(await counts()).toEqual([10, 28, 15, ['0', 9], ['1', 6], ['2', 0]]);
 });
 
 test('n answers to a request are one request, as long as the longest of them', async () => {

@@ -11,6 +11,10 @@ const STATS: SchedulerStats = {
   prefixCacheQueries: 200,
   prefixCacheHits: 50,
   numPreemptions: 0,
+  numDrafts: 0,
+  numDraftTokens: 0,
+  numAcceptedTokens: 0,
+  acceptedPerPosition: [],
   runningLoraAdapters: [],
   waitingLoraAdapters: [],
   numSteps: 0,
@@ -49,6 +53,23 @@ test('the line of a window', async () => {
   expect(await tickAfter(10_000)).toEqual([
     'Engine 000: Avg prompt throughput: 10.0 tokens/s, Avg generation throughput: 2.5 tokens/s, Running: 2 reqs, Waiting: 1 reqs, KV cache usage: 12.3%, Prefix cache hit rate: 25.0%',
   ]);
+});
+
+test('drafts of a window have a line of their own, as vLLM’s', async () => {
+  const { statLogger, add, tickAfter } = start();
+  const before = { numDrafts: 10, numDraftTokens: 28, numAcceptedTokens: 15, acceptedPerPosition: [9, 6, 0] };
+  const after = { numDrafts: 30, numDraftTokens: 108, numAcceptedTokens: 45, acceptedPerPosition: [24, 16, 4, 1] };
+  add(0, 10, 25);
+  statLogger.onStats(0, { ...STATS, ...before });
+  const [, first] = await tickAfter(10_000);
+  expect(first).toBe(
+    'Engine 000: SpecDecoding metrics: Mean acceptance length: 2.50, Accepted throughput: 1.50 tokens/s, Drafted throughput: 2.80 tokens/s, Accepted: 15 tokens, Drafted: 28 tokens, Per-position acceptance rate: 0.900, 0.600, 0.000, Avg Draft acceptance rate: 53.6%',
+  );
+  statLogger.onStats(0, { ...STATS, ...after });
+  const [, second] = await tickAfter(10_000);
+  expect(second).toContain('Mean acceptance length: 2.50, Accepted throughput: 3.00 tokens/s');
+  expect(second).toContain('Per-position acceptance rate: 0.750, 0.500, 0.200, 0.050, ');
+  expect(await tickAfter(10_000)).toHaveLength(1);
 });
 
 test('silence while nothing happens, but one line after the last activity', async () => {

@@ -70,4 +70,29 @@ describe('speculative tokens', () => {
     expect(m.scheduler.schedule().totalNumScheduledTokens).toBe(0);
     expect(request.specTokenIds).toEqual([]);
   });
+
+  test('drafts are counted, each with what held of it', () => {
+    const m = machine();
+    const { request, future } = decoding(m, 20);
+    const counts = () => {
+      const { numDrafts, numDraftTokens, numAcceptedTokens, acceptedPerPosition } = m.scheduler.stats();
+      return { numDrafts, numDraftTokens, numAcceptedTokens, acceptedPerPosition };
+    };
+    step(m);
+    expect(counts()).toEqual({ numDrafts: 0, numDraftTokens: 0, numAcceptedTokens: 0, acceptedPerPosition: [] });
+    m.scheduler.updateDraftTokens([{ key: request.key, tokenIds: [future[1]!, wrong(future[2]!), future[3]!] }]);
+    step(m);
+    expect(counts()).toEqual({ numDrafts: 1, numDraftTokens: 3, numAcceptedTokens: 1, acceptedPerPosition: [1, 0, 0] });
+    m.scheduler.updateDraftTokens([{ key: request.key, tokenIds: future.slice(3, 5) }]);
+    step(m);
+    expect(counts()).toEqual({ numDrafts: 2, numDraftTokens: 5, numAcceptedTokens: 3, acceptedPerPosition: [2, 1, 0] });
+  });
+
+  test('drafts that no step had room for are not', () => {
+    const m = machine();
+    const { request, future } = decoding(m, 3);
+    m.scheduler.updateDraftTokens([{ key: request.key, tokenIds: future.slice(0, 3) }]);
+    step(m);
+    expect(m.scheduler.stats()).toMatchObject({ numDrafts: 1, numDraftTokens: 1, numAcceptedTokens: 1 });
+  });
 });
