@@ -123,14 +123,15 @@ class ArgReader {
       this.help = written.inline ?? '';
       return;
     }
-    const flag = this.flags.byAlias(written.origin);
+    const [alias, ...path] = written.origin.split('.') as [string, ...string[]];
+    const flag = this.flags.byAlias(alias);
     if (flag === undefined) throw await unknownFlag(written.origin.slice(1), '', this.flags);
-    this.set(flag, written);
+    this.setFlag(flag, path, written);
   }
 
   private async readLong(name: string, path: string[], written: WrittenFlag): Promise<void> {
     const flag = this.flags.byName(name);
-    if (flag !== undefined) return path.length === 0 ? this.set(flag, written) : this.setMember(flag, path, written);
+    if (flag !== undefined) return this.setFlag(flag, path, written);
     const positive = /^no[-_]/.test(name) ? this.flags.byName(name.slice(3)) : undefined;
     if (positive === undefined || path.length > 0) throw await unknownFlag(name, '', this.flags);
     if (positive.spec.type !== 'boolean') {
@@ -138,6 +139,11 @@ class ArgReader {
     }
     if (written.inline !== null) throw new UsageError(`${written.origin} takes no value.`);
     this.given[positive.field] = false;
+  }
+
+  private setFlag(flag: Flag, path: string[], written: WrittenFlag): void {
+    if (path.length === 0) this.set(flag, written);
+    else this.setMember(flag, path, written);
   }
 
   private set({ spec, field }: Flag, written: WrittenFlag): void {

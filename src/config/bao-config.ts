@@ -4,6 +4,7 @@ import type { PoolingConfig } from '../pooling/pooling-config.ts';
 import type { DefaultSamplingParams } from '../sampling/sampling-params.ts';
 import type { GroupValues } from './flags/index.ts';
 import type { LoRAConfig } from './lora-config.ts';
+import type { SpeculativeConfig } from './speculative-config.ts';
 
 /**
  * The configuration of a whole server: plain data that survives structuredClone, made by `EngineArgs.createEngineConfig` and read-only from then on.
@@ -17,6 +18,8 @@ export interface BaoConfig {
   scheduler: SchedulerConfig;
   structuredOutputs: StructuredOutputsConfig;
   lora: LoRAConfig;
+  /** null: every token takes a step of its own. */
+  speculative: SpeculativeConfig | null;
   device: DeviceConfig;
   compilation: CompilationConfig;
   frontend: FrontendConfig;
@@ -78,6 +81,7 @@ export type ParallelConfig = GroupValues<'parallel'>;
 export interface SchedulerConfig extends GroupValues<'scheduler'> {
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
+  asyncScheduling: boolean;
 }
 
 export interface StructuredOutputsConfig {

@@ -27,18 +27,26 @@ function defaultsFor(gpu: GpuFacts | null): BatchDefaults {
   return isLarge ? LARGE_GPU_DEFAULTS : GPU_DEFAULTS;
 }
 
-/** Decides the limits of a batch that were not given. */
+type BatchLimits = Pick<SchedulerConfig, 'maxNumSeqs' | 'maxNumBatchedTokens'>;
+
+/**
+ * Decides the limits of a batch that were not given.
+ *
+ * @param tokensPerDecode what a request that has its prompt takes of a step: a token, and its drafts
+ */
 export function resolveBatchLimits(
   given: GroupValues<'scheduler'>,
   maxModelLen: number,
   usage: UsageContext,
   gpu: GpuFacts | null,
-): SchedulerConfig {
+  tokensPerDecode = 1,
+): BatchLimits {
   const defaults = defaultsFor(gpu);
   const maxNumSeqs = given.maxNumSeqs ?? defaults.maxNumSeqs;
   const budget = Math.max(defaults.maxNumBatchedTokens[usage], given.enableChunkedPrefill ? 0 : maxModelLen);
-  // More than all requests at full length can never be scheduled; less than one token for each could not run.
+  // More than all requests at full length can never be scheduled; with less than what each decodes some would wait for others' ends.
   const maxNumBatchedTokens =
-    given.maxNumBatchedTokens ?? Math.max(Math.min(budget, maxNumSeqs * maxModelLen), maxNumSeqs);
-  return { ...given, maxNumBatchedTokens, maxNumSeqs: given.maxNumSeqs ?? Math.min(maxNumSeqs, maxNumBatchedTokens) };
+    given.maxNumBatchedTokens ?? Math.max(Math.min(budget, maxNumSeqs * maxModelLen), maxNumSeqs * tokensPerDecode);
+  const fitting = Math.max(1, Math.floor(maxNumBatchedTokens / tokensPerDecode));
+  return { maxNumBatchedTokens, maxNumSeqs: given.maxNumSeqs ?? Math.min(maxNumSeqs, fitting) };
 }

@@ -4,6 +4,7 @@ import { ConfigError, UsageError } from './config-error.ts';
 import type { FlagValues } from './flags/index.ts';
 import { ONE_DEVICE } from './flags/unsupported.ts';
 import { checkLoRAFlags } from './lora-config.ts';
+import { tokensPerDecode } from './speculative-config.ts';
 
 const BLOCK_SIZES = [8, 16, 32, 64, 128];
 /** Of sun_path, less its closing zero. */
@@ -147,7 +148,7 @@ export function checkDevices({ dataParallelSize, cpuThreads }: FlagValues, { cpu
 }
 
 /** The resolved configuration against the model. Throws ConfigError. */
-export function checkConfig({ scheduler, model }: BaoConfig): void {
+export function checkConfig({ scheduler, model, speculative }: BaoConfig): void {
   const { maxNumBatchedTokens, maxNumSeqs, enableChunkedPrefill, longPrefillTokenThreshold } = scheduler;
   if (maxNumBatchedTokens < model.maxModelLen && !enableChunkedPrefill) {
     throw new ConfigError(
@@ -157,6 +158,12 @@ export function checkConfig({ scheduler, model }: BaoConfig): void {
   if (maxNumBatchedTokens < maxNumSeqs) {
     throw new ConfigError(
       `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-num-seqs ${maxNumSeqs}: each running request needs one token of a step.`,
+    );
+  }
+  const perRequest = tokensPerDecode(speculative);
+  if (maxNumBatchedTokens < maxNumSeqs * perRequest) {
+    throw new ConfigError(
+      `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-num-seqs ${maxNumSeqs} times ${perRequest}: each running request needs one token of a step, and one for each of its drafts.`,
     );
   }
   if (longPrefillTokenThreshold > model.maxModelLen) {

@@ -23,6 +23,13 @@ import { readChatTemplate } from './read-chat-template.ts';
 import { readJsonFile } from './read-json-file.ts';
 import { resolvePooling } from './resolve-pooling.ts';
 import { readSentenceTransformers } from './sentence-transformers.ts';
+import {
+  checkDraftModel,
+  readSpeculativeFlags,
+  type SpeculativeArgs,
+  type SpeculativeConfig,
+  tokensPerDecode,
+} from './speculative-config.ts';
 import { readStructuredOutputsConfig } from './structured-outputs-config.ts';
 
 export interface ModelFolderOptions {
@@ -76,13 +83,14 @@ export class EngineArgs {
     usage: UsageContext = 'api-server',
   ): Promise<BaoConfig> {
     checkFlags(this.values);
+    const speculation = readSpeculativeFlags(this.values);
     const chatTemplate = readChatTemplate(this.values.chatTemplate);
     const models = { ...(await defaultEnvironment()), ...environment };
     const gpu = await this.askGpu(models);
     checkDevices(this.values, { cpuCores: models.cpuCores(), gpus: gpu?.numDevices ?? null });
     const model = await this.resolveModel(models);
     const cache = this.group('cache');
-    const scheduler = this.resolveScheduler(model, usage, gpu);
+    const scheduler = this.resolveScheduler(model, speculation, usage, gpu);
     const config: BaoConfig = {
       model,
       load: this.group('load'),
@@ -94,6 +102,7 @@ export class EngineArgs {
       parallel: this.group('parallel'),
       scheduler,
       lora: await this.resolveLoRA(models, model),
+      speculative: speculation && (await this.resolveSpeculation(models, speculation, model)),
       device: { ...this.group('device'), device: this.values.device === 'auto' ? 'cpu' : this.values.device },
       compilation: resolveCompilation(this.values, scheduler.maxNumSeqs),
       structuredOutputs: readStructuredOutputsConfig(this.values.structuredOutputsConfig),
@@ -204,10 +213,39 @@ export class EngineArgs {
     return tellOperator(() => environment.gpuFacts(device));
   }
 
-  private resolveScheduler(model: ModelConfig, usage: UsageContext, gpu: GpuFacts | null): SchedulerConfig {
+  private async resolveSpeculation(
+    environment: ModelEnvironment,
+    speculation: SpeculativeArgs,
+    target: ModelConfig,
+  ): Promise<SpeculativeConfig> {
+    if (target.pooling !== null) {
+      throw new ConfigError(`--speculative-config is for models that generate, and ${target.model} is pooled.`);
+    }
+    if (speculation.method === 'ngram') return speculation;
+    const { revision, ...draft } = speculation;
+    const { downloadDir, hfToken, loadFormat } = this.values;
+    const hub = { downloadDir, hfToken, revision, weights: loadFormat !== 'dummy' };
+    return tellOperator(async () => {
+      const folder = await environment.resolveModelFolder(draft.model, hub);
+      const hf = await readHfConfig(folder, {}, environment);
+      checkDraftModel({ ...draft, hf }, target);
+      return { ...draft, folder, hf };
+    });
+  }
+
+  private resolveScheduler(
+    model: ModelConfig,
+    speculation: SpeculativeArgs | null,
+    usage: UsageContext,
+    gpu: GpuFacts | null,
+  ): SchedulerConfig {
     const asGiven = this.group('scheduler');
     const given = { ...asGiven, enableChunkedPrefill: asGiven.enableChunkedPrefill && isChunkable(model) };
-    return resolveBatchLimits(given, model.maxModelLen, usage, gpu);
+    return {
+      ...given,
+      ...resolveBatchLimits(given, model.maxModelLen, usage, gpu, tokensPerDecode(speculation)),
+      asyncScheduling: given.asyncScheduling ?? speculation === null,
+    };
   }
 }
 

@@ -85,7 +85,6 @@ const DECIDED_LATER = {
   'enable-prefix-caching': true,
   'distributed-executor-backend': 'uni',
   'enable-chunked-prefill': true,
-  'async-scheduling': true,
   'enable-lora': false,
   'api-server-count': 1,
 };

@@ -11,6 +11,7 @@ import { loggingFlags, observabilityFlags } from './observability.ts';
 import { parallelFlags } from './parallel.ts';
 import { pluginFlags } from './plugins.ts';
 import { schedulerFlags } from './scheduler.ts';
+import { speculativeFlags } from './speculative.ts';
 import { structuredOutputsFlags } from './structured-outputs.ts';
 
 /**
@@ -30,6 +31,12 @@ export const FLAG_GROUPS = {
     flags: structuredOutputsFlags,
   },
   lora: { config: 'LoRAConfig', key: 'lora', doc: 'Adapters.', flags: loraFlags },
+  speculative: {
+    config: 'SpeculativeConfig',
+    key: 'speculative',
+    doc: 'Drafts that the model verifies.',
+    flags: speculativeFlags,
+  },
   device: { config: 'DeviceConfig', key: 'device', doc: 'The device.', flags: deviceFlags },
   compilation: {
     config: 'CompilationConfig',

@@ -45,8 +45,8 @@ export const schedulerFlags = {
   },
   'async-scheduling': {
     type: 'boolean',
-    default: true,
-    help: 'Schedule the next step while the device computes the present one.',
+    default: null,
+    help: 'Schedule the next step while the device computes the present one. By default on, and off with speculative decoding, which needs the tokens of a step for the next.',
   },
   'stream-interval': {
     type: 'int',

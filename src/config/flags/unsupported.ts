@@ -1,6 +1,5 @@
 export const ONE_DEVICE = 'a model runs on one device; use --data-parallel-size for several engine cores';
 const NO_EXPERT_LORA = 'adapters of the experts of a mixture are not served';
-const NO_SPECULATION = 'there is no speculative decoding';
 const NO_GPU = 'it concerns GPUs, and the model runs on the CPU';
 const TEXT_ONLY = 'models read text only';
 const ONE_MACHINE = 'engine cores run in one process on one machine';
@@ -23,10 +22,6 @@ const REASONS: Readonly<Record<string, string>> = {
   'specialize-active-lora': 'it is about CUDA graphs, and a step without adapters costs nothing here anyway',
   'default-mm-loras': TEXT_ONLY,
   'enable-tower-connector-lora': TEXT_ONLY,
-  'speculative-config': NO_SPECULATION,
-  'spec-model': NO_SPECULATION,
-  'spec-method': NO_SPECULATION,
-  'spec-tokens': NO_SPECULATION,
   'compilation-config': 'nothing is compiled; CUDA graphs are set with --cudagraph-capture-sizes',
   'attention-backend': NO_GPU,
   'cpu-offload-gb': NO_GPU,
@@ -56,7 +51,6 @@ const ALIASES: Readonly<Record<string, string>> = {
   dpb: 'data-parallel-backend',
   dpn: 'data-parallel-rank',
   dpl: 'data-parallel-size-local',
-  sc: 'speculative-config',
   cc: 'compilation-config',
 };
 
