@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
+import { tokensPerDecode } from '../config/speculative-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
@@ -274,9 +275,7 @@ export class Worker {
   private get maxLogitRows(): number {
     const { speculative, model, scheduler } = this.config;
     const { maxNumSeqs, maxNumBatchedTokens } = scheduler;
-    if (model.pooling !== null) return maxNumBatchedTokens;
-    const numDrafts = speculative?.numSpeculativeTokens ?? 0;
-    return Math.max(maxNumSeqs, Math.min(maxNumSeqs * (1 + numDrafts), maxNumBatchedTokens));
+    return model.pooling === null ? maxNumSeqs * tokensPerDecode(speculative) : maxNumBatchedTokens;
   }
 
   private requireDevice(): Device {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type BaoProcess, complete, inOneStep, startBao } from './bao-process.ts';
+import { type BaoProcess, complete, startBao } from './bao-process.ts';
 
 const PROMPTS = [
   'The capital of France is',
@@ -29,10 +29,7 @@ const NGRAM = '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_m
 async function answers(server: BaoProcess, copies = 1): Promise<unknown[]> {
   const bodies = VARIANTS.flatMap((variant) => PROMPTS.map((prompt) => ({ ...REQUEST, ...variant, prompt })));
   const all = Array.from({ length: copies }, () => bodies).flat();
-  const results = await inOneStep(
-    server,
-    all.map((body) => () => complete(server, body)),
-  );
+  const results = await Promise.all(all.map((body) => complete(server, body)));
   return results.map(({ choices, usage }) => ({ choices, usage }));
 }
 
@@ -45,13 +42,13 @@ describe('answers are those of a server that does not speculate', () => {
   let expected: unknown[];
 
   beforeAll(async () => {
-    const server = await startBao(['demo', '--server-dev-mode']);
+    const server = await startBao(['demo']);
     expected = await answers(server);
     await server.stop();
   });
 
   async function expectSame(args: readonly string[], copies = 1): Promise<BaoProcess> {
-    const server = await startBao(['demo', '--server-dev-mode', ...args]);
+    const server = await startBao(['demo', ...args]);
     started.push(server);
     const got = await answers(server, copies);
     got.forEach((each, i) => {
@@ -77,7 +74,7 @@ describe('answers are those of a server that does not speculate', () => {
   test('with n-grams', () => expectSame(['--speculative-config', NGRAM]));
 
   test('with small steps, adapters, and a KV cache too small for all', async () => {
-    const small = ['--max-num-batched-tokens', '48', '--max-num-seqs', '24', '--block-size', '16'];
+    const small = ['--max-num-batched-tokens', '120', '--max-num-seqs', '24', '--block-size', '16'];
     const memory = ['--num-gpu-blocks-override', '48', '--max-model-len', '512', '--enable-lora'];
     const server = await expectSame(['--speculative-config', DRAFT_MODEL, ...small, ...memory], 2);
     expect(await counter(server, 'num_preemptions')).toBeGreaterThan(0);
@@ -89,8 +86,10 @@ describe('answers are those of a server that does not speculate', () => {
     const drafting = await startBao(['demo', ...length, '--speculative-config', DRAFT_MODEL]);
     started.push(plain, drafting);
     for (const prompt of [PROMPTS[0]!, PROMPTS[2]!]) {
-      const body = { ...REQUEST, prompt, max_tokens: null, temperature: 0, ignore_eos: true };
-      const [a, b] = [await complete(plain, body), await complete(drafting, body)];
+      const body = { ...REQUEST, prompt, temperature: 0, ignore_eos: true };
+      const { usage } = await complete(plain, { ...body, max_tokens: 1 });
+      const longest = { ...body, max_tokens: 64 - usage!.prompt_tokens };
+      const [a, b] = [await complete(plain, longest), await complete(drafting, longest)];
       expect(b.choices).toEqual(a.choices);
       expect(b.usage).toMatchObject({ total_tokens: 64 });
     }
