@@ -106,6 +106,12 @@ export function withoutLists({ template }: SamplingRequest): SamplingRequest {
   return { template: bare, lists: NO_IDS, stopIds: NO_IDS, minTokens: 0, topLogprobs: -1, namedIds: null };
 }
 
+/** The same request where nobody is told of log probabilities. */
+export function withoutLogprobs(request: SamplingRequest): SamplingRequest {
+  const { topLogprobs, namedIds } = request;
+  return topLogprobs < 0 && namedIds === null ? request : { ...request, topLogprobs: -1, namedIds: null };
+}
+
 const NO_IDS = new Int32Array(0);
 
 /** Number of best tokens for a `logprobs` parameter: -1 (none wanted) for null, the whole vocabulary for -1. */

@@ -3,7 +3,7 @@ import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import type { DraftCounts } from './draft-counter.ts';
 import type { FinishReason, RequestFailure } from './finish-reason.ts';
 import type { Request } from './request.ts';
-import type { ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
+import type { DraftTokens, ModelRunnerOutput, SchedulerOutput } from './scheduler-output.ts';
 
 /** What a step did for one request. */
 export interface RequestUpdate {
@@ -42,12 +42,6 @@ export interface SchedulerCounters extends DraftCounts {
 
 /** What a step may hold: anything, only requests that have started, nothing. Names are vLLM's. */
 export type PauseState = 'unpaused' | 'paused-new' | 'paused-all';
-
-/** Draft tokens proposed for a request, to be verified in its next step. */
-export interface DraftTokens {
-  key: number;
-  tokenIds: number[];
-}
 
 /**
  * Decides which request gets how many tokens in a step. Events in, decisions out: no clock, no randomness, no device.

@@ -60,10 +60,16 @@ export interface GrammarBitmask {
   words: Int32Array;
 }
 
+/** Draft tokens proposed for a request, to be verified in its next step. */
+export interface DraftTokens {
+  key: number;
+  tokenIds: number[];
+}
+
 /** What a step gave: entry i belongs to `keys[i]`, which are the requests of the SchedulerOutput, cached ones first. */
 export interface ModelRunnerOutput {
   keys: number[];
-  /** Empty where the prompt is not all computed yet. */
+  /** Empty where the prompt is not all computed yet; else the drafts that hold, and the token behind them. */
   sampledTokenIds: number[][];
   logprobs: (LogprobsTensors | null)[];
   promptLogprobs: (LogprobsTensors | null)[];
@@ -71,4 +77,6 @@ export interface ModelRunnerOutput {
   failures: { key: number; message: string }[];
   /** null where the prompt is not all computed yet; absent where the model generates. */
   poolerOutputs?: (PoolerOutput | null)[];
+  /** What a draft model thinks comes next; absent where there is none. */
+  draftTokens?: DraftTokens[];
 }

@@ -8,15 +8,15 @@ import type { FinishReason } from './finish-reason.ts';
 import type { Request } from './request.ts';
 import { type RequestOrder, requestOrder } from './request-queue.ts';
 import { RunningAdapters } from './running-adapters.ts';
-import type {
-  DraftTokens,
-  PauseState,
-  RequestUpdate,
-  SchedulerCounters,
-  SchedulerInterface,
-} from './scheduler-interface.ts';
+import type { PauseState, RequestUpdate, SchedulerCounters, SchedulerInterface } from './scheduler-interface.ts';
 import { checkEveryRequestFits, type SchedulerOptions } from './scheduler-options.ts';
-import type { CachedRequestData, ModelRunnerOutput, NewRequestData, SchedulerOutput } from './scheduler-output.ts';
+import type {
+  CachedRequestData,
+  DraftTokens,
+  ModelRunnerOutput,
+  NewRequestData,
+  SchedulerOutput,
+} from './scheduler-output.ts';
 import { sliceLogprobs, takePromptLogprobs } from './slice-logprobs.ts';
 import { noteScheduled, numTokensToCompute } from './step-of-request.ts';
 import { WaitingRequests } from './waiting-requests.ts';

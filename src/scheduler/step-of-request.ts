@@ -27,8 +27,8 @@ export function numTokensToCompute(request: Request, maxModelLen: number, isHeld
     request.specTokenIds.length,
     maxTokens - numOutputTokens - 1,
     maxModelLen - numTokens - 1,
-    // A processor knows no more than the output.
-    logitsProcessors.length > 0 ? 0 : numFreeTokens - 1,
+    // A processor knows no more than the output, and a grammar's mask is of the token behind it.
+    logitsProcessors.length > 0 || structuredOutputs !== null ? 0 : numFreeTokens - 1,
   );
   return numTokens + numOutputPlaceholders + Math.max(0, numDrafts) - request.numComputedTokens;
 }

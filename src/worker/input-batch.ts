@@ -40,6 +40,8 @@ export interface RequestState {
   readonly numPromptTokens: number;
   /** Tokens in the token table, those of steps in flight included. */
   numTokens: number;
+  /** Of a draft model: tokens whose keys and values it has in the cache. */
+  numDraftComputed: number;
   /** Added to its positions for the rotary embedding (CausalLM.positionOffset). */
   readonly positionOffset: number;
   /** By KV cache group. */
@@ -49,6 +51,8 @@ export interface RequestState {
   /** Why it can't run as it should: its adapter could not be read. What it computes is of no use. */
   readonly error: string | null;
   readonly sampling: SamplingRequest;
+  /** A grammar, and logits processors, would have to follow each draft: their requests get none. */
+  readonly takesDrafts: boolean;
   /** null: none apply to it. */
   readonly logitsProcessors: RequestLogitsProcessors | null;
   /** Best tokens wanted for each prompt position; -1: no prompt log probabilities. */
@@ -87,6 +91,7 @@ export class InputBatch {
       slot,
       numPromptTokens: data.numPromptTokens,
       numTokens: data.tokenIds.length,
+      numDraftComputed: data.numComputedTokens,
       positionOffset: this.model.positionOffset?.(data.numPromptTokens) ?? 0,
       blockTables: Array.from({ length: this.numGroups }, () => new BlockTable()),
       lora,
@@ -96,6 +101,7 @@ export class InputBatch {
         seed: data.seed,
         vocabSize: this.vocabSize,
       }),
+      takesDrafts: params.structuredOutputs === null && params.logitsProcessors.length === 0,
       logitsProcessors: this.logitsProcessorsOf(data),
       promptTopLogprobs: topLogprobs(params.promptLogprobs, this.vocabSize),
       promptTokenIds: params.promptLogprobs === null ? null : data.tokenIds.slice(0, data.numPromptTokens),

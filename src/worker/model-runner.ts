@@ -1,22 +1,39 @@
-import type { Device, DevicePtr } from '../device/device.ts';
+import type { Device } from '../device/device.ts';
 import type { KvCacheConfig } from '../kv-cache/kv-cache-spec.ts';
-import type { ForwardContext } from '../layers/forward-context.ts';
 import type { LoRALayers } from '../lora/lora-layers.ts';
 import type { LoRAManager } from '../lora/lora-manager.ts';
 import type { Model } from '../models/model.ts';
-import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type {
+  CachedRequestData,
+  ModelRunnerOutput,
+  NewRequestData,
+  SchedulerOutput,
+} from '../scheduler/scheduler-output.ts';
+import type { DraftModelRunner } from './draft-model-runner.ts';
+import { ForwardPass } from './forward-pass.ts';
 import { InputBatch, type RequestState } from './input-batch.ts';
-import type { OutputStage, OutputStep, TokenTable } from './output-stage.ts';
+import type { OutputStage } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
-import { StepInputs, type StepRow } from './step-inputs.ts';
+import type { NewTokens, StepInputs, StepRow, StepShape } from './step-inputs.ts';
+import type { TokenTable } from './token-table.ts';
 
 export interface ModelRunnerOptions {
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
+  /** Most rows of logits in a step. */
+  maxLogitRows: number;
   maxModelLen: number;
   vocabSize: number;
   /** Adapters; absent or null: there are none. */
   loras?: { layers: LoRALayers; manager: LoRAManager } | null;
+}
+
+/** What a runner is given besides its model, each made for where the tokens are. */
+export interface RunnerParts {
+  /** What is to become of hidden states. */
+  createStage(tokens: TokenTable): OutputStage;
+  /** Who guesses what comes next; absent or null: nobody. */
+  createDrafter?(tokens: TokenTable, shape: StepShape): DraftModelRunner | null;
 }
 
 /**
@@ -24,103 +41,102 @@ export interface ModelRunnerOptions {
  * pooled vectors.
  *
  * The token table (i32 [maxNumSeqs, maxModelLen + 1] on the device) holds every token of every running request. The step's ids are gathered from it and
- * sampled tokens are written to it on the device, so the next step can be enqueued before this one's tokens are known to the host.
+ * sampled tokens are written to it on the device, so the next step can be enqueued before this one's tokens are known to the host. Drafts are written
+ * behind the known tokens; what is sampled takes their places.
  */
 export class ModelRunner {
   private readonly batch: InputBatch;
-  private readonly inputs: readonly [StepInputs, StepInputs];
+  private readonly pass: ForwardPass;
   private readonly stage: OutputStage;
-  private readonly tokenTable: DevicePtr;
-  private readonly ldTokenTable: number;
-  private readonly inputIds: DevicePtr;
-  private step = 0;
+  private readonly drafter: DraftModelRunner | null;
+  private readonly tokens: TokenTable;
 
-  /** @param createStage what is to become of hidden states, given where the tokens are */
   constructor(
     private readonly device: Device,
-    private readonly model: Model,
+    model: Model,
     kvCache: KvCacheConfig,
     private readonly options: ModelRunnerOptions,
-    createStage: (tokens: TokenTable) => OutputStage,
+    parts: RunnerParts,
   ) {
     const layerNames = kvCache.groups.map((group) => group.layerNames);
     // Without a group there is no slot to compute.
     const blockSize = kvCache.groups[0]?.spec.blockSize ?? 1;
-    const { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize, loras = null } = options;
+    const { maxNumSeqs, maxNumBatchedTokens, maxLogitRows, maxModelLen, vocabSize, loras = null } = options;
     const usesTokenTypes = model.usesTokenTypes ?? false;
-    const limits = { maxNumSeqs, maxNumTokens: maxNumBatchedTokens, maxModelLen };
+    const limits = { maxNumSeqs, maxNumTokens: maxNumBatchedTokens, maxLogitRows, maxModelLen };
     const shape = { blockSize, layerNames, usesTokenTypes, usesAdapters: loras !== null, ...limits };
     this.batch = new InputBatch(maxNumSeqs, layerNames.length, model, vocabSize, loras?.manager ?? null);
-    this.inputs = [new StepInputs(device, shape), new StepInputs(device, shape)];
-    this.ldTokenTable = maxModelLen + 1;
-    this.tokenTable = device.alloc(maxNumSeqs * this.ldTokenTable * 4, 'token table');
-    this.inputIds = device.alloc(maxNumBatchedTokens * 4, 'step inputs');
-    this.stage = createStage({ ptr: this.tokenTable, ld: this.ldTokenTable });
+    const ld = maxModelLen + 1;
+    this.tokens = { ptr: device.alloc(maxNumSeqs * ld * 4, 'token table'), ld };
+    this.pass = new ForwardPass(device, model, this.tokens, shape);
+    this.stage = parts.createStage(this.tokens);
+    this.drafter = parts.createDrafter?.(this.tokens, shape) ?? null;
   }
 
-  /** Enqueues a step. At most two steps may be in flight; the inputs of the one before the last are waited for. */
+  /** Enqueues a step. At most two steps may be in flight; the inputs of the one before the last are waited for. With a draft model it is one. */
   execute(scheduled: SchedulerOutput): PendingStep {
-    const inputs = this.inputs[this.step++ % 2]!;
-    if (inputs.inUseUntil !== null) this.device.wait(inputs.inUseUntil);
-
+    const inputs = this.pass.begin();
     const rows = this.updateStates(scheduled, inputs);
     // Steps of decode alone repeat: they differ only in what the inputs hold.
     const replaySize = rows.every(isDecode) ? this.device.replaySize(rows.length) : null;
     const context = inputs.build(rows, replaySize ?? rows.length);
     this.options.loras?.layers.setBatch(inputs.lora);
     const output = this.stage.begin({ rows, scheduled, inputs, replaySize });
-    const hidden = this.enqueueOps(context, inputs, output, replaySize !== null);
+    const enqueue = () => {
+      const hidden = this.pass.enqueue(inputs, context);
+      output.enqueueOps?.(hidden);
+      return hidden;
+    };
+    const hidden = replaySize === null ? enqueue() : this.device.replayable(enqueue);
     const wait = output.finish(hidden);
     for (const row of rows) if (row.samples) row.state.numTokens++;
-    inputs.inUseUntil = this.device.record();
-    return { wait };
+    this.pass.end(inputs);
+    return { wait: () => this.settle(rows, wait()) };
   }
 
   close(): void {
     this.device.wait(this.device.record());
     this.batch.releaseAll();
     this.stage.close();
-    for (const inputs of this.inputs) inputs.free();
-    for (const ptr of [this.tokenTable, this.inputIds]) this.device.free(ptr);
+    this.drafter?.close();
+    this.pass.free();
+    this.device.free(this.tokens.ptr);
   }
 
   /** Takes over what changed and gives the step's rows: requests held already, then the new ones. */
   private updateStates(scheduled: SchedulerOutput, inputs: StepInputs): StepRow[] {
     for (const key of scheduled.releasedKeys) this.batch.release(key);
     const rows: StepRow[] = [];
+    const added: NewTokens[] = [];
     for (const data of scheduled.cachedRequests) {
       const state = this.batch.get(data.key);
+      const { specTokenIds } = data;
       appendBlocks(state, data.newBlockIds);
-      rows.push(toRow(state, data));
+      if (specTokenIds.length > 0) added.push({ slot: state.slot, at: state.numTokens, tokenIds: specTokenIds });
+      rows.push(toRow(state, data, specTokenIds));
     }
-    const added: { slot: number; tokenIds: Int32Array }[] = [];
     for (const data of scheduled.newRequests) {
       const state = this.batch.add(data);
       appendBlocks(state, data.blockIds);
-      added.push({ slot: state.slot, tokenIds: data.tokenIds });
-      rows.push(toRow(state, data));
+      added.push({ slot: state.slot, at: 0, tokenIds: data.tokenIds });
+      rows.push(toRow(state, data, NO_DRAFTS));
     }
-    inputs.writeNewTokens(added, this.tokenTable, this.ldTokenTable);
+    inputs.writeNewTokens(added, this.tokens);
     return rows;
   }
 
-  /** Enqueues the forward pass and what of the output is ops alone. */
-  private enqueueOps(
-    context: ForwardContext,
-    { tokenSlots, tokenPositions }: StepInputs,
-    output: OutputStep,
-    replayable: boolean,
-  ): DevicePtr {
-    const { tokenTable, ldTokenTable, inputIds, device } = this;
-    const enqueue = () => {
-      device.ops.gather_token_ids(tokenTable, ldTokenTable, tokenSlots, tokenPositions, inputIds, context.numTokens);
-      const hidden = this.model.forward(inputIds, context);
-      output.enqueueOps?.(hidden);
-      return hidden;
-    };
-    return replayable ? device.replayable(enqueue) : enqueue();
+  /** Drafts that hold count as tokens, and are what the next ones are guessed behind. */
+  private settle(rows: readonly StepRow[], result: ModelRunnerOutput): ModelRunnerOutput {
+    rows.forEach(({ state }, i) => {
+      const { length } = result.sampledTokenIds[i]!;
+      if (length > 1) state.numTokens += length - 1;
+    });
+    if (this.drafter !== null) result.draftTokens = this.drafter.propose(rows);
+    return result;
   }
 }
+
+const NO_DRAFTS: readonly number[] = [];
 
 /** One token that follows others of its sequence. */
 function isDecode({ numScheduledTokens, numComputedTokens }: StepRow): boolean {
@@ -131,8 +147,11 @@ function appendBlocks(state: RequestState, blockIds: readonly (readonly number[]
   for (let group = 0; group < blockIds.length; group++) state.blockTables[group]!.append(blockIds[group]!);
 }
 
-function toRow(state: StepRow['state'], data: { numComputedTokens: number; numScheduledTokens: number }): StepRow {
-  const { numComputedTokens, numScheduledTokens } = data;
+function toRow(
+  state: RequestState,
+  { numComputedTokens, numScheduledTokens }: CachedRequestData | NewRequestData,
+  draftTokenIds: readonly number[],
+): StepRow {
   const samples = numComputedTokens + numScheduledTokens >= state.numTokens;
-  return { state, numComputedTokens, numScheduledTokens, samples };
+  return { state, numComputedTokens, numScheduledTokens, samples, draftTokenIds };
 }

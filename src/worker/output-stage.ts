@@ -11,12 +11,6 @@ export interface ScheduledStep {
   replaySize: number | null;
 }
 
-/** i32 [maxNumSeqs, ld]: see ModelRunner. */
-export interface TokenTable {
-  ptr: DevicePtr;
-  ld: number;
-}
-
 /** What becomes of a step's hidden states: tokens, or pooled vectors. */
 export interface OutputStage {
   /** Enqueues the upload of what it needs for a step. */

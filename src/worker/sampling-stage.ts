@@ -2,19 +2,25 @@ import { type Device, type DevicePtr, OutOfMemoryError } from '../device/device.
 import { dtypeBytes } from '../device/dtype.ts';
 import { logger } from '../logging/logger.ts';
 import type { CausalLM } from '../models/model.ts';
-import type { LogprobsTensors } from '../sampling/logprobs-tensors.ts';
+import { joinLogprobs, type LogprobsTensors } from '../sampling/logprobs-tensors.ts';
 import { PromptLogprobs } from '../sampling/prompt-logprobs.ts';
-import { type LogprobsMode, SamplingBatch, type SamplingResult } from '../sampling/sampling-batch.ts';
+import {
+  type LogprobsMode,
+  SamplingBatch,
+  type SamplingResult,
+  type SamplingRowState,
+} from '../sampling/sampling-batch.ts';
 import { forceToken, type SamplingRequest, withoutLists } from '../sampling/sampling-request.ts';
 import type { GrammarBitmask, ModelRunnerOutput, SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import type { RequestState } from './input-batch.ts';
 import { type EditedRow, LogitsEditor } from './logits-editor.ts';
-import type { OutputStage, OutputStep, ScheduledStep, TokenTable } from './output-stage.ts';
+import type { OutputStage, OutputStep, ScheduledStep } from './output-stage.ts';
 import type { StepRow } from './step-inputs.ts';
+import type { TokenTable } from './token-table.ts';
 
 const log = logger('worker');
 
 export interface SamplingStageOptions {
-  maxNumSeqs: number;
   /** Most rows of logits at once. */
   maxLogitRows: number;
   hiddenSize: number;
@@ -24,6 +30,12 @@ export interface SamplingStageOptions {
 /** What a client is told; what holds the memory is the operator's to read. */
 const NO_ROOM =
   'There is not enough memory for the log probabilities, lists of tokens or logits processors that the request asks for.';
+
+/** A row of logits: behind the row's known tokens and `ahead` of its drafts. */
+interface LogitRow {
+  row: StepRow;
+  ahead: number;
+}
 
 /** Requests of a step that end with an error, by key: what is wrong with each. */
 type FailedRequests = Map<number, string>;
@@ -54,24 +66,24 @@ export class SamplingStage implements OutputStage {
     private readonly options: SamplingStageOptions,
   ) {
     this.sampling = new SamplingBatch(device, {
-      maxRows: options.maxNumSeqs,
+      maxRows: options.maxLogitRows,
       vocabSize: model.vocabSize,
       logprobsMode: options.logprobsMode,
     });
     this.logitsEditor = new LogitsEditor(device, model.vocabSize);
-    this.sampleHidden = device.alloc(options.maxNumSeqs * this.hiddenRowBytes, 'step inputs');
+    this.sampleHidden = device.alloc(options.maxLogitRows * this.hiddenRowBytes, 'step inputs');
   }
 
   begin({ rows, scheduled, inputs, replaySize }: ScheduledStep): OutputStep {
-    const sampledRows = rows.filter(({ samples }) => samples);
+    const logitRows = logitRowsOf(rows);
     // A host that edits logits comes in between, and without a row for each sequence steps would not repeat.
     const replayed =
       replaySize !== null &&
-      sampledRows.length === rows.length &&
+      logitRows.length === rows.length &&
       rows.every(({ state }) => state.logitsProcessors === null);
-    const numLogits = replayed ? replaySize : sampledRows.length;
+    const numLogits = replayed ? replaySize : logitRows.length;
     const failed: FailedRequests = new Map();
-    this.setRows(sampledRows, numLogits, scheduled, failed);
+    this.setRows(logitRows, numLogits, scheduled, failed);
     if (replayed) {
       let logits = 0;
       return {
@@ -88,7 +100,7 @@ export class SamplingStage implements OutputStage {
     return {
       finish: (hidden) => {
         const promptLogprobs = this.enqueuePromptLogprobs(rows, hidden, failed);
-        const sampled = this.enqueueSampling(sampledRows, hidden, inputs.logitsIndices, failed);
+        const sampled = this.enqueueSampling(logitRows, hidden, inputs.logitsIndices, failed);
         return () => this.collect(rows, sampled, promptLogprobs, failed);
       },
     };
@@ -145,31 +157,30 @@ export class SamplingStage implements OutputStage {
   }
 
   private setRows(
-    sampledRows: readonly StepRow[],
+    logitRows: readonly LogitRow[],
     numLogits: number,
     { grammarBitmask, forcedTokens }: SchedulerOutput,
     failed: FailedRequests,
   ): void {
-    this.sampling.begin(sampledRows.length, numLogits);
+    this.sampling.begin(logitRows.length, numLogits);
     const masks = masksByKey(grammarBitmask);
     const forced = new Map(forcedTokens.map(({ key, tokenId }) => [key, tokenId]));
-    sampledRows.forEach((row, i) => {
+    logitRows.forEach(({ row, ahead }, i) => {
       const { state } = row;
       const bitmask = masks?.get(state.key);
       const tokenId = forced.get(state.key);
       const sampling = tokenId === undefined ? state.sampling : forceToken(state.sampling, tokenId);
-      const set = (request: SamplingRequest) =>
-        this.sampling.setRow(i, request, bitmask === undefined ? state : { ...state, bitmask });
+      const set = (request: SamplingRequest) => this.sampling.setRow(i, request, rowState(state, ahead, bitmask));
       if (!attempt([row], failed, () => set(sampling))) set(withoutLists(sampling));
     });
-    this.upload(sampledRows, failed);
+    this.upload(logitRows, failed);
   }
 
-  private upload(sampledRows: readonly StepRow[], failed: FailedRequests): void {
+  private upload(logitRows: readonly LogitRow[], failed: FailedRequests): void {
     try {
       this.sampling.upload();
     } catch (error) {
-      const large = this.sampling.dropLargeLogprobs().map((row) => sampledRows[row]!);
+      const large = this.sampling.dropLargeLogprobs().map((i) => logitRows[i]!.row);
       attempt(large, failed, () => {
         throw error;
       });
@@ -184,30 +195,31 @@ export class SamplingStage implements OutputStage {
   }
 
   private enqueueSampling(
-    sampledRows: readonly StepRow[],
+    logitRows: readonly LogitRow[],
     hidden: DevicePtr,
     logitsIndices: DevicePtr,
     failed: FailedRequests,
   ): SamplingResult {
-    if (sampledRows.length === 0) return this.sampling.finish(0);
-    const logits = this.computeLogits(hidden, logitsIndices, sampledRows.length);
-    const reported = this.applyLogitsProcessors(sampledRows, logits, failed);
+    if (logitRows.length === 0) return this.sampling.finish(0);
+    const logits = this.computeLogits(hidden, logitsIndices, logitRows.length);
+    const reported = this.applyLogitsProcessors(logitRows, logits, failed);
     this.sampling.sample(logits, this.tokens.ptr, this.tokens.ld);
     return this.sampling.finish(logits, reported);
   }
 
   /** @returns the model's own logits, where they have been changed and are to be reported */
-  private applyLogitsProcessors(sampledRows: readonly StepRow[], logits: DevicePtr, failed: FailedRequests): DevicePtr {
+  private applyLogitsProcessors(logitRows: readonly LogitRow[], logits: DevicePtr, failed: FailedRequests): DevicePtr {
     const edited: EditedRow[] = [];
-    sampledRows.forEach(({ state: { logitsProcessors } }, row) => {
+    logitRows.forEach(({ row: { state } }, row) => {
+      const { logitsProcessors } = state;
       if (logitsProcessors !== null) edited.push({ row, edit: (values) => logitsProcessors.apply(values) });
     });
     if (edited.length === 0) return logits;
     const isReported = this.options.logprobsMode.startsWith('raw_') && this.sampling.wantsLogprobs;
     let reported = logits;
-    const editedRows = edited.map(({ row }) => sampledRows[row]!);
+    const editedRows = edited.map(({ row }) => logitRows[row]!.row);
     attempt(editedRows, failed, () => {
-      if (isReported) reported = this.logitsEditor.keep(logits, sampledRows.length);
+      if (isReported) reported = this.logitsEditor.keep(logits, logitRows.length);
       this.logitsEditor.edit(logits, edited);
     });
     return reported;
@@ -223,16 +235,16 @@ export class SamplingStage implements OutputStage {
     const sampledTokenIds: number[][] = [];
     const logprobs: (LogprobsTensors | null)[] = [];
     const failures: ModelRunnerOutput['failures'] = [];
-    let i = 0;
+    let first = 0;
     for (const row of rows) {
       const { key, error, logitsProcessors } = row.state;
       const message = error ?? logitsProcessors?.failure ?? failed.get(key) ?? null;
       if (message !== null) failures.push({ key, message });
-      sampledTokenIds.push(row.samples ? [sampled.sampled(i)] : []);
-      logprobs.push(row.samples ? sampled.logprobs(i) : null);
-      if (!row.samples) continue;
-      logitsProcessors?.appendToken(sampled.sampled(i));
-      i++;
+      const tokenIds = row.samples ? verify(row.draftTokenIds, sampled, first) : [];
+      sampledTokenIds.push(tokenIds);
+      logprobs.push(joinLogprobs(tokenIds.map((_, i) => sampled.logprobs(first + i))));
+      for (const tokenId of tokenIds) logitsProcessors?.appendToken(tokenId);
+      if (row.samples) first += 1 + row.draftTokenIds.length;
     }
     return {
       keys: rows.map((row) => row.state.key),
@@ -242,6 +254,34 @@ export class SamplingStage implements OutputStage {
       failures,
     };
   }
+}
+
+function logitRowsOf(rows: readonly StepRow[]): LogitRow[] {
+  const logitRows: LogitRow[] = [];
+  for (const row of rows) {
+    if (!row.samples) continue;
+    for (let ahead = 0; ahead <= row.draftTokenIds.length; ahead++) logitRows.push({ row, ahead });
+  }
+  return logitRows;
+}
+
+function rowState(state: RequestState, ahead: number, bitmask: Int32Array | undefined): SamplingRowState {
+  if (ahead === 0 && bitmask === undefined) return state;
+  const { slot, numPromptTokens, numTokens } = state;
+  return { slot, numPromptTokens, numTokens: numTokens + ahead, bitmask: bitmask ?? null };
+}
+
+/**
+ * The drafts that are what was sampled in their places, and the token behind them. Each place was sampled as it would have been without drafts, with
+ * the draw of that place, so nothing but the number of steps depends on the guesses.
+ *
+ * @param first the result's first row of this request
+ */
+function verify(draftTokenIds: readonly number[], sampled: SamplingResult, first: number): number[] {
+  const tokenIds = [sampled.sampled(first)];
+  while (tokenIds.length <= draftTokenIds.length && tokenIds.at(-1) === draftTokenIds[tokenIds.length - 1])
+    tokenIds.push(sampled.sampled(first + tokenIds.length));
+  return tokenIds;
 }
 
 /** Of a step in which every row samples: its prompts are computed. */

@@ -3,6 +3,7 @@ import { StagedArray } from '../device/staged-array.ts';
 import type { AttentionMetadata, ForwardContext } from '../layers/forward-context.ts';
 import { groupByAdapter, type LoRABatch, type LoRASpan, loraGroupWords, writeLoRAGroups } from '../lora/lora-batch.ts';
 import type { RequestState } from './input-batch.ts';
+import type { TokenTable } from './token-table.ts';
 
 /** Blocks; below it tables do not shrink. */
 const MIN_TABLE_WIDTH = 32;
@@ -14,6 +15,15 @@ export interface StepRow {
   numScheduledTokens: number;
   /** All its tokens are computed after this step: it gets a new one. */
   samples: boolean;
+  /** Its last tokens, which are guessed: it samples behind each of them and behind the token before. */
+  draftTokenIds: readonly number[];
+}
+
+/** Token ids that go to the token table, from index `at` of row `slot` on. */
+export interface NewTokens {
+  slot: number;
+  at: number;
+  tokenIds: ArrayLike<number>;
 }
 
 export interface StepShape {
@@ -27,6 +37,7 @@ export interface StepShape {
   /** The most that a step has of each, and a sequence's longest. */
   maxNumTokens: number;
   maxNumSeqs: number;
+  maxLogitRows: number;
   maxModelLen: number;
 }
 
@@ -39,13 +50,13 @@ export class StepInputs {
   /** i32 on the device, [numTokens] each. */
   tokenSlots: DevicePtr = 0;
   tokenPositions: DevicePtr = 0;
-  /** i32 [rows that sample]: the flat index of each one's last token. */
+  /** i32 [rows of logits]: flat indices of what is sampled behind, row by row each one's last token and those before its drafts. */
   logitsIndices: DevicePtr = 0;
   /** null: the step has no row with an adapter. */
   lora: LoRABatch | null = null;
   private readonly words: StagedArray;
   private readonly blockTables: StagedArray;
-  /** Token ids of the step's new requests, on their way to the token table. */
+  /** Token ids of the step's new requests and drafts, on their way to the token table. */
   private readonly newTokens: StagedArray;
   private readonly metadata = new Map<string, AttentionMetadata>();
   private readonly groupMetadata: AttentionMetadata[];
@@ -67,38 +78,29 @@ export class StepInputs {
     this.newTokens.reserve(Math.max(shape.maxNumTokens, shape.maxModelLen));
   }
 
-  /** Enqueues the tokens of new requests into their rows of the token table. */
-  writeNewTokens(
-    added: readonly { slot: number; tokenIds: Int32Array }[],
-    tokenTable: DevicePtr,
-    ldTokenTable: number,
-  ): void {
+  /** Enqueues tokens that come from the host into their places in the token table. */
+  writeNewTokens(added: readonly NewTokens[], tokens: TokenTable): void {
     const { i32 } = this.newTokens;
     let total = 0;
     let first = 0;
     added.forEach(({ tokenIds }, i) => {
       // Prompts whose tokens are cached can be many times longer than a step.
       if (total + tokenIds.length > i32.length) {
-        this.uploadNewTokens(added.slice(first, i), total, tokenTable, ldTokenTable);
+        this.uploadNewTokens(added.slice(first, i), total, tokens);
         this.device.wait(this.device.record());
         [first, total] = [i, 0];
       }
       i32.set(tokenIds, total);
       total += tokenIds.length;
     });
-    this.uploadNewTokens(added.slice(first), total, tokenTable, ldTokenTable);
+    this.uploadNewTokens(added.slice(first), total, tokens);
   }
 
-  private uploadNewTokens(
-    added: readonly { slot: number; tokenIds: Int32Array }[],
-    total: number,
-    tokenTable: DevicePtr,
-    ldTokenTable: number,
-  ): void {
+  private uploadNewTokens(added: readonly NewTokens[], total: number, tokens: TokenTable): void {
     this.newTokens.upload(total);
     let at = 0;
-    for (const { slot, tokenIds } of added) {
-      const destination = tokenTable + slot * ldTokenTable * 4;
+    for (const { slot, at: first, tokenIds } of added) {
+      const destination = tokens.ptr + (slot * tokens.ld + first) * 4;
       this.device.ops.copy_bytes(this.newTokens.ptr + at * 4, destination, tokenIds.length * 4);
       at += tokenIds.length;
     }
@@ -112,15 +114,19 @@ export class StepInputs {
   build(rows: readonly StepRow[], numSeqs: number): ForwardContext {
     const numGroups = this.groupMetadata.length;
     let numTokens = numSeqs - rows.length;
-    for (const row of rows) numTokens += row.numScheduledTokens;
+    let numDrafts = 0;
+    for (const row of rows) {
+      numTokens += row.numScheduledTokens;
+      numDrafts += row.draftTokenIds.length;
+    }
 
     const slotMappingAt = 3 * numTokens;
     const seqLensAt = slotMappingAt + numGroups * numTokens;
     const queryStartAt = seqLensAt + numSeqs;
     const logitsAt = queryStartAt + numSeqs + 1;
-    const tokenTypesAt = logitsAt + numSeqs;
+    const tokenTypesAt = logitsAt + numSeqs + numDrafts;
     const loraAt = tokenTypesAt + (this.shape.usesTokenTypes ? numTokens : 0);
-    const loraGroups = groupByAdapter(spansOf(rows));
+    const loraGroups = this.shape.usesAdapters ? groupByAdapter(spansOf(rows)) : null;
     const total = loraAt + (loraGroups === null ? 0 : loraGroupWords(loraGroups));
     this.words.reserve(total);
     const words = this.words.i32;
@@ -141,7 +147,8 @@ export class StepInputs {
         words[numTokens + token] = position;
         words[2 * numTokens + token] = position + row.state.positionOffset;
       }
-      if (row.samples) words[logitsAt + numLogits++] = token - 1;
+      if (!row.samples) continue;
+      for (let ahead = row.draftTokenIds.length; ahead >= 0; ahead--) words[logitsAt + numLogits++] = token - 1 - ahead;
     }
     for (let s = rows.length; s < numSeqs; s++, token++) {
       words[queryStartAt + s] = token;
@@ -222,11 +229,12 @@ export class StepInputs {
 }
 
 /** Words of a step's flat arrays, at the most: see `build`. */
-function mostWords({ layerNames, usesTokenTypes, usesAdapters, maxNumTokens, maxNumSeqs }: StepShape): number {
+function mostWords(shape: StepShape): number {
+  const { layerNames, usesTokenTypes, usesAdapters, maxNumTokens, maxNumSeqs, maxLogitRows } = shape;
   const numTokens = Math.max(maxNumTokens, maxNumSeqs);
   const arrays = 3 + layerNames.length + (usesTokenTypes ? 1 : 0);
   const adapters = usesAdapters ? numTokens + 2 * maxNumSeqs + 1 : 0;
-  return arrays * numTokens + 3 * maxNumSeqs + 1 + adapters;
+  return arrays * numTokens + 2 * maxNumSeqs + 1 + Math.max(maxLogitRows, maxNumSeqs) + adapters;
 }
 
 /** Of the table of a sequence of that length. */

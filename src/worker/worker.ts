@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
+import { tokensPerDecode } from '../config/speculative-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
@@ -12,18 +13,22 @@ import { LoRALoadError } from '../lora/lora-error.ts';
 import { LoRALayers } from '../lora/lora-layers.ts';
 import { LoRAManager } from '../lora/lora-manager.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
-import type { DenseModuleWeights, LoadModelOptions } from '../models/load-model.ts';
-import type { Model } from '../models/model.ts';
+import { type DenseModuleWeights, type LoadModelOptions, loadModel } from '../models/load-model.ts';
+import type { CausalLM, Model } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
+import { bindDraftKvCache, draftKvCacheSpecs, draftShape } from './draft-layers.ts';
+import { DraftModelRunner } from './draft-model-runner.ts';
 import { allocateKvCaches, availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
 import { type LoadedModel, loadFor } from './loaded-model.ts';
 import type { MemoryTag } from './memory-tags.ts';
 import { ModelRunner } from './model-runner.ts';
-import type { OutputStage, TokenTable } from './output-stage.ts';
+import type { OutputStage } from './output-stage.ts';
 import type { PendingStep } from './pending-step.ts';
 import { PoolingStage } from './pooling-stage.ts';
 import { rehearseStep } from './rehearse-step.ts';
 import { SamplingStage } from './sampling-stage.ts';
+import type { StepShape } from './step-inputs.ts';
+import type { TokenTable } from './token-table.ts';
 
 const log = logger('worker');
 
@@ -32,7 +37,9 @@ export class Worker {
   private device: Device | null = null;
   /** Asleep, it knows everything but its weights. */
   private model: LoadedModel | null = null;
-  /** The memory of the model's weights; null before they are loaded and while they are asleep. */
+  /** Who guesses for it; null: nobody. */
+  private draft: CausalLM | null = null;
+  /** The memory of their weights; null before they are loaded and while they are asleep. */
   private weights: MemoryScope | null = null;
   private kvCacheConfig: KvCacheConfig | null = null;
   /** By layer; null before they are allocated and while they are asleep. */
@@ -71,11 +78,11 @@ export class Worker {
     }
     const started = performance.now();
     const memory = new MemoryScope(this.requireDevice());
-    const weights = await this.openWeights('');
+    const weights = await this.openWeights(model.folder);
     const dense: DenseModuleWeights[] = [];
     try {
       for (const { path, ...layer } of model.pooling?.dense ?? []) {
-        dense.push({ ...layer, weights: await this.openWeights(path) });
+        dense.push({ ...layer, weights: await this.openWeights(join(model.folder, path)) });
       }
       const options: LoadModelOptions = {
         device: memory,
@@ -92,7 +99,8 @@ export class Worker {
         adapters: this.loraLayers,
       };
       this.model = await loadFor(model.pooling, options, dense);
-      this.rehearse(memory, this.model);
+      this.rehearse(memory, this.model, this.maxLogitRows);
+      this.draft = await this.loadDraft(options);
       this.weights = memory;
     } catch (error) {
       memory.freeAll();
@@ -104,15 +112,30 @@ export class Worker {
     log.info(`Loading weights took ${seconds} seconds`, { bytes: weights.totalBytes });
   }
 
-  /** Of the model, or of a part of it that lies in a folder of its own. */
-  private openWeights(subfolder: string): Promise<WeightSource> {
+  /** Beside the model, of the same options. */
+  private async loadDraft(options: LoadModelOptions): Promise<CausalLM | null> {
+    const { speculative } = this.config;
+    if (speculative?.method !== 'draft_model') return null;
+    const { folder, hf: config, quantization } = speculative;
+    const weights = await this.openWeights(folder);
+    try {
+      const maxLogitRows = this.config.scheduler.maxNumSeqs;
+      const model = await loadModel({ ...options, config, weights, quantization, maxLogitRows, adapters: null });
+      this.rehearse(options.device, { kind: 'causal', model }, maxLogitRows);
+      return model;
+    } finally {
+      weights.close();
+    }
+  }
+
+  private openWeights(folder: string): Promise<WeightSource> {
     const { model, load } = this.config;
-    const { loadFormat } = load;
-    return openWeights(join(model.folder, subfolder), { loadFormat, seed: model.seed, dtype: model.dtype });
+    return openWeights(folder, { loadFormat: load.loadFormat, seed: model.seed, dtype: model.dtype });
   }
 
   kvCacheSpecs(): Map<string, KvCacheSpec> {
-    return this.requireModel().kvCacheSpecs();
+    const specs = this.requireModel().kvCacheSpecs();
+    return this.draft === null ? specs : new Map([...specs, ...draftKvCacheSpecs(this.draft)]);
   }
 
   determineAvailableMemory(): number {
@@ -193,19 +216,21 @@ export class Worker {
     const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
     const { maxModelLen, hf } = this.config.model;
     const loras = this.loraLayers && this.loras && { layers: this.loraLayers, manager: this.loras };
-    const options = { maxNumSeqs, maxNumBatchedTokens, maxModelLen, vocabSize: hf.vocabSize, loras };
-    return new ModelRunner(device, model, this.requireKvCacheConfig(), options, (tokens) =>
-      this.createStage(device, tokens),
-    );
+    const limits = { maxNumSeqs, maxNumBatchedTokens, maxLogitRows: this.maxLogitRows, maxModelLen };
+    const options = { ...limits, vocabSize: hf.vocabSize, loras };
+    return new ModelRunner(device, model, this.requireKvCacheConfig(), options, {
+      createStage: (tokens) => this.createStage(device, tokens),
+      createDrafter: (tokens, shape) => this.createDrafter(device, tokens, shape),
+    });
   }
 
-  private rehearse(device: Device, model: LoadedModel): void {
+  private rehearse(device: Device, model: LoadedModel, numRows: number): void {
     const { scheduler, model: config, lora } = this.config;
     rehearseStep(device, model, {
       numTokens: scheduler.maxNumBatchedTokens,
       numSeqs: scheduler.maxNumSeqs,
       seqLen: config.maxModelLen,
-      numRows: this.maxLogitRows,
+      numRows,
       loras: this.loraLayers && { layers: this.loraLayers, maxRank: lora.maxLoraRank },
     });
   }
@@ -231,17 +256,26 @@ export class Worker {
     }
     if (this.model === null) throw new Error('the worker has no model: loadModel comes first');
     return new SamplingStage(device, this.model.model, tokens, {
-      maxNumSeqs: scheduler.maxNumSeqs,
       maxLogitRows: this.maxLogitRows,
       hiddenSize,
       logprobsMode: config.logprobsMode,
     });
   }
 
-  /** Of each token a pooled row may be asked for; tokens are sampled one a request. */
+  private createDrafter(device: Device, tokens: TokenTable, shape: StepShape): DraftModelRunner | null {
+    const { speculative } = this.config;
+    if (speculative?.method !== 'draft_model' || this.draft === null) return null;
+    const { numSpeculativeTokens, hf } = speculative;
+    bindDraftKvCache(this.draft, this.kvCaches!);
+    const options = { numSpeculativeTokens, hiddenSize: hf.hiddenSize };
+    return new DraftModelRunner(device, this.draft, tokens, draftShape(shape), options);
+  }
+
+  /** Of each token a pooled row may be asked for; tokens are sampled one a request, and one behind each draft. */
   private get maxLogitRows(): number {
-    const { maxNumSeqs, maxNumBatchedTokens } = this.config.scheduler;
-    return this.config.model.pooling === null ? maxNumSeqs : maxNumBatchedTokens;
+    const { speculative, model, scheduler } = this.config;
+    const { maxNumSeqs, maxNumBatchedTokens } = scheduler;
+    return model.pooling === null ? maxNumSeqs * tokensPerDecode(speculative) : maxNumBatchedTokens;
   }
 
   private requireDevice(): Device {

@@ -52,6 +52,8 @@ function observed(): { device: Device; calls: Call[] } {
   return { device, calls };
 }
 
+const NO_CACHE = { numBlocks: 1, groups: [], tensors: [] };
+
 const STEP: SchedulerOutput = {
   newRequests: [],
   cachedRequests: [],
@@ -86,16 +88,19 @@ test('a decode step is replayed with its logits and its sampling, filled up with
   // Row i likes token 3 + i.
   for (let row = 0; row < MAX_SEQS; row++) new Float32Array(logits.host)[row * VOCAB + 3 + row] = 5;
   const model = { vocabSize: VOCAB, forward: () => hidden, computeLogits: () => logits.ptr } as unknown as CausalLM;
-  const options = { maxNumSeqs: MAX_SEQS, maxNumBatchedTokens: 16, maxModelLen: 32, vocabSize: VOCAB };
-  const runner = new ModelRunner(device, model, { numBlocks: 1, groups: [], tensors: [] }, options, (tokens) => {
-    const stage = {
-      maxNumSeqs: MAX_SEQS,
-      maxLogitRows: MAX_SEQS,
-      hiddenSize: HIDDEN,
-      logprobsMode: 'raw_logprobs',
-    } as const;
-    return new SamplingStage(device, model, tokens, stage);
-  });
+  const limits = { maxNumSeqs: MAX_SEQS, maxNumBatchedTokens: 16, maxLogitRows: MAX_SEQS, maxModelLen: 32 };
+  const runner = new ModelRunner(
+    device,
+    model,
+    NO_CACHE,
+    { ...limits, vocabSize: VOCAB },
+    {
+      createStage(tokens) {
+        const stage = { maxLogitRows: MAX_SEQS, hiddenSize: HIDDEN, logprobsMode: 'raw_logprobs' } as const;
+        return new SamplingStage(device, model, tokens, stage);
+      },
+    },
+  );
   const sampleCalls = () => calls.splice(0).filter(({ op }) => op === 'sample');
 
   const prefill = runner.execute({ ...STEP, newRequests: [request(1, [7, 8, 9], null), request(2, [5], 2)] });
@@ -129,8 +134,8 @@ test('a token counts from the step that samples it, before anyone has seen it; a
     },
     close() {},
   };
-  const options = { maxNumSeqs: 1, maxNumBatchedTokens: 16, maxModelLen: 32, vocabSize: VOCAB };
-  const runner = new ModelRunner(cpu, model, { numBlocks: 1, groups: [], tensors: [] }, options, () => stage);
+  const options = { maxNumSeqs: 1, maxNumBatchedTokens: 16, maxLogitRows: 1, maxModelLen: 32, vocabSize: VOCAB };
+  const runner = new ModelRunner(cpu, model, NO_CACHE, options, { createStage: () => stage });
   runner.execute({ ...STEP, newRequests: [{ ...request(1, [5, 6, 7, 8], null), numScheduledTokens: 3 }] });
   for (const numComputedTokens of [3, 4, 5]) {
     const next = { key: 1, newBlockIds: [], numComputedTokens, numScheduledTokens: 1, specTokenIds: [] };
@@ -143,4 +148,59 @@ test('a token counts from the step that samples it, before anyone has seen it; a
     [6, true],
   ]);
   runner.close();
+});
+
+test('drafts are verified: those that hold are tokens, with the one behind them and their log probabilities', () => {
+  const { device, calls } = observed();
+  const hidden = cpu.alloc(16 * HIDDEN * 4, 'test');
+  const logits = cpu.staging(8 * VOCAB * 4, 'test');
+  // Row i likes token 3 + i.
+  for (let row = 0; row < 8; row++) new Float32Array(logits.host)[row * VOCAB + 3 + row] = 5;
+  const inputs: number[][] = [];
+  const model = {
+    vocabSize: VOCAB,
+    forward: (inputIds: number, { numTokens }: { numTokens: number }) => {
+      const copy = cpu.staging(numTokens * 4, 'test');
+      cpu.ops.copy_bytes(inputIds, copy.ptr, numTokens * 4);
+      copy.download(numTokens * 4);
+      cpu.wait(cpu.record());
+      inputs.push([...new Int32Array(copy.host, 0, numTokens)]);
+      copy.free();
+      return hidden;
+    },
+    computeLogits: () => logits.ptr,
+  } as unknown as CausalLM;
+  const limits = { maxNumSeqs: 2, maxNumBatchedTokens: 16, maxLogitRows: 8, maxModelLen: 32 };
+  const runner = new ModelRunner(
+    device,
+    model,
+    NO_CACHE,
+    { ...limits, vocabSize: VOCAB },
+    {
+      createStage(tokens) {
+        const stage = { maxLogitRows: 8, hiddenSize: HIDDEN, logprobsMode: 'raw_logprobs' } as const;
+        return new SamplingStage(device, model, tokens, stage);
+      },
+    },
+  );
+  runner.execute({ ...STEP, newRequests: [request(1, [7, 8, 9], 1), request(2, [5], null)] }).wait();
+  calls.length = 0;
+  const step = (key: number, numComputedTokens: number, specTokenIds: number[]) => ({
+    ...{ key, newBlockIds: [], numComputedTokens, numScheduledTokens: 1 + specTokenIds.length, specTokenIds },
+  });
+  // Its rows are sampled as 3, 4, 5, 6: the third draft does not hold.
+  const cachedRequests = [step(1, 3, [3, 4, 9]), step(2, 1, [])];
+  const result = runner.execute({ ...STEP, cachedRequests }).wait();
+  expect(result.sampledTokenIds).toEqual([[3, 4, 5], [7]]);
+  expect(result.logprobs[0]).toMatchObject({ numPositions: 3, width: 2 });
+  expect([...result.logprobs[0]!.tokenIds]).toEqual([3, 3, 4, 4, 5, 5]);
+  expect(calls.find(({ op }) => op === 'sample')!.args[1]).toBe(5);
+  // Both were given token 3, then 4, by the prompt's step.
+  expect(inputs[1]).toEqual([3, 3, 4, 9, 4]);
+
+  runner.execute({ ...STEP, cachedRequests: [step(1, 6, [1]), step(2, 2, [])] }).wait();
+  expect(inputs[2]).toEqual([5, 1, 7]);
+  runner.close();
+  logits.free();
+  cpu.free(hidden);
 });

@@ -11,6 +11,7 @@ import type { ClientConnection } from '../core-link.ts';
 import type { CoreStatus } from '../core-status.ts';
 import { EngineCore } from './engine-core.ts';
 import type { CoreReady } from './handshake.ts';
+import { NgramDrafter } from './ngram-drafter.ts';
 import { StepLog } from './step-log.ts';
 
 const log = logger('core');
@@ -35,7 +36,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
   const { kvCache, maxModelLen } = sizeKvCache(config, executor);
   executor.initializeFromConfig(kvCache);
 
-  const { scheduler, cache } = config;
+  const { scheduler, cache, speculative } = config;
   const core = new EngineCore(
     executor,
     new Scheduler(
@@ -49,6 +50,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
         watermark: scheduler.watermark,
         enablePrefixCaching: cache.enablePrefixCaching,
         maxLoras: config.lora.maxLoras,
+        numLookaheadTokens: numLookaheadTokens(config),
       },
       kvCache,
     ),
@@ -62,10 +64,16 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
         slowStepMs: config.observability.logSlowSteps === null ? null : config.observability.logSlowSteps * 1000,
       }),
       // The front end that checked the request has registered the vocabulary.
+      ngramDrafter: speculative?.method === 'ngram' ? new NgramDrafter(speculative) : null,
       structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },
   );
   return { core, ready: describe(config, kvCache, maxModelLen) };
+}
+
+/** A draft model writes keys behind the tokens. */
+function numLookaheadTokens({ speculative }: BaoConfig): number {
+  return speculative?.method === 'draft_model' ? speculative.numSpeculativeTokens : 0;
 }
 
 function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheConfig; maxModelLen: number } {
@@ -73,7 +81,7 @@ function sizeKvCache(config: BaoConfig, executor: Executor): { kvCache: KvCacheC
   const availableBytes = executor.determineAvailableMemory();
   const sizing = {
     maxModelLen: config.model.maxModelLen,
-    maxNumBatchedTokens: config.scheduler.maxNumBatchedTokens,
+    maxNumBatchedTokens: config.scheduler.maxNumBatchedTokens + numLookaheadTokens(config),
     numBlocksOverride: config.cache.numGpuBlocksOverride,
   };
   const maxModelLen = config.model.maxModelLenAuto

@@ -9,6 +9,7 @@ import type { ClientConnection } from '../core-link.ts';
 import { type CoreStatus, MAX_IDLE_MS } from '../core-status.ts';
 import type { ClientMessage, EngineCoreOutput, EngineCoreRequest, SchedulerStats } from '../messages.ts';
 import { ConstrainedRequests } from './constrained-requests.ts';
+import type { NgramDrafter } from './ngram-drafter.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';
@@ -30,6 +31,8 @@ export interface EngineCoreOptions {
   stepLog?: StepLog;
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
+  /** Guesses by what stands in the texts. Default: nobody does, unless the executor has a draft model. */
+  ngramDrafter?: NgramDrafter | null;
 }
 
 const NOTHING_NEW = {
@@ -204,6 +207,8 @@ export class EngineCore {
     this.status.addProgress(scheduled.totalNumScheduledTokens);
     const updates = this.scheduler.updateFromOutput(scheduled, result);
     for (const update of updates) this.constrained.follow(update);
+    const drafts = result.draftTokens ?? this.options.ngramDrafter?.propose(updates.map(({ request }) => request));
+    if (drafts !== undefined) this.scheduler.updateDraftTokens(drafts);
     this.publishLoad();
     this.sendOutputs(updates, scheduled.totalNumScheduledTokens);
   }

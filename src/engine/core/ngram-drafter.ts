@@ -1,6 +1,6 @@
 import type { NgramConfig } from '../../config/speculative-config.ts';
 import type { Request } from '../../scheduler/request.ts';
-import type { DraftTokens } from '../../scheduler/scheduler-interface.ts';
+import type { DraftTokens } from '../../scheduler/scheduler-output.ts';
 
 /**
  * Prompt lookup (vLLM's method ngram): the last tokens of a text, as many as stood together in it before, and what came behind them then.

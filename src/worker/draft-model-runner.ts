@@ -1,0 +1,141 @@
+import type { Device, DevicePtr } from '../device/device.ts';
+import { dtypeBytes } from '../device/dtype.ts';
+import { StagedArray } from '../device/staged-array.ts';
+import type { CausalLM } from '../models/model.ts';
+import { SamplingBatch } from '../sampling/sampling-batch.ts';
+import { withoutLogprobs } from '../sampling/sampling-request.ts';
+import type { DraftTokens } from '../scheduler/scheduler-output.ts';
+import { ForwardPass } from './forward-pass.ts';
+import type { RequestState } from './input-batch.ts';
+import type { StepInputs, StepRow, StepShape } from './step-inputs.ts';
+import type { TokenTable } from './token-table.ts';
+
+export interface DraftModelOptions {
+  /** Most drafts of a request. */
+  numSpeculativeTokens: number;
+  hiddenSize: number;
+}
+
+/** What one request gets. */
+interface Proposal {
+  state: RequestState;
+  numDrafts: number;
+}
+
+const NO_DRAFTS: readonly number[] = [];
+
+/**
+ * Guesses with a smaller model of the same vocabulary how requests go on. Its keys and values lie in blocks of the same numbers as the target's, in
+ * tensors of its own, so that prefix cache, preemption and block tables are those of the target.
+ *
+ * Drafts are sampled with the request's own parameters and with the very draw that the target will make at that position: where both models think
+ * alike, both take the same token, at any temperature.
+ */
+export class DraftModelRunner {
+  private readonly pass: ForwardPass;
+  private readonly sampling: SamplingBatch;
+  private readonly sampleHidden: DevicePtr;
+  private readonly drafts: StagedArray;
+
+  /** @param shape of the target's steps, with the draft's layers */
+  constructor(
+    private readonly device: Device,
+    private readonly model: CausalLM,
+    private readonly tokens: TokenTable,
+    private readonly shape: StepShape,
+    private readonly options: DraftModelOptions,
+  ) {
+    const { maxNumSeqs } = shape;
+    const { vocabSize } = model;
+    this.pass = new ForwardPass(device, model, tokens, shape);
+    this.sampling = new SamplingBatch(device, { maxRows: maxNumSeqs, vocabSize, logprobsMode: 'raw_logprobs' });
+    const bytesOfRow = options.hiddenSize * dtypeBytes(device.activationDtype);
+    this.sampleHidden = device.alloc(maxNumSeqs * bytesOfRow, 'step inputs');
+    this.drafts = new StagedArray(device, 'drafts');
+    this.drafts.reserve(maxNumSeqs * options.numSpeculativeTokens);
+  }
+
+  /** Computes what the target computed in the step of these rows, and guesses behind those that got tokens. Waits for the guesses. */
+  propose(rows: readonly StepRow[]): DraftTokens[] {
+    const followed = rows.filter(isFollowed);
+    if (followed.length === 0) return [];
+    const proposals: Proposal[] = [];
+    const first = followed.map((row): StepRow => {
+      const { state } = row;
+      const end = row.samples ? state.numTokens : row.numComputedTokens + row.numScheduledTokens;
+      const numDrafts = row.samples ? this.numDraftsOf(state) : 0;
+      if (numDrafts > 0) proposals.push({ state, numDrafts });
+      // Behind the tokens that held its keys are those of drafts that did not.
+      const start = Math.min(state.numDraftComputed, end - 1);
+      state.numDraftComputed = end;
+      return rowOf(state, start, end - start, numDrafts > 0);
+    });
+    this.enqueue(first, proposals, 0);
+    for (let ahead = 1; ahead < this.options.numSpeculativeTokens; ahead++) {
+      const going = proposals.filter(({ numDrafts }) => numDrafts > ahead);
+      if (going.length === 0) break;
+      const next = going.map(({ state }) => rowOf(state, state.numDraftComputed++, 1, true));
+      this.enqueue(next, going, ahead);
+    }
+    return proposals.length === 0 ? [] : this.read(proposals);
+  }
+
+  close(): void {
+    this.sampling.close();
+    this.device.free(this.sampleHidden);
+    this.drafts.free();
+    this.pass.free();
+  }
+
+  /** Drafts and the token behind them stay within the longest length. */
+  private numDraftsOf({ numTokens, takesDrafts }: RequestState): number {
+    if (!takesDrafts) return 0;
+    return Math.max(0, Math.min(this.options.numSpeculativeTokens, this.shape.maxModelLen - numTokens - 1));
+  }
+
+  /** One pass; the rows that sample are those of `proposals`, whose draft number `ahead` it gives. */
+  private enqueue(rows: readonly StepRow[], proposals: readonly Proposal[], ahead: number): void {
+    const { device, model, sampling, sampleHidden, tokens } = this;
+    const inputs: StepInputs = this.pass.begin();
+    const context = inputs.build(rows, rows.length);
+    const hidden = this.pass.enqueue(inputs, context);
+    if (proposals.length > 0) {
+      sampling.begin(proposals.length);
+      proposals.forEach(({ state }, i) => {
+        const { slot, numPromptTokens, numTokens } = state;
+        sampling.setRow(i, withoutLogprobs(state.sampling), { slot, numPromptTokens, numTokens: numTokens + ahead });
+      });
+      sampling.upload();
+      device.ops.gather_rows(hidden, inputs.logitsIndices, sampleHidden, proposals.length, this.options.hiddenSize);
+      const logits = model.computeLogits(sampleHidden, proposals.length);
+      sampling.sample(logits, tokens.ptr, tokens.ld);
+      sampling.finish(logits);
+    }
+    this.pass.end(inputs);
+  }
+
+  /** The drafts that the sampler has put behind the tokens of each request. */
+  private read(proposals: readonly Proposal[]): DraftTokens[] {
+    const { device, drafts, tokens } = this;
+    const { numSpeculativeTokens } = this.options;
+    proposals.forEach(({ state, numDrafts }, i) => {
+      const source = tokens.ptr + (state.slot * tokens.ld + state.numTokens) * 4;
+      device.ops.copy_bytes(source, drafts.ptr + i * numSpeculativeTokens * 4, numDrafts * 4);
+    });
+    drafts.download(proposals.length * numSpeculativeTokens);
+    device.wait(device.record());
+    return proposals.map(({ state: { key }, numDrafts }, i) => {
+      const start = i * numSpeculativeTokens;
+      return { key, tokenIds: Array.from(drafts.i32.subarray(start, start + numDrafts)) };
+    });
+  }
+}
+
+/** Others may find any prompt in the prefix cache, also one whose own request gets no drafts. */
+function isFollowed({ state, numComputedTokens }: StepRow): boolean {
+  return state.takesDrafts || numComputedTokens < state.numPromptTokens;
+}
+
+function rowOf(state: RequestState, numComputedTokens: number, numScheduledTokens: number, samples: boolean): StepRow {
+  return { state, numComputedTokens, numScheduledTokens, samples, draftTokenIds: NO_DRAFTS };
+}
