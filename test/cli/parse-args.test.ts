@@ -44,6 +44,9 @@ describe('values', () => {
 
   test('have short spellings where vLLM has them', async () => {
     expect(await given('-dp', '2', '-asc=3')).toEqual({ dataParallelSize: 2, apiServerCount: 3 });
+    expect(await given('-sc', '{"method":"ngram"}', '-sc.num_speculative_tokens', '3')).toEqual({
+      speculativeConfig: { method: 'ngram', num_speculative_tokens: 3 },
+    });
     expect(await given('--device-memory-utilization', '0.5')).toEqual({ gpuMemoryUtilization: 0.5 });
   });
 
