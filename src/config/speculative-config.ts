@@ -148,7 +148,7 @@ function methodOf({ method, model }: Members): SpeculativeConfig['method'] {
   if (isNgram(named)) return 'ngram';
   if (named === 'draft_model') return named;
   throw new UsageError(
-    `${FLAG}.method must be ngram or draft_model, not ${JSON.stringify(named)}: drafts come in no other way.`,
+    `${FLAG}.method must be ngram or draft_model, not ${JSON.stringify(named)}: Bao has no other of vLLM's methods.`,
   );
 }
 

@@ -110,7 +110,7 @@ describe('what is wrong is one sentence', () => {
   const ngram = { method: 'ngram', num_speculative_tokens: 3 };
   const draft = { model: 'demo-draft', num_speculative_tokens: 3 };
   const KNOWN = 'method, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, model, revision, quantization';
-  const NOT_HERE = 'drafts come in no other way.';
+  const NOT_HERE = "Bao has no other of vLLM's methods.";
   test.each<[Partial<FlagValues>, 1 | 2, string]>([
     [{ specTokens: 3 }, 2, '--speculative-config needs a method or a model.'],
     [{ specMethod: 'ngram' }, 2, '--speculative-config needs num_speculative_tokens, or --spec-tokens.'],
