@@ -149,11 +149,10 @@ export class OutputProcessor {
       if (sequence === undefined) numPromptTokens += this.pooling.process(output, batch.timestampMs);
       // Its client has left, or a stop string ended it; the core hears of that soon.
       if (sequence === undefined) continue;
-      numGenerationTokens += output.newTokenIds.length;
       if (sequence.times.isFirst && output.newTokenIds.length > 0) {
         numPromptTokens += sequence.parent.request.promptTokenIds.length;
       }
-      this.processOutput(coreIndex, sequence, output, batch.timestampMs, toAbort);
+      numGenerationTokens += this.processOutput(coreIndex, sequence, output, batch.timestampMs, toAbort);
     }
     this.latencies.finish(coreIndex);
     this.observer.onStep(coreIndex, { numPromptTokens, numGenerationTokens, numStepTokens: batch.numStepTokens });
@@ -161,13 +160,14 @@ export class OutputProcessor {
     return { toAbort };
   }
 
+  /** @returns tokens that the client gets: none behind a stop string */
   private processOutput(
     coreIndex: number,
     sequence: Sequence,
     output: EngineCoreOutput,
     nowMs: number,
     toAbort: number[],
-  ): void {
+  ): number {
     const { parent } = sequence;
     if (output.newTokenIds.length > 0) this.observeTimes(coreIndex, sequence, output, nowMs);
     if (output.newPromptLogprobs !== null && sequence.index === 0) {
@@ -177,19 +177,21 @@ export class OutputProcessor {
     let { finishReason } = output;
     let stopReason: string | number | null = finishReason === 'repetition' ? 'repetition_detected' : output.stopReason;
     let newText = '';
-    const { newTokenIds } = output;
+    let { newTokenIds } = output;
     if (sequence.outputText !== null) {
-      const { text, stop } = sequence.outputText.push(newTokenIds, finishReason === 'stop');
+      const { text, stop, numTokens } = sequence.outputText.push(newTokenIds, finishReason === 'stop');
       newText = text;
       if (stop !== null) {
         if (finishReason === null) toAbort.push(output.handle);
         finishReason = 'stop';
         stopReason = stop;
+        if (numTokens < newTokenIds.length) newTokenIds = newTokenIds.slice(0, numTokens);
       } else if (finishReason !== null) {
         newText += sequence.outputText.finish();
       }
     }
-    const newLogprobs = output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs);
+    const newLogprobs =
+      output.newLogprobs === null ? null : this.logprobsDecoder.decode(output.newLogprobs).slice(0, newTokenIds.length);
     const completion = accumulate(sequence, {
       index: sequence.index,
       text: newText,
@@ -203,6 +205,7 @@ export class OutputProcessor {
       this.finishSequence(output.handle, sequence, finishReason, output.numPreemptions, nowMs);
     }
     this.emit(sequence, completion, newTokenIds.length > 0);
+    return newTokenIds.length;
   }
 
   private observeTimes(coreIndex: number, sequence: Sequence, output: EngineCoreOutput, nowMs: number): void {

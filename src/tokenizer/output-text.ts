@@ -16,6 +16,8 @@ export interface NewText {
   text: string;
   /** The stop string that ended it, else null. */
   stop: string | null;
+  /** Tokens that it is of: none behind the one with which a stop string was complete. */
+  numTokens: number;
 }
 
 /** One sequence's tokens to text: detokenizing and stop strings, token by token. vLLM's semantics. */
@@ -39,7 +41,7 @@ export class OutputText {
     const numVisible = endedByStopToken && !this.#includeStop ? tokenIds.length - 1 : tokenIds.length;
     if (this.#stopChecker !== null) return this.#pushChecked(this.#stopChecker, tokenIds, numVisible);
     const visible = numVisible === tokenIds.length ? tokenIds : tokenIds.slice(0, numVisible);
-    return { text: this.#detokenizer.push(visible), stop: null };
+    return { text: this.#detokenizer.push(visible), stop: null, numTokens: tokenIds.length };
   }
 
   /** Token by token, so that the stop string that is found does not depend on how many tokens come at once. */
@@ -49,9 +51,9 @@ export class OutputText {
       this.#numTokens++;
       const checked = stopChecker.append(this.#detokenizer.push([tokenIds[i]!]), this.#numTokens);
       text += checked.text;
-      if (checked.stop !== null) return { text, stop: checked.stop };
+      if (checked.stop !== null) return { text, stop: checked.stop, numTokens: i + 1 };
     }
-    return { text, stop: null };
+    return { text, stop: null, numTokens: tokenIds.length };
   }
 
   /**

@@ -16,10 +16,16 @@ export function bindDraftKvCache(draft: Model, caches: ReadonlyMap<string, Devic
   draft.bindKvCache(new Map(own.map(([name, ptr]) => [name.slice(PREFIX.length), ptr])));
 }
 
+/** Most tokens of the draft's passes: those of a step of the target, and the ones that the step gave its requests. */
+export function maxDraftTokens({ maxNumTokens, maxNumSeqs }: Pick<StepShape, 'maxNumTokens' | 'maxNumSeqs'>): number {
+  return maxNumTokens + maxNumSeqs;
+}
+
 /** The shape of the target's steps, for passes of the draft: its layers alone, and no adapters. */
 export function draftShape(shape: StepShape): StepShape {
   const layerNames = shape.layerNames.map((names) =>
     names.filter((name) => name.startsWith(PREFIX)).map((name) => name.slice(PREFIX.length)),
   );
-  return { ...shape, layerNames, usesTokenTypes: false, usesAdapters: false, maxLogitRows: shape.maxNumSeqs };
+  const limits = { maxNumTokens: maxDraftTokens(shape), maxLogitRows: shape.maxNumSeqs };
+  return { ...shape, ...limits, layerNames, usesTokenTypes: false, usesAdapters: false };
 }

@@ -1,13 +1,13 @@
-import type { Device, DevicePtr } from '../device/device.ts';
+import { type Device, type DevicePtr, OutOfMemoryError } from '../device/device.ts';
 import { dtypeBytes } from '../device/dtype.ts';
 import { StagedArray } from '../device/staged-array.ts';
 import type { CausalLM } from '../models/model.ts';
 import { SamplingBatch } from '../sampling/sampling-batch.ts';
-import { withoutLogprobs } from '../sampling/sampling-request.ts';
+import { withoutLists, withoutLogprobs } from '../sampling/sampling-request.ts';
 import type { DraftTokens } from '../scheduler/scheduler-output.ts';
 import { ForwardPass } from './forward-pass.ts';
 import type { RequestState } from './input-batch.ts';
-import type { StepInputs, StepRow, StepShape } from './step-inputs.ts';
+import type { StepRow, StepShape } from './step-inputs.ts';
 import type { TokenTable } from './token-table.ts';
 
 export interface DraftModelOptions {
@@ -68,13 +68,13 @@ export class DraftModelRunner {
       // Behind the tokens that held its keys are those of drafts that did not.
       const start = Math.min(state.numDraftComputed, end - 1);
       state.numDraftComputed = end;
-      return rowOf(state, start, end - start, numDrafts > 0);
+      return this.rowOf(state, start, end - start, numDrafts > 0);
     });
     this.enqueue(first, proposals, 0);
     for (let ahead = 1; ahead < this.options.numSpeculativeTokens; ahead++) {
       const going = proposals.filter(({ numDrafts }) => numDrafts > ahead);
       if (going.length === 0) break;
-      const next = going.map(({ state }) => rowOf(state, state.numDraftComputed++, 1, true));
+      const next = going.map(({ state }) => this.rowOf(state, state.numDraftComputed++, 1, true));
       this.enqueue(next, going, ahead);
     }
     return proposals.length === 0 ? [] : this.read(proposals);
@@ -93,17 +93,21 @@ export class DraftModelRunner {
     return Math.max(0, Math.min(this.options.numSpeculativeTokens, this.shape.maxModelLen - numTokens - 1));
   }
 
+  private rowOf(state: RequestState, numComputedTokens: number, numScheduledTokens: number, samples: boolean): StepRow {
+    const positionOffset = this.model.positionOffset?.(state.numPromptTokens) ?? 0;
+    return { state, positionOffset, numComputedTokens, numScheduledTokens, samples, draftTokenIds: NO_DRAFTS };
+  }
+
   /** One pass; the rows that sample are those of `proposals`, whose draft number `ahead` it gives. */
   private enqueue(rows: readonly StepRow[], proposals: readonly Proposal[], ahead: number): void {
     const { device, model, sampling, sampleHidden, tokens } = this;
-    const inputs: StepInputs = this.pass.begin();
+    const inputs = this.pass.begin();
     const context = inputs.build(rows, rows.length);
     const hidden = this.pass.enqueue(inputs, context);
     if (proposals.length > 0) {
       sampling.begin(proposals.length);
       proposals.forEach(({ state }, i) => {
-        const { slot, numPromptTokens, numTokens } = state;
-        sampling.setRow(i, withoutLogprobs(state.sampling), { slot, numPromptTokens, numTokens: numTokens + ahead });
+        this.setRow(i, state, ahead);
       });
       sampling.upload();
       device.ops.gather_rows(hidden, inputs.logitsIndices, sampleHidden, proposals.length, this.options.hiddenSize);
@@ -112,6 +116,17 @@ export class DraftModelRunner {
       sampling.finish(logits);
     }
     this.pass.end(inputs);
+  }
+
+  /** Where there is no memory for what the request wants, a guess does without. */
+  private setRow(i: number, { sampling, slot, numPromptTokens, numTokens }: RequestState, ahead: number): void {
+    const place = { slot, numPromptTokens, numTokens: numTokens + ahead };
+    try {
+      this.sampling.setRow(i, withoutLogprobs(sampling), place);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      this.sampling.setRow(i, withoutLists(sampling), place);
+    }
   }
 
   /** The drafts that the sampler has put behind the tokens of each request. */
@@ -134,8 +149,4 @@ export class DraftModelRunner {
 /** Others may find any prompt in the prefix cache, also one whose own request gets no drafts. */
 function isFollowed({ state, numComputedTokens }: StepRow): boolean {
   return state.takesDrafts || numComputedTokens < state.numPromptTokens;
-}
-
-function rowOf(state: RequestState, numComputedTokens: number, numScheduledTokens: number, samples: boolean): StepRow {
-  return { state, numComputedTokens, numScheduledTokens, samples, draftTokenIds: NO_DRAFTS };
 }

@@ -153,5 +153,6 @@ function toRow(
   draftTokenIds: readonly number[],
 ): StepRow {
   const samples = numComputedTokens + numScheduledTokens >= state.numTokens;
-  return { state, numComputedTokens, numScheduledTokens, samples, draftTokenIds };
+  const { positionOffset } = state;
+  return { state, positionOffset, numComputedTokens, numScheduledTokens, samples, draftTokenIds };
 }

@@ -242,7 +242,7 @@ export class SamplingStage implements OutputStage {
       if (message !== null) failures.push({ key, message });
       const tokenIds = row.samples ? verify(row.draftTokenIds, sampled, first) : [];
       sampledTokenIds.push(tokenIds);
-      logprobs.push(joinLogprobs(tokenIds.map((_, i) => sampled.logprobs(first + i))));
+      logprobs.push(logprobsOf(sampled, first, tokenIds.length));
       for (const tokenId of tokenIds) logitsProcessors?.appendToken(tokenId);
       if (row.samples) first += 1 + row.draftTokenIds.length;
     }
@@ -282,6 +282,11 @@ function verify(draftTokenIds: readonly number[], sampled: SamplingResult, first
   while (tokenIds.length <= draftTokenIds.length && tokenIds.at(-1) === draftTokenIds[tokenIds.length - 1])
     tokenIds.push(sampled.sampled(first + tokenIds.length));
   return tokenIds;
+}
+
+function logprobsOf(sampled: SamplingResult, first: number, count: number): LogprobsTensors | null {
+  if (count <= 1) return count === 0 ? null : sampled.logprobs(first);
+  return joinLogprobs(Array.from({ length: count }, (_, i) => sampled.logprobs(first + i)));
 }
 
 /** Of a step in which every row samples: its prompts are computed. */

@@ -11,6 +11,8 @@ const MIN_TABLE_WIDTH = 32;
 /** One request's part of a step. */
 export interface StepRow {
   state: RequestState;
+  /** Added to its positions for the rotary embedding (CausalLM.positionOffset). */
+  positionOffset: number;
   numComputedTokens: number;
   numScheduledTokens: number;
   /** All its tokens are computed after this step: it gets a new one. */
@@ -145,7 +147,7 @@ export class StepInputs {
       for (let position = row.numComputedTokens; position < end; position++, token++) {
         words[token] = row.state.slot;
         words[numTokens + token] = position;
-        words[2 * numTokens + token] = position + row.state.positionOffset;
+        words[2 * numTokens + token] = position + row.positionOffset;
       }
       if (!row.samples) continue;
       for (let ahead = row.draftTokenIds.length; ahead >= 0; ahead--) words[logitsAt + numLogits++] = token - 1 - ahead;

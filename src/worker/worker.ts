@@ -16,7 +16,7 @@ import type { LoRARequest } from '../lora/lora-request.ts';
 import { type DenseModuleWeights, type LoadModelOptions, loadModel } from '../models/load-model.ts';
 import type { CausalLM, Model } from '../models/model.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
-import { bindDraftKvCache, draftKvCacheSpecs, draftShape } from './draft-layers.ts';
+import { bindDraftKvCache, draftKvCacheSpecs, draftShape, maxDraftTokens } from './draft-layers.ts';
 import { DraftModelRunner } from './draft-model-runner.ts';
 import { allocateKvCaches, availableKvCacheBytes, checkKvCacheFits } from './kv-cache-memory.ts';
 import { type LoadedModel, loadFor } from './loaded-model.ts';
@@ -99,7 +99,7 @@ export class Worker {
         adapters: this.loraLayers,
       };
       this.model = await loadFor(model.pooling, options, dense);
-      this.rehearse(memory, this.model, this.maxLogitRows);
+      this.rehearse(memory, this.model, options);
       this.draft = await this.loadDraft(options);
       this.weights = memory;
     } catch (error) {
@@ -119,9 +119,10 @@ export class Worker {
     const { folder, hf: config, quantization } = speculative;
     const weights = await this.openWeights(folder);
     try {
-      const maxLogitRows = this.config.scheduler.maxNumSeqs;
-      const model = await loadModel({ ...options, config, weights, quantization, maxLogitRows, adapters: null });
-      this.rehearse(options.device, { kind: 'causal', model }, maxLogitRows);
+      const { maxNumSeqs } = this.config.scheduler;
+      const limits = { maxNumTokens: maxDraftTokens({ ...options, maxNumSeqs }), maxLogitRows: maxNumSeqs };
+      const model = await loadModel({ ...options, ...limits, config, weights, quantization, adapters: null });
+      this.rehearse(options.device, { kind: 'causal', model }, limits);
       return model;
     } finally {
       weights.close();
@@ -224,13 +225,17 @@ export class Worker {
     });
   }
 
-  private rehearse(device: Device, model: LoadedModel, numRows: number): void {
+  private rehearse(
+    device: Device,
+    model: LoadedModel,
+    { maxNumTokens, maxLogitRows }: Pick<LoadModelOptions, 'maxNumTokens' | 'maxLogitRows'>,
+  ): void {
     const { scheduler, model: config, lora } = this.config;
     rehearseStep(device, model, {
-      numTokens: scheduler.maxNumBatchedTokens,
+      numTokens: maxNumTokens,
       numSeqs: scheduler.maxNumSeqs,
       seqLen: config.maxModelLen,
-      numRows,
+      numRows: maxLogitRows,
       loras: this.loraLayers && { layers: this.loraLayers, maxRank: lora.maxLoraRank },
     });
   }

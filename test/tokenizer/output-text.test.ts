@@ -97,7 +97,7 @@ describe('OutputText', () => {
   test('as recorded of vLLM: stop "4" of "1, 2, 3, 4", in and out', () => {
     const ids = encode('1, 2, 3, 4, 5');
     const cut = new OutputText(tokenizer, params({ stop: ['4'] }), []).push(ids);
-    expect(cut).toEqual({ text: '1, 2, 3, ', stop: '4' });
+    expect(cut).toEqual({ text: '1, 2, 3, ', stop: '4', numTokens: encode('1, 2, 3, 4').length });
     const whole = new OutputText(tokenizer, params({ stop: ['4'], includeStopStrInOutput: true }), []).push(ids);
     expect(whole.text).toBe('1, 2, 3, 4');
   });
@@ -110,11 +110,11 @@ describe('OutputText', () => {
       for (let at = 0, step = 0; at < ids.length; step++) {
         const pushed = ids.slice(at, at + sizes[step % sizes.length]!);
         const result = output.push(pushed);
-        at += pushed.length;
         text += result.text;
-        if (result.stop !== null) return { text, stop: result.stop };
+        if (result.stop !== null) return { text, stop: result.stop, numTokens: at + result.numTokens };
+        at += pushed.length;
       }
-      return { text: text + output.finish(), stop: null };
+      return { text: text + output.finish(), stop: null, numTokens: ids.length };
     };
     const stops = fc.subarray(['STOP', 'sign', '😀', 'a time', 'zzz', '.'], { minLength: 1 });
     fc.assert(
@@ -131,7 +131,11 @@ describe('OutputText', () => {
 
   test('the token that ended it is text only with include_stop_str_in_output', () => {
     const ids = [...encode('Hi'), 300];
-    expect(new OutputText(tokenizer, params(), []).push(ids, true)).toEqual({ text: 'Hi', stop: null });
+    expect(new OutputText(tokenizer, params(), []).push(ids, true)).toEqual({
+      text: 'Hi',
+      stop: null,
+      numTokens: ids.length,
+    });
     const included = params({ includeStopStrInOutput: true, skipSpecialTokens: false });
     expect(new OutputText(tokenizer, included, []).push([...encode('Hi'), EOS], true).text).toBe('Hi<|im_end|>');
   });

@@ -97,9 +97,11 @@ function requests(numGroups: number, params: Partial<SamplingParams>, lora: NewR
 /** A step with the prompts, then one with a token of each: what they sampled, and what went wrong. */
 function twoSteps(worker: Worker, newRequests: NewRequestData[]) {
   const prefill = worker.execute({ ...STEP, newRequests }).wait();
-  const cachedRequests = newRequests.map(({ key, numScheduledTokens }) => ({
-    ...{ key, newBlockIds: [], numComputedTokens: numScheduledTokens, numScheduledTokens: 1, specTokenIds: [] },
-  }));
+  const drafts = new Map(prefill.draftTokens?.map(({ key, tokenIds }) => [key, tokenIds]));
+  const cachedRequests = newRequests.map(({ key, numScheduledTokens: numComputedTokens }) => {
+    const specTokenIds = drafts.get(key) ?? [];
+    return { key, newBlockIds: [], numComputedTokens, numScheduledTokens: 1 + specTokenIds.length, specTokenIds };
+  });
   const decode = worker.execute({ ...STEP, cachedRequests }).wait();
   const releasedKeys = newRequests.map(({ key }) => key);
   worker.execute({ ...STEP, releasedKeys }).wait();
@@ -128,6 +130,25 @@ describe.each(['cpu', 'cuda-emulation'] as const)('a worker on %s', (device) => 
       expect(allocations.taken).toEqual([]);
       expect(failures).toEqual([]);
       expect(tokens.flat(2)).toHaveLength(2 * MAX_SEQS);
+      worker.shutdown();
+    } finally {
+      allocations.end();
+    }
+  });
+
+  test('takes no memory for drafts, which hold where model and draft model are the same', async () => {
+    const allocations = new Allocations(device);
+    try {
+      const speculativeConfig = { model: 'demo', num_speculative_tokens: 3 };
+      const { worker, numGroups } = await startWorker(device, { model: 'demo', speculativeConfig });
+      allocations.taken.length = 0;
+      const { tokens, failures } = twoSteps(worker, requests(numGroups, ALL_KINDS, null));
+      expect(allocations.taken).toEqual([]);
+      expect(failures).toEqual([]);
+      expect(tokens.map((step) => step.map(({ length }) => length))).toEqual([
+        Array(MAX_SEQS).fill(1),
+        Array(MAX_SEQS).fill(4),
+      ]);
       worker.shutdown();
     } finally {
       allocations.end();

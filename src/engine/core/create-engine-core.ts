@@ -63,8 +63,8 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
         logsAll: config.observability.enableLoggingIterationDetails,
         slowStepMs: config.observability.logSlowSteps === null ? null : config.observability.logSlowSteps * 1000,
       }),
-      // The front end that checked the request has registered the vocabulary.
       ngramDrafter: speculative?.method === 'ngram' ? new NgramDrafter(speculative) : null,
+      // The front end that checked the request has registered the vocabulary.
       structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },
   );
