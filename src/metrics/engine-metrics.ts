@@ -25,6 +25,14 @@ export interface EngineMetricsOptions {
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'error', 'repetition'];
 
+/** Counters of caches that no server of this kind has: boards ask for them, and vLLM without such a cache shows 0 too. */
+const ABSENT_CACHES = [
+  ['vllm:external_prefix_cache_queries_total', 'Tokens looked up in a KV cache outside of the engine; there is none.'],
+  ['vllm:external_prefix_cache_hits_total', 'Tokens found in a KV cache outside of the engine; there is none.'],
+  ['vllm:mm_cache_queries_total', 'Images, sounds and videos looked up in their cache; models take text alone.'],
+  ['vllm:mm_cache_hits_total', 'Images, sounds and videos found in their cache; models take text alone.'],
+] as const;
+
 const IDLE_STATS: SchedulerStats = {
   numRunning: 0,
   numWaiting: 0,
@@ -319,6 +327,7 @@ export class EngineMetrics implements EngineObserver {
       { ...ofCore, labelNames: ['source'] },
       (e) => [[{ source: 'device' }, e.stats.prefixCacheHits]],
     );
+    for (const [name, help] of ABSENT_CACHES) define(name, help, {}, () => [[{}, 0]]);
     define('vllm:num_preemptions_total', 'Preempted requests.', ofCore, (e) => [[{}, e.stats.numPreemptions]]);
     define('vllm:prompt_tokens_total', 'Prompt tokens.', {}, (e) => [[{}, e.promptTokens]]);
     define(

@@ -93,10 +93,6 @@ const ABSENT = [
   'vllm:estimated_flops_per_gpu_total',
   'vllm:estimated_read_bytes_per_gpu_total',
   'vllm:estimated_write_bytes_per_gpu_total',
-  'vllm:external_prefix_cache_queries_total',
-  'vllm:external_prefix_cache_hits_total',
-  'vllm:mm_cache_queries_total',
-  'vllm:mm_cache_hits_total',
 ];
 
 describe('names, types, labels and buckets are those of vLLM', async () => {
@@ -177,6 +173,21 @@ test('values of one request', async () => {
   const again = await metrics.http.render();
   const engineLines = (exposition: string) => exposition.split('\n').filter((line) => line.startsWith('vllm:'));
   expect(engineLines(again)).toEqual(engineLines(text));
+});
+
+test('caches that there are not were never asked', async () => {
+  const metrics = create(metricsConfig({ dataParallelSize: 2 }));
+  feed(metrics);
+  const text = await metrics.http.render();
+  for (const cache of ['external_prefix', 'mm']) {
+    for (const counted of ['queries', 'hits']) {
+      const samples = parseExposition(text).get(`vllm:${cache}_cache_${counted}_total`)!.samples;
+      expect(samples.map(({ labels, value }) => [labels.engine, value])).toEqual([
+        ['0', 0],
+        ['1', 0],
+      ]);
+    }
+  }
 });
 
 test('n answers to a request are one request, as long as the longest of them', async () => {
