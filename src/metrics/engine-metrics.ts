@@ -48,6 +48,9 @@ const IDLE_STATS: SchedulerStats = {
   numScheduledTokens: 0,
   stepMs: 0,
   hostMs: 0,
+  estimatedFlops: 0,
+  estimatedReadBytes: 0,
+  estimatedWriteBytes: 0,
 };
 
 /** vLLM's histograms by the name of what they measure, one child an engine. */
@@ -329,6 +332,24 @@ export class EngineMetrics implements EngineObserver {
     );
     for (const [name, help] of ABSENT_CACHES) define(name, help, {}, () => [[{}, 0]]);
     define('vllm:num_preemptions_total', 'Preempted requests.', ofCore, (e) => [[{}, e.stats.numPreemptions]]);
+    define(
+      'vllm:estimated_flops_per_gpu_total',
+      'Floating point operations of a device, estimated with --enable-mfu-metrics.',
+      ofCore,
+      (e) => [[{}, e.stats.estimatedFlops]],
+    );
+    define(
+      'vllm:estimated_read_bytes_per_gpu_total',
+      "Bytes read from a device's memory, estimated with --enable-mfu-metrics.",
+      ofCore,
+      (e) => [[{}, e.stats.estimatedReadBytes]],
+    );
+    define(
+      'vllm:estimated_write_bytes_per_gpu_total',
+      "Bytes written to a device's memory, estimated with --enable-mfu-metrics.",
+      ofCore,
+      (e) => [[{}, e.stats.estimatedWriteBytes]],
+    );
     define('vllm:prompt_tokens_total', 'Prompt tokens.', {}, (e) => [[{}, e.promptTokens]]);
     define(
       'vllm:prompt_tokens_by_source_total',

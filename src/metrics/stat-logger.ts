@@ -23,9 +23,17 @@ interface EngineWindow {
   /** The last ones that the core sent; it sends none while it idles. */
   stats: SchedulerStats | null;
   hasNewStats: boolean;
+  /** When the window began. */
+  estimated: Estimated;
 }
 
-/** The periodic line of throughput, queue and cache use, one an engine, as long as it has something to do and once after. */
+/** What steps have taken on one device (`--enable-mfu-metrics`). */
+interface Estimated {
+  flops: number;
+  bytes: number;
+}
+
+/** The periodic line of throughput, queue and cache use, one an engine (two where its work is estimated), as long as it has something to do and once after. */
 export class StatLogger {
   private readonly windows: EngineWindow[];
   private windowStartMs: number;
@@ -36,6 +44,7 @@ export class StatLogger {
       wasActive: false,
       stats: null,
       hasNewStats: false,
+      estimated: estimatedBy(null),
     }));
     this.windowStartMs = options.now();
   }
@@ -52,15 +61,21 @@ export class StatLogger {
     const nowMs = this.options.now();
     const elapsedSeconds = (nowMs - this.windowStartMs) / 1000;
     this.windowStartMs = nowMs;
+    const perSecond = (amount: number) => (elapsedSeconds > 0 ? amount / elapsedSeconds : 0);
     for (const [index, window] of this.windows.entries()) {
       const promptTokens = totals[index]!.promptTokens - window.totals.promptTokens;
       const generationTokens = totals[index]!.generationTokens - window.totals.generationTokens;
       const isRunning = window.hasNewStats && window.stats!.numRunning > 0;
       const isActive = promptTokens + generationTokens > 0 || isRunning;
       if (isActive || window.wasActive) {
-        const perSecond = (tokens: number) => (elapsedSeconds > 0 ? tokens / elapsedSeconds : 0);
         this.options.log(lineOf(index, perSecond(promptTokens), perSecond(generationTokens), window.stats));
       }
+      const estimated = estimatedBy(window.stats);
+      if (estimated.flops > window.estimated.flops) {
+        const [flops, bytes] = [estimated.flops - window.estimated.flops, estimated.bytes - window.estimated.bytes];
+        this.options.log(estimateLineOf(index, perSecond(flops), perSecond(bytes)));
+      }
+      window.estimated = estimated;
       window.totals = totals[index]!;
       window.wasActive = isActive;
       window.hasNewStats = false;
@@ -73,11 +88,26 @@ function lineOf(index: number, promptRate: number, generationRate: number, stats
   const percent = (share: number) => `${(share * 100).toFixed(1)}%`;
   const hitRate = stats !== null && stats.prefixCacheQueries > 0 ? stats.prefixCacheHits / stats.prefixCacheQueries : 0;
   return [
-    `Engine ${String(index).padStart(3, '0')}: Avg prompt throughput: ${promptRate.toFixed(1)} tokens/s`,
+    `${nameOf(index)}: Avg prompt throughput: ${promptRate.toFixed(1)} tokens/s`,
     `Avg generation throughput: ${generationRate.toFixed(1)} tokens/s`,
     `Running: ${stats?.numRunning ?? 0} reqs`,
     `Waiting: ${stats?.numWaiting ?? 0} reqs`,
     `KV cache usage: ${percent(stats?.kvCacheUsage ?? 0)}`,
     `Prefix cache hit rate: ${percent(hitRate)}`,
   ].join(', ');
+}
+
+/** In three decimals, for what a CPU does is little in these units. */
+function estimateLineOf(index: number, flopRate: number, byteRate: number): string {
+  return `${nameOf(index)}: MFU: ${(flopRate / 1e12).toFixed(3)} TF/s/device ${(byteRate / 1e9).toFixed(1)} GB/s/device`;
+}
+
+function estimatedBy(stats: SchedulerStats | null): Estimated {
+  return stats === null
+    ? { flops: 0, bytes: 0 }
+    : { flops: stats.estimatedFlops, bytes: stats.estimatedReadBytes + stats.estimatedWriteBytes };
+}
+
+function nameOf(index: number): string {
+  return `Engine ${String(index).padStart(3, '0')}`;
 }

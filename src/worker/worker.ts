@@ -2,9 +2,11 @@ import { join } from 'node:path';
 import type { BaoConfig } from '../config/bao-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
+import { dtypeBytes } from '../device/dtype.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
 import { freeOnFailure } from '../device/release.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import { ModelWork } from '../layers/model-work.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
 import { logger } from '../logging/logger.ts';
@@ -32,6 +34,7 @@ export class Worker {
   private device: Device | null = null;
   /** Asleep, it knows everything but its weights. */
   private model: LoadedModel | null = null;
+  private work: ModelWork | null = null;
   /** The memory of the model's weights; null before they are loaded and while they are asleep. */
   private weights: MemoryScope | null = null;
   private kvCacheConfig: KvCacheConfig | null = null;
@@ -71,6 +74,7 @@ export class Worker {
     }
     const started = performance.now();
     const memory = new MemoryScope(this.requireDevice());
+    this.work = new ModelWork(dtypeBytes(memory.activationDtype));
     const weights = await this.openWeights('');
     const dense: DenseModuleWeights[] = [];
     try {
@@ -90,6 +94,7 @@ export class Worker {
         maxModelLen: model.maxModelLen,
         tensorParallel: { rank: 0, size: 1 },
         adapters: this.loraLayers,
+        work: this.work,
       };
       this.model = await loadFor(model.pooling, options, dense);
       this.rehearse(memory, this.model);
@@ -109,6 +114,12 @@ export class Worker {
     const { model, load } = this.config;
     const { loadFormat } = load;
     return openWeights(join(model.folder, subfolder), { loadFormat, seed: model.seed, dtype: model.dtype });
+  }
+
+  /** What computing the loaded model takes. */
+  modelWork(): ModelWork {
+    if (this.work === null) throw new Error('the worker has no model: loadModel comes first');
+    return this.work;
   }
 
   kvCacheSpecs(): Map<string, KvCacheSpec> {

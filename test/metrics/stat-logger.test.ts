@@ -17,6 +17,9 @@ const STATS: SchedulerStats = {
   numScheduledTokens: 0,
   stepMs: 0,
   hostMs: 0,
+  estimatedFlops: 0,
+  estimatedReadBytes: 0,
+  estimatedWriteBytes: 0,
 };
 
 function start(numEngines = 1) {
@@ -49,6 +52,21 @@ test('the line of a window', async () => {
   expect(await tickAfter(10_000)).toEqual([
     'Engine 000: Avg prompt throughput: 10.0 tokens/s, Avg generation throughput: 2.5 tokens/s, Running: 2 reqs, Waiting: 1 reqs, KV cache usage: 12.3%, Prefix cache hit rate: 25.0%',
   ]);
+});
+
+test('what steps are estimated to take has a line of its own, by the second', async () => {
+  const { statLogger, add, tickAfter } = start();
+  add(0, 100, 1);
+  statLogger.onStats(0, { ...STATS, estimatedFlops: 4e12, estimatedReadBytes: 3e10, estimatedWriteBytes: 1e10 });
+  const [, line] = await tickAfter(10_000);
+  expect(line).toBe('Engine 000: MFU: 0.400 TF/s/device 4.0 GB/s/device');
+  add(0, 0, 1);
+  statLogger.onStats(0, { ...STATS, estimatedFlops: 5e12, estimatedReadBytes: 3.5e10, estimatedWriteBytes: 1e10 });
+  expect(await tickAfter(1000)).toEqual([
+    expect.stringContaining('Avg generation throughput: 1.0'),
+    'Engine 000: MFU: 1.000 TF/s/device 5.0 GB/s/device',
+  ]);
+  expect(await tickAfter(1000)).toHaveLength(1);
 });
 
 test('silence while nothing happens, but one line after the last activity', async () => {
