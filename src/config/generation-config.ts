@@ -1,34 +1,19 @@
 import { join } from 'node:path';
 import type { DefaultSamplingParams } from '../sampling/sampling-params.ts';
+import { SAMPLING_RANGES } from '../sampling/sampling-ranges.ts';
 import { ConfigError, UsageError } from './config-error.ts';
 import type { JsonObject } from './parse-value.ts';
 import { readJsonFile } from './read-json-file.ts';
 
-interface Default {
-  /** The API's name. */
-  param: keyof DefaultSamplingParams;
-  /** What a request may say too: with another value every request that says nothing would be refused. */
-  accepts(value: number): boolean;
-  rule: string;
-}
-
-/** By generation_config.json's names. */
-const DEFAULTS: Readonly<Record<string, Default>> = {
-  temperature: { param: 'temperature', accepts: (value) => value >= 0 && value <= 2, rule: 'a number in [0, 2]' },
-  top_p: { param: 'top_p', accepts: (value) => value > 0 && value <= 1, rule: 'a number in (0, 1]' },
-  top_k: { param: 'top_k', accepts: isWhole(-1), rule: 'a whole number of at least -1' },
-  min_p: { param: 'min_p', accepts: (value) => value >= 0 && value <= 1, rule: 'a number in [0, 1]' },
-  repetition_penalty: {
-    param: 'repetition_penalty',
-    accepts: (value) => value > 0 && Number.isFinite(value),
-    rule: 'a number above 0',
-  },
-  max_new_tokens: { param: 'max_tokens', accepts: isWhole(1), rule: 'a whole number of at least 1' },
+/** By generation_config.json's names, the API's. */
+const DEFAULTS: Readonly<Record<string, keyof DefaultSamplingParams>> = {
+  temperature: 'temperature',
+  top_p: 'top_p',
+  top_k: 'top_k',
+  min_p: 'min_p',
+  repetition_penalty: 'repetition_penalty',
+  max_new_tokens: 'max_tokens',
 };
-
-function isWhole(least: number): (value: number) => boolean {
-  return (value) => Number.isInteger(value) && value >= least;
-}
 
 export interface GenerationDefaults {
   samplingParams: DefaultSamplingParams;
@@ -69,8 +54,9 @@ export async function readGenerationDefaults(
 
 function samplingParams(fields: Readonly<JsonObject>, source: string): DefaultSamplingParams {
   const params: DefaultSamplingParams = {};
-  for (const [name, { param, accepts, rule }] of Object.entries(DEFAULTS)) {
+  for (const [name, param] of Object.entries(DEFAULTS)) {
     const value = fields[name];
+    const { accepts, rule } = SAMPLING_RANGES[param];
     if (value === undefined || value === null) continue;
     if (typeof value !== 'number' || !accepts(value)) {
       throw new ConfigError(`${source}: ${name} must be ${rule}, not ${JSON.stringify(value)}.`);

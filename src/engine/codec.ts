@@ -116,6 +116,9 @@ const STATS_FIELDS = [
   'numScheduledTokens',
   'stepMs',
   'hostMs',
+  'estimatedFlops',
+  'estimatedReadBytes',
+  'estimatedWriteBytes',
 ] as const satisfies readonly (keyof SchedulerStats)[];
 
 function writeStats(writer: ByteWriter, stats: SchedulerStats): void {

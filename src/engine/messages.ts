@@ -94,6 +94,10 @@ export interface SchedulerStats extends SchedulerCounters {
   /** Time of steps so far and the part of it spent outside the device (schedule, build, update), milliseconds. */
   stepMs: number;
   hostMs: number;
+  /** What the steps so far have taken on one device; 0 without `--enable-mfu-metrics`. */
+  estimatedFlops: number;
+  estimatedReadBytes: number;
+  estimatedWriteBytes: number;
 }
 
 export interface EngineCoreOutputs {

@@ -1,5 +1,6 @@
 import type { BaoConfig } from '../config/bao-config.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { ModelWork } from '../layers/model-work.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { MemoryTag } from '../worker/memory-tags.ts';
@@ -13,6 +14,8 @@ export interface Executor {
   initDevice(): Promise<void>;
   loadModel(): Promise<void>;
   kvCacheSpecs(): Map<string, KvCacheSpec>;
+  /** What computing the model takes on one device. */
+  modelWork(): ModelWork;
   /** Bytes that the KV cache may take. */
   determineAvailableMemory(): number;
   initializeFromConfig(config: KvCacheConfig): void;

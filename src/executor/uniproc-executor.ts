@@ -1,4 +1,5 @@
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import type { ModelWork } from '../layers/model-work.ts';
 import type { LoRARequest } from '../lora/lora-request.ts';
 import type { SchedulerOutput } from '../scheduler/scheduler-output.ts';
 import type { MemoryTag } from '../worker/memory-tags.ts';
@@ -24,6 +25,10 @@ export class UniProcExecutor implements Executor {
 
   kvCacheSpecs(): Map<string, KvCacheSpec> {
     return this.worker.kvCacheSpecs();
+  }
+
+  modelWork(): ModelWork {
+    return this.worker.modelWork();
   }
 
   determineAvailableMemory(): number {

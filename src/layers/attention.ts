@@ -2,6 +2,7 @@ import type { Device, DevicePtr } from '../device/device.ts';
 import { DTYPE_CODES, type DType, dtypeBytes } from '../device/dtype.ts';
 import type { KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
 import type { ForwardContext } from './forward-context.ts';
+import type { LayerContext } from './layer-context.ts';
 import type { HeadCounts } from './linear.ts';
 import type { RotaryEmbedding } from './rotary-embedding.ts';
 
@@ -38,14 +39,18 @@ export class Attention {
   private readonly qSize: number;
   private readonly kvSize: number;
   private readonly elementBytes: number;
+  private readonly device: Device;
   private kvCache: DevicePtr = 0;
 
   constructor(
-    private readonly device: Device,
+    { device, work }: LayerContext,
     private readonly options: AttentionOptions,
   ) {
+    this.device = device;
     this.elementBytes = dtypeBytes(device.activationDtype);
     this.cacheDtypeCode = DTYPE_CODES[options.kvCacheDtype];
+    const cacheElementBytes = dtypeBytes(options.kvCacheDtype);
+    work?.addAttention({ ...options, window: options.slidingWindow, cacheElementBytes });
     this.qSize = options.numHeads * options.headDim;
     this.kvSize = options.numKvHeads * options.headDim;
   }

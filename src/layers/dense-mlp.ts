@@ -30,6 +30,7 @@ export class DenseMLP implements FeedForward {
     this.upProj = new ColumnParallelLinear(context, options.up, hiddenSize, intermediateSize, true);
     this.downProj = new RowParallelLinear(context, options.down, intermediateSize, hiddenSize, true);
     this.activate = activation(context.device, options.hiddenAct);
+    context.work?.addActivation(this.intermediateSize, this.intermediateSize);
     const bytes = maxNumTokens * this.intermediateSize * dtypeBytes(context.device.activationDtype);
     this.inner = context.workspace.scratch('mlp', 'inner', bytes);
   }

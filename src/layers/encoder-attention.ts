@@ -42,6 +42,13 @@ export class EncoderSelfAttention {
     this.numHeads = headsOfRank(heads, context.tensorParallel).numHeads;
     this.qkvProj = new QKVParallelLinear(context, options.qkv, hiddenSize, heads, options.qkvBias);
     this.outProj = new RowParallelLinear(context, options.out, numHeads * headDim, hiddenSize, options.outBias);
+    context.work?.addAttention({
+      numHeads: this.numHeads,
+      numKvHeads: this.numHeads,
+      headDim,
+      window: options.reach === 0 ? 0 : 2 * options.reach + 1,
+      cacheElementBytes: null,
+    });
     const bytes = maxNumTokens * dtypeBytes(context.device.activationDtype);
     this.qkv = context.workspace.scratch('attention', 'qkv', bytes * this.qkvProj.outFeatures);
     this.attended = context.workspace.scratch('attention', 'attended', bytes * this.outProj.inFeatures);

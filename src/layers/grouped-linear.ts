@@ -16,6 +16,8 @@ export interface ExpertLinearSpec {
 export interface GroupedLinearKernel {
   /** Output features. */
   readonly outFeatures: number;
+  /** All experts' weights on the device. */
+  readonly bytes: number;
   /**
    * Enqueues act out[rows, n] = x[rows, k] times the weight of each row's expert, both dense, rows sorted by expert.
    * @param expertOffsets i32 [numExperts + 1]: first row of each expert, as `moe_permute` gives them
@@ -26,6 +28,7 @@ export interface GroupedLinearKernel {
 /** Experts' weights in a floating point type. */
 export class UnquantizedGroupedLinear implements GroupedLinearKernel {
   readonly outFeatures: number;
+  readonly bytes: number;
   private readonly numExperts: number;
   private readonly inFeatures: number;
   private readonly dtypeCode: number;
@@ -44,6 +47,7 @@ export class UnquantizedGroupedLinear implements GroupedLinearKernel {
     );
     const { n, k, dtype: packedDtype } = packed[0]!;
     this.outFeatures = n;
+    this.bytes = totalBytes(packed);
     this.inFeatures = k;
     this.dtypeCode = DTYPE_CODES[packedDtype];
     this.weights = uploadAddresses(device, packed, purpose);
@@ -76,6 +80,11 @@ function floatMatrices(sources: readonly QuantizableSource[]): MatrixSource[] {
       'The experts have weights of 8-bit floats, which only a checkpoint whose config.json says so (quantization_config) can have.',
     );
   });
+}
+
+/** Of all experts' weights. */
+export function totalBytes(weights: readonly { bytes: number }[]): number {
+  return weights.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 /** i64 on the device, one for each expert. */

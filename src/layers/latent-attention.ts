@@ -80,7 +80,7 @@ export class LatentAttention implements AttentionBlock {
       false,
     );
     this.oProj = new RowParallelLinear(context, `${prefix}.o_proj`, numHeads * vHeadDim, hiddenSize, bias);
-    this.attention = new Attention(device, {
+    this.attention = new Attention(context, {
       layerName: prefix,
       numHeads,
       numKvHeads: numHeads,

@@ -3,6 +3,7 @@ import type { FloatDType } from '../device/dtype.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
 import type { LinearAdapters } from './linear-adapters.ts';
 import type { LinearMethod } from './linear-method.ts';
+import type { ModelWork } from './model-work.ts';
 import type { Workspace } from './workspace.ts';
 
 /** This process's share of a model that is split over `size` devices. */
@@ -22,6 +23,8 @@ export interface LayerContext {
   readonly workspace: Workspace;
   /** Absent or null: no layer is ever changed by an adapter. */
   readonly adapters?: LinearAdapters | null;
+  /** Where layers tell what computing them takes; absent: nobody asks. */
+  readonly work?: ModelWork;
 }
 
 /** `total / size`. Throws when a dimension can't be split evenly; `what` names it. */

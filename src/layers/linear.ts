@@ -48,6 +48,8 @@ abstract class Linear {
     const spec = { shards, bias, purpose: 'weights' };
     this.kernel = context.linearMethod.load(context.device, context.weights, context.dtype, spec);
     this.adapter = context.adapters?.add(shards) ?? null;
+    const { inFeatures, outFeatures, kernel } = this;
+    context.work?.addLinear({ inFeatures, outFeatures, bytes: kernel.bytes });
   }
 
   /** Enqueues out = x · Wᵀ + bias: act x [numTokens, inFeatures] to act out [numTokens, outFeatures], both dense. */

@@ -71,6 +71,7 @@ export class GatedMLP implements FeedForward {
       options.hiddenSize,
       options.bias,
     );
+    context.work?.addActivation(2 * this.intermediateSize, this.intermediateSize);
     const bytes = options.maxNumTokens * this.intermediateSize * dtypeBytes(context.device.activationDtype);
     this.gateUp = context.workspace.scratch('mlp', 'gate_up', 2 * bytes);
     this.activated = context.workspace.scratch('mlp', 'activated', bytes);

@@ -75,6 +75,7 @@ export class MixtureOfExperts implements FeedForward {
     this.router = new Router(context, options.router);
     this.gateUpProj = loadExperts(context, experts.gateUp);
     this.downProj = loadExperts(context, experts.down);
+    this.tellWork(context);
 
     const maxRows = maxNumTokens * topK;
     const elementBytes = dtypeBytes(device.activationDtype);
@@ -87,6 +88,15 @@ export class MixtureOfExperts implements FeedForward {
     this.gateUp = scratch('expert_gate_up', maxRows * 2 * intermediateSize * elementBytes);
     this.activated = scratch('expert_activated', maxRows * intermediateSize * elementBytes);
     this.sharedOut = scratch('shared_out', shared === null ? 0 : maxNumTokens * hiddenSize * elementBytes);
+  }
+
+  private tellWork({ work }: LayerContext): void {
+    const { intermediateSize, router } = this.options;
+    const { hiddenSize, topK } = router;
+    const [gateUp, down] = [this.gateUpProj, this.downProj];
+    work?.addExperts(router, { inFeatures: hiddenSize, outFeatures: 2 * intermediateSize, bytes: gateUp.bytes });
+    work?.addExperts(router, { inFeatures: intermediateSize, outFeatures: hiddenSize, bytes: down.bytes });
+    work?.addActivation(topK * 2 * intermediateSize, topK * intermediateSize);
   }
 
   /** act x [numTokens, hiddenSize] to out of the same shape; out may be x. */

@@ -64,7 +64,7 @@ export class SelfAttention implements AttentionBlock {
     }
     const [qSpan, kSpan] = whole ? [options.numHeads * headDim, options.numKvHeads * headDim] : [headDim, headDim];
     const heads = headsOfRank(options, context.tensorParallel);
-    this.attention = new Attention(device, {
+    this.attention = new Attention(context, {
       ...options,
       ...heads,
       layerName: prefix,

@@ -67,6 +67,7 @@ export class LMHead {
             purpose: 'weights',
             isLMHead: true,
           });
+    context.work?.addLogits({ inFeatures: hiddenSize, outFeatures: vocabSize, bytes: this.kernel.bytes });
     this.logits = context.workspace.scratch('logits', 'logits', maxLogitRows * vocabSize * dtypeBytes('float32'));
   }
 

@@ -27,6 +27,14 @@ export interface EngineMetricsOptions {
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort', 'error', 'repetition'];
 
+/** Counters of caches that no server of this kind has: boards ask for them, and vLLM without such a cache shows 0 too. */
+const ABSENT_CACHES = [
+  ['vllm:external_prefix_cache_queries_total', 'Tokens looked up in a KV cache outside of the engine; there is none.'],
+  ['vllm:external_prefix_cache_hits_total', 'Tokens found in a KV cache outside of the engine; there is none.'],
+  ['vllm:mm_cache_queries_total', 'Images, sounds and videos looked up in their cache; models take text alone.'],
+  ['vllm:mm_cache_hits_total', 'Images, sounds and videos found in their cache; models take text alone.'],
+] as const;
+
 const IDLE_STATS: SchedulerStats = {
   numRunning: 0,
   numWaiting: 0,
@@ -46,6 +54,9 @@ const IDLE_STATS: SchedulerStats = {
   numScheduledTokens: 0,
   stepMs: 0,
   hostMs: 0,
+  estimatedFlops: 0,
+  estimatedReadBytes: 0,
+  estimatedWriteBytes: 0,
 };
 
 /** vLLM's histograms by the name of what they measure, one child an engine. */
@@ -325,6 +336,7 @@ export class EngineMetrics implements EngineObserver {
       { ...ofCore, labelNames: ['source'] },
       (e) => [[{ source: 'device' }, e.stats.prefixCacheHits]],
     );
+    for (const [name, help] of ABSENT_CACHES) define(name, help, {}, () => [[{}, 0]]);
     define('vllm:num_preemptions_total', 'Preempted requests.', ofCore, (e) => [[{}, e.stats.numPreemptions]]);
     const { numSpeculativeTokens } = this.options;
     if (numSpeculativeTokens !== null) {
@@ -345,6 +357,24 @@ export class EngineMetrics implements EngineObserver {
         (e) => positions.map((at) => [{ position: String(at) }, e.stats.acceptedPerPosition[at] ?? 0]),
       );
     }
+    define(
+      'vllm:estimated_flops_per_gpu_total',
+      'Floating point operations of a device, estimated with --enable-mfu-metrics.',
+      ofCore,
+      (e) => [[{}, e.stats.estimatedFlops]],
+    );
+    define(
+      'vllm:estimated_read_bytes_per_gpu_total',
+      "Bytes read from a device's memory, estimated with --enable-mfu-metrics.",
+      ofCore,
+      (e) => [[{}, e.stats.estimatedReadBytes]],
+    );
+    define(
+      'vllm:estimated_write_bytes_per_gpu_total',
+      "Bytes written to a device's memory, estimated with --enable-mfu-metrics.",
+      ofCore,
+      (e) => [[{}, e.stats.estimatedWriteBytes]],
+    );
     define('vllm:prompt_tokens_total', 'Prompt tokens.', {}, (e) => [[{}, e.promptTokens]]);
     define(
       'vllm:prompt_tokens_by_source_total',

@@ -27,9 +27,17 @@ interface EngineWindow {
   hasNewStats: boolean;
   /** When the window began; null before there were any. */
   drafts: DraftCounts | null;
+  /** When the window began. */
+  estimated: Estimated;
 }
 
-/** The periodic line of throughput, queue and cache use, one an engine (and one of its drafts, if there were any), as long as it has something to do and once after. */
+/** What steps have taken on one device (`--enable-mfu-metrics`). */
+interface Estimated {
+  flops: number;
+  bytes: number;
+}
+
+/** The periodic line of throughput, queue and cache use, one an engine (more where it speculates, or its work is estimated), as long as it has something to do and once after. */
 export class StatLogger {
   private readonly windows: EngineWindow[];
   private windowStartMs: number;
@@ -41,6 +49,7 @@ export class StatLogger {
       stats: null,
       hasNewStats: false,
       drafts: null,
+      estimated: estimatedBy(null),
     }));
     this.windowStartMs = options.now();
   }
@@ -57,18 +66,24 @@ export class StatLogger {
     const nowMs = this.options.now();
     const elapsedSeconds = (nowMs - this.windowStartMs) / 1000;
     this.windowStartMs = nowMs;
+    const perSecond = (amount: number) => (elapsedSeconds > 0 ? amount / elapsedSeconds : 0);
     for (const [index, window] of this.windows.entries()) {
       const promptTokens = totals[index]!.promptTokens - window.totals.promptTokens;
       const generationTokens = totals[index]!.generationTokens - window.totals.generationTokens;
       const isRunning = window.hasNewStats && window.stats!.numRunning > 0;
       const isActive = promptTokens + generationTokens > 0 || isRunning;
       if (isActive || window.wasActive) {
-        const perSecond = (tokens: number) => (elapsedSeconds > 0 ? tokens / elapsedSeconds : 0);
         this.options.log(lineOf(index, perSecond(promptTokens), perSecond(generationTokens), window.stats));
       }
       const drafts = draftsOfWindow(window.drafts, window.stats, elapsedSeconds);
       if (drafts !== null) this.options.log(`${nameOf(index)}: ${drafts}`);
       window.drafts = window.stats;
+      const estimated = estimatedBy(window.stats);
+      if (estimated.flops > window.estimated.flops) {
+        const [flops, bytes] = [estimated.flops - window.estimated.flops, estimated.bytes - window.estimated.bytes];
+        this.options.log(estimateLineOf(index, perSecond(flops), perSecond(bytes)));
+      }
+      window.estimated = estimated;
       window.totals = totals[index]!;
       window.wasActive = isActive;
       window.hasNewStats = false;
@@ -88,6 +103,17 @@ function lineOf(index: number, promptRate: number, generationRate: number, stats
     `KV cache usage: ${percent(stats?.kvCacheUsage ?? 0)}`,
     `Prefix cache hit rate: ${percent(hitRate)}`,
   ].join(', ');
+}
+
+/** In three decimals, for what a CPU does is little in these units. */
+function estimateLineOf(index: number, flopRate: number, byteRate: number): string {
+  return `${nameOf(index)}: MFU: ${(flopRate / 1e12).toFixed(3)} TF/s/device ${(byteRate / 1e9).toFixed(1)} GB/s/device`;
+}
+
+function estimatedBy(stats: SchedulerStats | null): Estimated {
+  return stats === null
+    ? { flops: 0, bytes: 0 }
+    : { flops: stats.estimatedFlops, bytes: stats.estimatedReadBytes + stats.estimatedWriteBytes };
 }
 
 function nameOf(index: number): string {

@@ -4,6 +4,7 @@ import { DenseHead, type DenseLayer } from '../layers/dense-head.ts';
 import type { TensorParallel } from '../layers/layer-context.ts';
 import type { LinearAdapters } from '../layers/linear-adapters.ts';
 import { type LinearMethod, unquantizedLinearMethod } from '../layers/linear-method.ts';
+import type { ModelWork } from '../layers/model-work.ts';
 import { RotaryEmbeddings } from '../layers/rotary-embedding.ts';
 import { Workspace } from '../layers/workspace.ts';
 import type { Fp8View, TensorView, WeightSource } from '../loader/weight-source.ts';
@@ -38,6 +39,8 @@ export interface LoadModelOptions {
   quantization?: string | null;
   /** Where linear layers register for adapters; absent or null: there will be none. */
   adapters?: LinearAdapters | null;
+  /** Is told what computing the model takes; absent: nobody asks. */
+  work?: ModelWork;
 }
 
 /**

@@ -1,6 +1,11 @@
 import type { Device, DevicePtr, QuantizedLinear } from '../device/device.ts';
 import { QUANTIZATION_CODES, type QuantizationScheme } from '../device/quantization-scheme.ts';
-import { type ExpertLinearSpec, type GroupedLinearKernel, uploadAddresses } from '../layers/grouped-linear.ts';
+import {
+  type ExpertLinearSpec,
+  type GroupedLinearKernel,
+  totalBytes,
+  uploadAddresses,
+} from '../layers/grouped-linear.ts';
 import type { LinearKernel } from '../layers/linear-method.ts';
 
 /** Multiplies with a weight as `Device.packQuantizedLinear` gave it. */
@@ -31,6 +36,7 @@ export class QuantizedLinearKernel implements LinearKernel {
 /** The same for the experts of a mixture. */
 export class QuantizedGroupedLinear implements GroupedLinearKernel {
   readonly outFeatures: number;
+  readonly bytes: number;
   private readonly inFeatures: number;
   private readonly numExperts: number;
   private readonly schemeCode: number;
@@ -46,6 +52,7 @@ export class QuantizedGroupedLinear implements GroupedLinearKernel {
       device.packQuantizedLinear(matrices(expert), scheme, purpose),
     );
     this.outFeatures = packed[0]!.n;
+    this.bytes = totalBytes(packed);
     this.inFeatures = packed[0]!.k;
     this.numExperts = numExperts;
     this.schemeCode = QUANTIZATION_CODES[scheme];

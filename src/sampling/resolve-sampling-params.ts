@@ -16,6 +16,7 @@ import type {
   SamplingParams,
   ThinkingBudgetParams,
 } from './sampling-params.ts';
+import { SAMPLING_RANGES } from './sampling-ranges.ts';
 import type { StructuredOutputsParams } from './structured-outputs-params.ts';
 
 /** The sampling fields of a request, in the API's names; null and undefined mean that the request leaves them to the server. */
@@ -201,19 +202,13 @@ function checkRanges(params: SamplingParams): void {
   }
   checkPenalty('presence_penalty', params.presencePenalty);
   checkPenalty('frequency_penalty', params.frequencyPenalty);
-  const repetition = pythonFloat(params.repetitionPenalty);
-  if (!Number.isFinite(params.repetitionPenalty)) {
-    throw new ValidationError(`repetition_penalty must be a finite number, got ${repetition}.`);
-  }
-  if (params.repetitionPenalty <= 0) {
-    throw new ValidationError(`repetition_penalty must be greater than zero, got ${repetition}.`);
-  }
+  checkRepetitionPenalty(params.repetitionPenalty);
   checkTemperature(params.temperature);
-  if (!(params.topP > 0 && params.topP <= 1)) throw floatError('top_p', 'must be in (0, 1]', params.topP);
-  if (params.topK < -1) {
+  if (!SAMPLING_RANGES.top_p.accepts(params.topP)) throw floatError('top_p', 'must be in (0, 1]', params.topP);
+  if (!SAMPLING_RANGES.top_k.accepts(params.topK)) {
     throw new ValidationError(`top_k must be 0 (disable), or at least 1, got ${pythonInt(params.topK)}.`);
   }
-  if (!(params.minP >= 0 && params.minP <= 1)) {
+  if (!SAMPLING_RANGES.min_p.accepts(params.minP)) {
     throw new ValidationError(`min_p must be in [0, 1], got ${pythonFloat(params.minP)}.`);
   }
   checkLengths(params);
@@ -223,10 +218,16 @@ function checkPenalty(name: string, value: number): void {
   if (!(value >= -2 && value <= 2)) throw new ValidationError(`${name} must be in [-2, 2], got ${pythonFloat(value)}.`);
 }
 
+function checkRepetitionPenalty(penalty: number): void {
+  if (SAMPLING_RANGES.repetition_penalty.accepts(penalty)) return;
+  const rule = Number.isFinite(penalty) ? 'greater than zero' : 'a finite number';
+  throw new ValidationError(`repetition_penalty must be ${rule}, got ${pythonFloat(penalty)}.`);
+}
+
 function checkTemperature(temperature: number): void {
+  if (SAMPLING_RANGES.temperature.accepts(temperature)) return;
   if (!Number.isFinite(temperature)) throw floatError('temperature', 'must be a finite number', temperature);
-  if (temperature < 0) throw floatError('temperature', 'must be non-negative', temperature);
-  if (temperature > 2) throw floatError('temperature', 'must be in [0, 2]', temperature);
+  throw floatError('temperature', temperature < 0 ? 'must be non-negative' : 'must be in [0, 2]', temperature);
 }
 
 function floatError(name: string, rule: string, value: number): ValidationError {
@@ -234,7 +235,8 @@ function floatError(name: string, rule: string, value: number): ValidationError 
 }
 
 function checkLengths({ maxTokens, minTokens, logprobs, promptLogprobs }: SamplingParams): void {
-  if (maxTokens < 1) {
+  // In a program Infinity is as many as fit.
+  if (maxTokens !== Number.POSITIVE_INFINITY && !SAMPLING_RANGES.max_tokens.accepts(maxTokens)) {
     throw parameterError(`max_tokens must be at least 1, got ${pythonInt(maxTokens)}.`, 'max_tokens', maxTokens);
   }
   if (minTokens < 0) {

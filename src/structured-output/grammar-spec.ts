@@ -1,5 +1,6 @@
 import { ValidationError } from '../errors/validation-error.ts';
 import type { GrammarSpec } from '../sampling/structured-outputs-params.ts';
+import { largeInteger } from './large-integer.ts';
 
 /** The ways in which a request can say what its output must be. */
 export type Constraint =
@@ -117,11 +118,17 @@ function preparedSchema(schema: unknown, options: JsonOptions): Record<string, u
   };
 }
 
-/** A schema as an object, closed where that is asked for. Throws ValidationError for what is no schema. */
+/** A schema as an object, closed where that is asked for. Throws ValidationError for what is no schema, or asks for an integer that can't be written. */
 export function checkedSchema(schema: unknown, options: JsonOptions): Record<string, unknown> {
   if (schema === true) return {};
   if (!isObject(schema)) {
     throw new ValidationError(`Grammar error: a JSON schema is an object, not ${JSON.stringify(schema)}`);
+  }
+  const pointer = largeInteger(schema);
+  if (pointer !== null) {
+    throw new ValidationError(
+      `Grammar error: integers beyond 2^53 can not be told apart, so no value can be held to one (at ${pointer} of the schema)`,
+    );
   }
   return options.disableAdditionalProperties ? (closeObjects(schema) as Record<string, unknown>) : schema;
 }

@@ -1,7 +1,7 @@
 type Json = Record<string, unknown>;
 
 /** A part of a schema that is a schema itself, and where it is: a JSON pointer from the whole. */
-interface Subschema {
+export interface Subschema {
   schema: unknown;
   pointer: string;
 }
@@ -53,7 +53,8 @@ export async function schemaFault(
   return place?.pointer || null;
 }
 
-function subschemas({ schema, pointer }: Subschema): Subschema[] {
+/** The parts of a schema that are schemas themselves. */
+export function subschemas({ schema, pointer }: Subschema): Subschema[] {
   if (!isObject(schema)) return [];
   const at = (keyword: string, key: string | number, part: unknown) => ({
     schema: part,

@@ -3,9 +3,11 @@ import type { BaoConfig } from '../config/bao-config.ts';
 import { tokensPerDecode } from '../config/speculative-config.ts';
 import { createDevice } from '../device/create-device.ts';
 import type { Device, DevicePtr } from '../device/device.ts';
+import { dtypeBytes } from '../device/dtype.ts';
 import { MemoryScope } from '../device/memory-scope.ts';
 import { freeOnFailure } from '../device/release.ts';
 import type { KvCacheConfig, KvCacheSpec } from '../kv-cache/kv-cache-spec.ts';
+import { ModelWork } from '../layers/model-work.ts';
 import { openWeights } from '../loader/open-weights.ts';
 import type { WeightSource } from '../loader/weight-source.ts';
 import { logger } from '../logging/logger.ts';
@@ -39,6 +41,7 @@ export class Worker {
   private model: LoadedModel | null = null;
   /** Who guesses for it; null: nobody. */
   private draft: CausalLM | null = null;
+  private work: ModelWork | null = null;
   /** The memory of their weights; null before they are loaded and while they are asleep. */
   private weights: MemoryScope | null = null;
   private kvCacheConfig: KvCacheConfig | null = null;
@@ -78,6 +81,7 @@ export class Worker {
     }
     const started = performance.now();
     const memory = new MemoryScope(this.requireDevice());
+    this.work = new ModelWork(dtypeBytes(memory.activationDtype));
     const weights = await this.openWeights(model.folder);
     const dense: DenseModuleWeights[] = [];
     try {
@@ -97,6 +101,7 @@ export class Worker {
         maxModelLen: model.maxModelLen,
         tensorParallel: { rank: 0, size: 1 },
         adapters: this.loraLayers,
+        work: this.work,
       };
       this.model = await loadFor(model.pooling, options, dense);
       this.rehearse(memory, this.model, options);
@@ -120,8 +125,9 @@ export class Worker {
     const weights = await this.openWeights(folder);
     try {
       const { maxNumSeqs } = this.config.scheduler;
+      const { work: _, ...common } = options;
       const limits = { maxNumTokens: maxDraftTokens({ ...options, maxNumSeqs }), maxLogitRows: maxNumSeqs };
-      const model = await loadModel({ ...options, ...limits, config, weights, quantization, adapters: null });
+      const model = await loadModel({ ...common, ...limits, config, weights, quantization, adapters: null });
       this.rehearse(options.device, { kind: 'causal', model }, limits);
       return model;
     } finally {
@@ -132,6 +138,12 @@ export class Worker {
   private openWeights(folder: string): Promise<WeightSource> {
     const { model, load } = this.config;
     return openWeights(folder, { loadFormat: load.loadFormat, seed: model.seed, dtype: model.dtype });
+  }
+
+  /** What computing the loaded model takes. */
+  modelWork(): ModelWork {
+    if (this.work === null) throw new Error('the worker has no model: loadModel comes first');
+    return this.work;
   }
 
   kvCacheSpecs(): Map<string, KvCacheSpec> {

@@ -17,7 +17,7 @@ beforeAll(async () => {
   });
   const flags = [
     ...['demo', '--enable-lora', '--lora-modules', 'pirate=demo-pirate', '--enable-prompt-tokens-details'],
-    ...['--enable-auto-tool-choice', '--tool-call-parser', 'hermes', '--max-num-seqs', '2'],
+    ...['--enable-auto-tool-choice', '--tool-call-parser', 'hermes', '--max-num-seqs', '2', '--enable-mfu-metrics'],
     ...['--otlp-traces-endpoint', `http://127.0.0.1:${collector.port}/v1/traces`],
   ];
   server = await startBao(flags);
@@ -90,6 +90,25 @@ test('metrics move by what requests ask for and get', async () => {
   expect(invocations.map(({ labels }) => labels)).toEqual([expect.objectContaining(parsed)]);
   expect(value('http_requests_total', { handler: '/v1/completions', method: 'POST', status: '2xx' })).toBe(4);
   expect(value('http_requests_total', { handler: '/v1/chat/completions', method: 'POST', status: '2xx' })).toBe(1);
+});
+
+/** The demo model: 6 layers of 8 heads of 32, 2 of keys and values, 256 wide, with an MLP of 704, over 2048 tokens. */
+const WEIGHTS_OF_LAYERS = 6 * (256 * (8 + 2 * 2) * 32 + 8 * 32 * 256 + 3 * 256 * 704);
+const WEIGHTS_OF_HEAD = 256 * 2048;
+
+test('estimated work grows by that of the tokens that a request asks for', async () => {
+  const prompt = Array.from({ length: 21 }, (_, i) => 900 + i);
+  const numbersOf = (page: string) =>
+    ['flops', 'read_bytes', 'write_bytes'].map((name) => sampleOf(page, `vllm:estimated_${name}_per_gpu_total`));
+  const before = numbersOf(await metrics());
+  await complete(server, { model: 'demo', prompt, max_tokens: 4, ignore_eos: true });
+  const [flops, readBytes, writeBytes] = numbersOf(await metrics()).map((value, i) => value - before[i]!);
+  const [numSteps, numTokens] = [4, 21 + 3];
+  const pairs = 21 * 21 + 22 + 23 + 24;
+  expect(flops).toBe(2 * numTokens * WEIGHTS_OF_LAYERS + 2 * numSteps * WEIGHTS_OF_HEAD + 6 * 4 * 8 * 32 * pairs);
+  // An element has two bytes or four, as the processor computes.
+  expect(readBytes).toBeGreaterThan(2 * numSteps * (WEIGHTS_OF_LAYERS + WEIGHTS_OF_HEAD));
+  expect(writeBytes).toBeGreaterThan(2 * (numTokens * 6 * (256 + 4 * 64 + 256 + 3 * 704 + 256) + numSteps * 2048));
 });
 
 test('gauges tell what runs and waits, adapters too, and the end of what a client drops', async () => {

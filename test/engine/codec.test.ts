@@ -161,6 +161,9 @@ const stats = fc.record({
   numScheduledTokens: f64,
   stepMs: f64,
   hostMs: f64,
+  estimatedFlops: f64,
+  estimatedReadBytes: f64,
+  estimatedWriteBytes: f64,
 });
 
 const coreMessage: fc.Arbitrary<CoreMessage> = fc.oneof(

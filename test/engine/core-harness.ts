@@ -3,6 +3,7 @@ import { ClientConnection, CoreConnection, createCoreLink } from '../../src/engi
 import { CoreStatus } from '../../src/engine/core-status.ts';
 import type { CoreMessage, EngineCoreOutput, EngineCoreRequest } from '../../src/engine/messages.ts';
 import type { Executor } from '../../src/executor/executor.ts';
+import { ModelWork } from '../../src/layers/model-work.ts';
 import { DEFAULT_SAMPLING_PARAMS, type SamplingParams } from '../../src/sampling/sampling-params.ts';
 import { Scheduler } from '../../src/scheduler/scheduler.ts';
 import type { SchedulerOutput } from '../../src/scheduler/scheduler-output.ts';
@@ -20,6 +21,9 @@ export class CountingExecutor implements Executor {
   async loadModel() {}
   kvCacheSpecs() {
     return new Map();
+  }
+  modelWork() {
+    return new ModelWork(4);
   }
   determineAvailableMemory() {
     return 0;

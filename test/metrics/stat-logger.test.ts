@@ -21,6 +21,9 @@ const STATS: SchedulerStats = {
   numScheduledTokens: 0,
   stepMs: 0,
   hostMs: 0,
+  estimatedFlops: 0,
+  estimatedReadBytes: 0,
+  estimatedWriteBytes: 0,
 };
 
 function start(numEngines = 1) {
@@ -70,6 +73,21 @@ test('drafts of a window have a line of their own, as vLLM’s', async () => {
   expect(second).toContain('Mean acceptance length: 2.50, Accepted throughput: 3.00 tokens/s');
   expect(second).toContain('Per-position acceptance rate: 0.750, 0.500, 0.200, 0.050, ');
   expect(await tickAfter(10_000)).toHaveLength(1);
+});
+
+test('what steps are estimated to take has a line of its own, by the second', async () => {
+  const { statLogger, add, tickAfter } = start();
+  add(0, 100, 1);
+  statLogger.onStats(0, { ...STATS, estimatedFlops: 4e12, estimatedReadBytes: 3e10, estimatedWriteBytes: 1e10 });
+  const [, line] = await tickAfter(10_000);
+  expect(line).toBe('Engine 000: MFU: 0.400 TF/s/device 4.0 GB/s/device');
+  add(0, 0, 1);
+  statLogger.onStats(0, { ...STATS, estimatedFlops: 5e12, estimatedReadBytes: 3.5e10, estimatedWriteBytes: 1e10 });
+  expect(await tickAfter(1000)).toEqual([
+    expect.stringContaining('Avg generation throughput: 1.0'),
+    'Engine 000: MFU: 1.000 TF/s/device 5.0 GB/s/device',
+  ]);
+  expect(await tickAfter(1000)).toHaveLength(1);
 });
 
 test('silence while nothing happens, but one line after the last activity', async () => {

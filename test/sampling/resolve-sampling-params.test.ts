@@ -7,6 +7,8 @@ import {
   type SamplingContext,
   type SamplingFields,
 } from '../../src/sampling/resolve-sampling-params.ts';
+import type { DefaultSamplingParams } from '../../src/sampling/sampling-params.ts';
+import { SAMPLING_RANGES } from '../../src/sampling/sampling-ranges.ts';
 import { createTokenizer } from '../../src/tokenizer/create-tokenizer.ts';
 
 const tokenizer = await createTokenizer(join(import.meta.dir, '../../models/demo'), { mode: 'js' });
@@ -163,6 +165,24 @@ describe('refused', () => {
     expect(refusal({ bad_words: words }).message).toContain('The max number is 128');
   });
 });
+
+test.each(Object.entries(SAMPLING_RANGES))(
+  '%s: what an operator may set as a default, a request may say',
+  (name, range) => {
+    const isTaken = (value: number) => {
+      // max_tokens comes resolved.
+      const { max_tokens: maxTokens = 16, ...fields }: DefaultSamplingParams = { [name]: value };
+      try {
+        resolve(fields, { maxTokens });
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    const values = [-2, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 1e9, Number.NaN, Number.NEGATIVE_INFINITY];
+    expect(values.filter(isTaken)).toEqual(values.filter(range.accepts));
+  },
+);
 
 describe('repetition detection', () => {
   const detection = (max_pattern_size?: number, min_pattern_size?: number, min_count?: number) =>

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test';
+import { describe, expect, spyOn, test } from 'bun:test';
 import { CHAT, COMPLETIONS, type Json, messages, testServer } from './http.ts';
 
 const script = () => ({ tokenIds: [298, 454, 304] });
@@ -52,6 +52,25 @@ describe('bodies', () => {
     }
     const prompt = Array(300_000).fill(5);
     expect((await server.postJson(COMPLETIONS, { prompt })).body.error.message).toContain('maximum context length');
+  });
+
+  test('names and strings by the million are refused before they are parsed', async () => {
+    const server = await testServer();
+    const million = (part: string) => `${part},`.repeat(1e6);
+    const parse = spyOn(JSON, 'parse');
+    try {
+      for (const text of [`{${million('"a\\\\": 1')}"b": 2}`, `[${million('"\\""')}1]`, `[${million('[]')}1]`]) {
+        const response = await server.post(COMPLETIONS, text);
+        expect(response.status).toBe(400);
+        expect(await response.text()).toContain('The request body has more than 262144 values');
+      }
+      expect(parse).not.toHaveBeenCalled();
+    } finally {
+      parse.mockRestore();
+    }
+    // Within a string there is nothing to count.
+    const { body } = await server.postJson(COMPLETIONS, { prompt: '{["\\'.repeat(200_000) });
+    expect(body.error.message).not.toContain('values');
   });
 
   test('broken UTF-8', async () => {

@@ -187,6 +187,29 @@ describe.each(['cpu', 'cuda-emulation'] as const)('a worker on %s', (device) => 
     }
   });
 
+  test('counts the bytes of quantized weights as those that they have', async () => {
+    const bytesAs = async (quantization: string | null) => {
+      const allocations = new Allocations(device);
+      try {
+        const args = { ...GOLDEN('qwen3_moe'), loadFormat: 'dummy', dtype: 'float32', quantization } as const;
+        const { worker } = await startWorker(device, args);
+        const work = worker.modelWork();
+        const step = work.newStep();
+        // So many tokens that each expert has some.
+        step.addSequence(MAX_TOKENS, MAX_TOKENS, 1);
+        worker.shutdown();
+        const weights = allocations.taken.filter(({ purpose }) => purpose === 'weights');
+        return { inMemory: weights.reduce((sum, { bytes }) => sum + bytes, 0), read: work.estimate(step).readBytes };
+      } finally {
+        allocations.end();
+      }
+    };
+    const [float32, int8, int4] = [await bytesAs(null), await bytesAs('int8'), await bytesAs('int4')];
+    expect(int8.inMemory).toBeLessThan(float32.inMemory);
+    expect(float32.read - int8.read).toBe(float32.inMemory - int8.inMemory);
+    expect(float32.read - int4.read).toBe(float32.inMemory - int4.inMemory);
+  });
+
   test.each([
     ['prompt log probabilities', 'prompt logprobs', { promptLogprobs: 2 }],
     ['more log probabilities than most want', 'sampling', { logprobs: -1 }],

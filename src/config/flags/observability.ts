@@ -7,6 +7,11 @@ export const observabilityFlags = {
     default: false,
     help: 'No periodic line of throughput, queue and cache use in the log.',
   },
+  'enable-mfu-metrics': {
+    type: 'boolean',
+    default: false,
+    help: 'Estimate what each step computes and how many bytes it reads and writes, for the metrics vllm:estimated_*_per_gpu_total and a periodic line in the log.',
+  },
   'otlp-traces-endpoint': {
     type: 'string',
     default: null,

@@ -13,6 +13,7 @@ import { EngineCore } from './engine-core.ts';
 import type { CoreReady } from './handshake.ts';
 import { NgramDrafter } from './ngram-drafter.ts';
 import { StepLog } from './step-log.ts';
+import { StepWork } from './step-work.ts';
 
 const log = logger('core');
 
@@ -36,7 +37,7 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
   const { kvCache, maxModelLen } = sizeKvCache(config, executor);
   executor.initializeFromConfig(kvCache);
 
-  const { scheduler, cache, speculative } = config;
+  const { scheduler, cache, speculative, observability } = config;
   const core = new EngineCore(
     executor,
     new Scheduler(
@@ -60,10 +61,12 @@ export async function createEngineCore(context: EngineCoreContext): Promise<{ co
       maxInFlight: scheduler.asyncScheduling ? 2 : 1,
       seed: config.model.seed + coreIndex,
       stepLog: new StepLog({
-        logsAll: config.observability.enableLoggingIterationDetails,
-        slowStepMs: config.observability.logSlowSteps === null ? null : config.observability.logSlowSteps * 1000,
+        logsAll: observability.enableLoggingIterationDetails,
+        slowStepMs: observability.logSlowSteps === null ? null : observability.logSlowSteps * 1000,
       }),
       ngramDrafter: speculative?.method === 'ngram' ? new NgramDrafter(speculative) : null,
+      stepWork:
+        observability.enableMfuMetrics && !observability.disableLogStats ? new StepWork(executor.modelWork()) : null,
       // The front end that checked the request has registered the vocabulary.
       structuredOutputs: new StructuredOutputManager((name) => createGrammarBackend(name, config)),
     },

@@ -13,6 +13,7 @@ import type { NgramDrafter } from './ngram-drafter.ts';
 import { SeedSequence } from './seed-sequence.ts';
 import { SleepControl } from './sleep-control.ts';
 import type { StepLog } from './step-log.ts';
+import type { StepWork } from './step-work.ts';
 import { UtilityCalls } from './utility-calls.ts';
 
 /** Counters go to the client at most this often. */
@@ -29,6 +30,8 @@ export interface EngineCoreOptions {
   seed: number;
   /** Default: no step is told of. */
   stepLog?: StepLog;
+  /** Default null: what steps take is not estimated. */
+  stepWork?: StepWork | null;
   /** Default: requests with a grammar end with an error. */
   structuredOutputs?: StructuredOutputManager;
   /** Guesses by what stands in the texts. Default: nobody does, unless the executor has a draft model. */
@@ -204,6 +207,7 @@ export class EngineCore {
     this.finishedMs = now;
     this.numSteps++;
     this.numScheduledTokens += scheduled.totalNumScheduledTokens;
+    this.options.stepWork?.add(scheduled);
     this.status.addProgress(scheduled.totalNumScheduledTokens);
     const updates = this.scheduler.updateFromOutput(scheduled, result);
     for (const update of updates) this.constrained.follow(update);
@@ -276,6 +280,7 @@ export class EngineCore {
 
   private stats(): SchedulerStats {
     // The last step's statistics go out within its turn, and have the device's time of it.
+    const work = this.options.stepWork?.totals;
     const stepMs = this.stepMs + (this.turnStartedMs === null ? 0 : performance.now() - this.turnStartedMs);
     return {
       ...this.schedulerCounters(),
@@ -283,6 +288,9 @@ export class EngineCore {
       numScheduledTokens: this.numScheduledTokens,
       stepMs,
       hostMs: stepMs - this.deviceMs,
+      estimatedFlops: work?.flops ?? 0,
+      estimatedReadBytes: work?.readBytes ?? 0,
+      estimatedWriteBytes: work?.writeBytes ?? 0,
     };
   }
 

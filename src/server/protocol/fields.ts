@@ -116,6 +116,7 @@ export const stringOrStrings = coercing<string | string[]>(
 /** A list whose every item is an integer, checked without an issue per item: prompts have a hundred thousand of them. */
 export const integers = coercing<number[]>({ type: 'array', items: { type: 'integer' } }, (input) => {
   if (!Array.isArray(input)) return { error: 'list_type: Input should be a valid list' };
+  if (input.every(Number.isInteger)) return { value: input };
   const values: number[] = [];
   for (let i = 0; i < input.length; i++) {
     const coerced = toInteger(input[i]);

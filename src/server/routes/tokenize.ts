@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { ValidationError } from '../../errors/validation-error.ts';
+import { decodeInSlices } from '../../tokenizer/decode-in-slices.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { renderChatPrompt } from '../generation/prompt.ts';
 import { describeRoute } from '../openapi/describe-route.ts';
@@ -41,7 +42,7 @@ export function registerTokenize(app: ServerApp, context: ServerContext): void {
     const tokenizer = requireTokenizer(context);
     const unknown = tokens.find((id) => id < 0 || id >= tokenizer.vocabSize);
     if (unknown !== undefined) throw new ValidationError(`Token id ${unknown} is out of vocabulary`, 'tokens');
-    return c.json({ prompt: tokenizer.decode(tokens, { skipSpecialTokens: false }) });
+    return c.json({ prompt: await decodeInSlices(tokenizer, tokens) });
   });
 
   if (config.frontend.enableTokenizerInfoEndpoint) {
