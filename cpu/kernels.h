@@ -16,7 +16,7 @@ namespace bao {
 //   bfloat16          [n / 16][k / 2][16][2]   pairs along k: what VDPBF16PS wants, and a shift and a mask for the others
 // Where there are matrix tiles (avx512_amx), bfloat16 has zeros up to a k that is a multiple of 32.
 // Where halves are multiplied (avx512_fp16 both, avx512_amx float16 alone), bfloat16 and float16 are [k / 2][16][2] halves in each panel, then [16] float32 that
-// its columns' numbers are to be multiplied by; see kernels/packed_weight.h.
+// its columns' numbers are to be multiplied by; see kernels/linear/packed_weight.h.
 constexpr int64_t kPanelColumns = 16;
 // What a register tile takes at once, at most.
 constexpr int64_t kMaxTilePanels = 4;
@@ -130,7 +130,7 @@ static constexpr int64_t attention_partial_floats(int64_t group, int64_t head_di
   return attention_item_rows(group, kFewAttentionRows) * (padded_head_dim(head_dim) + 16);
 }
 static constexpr int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
-  // Of each row its query (a half of which takes as much as four floats, see kernels/attention_halves.h), scores and probabilities of a
+  // Of each row its query (a half of which takes as much as four floats, see kernels/attention/attention_halves.h), scores and probabilities of a
   // range, and two states; copies of tiles of keys in the cache's type, and ones that rows share.
   const int64_t rows = round_up(attention_item_rows(group, kManyAttentionRows), 16), dim = padded_head_dim(head_dim);
   return rows * (6 * dim + 2 * kKeyRange) + (kKeyRange + 4 * kKeyTile) * round_up(dim, 64) + 1024;

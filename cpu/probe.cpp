@@ -110,7 +110,7 @@ __attribute__((target("avx512f,avx512bf16"))) double multiply_avx512_bf16() {
 
 // Older compilers, which don't know halves and AMX, make no kernels of them either.
 #if defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 12
-// (A register that was cleared and never loaded would be multiplied faster than others; what stands between the products is in kernels/matrix_tile.h,
+// (A register that was cleared and never loaded would be multiplied faster than others; what stands between the products is in kernels/linear/matrix_tile.h,
 // too.)
 double multiply_amx() {
   constexpr int64_t kProducts = 4;

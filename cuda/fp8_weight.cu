@@ -1,4 +1,4 @@
-// Weights of 8-bit floats, made on the device as the CPU makes them (cpu/kernels/fp8_linear.cpp).
+// Weights of 8-bit floats, made on the device as the CPU makes them (cpu/kernels/linear/fp8_linear.cpp).
 #include "fp8_linear.h"
 #include "grid_stride.cuh"
 

@@ -1,4 +1,4 @@
-// Arithmetic of groups of k that have a scale, in the CPU's order and with its roundings: nothing is fused. See cpu/kernels/quant_group.h.
+// Arithmetic of groups of k that have a scale, in the CPU's order and with its roundings: nothing is fused. See cpu/kernels/quant/quant_group.h.
 #pragma once
 
 #include "platform.h"

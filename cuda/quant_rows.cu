@@ -1,4 +1,4 @@
-// Rows of activations as int8, quantized as the CPU quantizes them (cpu/kernels/quant_activations.h).
+// Rows of activations as int8, quantized as the CPU quantizes them (cpu/kernels/quant/quant_activations.h).
 #include "quant_group.cuh"
 #include "quantized.h"
 #include "reduce.cuh"

@@ -1,4 +1,4 @@
-// Weights of 8 or 4 bits, made on the device as the CPU makes them (cpu/kernels/quant_weight.cpp).
+// Weights of 8 or 4 bits, made on the device as the CPU makes them (cpu/kernels/quant/quant_weight.cpp).
 #include "grid_stride.cuh"
 #include "quant_group.cuh"
 #include "quantized.h"

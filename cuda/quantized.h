@@ -1,4 +1,4 @@
-// Weights of 8 or 4 bits on the device, and products with them, for the ops of quant.cu. The arithmetic is the CPU's (cpu/kernels/quant.cpp), bit for
+// Weights of 8 or 4 bits on the device, and products with them, for the ops of quant.cu. The arithmetic is the CPU's (cpu/kernels/quant/quant.cpp), bit for
 // bit; the layout is row-major, of each output feature
 //   the words of its numbers, padded to whole 16 bytes; a word is 4 or 8 consecutive k, 8-bit numbers less 128, which is their zero point
 //   a word for each group of k with its scale (bfloat16, upper half) and zero point, padded likewise

@@ -11,7 +11,8 @@ import { cacheFolder, PACKAGE_ROOT } from '../src/package-layout.ts';
 import { type CompileJob, compileAll, filesWith, findCompiler, progressLine, run } from './compiler.ts';
 
 const SOURCES = join(PACKAGE_ROOT, 'cpu');
-const KERNELS = join(SOURCES, 'kernels');
+/** What is compiled for each instruction set: families of ops in folders of their own, and what they share. */
+const KERNEL_FOLDERS = ['.', 'attention', 'linear', 'quant'].map((family) => join(SOURCES, 'kernels', family));
 const LIBRARY = `libbao-cpu.${suffix}`;
 /** The library of an executable, which has no sources. */
 const PREBUILT = join(PACKAGE_ROOT, 'prebuilt', LIBRARY);
@@ -116,6 +117,12 @@ export async function ageOf(compiler: string): Promise<CompilerAge> {
   );
 }
 
+/** By name; no two in different folders share one. */
+function kernelSources(): Map<string, string> {
+  const sources = KERNEL_FOLDERS.flatMap((folder) => filesWith(folder, /\.cpp$/));
+  return new Map(sources.map((source) => [basename(source, '.cpp'), source]));
+}
+
 /** What the processor says of itself, but for what the system does not let a process use; null where the system has no such file. */
 function cpuinfo(): string | null {
   if (!existsSync('/proc/cpuinfo')) return null;
@@ -160,7 +167,7 @@ export function libraryContents(
 ): LibraryContents {
   const known = Object.keys(INSTRUCTION_SETS).filter((set) => compiler === 'knows all' || !NEWEST_SETS.includes(set));
   const sets = which === 'all' ? known : runnableSets(known, info);
-  const files = filesWith(KERNELS, /\.cpp$/).map((source) => basename(source, '.cpp'));
+  const files = [...kernelSources().keys()];
   const versions = sets.flatMap((set) =>
     files.filter((file) => INSTRUCTION_SETS[set]!.only?.includes(file) ?? true).map((file) => ({ set, file })),
   );
@@ -248,7 +255,7 @@ function libraryHash(contents: LibraryContents, sources = sourcesHash()): string
 }
 
 function sourcesHash(): bigint {
-  return contentHash([...filesWith(SOURCES, /\.(cpp|h)$/), ...filesWith(KERNELS, /\.(cpp|h)$/)]);
+  return contentHash([SOURCES, ...KERNEL_FOLDERS].flatMap((folder) => filesWith(folder, /\.(cpp|h)$/)));
 }
 
 function contentHash(files: readonly string[]): bigint {
@@ -284,8 +291,9 @@ function findBuilt(cache: string, hashes: readonly string[]): string | null {
 
 /** The versions of kernels, and every other source once. */
 export function compileJobs({ versions, lowest }: LibraryContents, scratch: string): CompileJob[] {
+  const sources = kernelSources();
   const jobs = versions.map(({ set, file }) => ({
-    source: join(KERNELS, `${file}.cpp`),
+    source: sources.get(file)!,
     object: join(scratch, `${file}.${set}.o`),
     flags: [...FLAGS, ...KERNEL_FLAGS, ...INSTRUCTION_SETS[set]!.flags],
   }));

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "packed_weight.h"
-#include "panel_stream.h"
+#include "../panel_stream.h"
 
 namespace bao::BAO_ISA {
 namespace {

@@ -1,5 +1,5 @@
 // Writes keys and values into the paged cache.
-#include "float8.h"
+#include "../float8.h"
 
 namespace bao::BAO_ISA {
 namespace {

@@ -4,7 +4,7 @@
 // Registers 0 and 1 are sums, 2 and 3 rows of x, 4 and 5 weights of one panel, 6 and 7 of the other; 4-bit groups fill half of them.
 #pragma once
 
-#include "matrix_registers.h"
+#include "../matrix_registers.h"
 #include "quant_tile.h"
 
 namespace bao::BAO_ISA {

@@ -1,9 +1,9 @@
 // What the quantization of weights and that of activations share: groups of k with a scale each.
 #pragma once
 
-#include "../quant.h"
+#include "../../quant.h"
 
-#include "simd.h"
+#include "../simd.h"
 
 namespace bao::BAO_ISA {
 namespace {

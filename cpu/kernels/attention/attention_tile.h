@@ -1,8 +1,8 @@
 // Register tiles of attention: scores of some rows of queries against keys, and sums of values weighted by probabilities.
 #pragma once
 
-#include "float8.h"
-#include "prefetch.h"
+#include "../float8.h"
+#include "../prefetch.h"
 
 namespace bao::BAO_ISA {
 namespace {

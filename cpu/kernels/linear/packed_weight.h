@@ -1,8 +1,8 @@
 // How weights lie in panels of kPanelColumns output features (see kernels.h) in this instruction set.
 #pragma once
 
-#include "float8.h"
-#include "halves.h"
+#include "../float8.h"
+#include "../halves.h"
 
 namespace bao::BAO_ISA {
 namespace {

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "attention_tile.h"
-#include "matrix_registers.h"
+#include "../matrix_registers.h"
 
 #if defined(__AMX_BF16__)
 namespace bao::BAO_ISA {

@@ -1,6 +1,6 @@
 // Products with weights of 8-bit floats: those of `linear` with the float32 weights that number times scale gives, bit for bit. A few
 // rows widen the numbers in registers as they pass; many share a block of a panel that was widened once.
-#include "float8.h"
+#include "../float8.h"
 #include "linear_tile.h"
 
 namespace bao::BAO_ISA {

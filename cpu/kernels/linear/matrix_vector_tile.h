@@ -3,7 +3,7 @@
 #pragma once
 
 #include "linear_tile.h"
-#include "matrix_registers.h"
+#include "../matrix_registers.h"
 
 namespace bao::BAO_ISA {
 namespace {

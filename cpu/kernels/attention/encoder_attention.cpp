@@ -1,6 +1,6 @@
 // Bidirectional attention with online softmax. A work item is one head and up to kEncoderQueries queries of one sequence; keys
 // are taken in tiles of kKeyTile from the sequence's start. A row's arithmetic is a function of its own sequence only.
-#include "simd.h"
+#include "../simd.h"
 
 namespace bao::BAO_ISA {
 namespace {

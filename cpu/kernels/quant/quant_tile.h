@@ -1,7 +1,7 @@
 // Register tiles of products with quantized weights: R rows of x by NP panels, over words of k.
 #pragma once
 
-#include "panel_stream.h"
+#include "../panel_stream.h"
 #include "quant_activations.h"
 
 namespace bao::BAO_ISA {

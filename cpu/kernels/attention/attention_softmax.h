@@ -1,7 +1,7 @@
 // Running softmax of rows, and the memory that it is kept in.
 #pragma once
 
-#include "simd.h"
+#include "../simd.h"
 
 namespace bao::BAO_ISA {
 namespace {

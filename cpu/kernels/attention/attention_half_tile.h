@@ -5,7 +5,7 @@
 #pragma once
 
 #include "attention_tile.h"
-#include "halves.h"
+#include "../halves.h"
 
 #if defined(__AVX512FP16__)
 namespace bao::BAO_ISA {
