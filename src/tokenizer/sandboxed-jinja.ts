@@ -1,4 +1,5 @@
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { CompiledTemplate, type TemplateNode } from './compiled-template.ts';
 
 /** What a template may use up: it comes from a model's repository, or from a client where the operator allows it. */
 export interface RenderLimits {
@@ -22,6 +23,7 @@ export class TemplateRaisedError extends Error {}
 /** A compiled Jinja template in the dialect of chat templates (transformers' `apply_chat_template`). */
 export class JinjaTemplate {
   readonly program: ReturnType<typeof parse>;
+  readonly #compiled: CompiledTemplate;
   readonly #constants: Environment;
 
   /**
@@ -33,7 +35,9 @@ export class JinjaTemplate {
       throw new SyntaxError(`the template has ${source.length} characters, at most ${MAX_SOURCE_LENGTH} are allowed`);
     }
     this.program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
-    this.#constants = environmentOf(constants, GLOBALS);
+    const names = new Map(Object.entries({ ...GLOBALS, ...constants }));
+    this.#compiled = new CompiledTemplate(this.program as unknown as TemplateNode, names);
+    this.#constants = environmentOf(constants, GLOBAL_ENVIRONMENT);
   }
 
   /**
@@ -43,6 +47,8 @@ export class JinjaTemplate {
    * @throws TemplateRaisedError, or an Error that says what went wrong
    */
   render(variables: Record<string, unknown>, limits: RenderLimits = DEFAULT_RENDER_LIMITS): string {
+    const text = this.#compiled.render(variables, limits.size);
+    if (text !== null) return text;
     const environment = environmentOf(variables, this.#constants);
     return String(new LimitedInterpreter(environment, limits).run(this.program).value);
   }
@@ -85,7 +91,7 @@ class LimitedInterpreter extends Interpreter {
   }
 }
 
-const GLOBALS = environmentOf({
+const GLOBALS: Readonly<Record<string, unknown>> = {
   true: true,
   True: true,
   false: false,
@@ -97,7 +103,8 @@ const GLOBALS = environmentOf({
   },
   range,
   strftime_now: (format: unknown) => strftime(new Date(), String(format)),
-});
+};
+const GLOBAL_ENVIRONMENT = environmentOf(GLOBALS);
 
 /** Python's `range`, as a list. */
 function range(...bounds: unknown[]): number[] {
