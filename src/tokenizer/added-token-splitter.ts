@@ -3,15 +3,20 @@ import type { AddedTokenConfig } from './tokenizer-files.ts';
 /** Finds added tokens in texts: of those that begin at a place the longest, and what is found first counts. */
 export class AddedTokenSplitter {
   readonly #ids: ReadonlyMap<string, number>;
-  /** Lengths of tokens, longest first: a few, of whatever many tokens. */
-  readonly #lengths: readonly number[];
+  /** Lengths of tokens, longest first, with the characters that those of a length end with: a few, of whatever many tokens. */
+  readonly #lengths: readonly (readonly [length: number, ends: ReadonlySet<number>])[];
   /** The characters that tokens begin with; null: there are no tokens. */
   readonly #starts: RegExp | null;
 
   constructor(tokens: readonly AddedTokenConfig[]) {
     const given = tokens.filter(({ content }) => content !== '');
     this.#ids = new Map(given.map(({ content, id }) => [content, id]));
-    this.#lengths = [...new Set(given.map(({ content }) => content.length))].sort((a, b) => b - a);
+    const byLength = Map.groupBy(given, ({ content }) => content.length);
+    this.#lengths = [...byLength]
+      .map(
+        ([length, tokens]) => [length, new Set(tokens.map(({ content }) => content.charCodeAt(length - 1)))] as const,
+      )
+      .sort(([a], [b]) => b - a);
     const units = [...new Set(given.map(({ content }) => content.charCodeAt(0)))];
     const escaped = units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`);
     this.#starts = units.length === 0 ? null : new RegExp(`[${escaped.join('')}]`, 'g');
@@ -42,8 +47,8 @@ export class AddedTokenSplitter {
 
   /** 0: no token begins there. */
   #tokenLengthAt(text: string, at: number): number {
-    for (const length of this.#lengths) {
-      if (at + length <= text.length && this.#ids.has(text.slice(at, at + length))) return length;
+    for (const [length, ends] of this.#lengths) {
+      if (ends.has(text.charCodeAt(at + length - 1)) && this.#ids.has(text.slice(at, at + length))) return length;
     }
     return 0;
   }
