@@ -31,7 +31,6 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   readonly #whole: WholeTexts;
   /** The decoder surely holds nothing back. */
   #isClean = true;
-  readonly #skipsSpecialTokens: boolean;
   /** Spaces that may still be cut off; 0 as soon as something else came. */
   #strip: number;
 
@@ -40,16 +39,14 @@ class ByteDetokenizer implements IncrementalDetokenizer {
     options: DetokenizerOptions,
     stripStart: number,
   ) {
-    this.#skipsSpecialTokens = options.skipSpecialTokens;
     const prompt = visibleTail(tokenizer, options, 1);
     this.#strip = prompt.length > 0 ? 0 : stripStart;
-    this.#whole = WholeTexts.of(tokenizer);
+    this.#whole = WholeTexts.of(tokenizer, options.skipSpecialTokens);
   }
 
   push(tokenIds: readonly number[]): string {
     let text = '';
     for (const id of tokenIds) {
-      if (this.#skipsSpecialTokens && this.tokenizer.specialTokenIds.has(id)) continue;
       const added = this.#decode(id);
       // The text of a single token stays what it is: a string that others have seen is compared by its address.
       text = text === '' ? added : text + added;
@@ -60,7 +57,7 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   /** Most tokens are whole characters, whose text is known; only the others go through the decoder. */
   #decode(id: number): string {
     const whole = this.#whole.get(id);
-    if (whole !== null && this.#isClean) return whole;
+    if (whole !== null && (this.#isClean || whole === '')) return whole;
     const bytes = this.tokenizer.tokenBytes(id);
     if (bytes === null) return '';
     // Whole characters end whatever was held back before them.
@@ -81,37 +78,45 @@ class ByteDetokenizer implements IncrementalDetokenizer {
   }
 }
 
-/** Texts of the tokens whose bytes are whole characters, found when they are first asked for. */
+/** Texts of the tokens whose bytes are whole characters, found when they are first asked for. A special token that is skipped has an empty one. */
 class WholeTexts {
-  private static readonly byTokenizer = new WeakMap<Tokenizer, WholeTexts>();
+  private static readonly known = new WeakMap<Tokenizer, { all: WholeTexts; visible: WholeTexts }>();
   private static readonly decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   private readonly texts: (string | null | undefined)[] = [];
 
-  private constructor(private readonly tokenizer: Tokenizer) {}
+  private constructor(
+    private readonly tokenizer: Tokenizer,
+    private readonly skipsSpecialTokens: boolean,
+  ) {}
 
-  static of(tokenizer: Tokenizer): WholeTexts {
-    let texts = WholeTexts.byTokenizer.get(tokenizer);
-    if (texts === undefined) {
-      texts = new WholeTexts(tokenizer);
-      WholeTexts.byTokenizer.set(tokenizer, texts);
+  static of(tokenizer: Tokenizer, skipsSpecialTokens: boolean): WholeTexts {
+    let both = WholeTexts.known.get(tokenizer);
+    if (both === undefined) {
+      both = { all: new WholeTexts(tokenizer, false), visible: new WholeTexts(tokenizer, true) };
+      WholeTexts.known.set(tokenizer, both);
     }
-    return texts;
+    return skipsSpecialTokens ? both.visible : both.all;
   }
 
   /** null for a token that begins or ends inside a character, and for an unknown id. */
   get(id: number): string | null {
-    const known = this.texts[id];
-    if (known !== undefined) return known;
-    const bytes = this.tokenizer.tokenBytes(id);
-    if (bytes === null) return null;
-    let text: string | null;
-    try {
-      text = WholeTexts.decoder.decode(bytes);
-    } catch {
-      text = null;
+    let text = this.texts[id];
+    if (text === undefined) {
+      text = this.find(id);
+      if (text !== undefined) this.texts[id] = text;
     }
-    this.texts[id] = text;
-    return text;
+    return text ?? null;
+  }
+
+  private find(id: number): string | null | undefined {
+    if (this.skipsSpecialTokens && this.tokenizer.specialTokenIds.has(id)) return '';
+    const bytes = this.tokenizer.tokenBytes(id);
+    if (bytes === null) return undefined;
+    try {
+      return WholeTexts.decoder.decode(bytes);
+    } catch {
+      return null;
+    }
   }
 }
 
