@@ -9,12 +9,16 @@ import { errorEvents, type StreamEncoder } from '../generation/stream-generation
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type ChatFormat, choiceLogprobs, reasoningMembers } from './chat-answer.ts';
-import { jsonText } from './json-text.ts';
+import { JsonTexts, jsonText } from './json-text.ts';
 import type { StreamUsage } from './usage.ts';
+
+/** All of a plain chunk behind its head. */
+const plainTexts = new JsonTexts('},"logprobs":null,"finish_reason":null}]}\n\n');
 
 /** One choice of a stream. */
 interface ChoiceState {
-  interval: StreamInterval;
+  /** null: each delta is told at once. */
+  interval: StreamInterval | null;
   numTokens: number;
   /** All of a plain chunk in front of the text. */
   plainHead: string;
@@ -46,7 +50,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     this.#open = joined('data: ', openAnswer(format.head, 'chat.completion.chunk'));
     this.#isPlain = parsing === null && format.logprobs === null && !format.returnTokenIds && !usage.continuous;
     this.#choices = Array.from({ length: format.n }, (_, i) => ({
-      interval: new StreamInterval(interval),
+      interval: interval === 1 ? null : new StreamInterval(interval),
       numTokens: 0,
       plainHead: joined(this.#open, `{"index":${i},"delta":{"content":`),
       output: parsing?.stream(),
@@ -58,7 +62,8 @@ export class ChatStreamEncoder implements StreamEncoder {
   encode(_requestIndex: number, output: RequestOutput): string {
     let events = this.#hasStarted ? '' : this.#start(output);
     for (const delta of output.outputs) {
-      const due = this.#choices[delta.index]!.interval.push(delta);
+      const { interval } = this.#choices[delta.index]!;
+      const due = interval === null ? delta : interval.push(delta);
       if (due !== null) events = append(events, this.#chunk(due));
     }
     return events;
@@ -115,7 +120,7 @@ export class ChatStreamEncoder implements StreamEncoder {
     const choice = this.#choices[index]!;
     choice.numTokens += delta.tokenIds.length;
     if (finishReason === null && this.#isPlain) {
-      return text === '' ? '' : `${choice.plainHead}${jsonText(text)}},"logprobs":null,"finish_reason":null}]}\n\n`;
+      return text === '' ? '' : choice.plainHead + plainTexts.of(text);
     }
     choice.counter?.push(delta.tokenIds);
     const deltas = this.#deltas(delta);

@@ -6,15 +6,19 @@ import { errorEvents, type StreamEncoder } from '../generation/stream-generation
 import { StreamInterval } from '../generation/stream-interval.ts';
 import { fingerprintMember, finishMembers, openAnswer, tokenIdsMember, usageMember } from './answer-head.ts';
 import { type CompletionFormat, type ShownOutput, withEcho } from './completion-answer.ts';
-import { jsonText } from './json-text.ts';
+import { JsonTexts } from './json-text.ts';
 import { completionLogprobsJson } from './logprobs-json.ts';
 import type { StreamUsage } from './usage.ts';
+
+/** All of a plain chunk behind its head. */
+const plainTexts = new JsonTexts(',"logprobs":null,"finish_reason":null}]}\n\n');
 
 /** One choice of a stream. */
 interface ChoiceState {
   /** All of a plain chunk in front of the text. */
   plainHead: string;
-  interval: StreamInterval;
+  /** null: each delta is told at once. */
+  interval: StreamInterval | null;
   numTokens: number;
   /** Of the token that comes next; as in an answer in one piece it counts the tokens' own texts, some of which the answer's text may not have yet. */
   textOffset: number;
@@ -41,7 +45,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     this.#open = joined('data: ', openAnswer(format.head, 'text_completion'));
     this.#choices = Array.from({ length: numPrompts * format.n }, (_, i) => ({
       plainHead: joined(this.#open, `{"index":${i},"text":`),
-      interval: new StreamInterval(interval),
+      interval: interval === 1 ? null : new StreamInterval(interval),
       numTokens: 0,
       textOffset: 0,
       hasStarted: false,
@@ -60,7 +64,8 @@ export class CompletionStreamEncoder implements StreamEncoder {
     let events = '';
     for (const delta of output.outputs) {
       const index = promptIndex * this.format.n + delta.index;
-      const due = this.#choices[index]!.interval.push(delta);
+      const { interval } = this.#choices[index]!;
+      const due = interval === null ? delta : interval.push(delta);
       if (due !== null) events = append(events, this.#chunk(index, promptIndex, output, due));
     }
     return events;
@@ -89,7 +94,7 @@ export class CompletionStreamEncoder implements StreamEncoder {
     state.numTokens += delta.tokenIds.length;
     if (this.#isPlain && delta.finishReason === null) {
       if (delta.text === '') return '';
-      return `${state.plainHead}${jsonText(delta.text)},"logprobs":null,"finish_reason":null}]}\n\n`;
+      return state.plainHead + plainTexts.of(delta.text);
     }
     const { format } = this;
     const isFirst = !state.hasStarted;

@@ -68,6 +68,7 @@ export class SseWriter {
   #closed = false;
   #hasWritten = false;
   #hasBegun = false;
+  readonly #maxUnread: number;
   readonly #keepAlive: ReturnType<typeof setInterval> | undefined;
   /** There is something to send, or the client has gone. */
   readonly #ready = Promise.withResolvers<void>();
@@ -88,6 +89,7 @@ export class SseWriter {
     // The DOM's types, which come first, don't know Bun's direct streams.
     this.body = new ReadableStream(source as unknown as UnderlyingSource);
     writers.set(this.body, this);
+    this.#maxUnread = options.maxUnread ?? MAX_UNREAD;
     if (options.keepAliveMs) this.#keepAlive = setInterval(() => this.#showLife(), options.keepAliveMs);
   }
 
@@ -106,7 +108,7 @@ export class SseWriter {
     this.#hasWritten = true;
     this.#pending = append(this.#pending, events);
     this.#markDirty();
-    if (this.#hasOverflowed || this.#pending.length <= (this.options.maxUnread ?? MAX_UNREAD)) return;
+    if (this.#hasOverflowed || this.#pending.length <= this.#maxUnread) return;
     this.#hasOverflowed = true;
     this.options.onOverflow?.();
   }
