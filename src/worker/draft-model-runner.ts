@@ -55,8 +55,15 @@ export class DraftModelRunner {
     this.drafts.reserve(maxNumSeqs * options.numSpeculativeTokens);
   }
 
-  /** Computes what the target computed in the step of these rows, and guesses behind those that got tokens. Waits for the guesses. */
-  propose(rows: readonly StepRow[]): DraftTokens[] {
+  /**
+   * Computes what the target computed in the step of these rows, and guesses behind those that got tokens. Waits for the guesses.
+   *
+   * @param sampledTokenIds of each row
+   */
+  propose(rows: readonly StepRow[], sampledTokenIds: readonly (readonly number[])[]): DraftTokens[] {
+    rows.forEach((row, i) => {
+      this.learn(row, sampledTokenIds[i]!.length - 1);
+    });
     const followed = rows.filter(isFollowed);
     if (followed.length === 0) return [];
     const proposals: Proposal[] = [];
@@ -87,10 +94,23 @@ export class DraftModelRunner {
     this.pass.free();
   }
 
+  /** Where all drafts hold there are two more the next time, else one less: few where each costs a pass for nothing. */
+  private learn({ state, draftTokenIds }: StepRow, numAccepted: number): void {
+    const { length } = draftTokenIds;
+    if (length === 0) return;
+    const { numSpeculativeTokens } = this.options;
+    const draftLength = state.draftLength ?? numSpeculativeTokens;
+    state.draftLength =
+      numAccepted === length ? Math.min(numSpeculativeTokens, draftLength + 2) : Math.max(1, draftLength - 1);
+  }
+
   /** Drafts and the token behind them stay within the longest length. */
-  private numDraftsOf({ numTokens, takesDrafts }: RequestState): number {
+  private numDraftsOf({ numTokens, takesDrafts, draftLength }: RequestState): number {
     if (!takesDrafts) return 0;
-    return Math.max(0, Math.min(this.options.numSpeculativeTokens, this.shape.maxModelLen - numTokens - 1));
+    return Math.max(
+      0,
+      Math.min(draftLength ?? this.options.numSpeculativeTokens, this.shape.maxModelLen - numTokens - 1),
+    );
   }
 
   private rowOf(state: RequestState, numComputedTokens: number, numScheduledTokens: number, samples: boolean): StepRow {

@@ -40,6 +40,8 @@ export interface RequestState {
   readonly numPromptTokens: number;
   /** Tokens in the token table, those of steps in flight included. */
   numTokens: number;
+  /** Of a draft model: most drafts of the next step; null before the first ones were verified. */
+  draftLength: number | null;
   /** Of a draft model: tokens whose keys and values it has in the cache. */
   numDraftComputed: number;
   /** Added to its positions for the rotary embedding (CausalLM.positionOffset). */
@@ -91,6 +93,7 @@ export class InputBatch {
       slot,
       numPromptTokens: data.numPromptTokens,
       numTokens: data.tokenIds.length,
+      draftLength: null,
       numDraftComputed: data.numComputedTokens,
       positionOffset: this.model.positionOffset?.(data.numPromptTokens) ?? 0,
       blockTables: Array.from({ length: this.numGroups }, () => new BlockTable()),

@@ -131,7 +131,7 @@ export class ModelRunner {
       const { length } = result.sampledTokenIds[i]!;
       if (length > 1) state.numTokens += length - 1;
     });
-    if (this.drafter !== null) result.draftTokens = this.drafter.propose(rows);
+    if (this.drafter !== null) result.draftTokens = this.drafter.propose(rows, result.sampledTokenIds);
     return result;
   }
 }

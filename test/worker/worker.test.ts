@@ -155,6 +155,27 @@ describe.each(['cpu', 'cuda-emulation'] as const)('a worker on %s', (device) => 
     }
   });
 
+  test('drafts fewer tokens where they do not hold, and more where all do', async () => {
+    const speculativeConfig = { model: 'demo', num_speculative_tokens: 4 };
+    const { worker, numGroups } = await startWorker(device, { model: 'demo', speculativeConfig });
+    const [request] = requests(numGroups, { temperature: 0 }, null);
+    let { draftTokens } = worker.execute({ ...STEP, newRequests: [request!] }).wait();
+    let numComputedTokens = request!.tokenIds.length;
+    const lengths: number[] = [];
+    for (const isRight of [false, false, false, false, true, true]) {
+      const { tokenIds } = draftTokens![0]!;
+      lengths.push(tokenIds.length);
+      const specTokenIds = isRight ? tokenIds : tokenIds.map((id) => (id + 1) % 60);
+      const step = { key: request!.key, newBlockIds: [], numScheduledTokens: 1 + specTokenIds.length, specTokenIds };
+      const result = worker.execute({ ...STEP, cachedRequests: [{ ...step, numComputedTokens }] }).wait();
+      expect(result.sampledTokenIds[0]).toHaveLength(isRight ? 1 + tokenIds.length : 1);
+      numComputedTokens += result.sampledTokenIds[0]!.length;
+      draftTokens = result.draftTokens;
+    }
+    expect([...lengths, draftTokens![0]!.tokenIds.length]).toEqual([4, 3, 2, 1, 1, 3, 4]);
+    worker.shutdown();
+  });
+
   test('that can not wake for lack of memory keeps none of what it took, whatever it lacks, and wakes when there is some', async () => {
     const allocations = new Allocations(device);
     try {
