@@ -104,13 +104,12 @@ export class DraftModelRunner {
       numAccepted === length ? Math.min(numSpeculativeTokens, draftLength + 2) : Math.max(1, draftLength - 1);
   }
 
-  /** Drafts and the token behind them stay within the longest length. */
-  private numDraftsOf({ numTokens, takesDrafts, draftLength }: RequestState): number {
+  /** Drafts and the token behind them stay within the longest length, and keys within the blocks: a core may have lowered that length. */
+  private numDraftsOf({ numTokens, takesDrafts, draftLength, blockTables }: RequestState): number {
     if (!takesDrafts) return 0;
-    return Math.max(
-      0,
-      Math.min(draftLength ?? this.options.numSpeculativeTokens, this.shape.maxModelLen - numTokens - 1),
-    );
+    const { maxModelLen, blockSize } = this.shape;
+    const room = Math.min(maxModelLen - 1, blockTables[0]!.length * blockSize + 1) - numTokens;
+    return Math.max(0, Math.min(draftLength ?? this.options.numSpeculativeTokens, room));
   }
 
   private rowOf(state: RequestState, numComputedTokens: number, numScheduledTokens: number, samples: boolean): StepRow {

@@ -121,7 +121,7 @@ export class Worker {
   private async loadDraft(options: LoadModelOptions): Promise<CausalLM | null> {
     const { speculative } = this.config;
     if (speculative?.method !== 'draft_model') return null;
-    const { folder, hf: config, quantization } = speculative;
+    const { model: name, folder, hf: config, quantization } = speculative;
     const weights = await this.openWeights(folder);
     try {
       const { maxNumSeqs } = this.config.scheduler;
@@ -129,6 +129,7 @@ export class Worker {
       const limits = { maxNumTokens: maxDraftTokens({ ...options, maxNumSeqs }), maxLogitRows: maxNumSeqs };
       const model = await loadModel({ ...common, ...limits, config, weights, quantization, adapters: null });
       this.rehearse(options.device, { kind: 'causal', model }, limits);
+      log.info(`Draft model: ${name}`, { bytes: weights.totalBytes });
       return model;
     } finally {
       weights.close();

@@ -82,10 +82,12 @@ describe('answers are those of a server that does not speculate', () => {
     expect(await counter(server, 'num_preemptions')).toBeGreaterThan(0);
   });
 
-  test('up to the longest length', async () => {
-    const length = ['--max-model-len', '64'];
+  test.each([
+    ['given', ['--max-model-len', '64']],
+    ['as the KV cache has room for', ['--max-model-len', 'auto', '--num-gpu-blocks-override', '5']],
+  ])('up to the longest length: %s', async (_, length) => {
     const plain = await startBao(['demo', ...length]);
-    const drafting = await startBao(['demo', ...length, '--speculative-config', DRAFT_MODEL]);
+    const drafting = await startBao(['demo', ...length, '--speculative-config', OWN_DRAFT]);
     started.push(plain, drafting);
     for (const prompt of [PROMPTS[0]!, PROMPTS[2]!]) {
       const body = { ...REQUEST, prompt, temperature: 0, ignore_eos: true };
@@ -95,5 +97,18 @@ describe('answers are those of a server that does not speculate', () => {
       expect(b.choices).toEqual(a.choices);
       expect(b.usage).toMatchObject({ total_tokens: 64 });
     }
+  });
+
+  test('by several cores, before and after they slept', async () => {
+    const server = await startBao([
+      ...['demo', '--speculative-config', DRAFT_MODEL, '--data-parallel-size', '2'],
+      ...['--enable-sleep-mode', '--server-dev-mode'],
+    ]);
+    started.push(server);
+    const before = await answers(server);
+    for (const path of ['/sleep?level=1', '/wake_up']) {
+      expect((await fetch(server.url + path, { method: 'POST' })).status).toBe(200);
+    }
+    expect([before, await answers(server)]).toEqual([expected, expected]);
   });
 });
