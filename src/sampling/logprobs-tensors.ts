@@ -11,16 +11,19 @@ export interface LogprobsTensors {
   ranks: Int32Array;
 }
 
-/** Pieces of one width one behind the other; null where there are none, the same object where it is one. */
-export function joinLogprobs(pieces: readonly (LogprobsTensors | null)[]): LogprobsTensors | null {
-  const [first, ...others] = pieces.filter((piece) => piece !== null);
-  if (first === undefined || others.length === 0) return first ?? null;
-  const all = [first, ...others];
-  return {
-    numPositions: all.reduce((sum, { numPositions }) => sum + numPositions, 0),
-    width: first.width,
-    tokenIds: Int32Array.from(all.flatMap(({ tokenIds }) => [...tokenIds])),
-    logprobs: Float32Array.from(all.flatMap(({ logprobs }) => [...logprobs])),
-    ranks: Int32Array.from(all.flatMap(({ ranks }) => [...ranks])),
-  };
+/** Pieces of one width, at least one, one behind the other. */
+export function joinLogprobs(pieces: readonly LogprobsTensors[]): LogprobsTensors {
+  const { width } = pieces[0]!;
+  const numPositions = pieces.reduce((sum, piece) => sum + piece.numPositions, 0);
+  const tokenIds = new Int32Array(numPositions * width);
+  const logprobs = new Float32Array(numPositions * width);
+  const ranks = new Int32Array(numPositions);
+  let position = 0;
+  for (const piece of pieces) {
+    tokenIds.set(piece.tokenIds, position * width);
+    logprobs.set(piece.logprobs, position * width);
+    ranks.set(piece.ranks, position);
+    position += piece.numPositions;
+  }
+  return { numPositions, width, tokenIds, logprobs, ranks };
 }

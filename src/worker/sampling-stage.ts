@@ -285,8 +285,9 @@ function verify(draftTokenIds: readonly number[], sampled: SamplingResult, first
 }
 
 function logprobsOf(sampled: SamplingResult, first: number, count: number): LogprobsTensors | null {
-  if (count <= 1) return count === 0 ? null : sampled.logprobs(first);
-  return joinLogprobs(Array.from({ length: count }, (_, i) => sampled.logprobs(first + i)));
+  const logprobs = count === 0 ? null : sampled.logprobs(first);
+  if (count <= 1 || logprobs === null) return logprobs;
+  return joinLogprobs(Array.from({ length: count }, (_, i) => sampled.logprobs(first + i)!));
 }
 
 /** Of a step in which every row samples: its prompts are computed. */

@@ -236,7 +236,7 @@ function mostWords(shape: StepShape): number {
   const numTokens = Math.max(maxNumTokens, maxNumSeqs);
   const arrays = 3 + layerNames.length + (usesTokenTypes ? 1 : 0);
   const adapters = usesAdapters ? numTokens + 2 * maxNumSeqs + 1 : 0;
-  return arrays * numTokens + 2 * maxNumSeqs + 1 + Math.max(maxLogitRows, maxNumSeqs) + adapters;
+  return arrays * numTokens + 2 * maxNumSeqs + 1 + maxLogitRows + adapters;
 }
 
 /** Of the table of a sequence of that length. */

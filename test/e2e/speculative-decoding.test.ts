@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { type BaoProcess, complete, startBao } from './bao-process.ts';
 
 const PROMPTS = [
@@ -60,8 +60,8 @@ describe('answers are those of a server that does not speculate', () => {
   }
 
   const started: BaoProcess[] = [];
-  afterAll(async () => {
-    for (const server of started) await server.stop();
+  afterEach(async () => {
+    for (const server of started.splice(0)) await server.stop();
   });
 
   test('with a draft model', () => expectSame(['--speculative-config', DRAFT_MODEL]));
@@ -101,7 +101,7 @@ describe('answers are those of a server that does not speculate', () => {
 
   test('by several cores, before and after they slept', async () => {
     const server = await startBao([
-      ...['demo', '--speculative-config', DRAFT_MODEL, '--data-parallel-size', '2'],
+      ...['demo', '--speculative-config', DRAFT_MODEL, '--data-parallel-size', '2', '--cpu-threads', '2'],
       ...['--enable-sleep-mode', '--server-dev-mode'],
     ]);
     started.push(server);
