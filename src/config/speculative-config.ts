@@ -45,7 +45,7 @@ const OF_NGRAM = ['prompt_lookup_max', 'prompt_lookup_min'];
 const OF_DRAFT_MODEL = ['model', 'revision', 'quantization'];
 const KNOWN = ['method', 'num_speculative_tokens', ...OF_NGRAM, ...OF_DRAFT_MODEL];
 
-/** vLLM's members that are taken with the value that says what is done here anyway. */
+/** vLLM's members of which only the default is taken: what they would change is not there. */
 const SETTLED: Members = {
   draft_tensor_parallel_size: 1,
   moe_backend: 'auto',
